@@ -1,0 +1,42 @@
+# make demo: a map from the example scene.   make test: the whole suite.
+# Nothing is needed but Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo-output
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+$(VENV)/.geoseg: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "geoseg needs Python 3.11 or newer; found $$($(PYTHON) --version): make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.geoseg-test: $(VENV)/.geoseg
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+demo: $(VENV)/.geoseg
+	@mkdir -p $(OUT)
+	$(BIN)/geoseg predict examples/landsat7_nc_2000.tif -o $(OUT)/landsat7_nc_2000_landcover.tif \
+	  --preview $(OUT)/landsat7_nc_2000_preview.png --overwrite
+	@$(BIN)/python examples/agreement.py $(OUT)/landsat7_nc_2000_landcover.tif \
+	  examples/landsat7_nc_2000_labels.tif
+	@echo
+	@echo "class raster  $(OUT)/landsat7_nc_2000_landcover.tif"
+	@echo "polygons      $(OUT)/landsat7_nc_2000_landcover.gpkg"
+	@echo "preview       $(OUT)/landsat7_nc_2000_preview.png"
+
+lint: $(VENV)/.geoseg-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/.geoseg-test
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) $(OUT) build *.egg-info

@@ -1,0 +1,67 @@
+"""geoseg: land-cover maps from satellite and aerial scenes.
+
+Importing this package is cheap; torch, rasterio and geopandas are imported when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geoseg.card import ClassInfo as ClassInfo
+    from geoseg.card import ModelCard as ModelCard
+    from geoseg.dryrun import dry_run as dry_run
+    from geoseg.errors import GeosegError as GeosegError
+    from geoseg.models import create_model as create_model
+    from geoseg.models import import_model as import_model
+    from geoseg.models import list_models as list_models
+    from geoseg.predict import predict as predict
+    from geoseg.scene import open_scene as open_scene
+    from geoseg.train import train as train
+    from geoseg.zoo import find_model as load_model
+
+_PUBLIC = {
+    "ClassInfo": ("geoseg.card", "ClassInfo"),
+    "GeosegError": ("geoseg.errors", "GeosegError"),
+    "ModelCard": ("geoseg.card", "ModelCard"),
+    "create_model": ("geoseg.models", "create_model"),
+    "dry_run": ("geoseg.dryrun", "dry_run"),
+    "import_model": ("geoseg.models", "import_model"),
+    "list_models": ("geoseg.models", "list_models"),
+    "load_model": ("geoseg.zoo", "find_model"),
+    "open_scene": ("geoseg.scene", "open_scene"),
+    "predict": ("geoseg.predict", "predict"),
+    "train": ("geoseg.train", "train"),
+}
+
+__all__ = [
+    "ClassInfo",
+    "GeosegError",
+    "ModelCard",
+    "__version__",
+    "create_model",
+    "dry_run",
+    "import_model",
+    "list_models",
+    "load_model",
+    "open_scene",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("geoseg")
+    if name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        return getattr(importlib.import_module(module), attribute)
+    raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,470 @@
+"""The model card: what travels with weights, and what ``predict`` obeys.
+
+A model is a folder (or a .zip of one) that holds ``model.json`` and ``weights.safetensors``.
+``model.json`` is a STAC item with the Machine Learning Model extension (MLM 1.5); what MLM has
+no field for stands under ``geoseg:`` keys. The network is a name in geoseg's own table, never an
+import path, so that reading a card can't run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from geoseg.errors import ModelError
+
+__all__ = ["ClassInfo", "ModelCard", "ModelFiles", "Normalization", "read_model", "write_card"]
+
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+CARD_NAME = "model.json"
+WEIGHTS_NAME = "weights.safetensors"
+MAX_CARD_BYTES = 1_000_000
+MAX_WEIGHTS_BYTES = 8_000_000_000
+
+#: The parameters that each normalization needs, one number a band (see models/normalize.py).
+NORMALIZATION_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "z-score": ("mean", "stddev"),
+    "min-max": ("minimum", "maximum"),
+    "log-logistic": ("center", "spread"),
+}
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+QUANTITIES = ("reflectance", "number")
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class of the legend.
+
+    Attributes:
+        id: the value in the class raster, 0 to 254 (255 is the output's nodata).
+        name: as shown to people.
+        color: ``#RRGGBB``.
+    """
+
+    id: int
+    name: str
+    color: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """The colour as three numbers of 0 to 255."""
+        return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How the physical values become the network's input.
+
+    Attributes:
+        kind: a key of :data:`NORMALIZATION_PARAMETERS`.
+        parameters: name -> one number a band, in the order of the card's bands and in its unit.
+        clip: (low, high) applied to the physical values first, or None.
+    """
+
+    kind: str = "none"
+    parameters: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    clip: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model expects and what it gives.
+
+    Attributes:
+        name: the model's name, a slug.
+        description: one paragraph for people.
+        network: a name of :func:`geoseg.models.list_models`.
+        bands: the input bands by common name, in the network's order.
+        classes: the legend; the network gives one channel a class, in this order.
+        gsd: metres per pixel that the model was taught at.
+        gsd_range: the finest and coarsest gsd at which scenes are taken as they are; others are
+            resampled to ``gsd``.
+        network_options: keyword arguments for ``create_model`` besides bands and classes.
+        quantity: what one unit of input means: ``reflectance`` (0..1) or ``number`` (raw).
+        normalization: from the quantity to the network's input.
+        activation: ``softmax``, ``sigmoid`` or ``none`` (the network gives probabilities).
+        size: default chip side, px.
+        overlap: default overlap of neighbouring chips, px, total.
+        margin: outermost px of a chip whose predictions are not trusted (the receptive field's
+            radius); the taper is 0 there, except along the scene's own edge.
+        multiple: chip sides and places are multiples of this, px.
+        plausible: band -> (low, high): where the median of a sound scene lies, in the quantity.
+        license: SPDX identifier.
+        provenance: how the model was made, from what.
+        scores: named numbers that were measured, with what on.
+        extra: any further MLM properties to keep.
+    """
+
+    name: str
+    description: str
+    network: str
+    bands: tuple[str, ...]
+    classes: tuple[ClassInfo, ...]
+    gsd: float
+    gsd_range: tuple[float, float]
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    quantity: str = "reflectance"
+    normalization: Normalization = Normalization()
+    activation: str = "softmax"
+    size: int = 256
+    overlap: int = 64
+    margin: int = 0
+    multiple: int = 1
+    plausible: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    license: str = "other"
+    provenance: str = ""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every rule that a card must keep.
+
+        Raises:
+            ModelError: one of them is broken; the message names the key.
+        """
+        check = _Rule(self.name)
+        check(bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name)), "name", self.name, "a slug")
+        check(len(self.bands) > 0, "bands", self.bands, "at least one band")
+        check(len(set(self.bands)) == len(self.bands), "bands", self.bands, "no band twice")
+        ids = [c.id for c in self.classes]
+        check(len(ids) > 0, "classes", ids, "at least one class")
+        check(len(set(ids)) == len(ids), "classes", ids, "no id twice")
+        check(all(0 <= i <= 254 for i in ids), "classes", ids, "ids of 0 to 254; 255 is nodata")
+        colors = [c.color for c in self.classes]
+        check(
+            all(re.fullmatch(r"#[0-9A-Fa-f]{6}", c) for c in colors),
+            "classes",
+            colors,
+            "colours as #RRGGBB",
+        )
+        low, high = self.gsd_range
+        check(
+            0 < low <= self.gsd <= high and math.isfinite(high),
+            "geoseg:gsd_range",
+            (low, self.gsd, high),
+            "0 < finest <= gsd <= coarsest",
+        )
+        check(self.quantity in QUANTITIES, "quantity", self.quantity, f"one of {QUANTITIES}")
+        check(self.activation in ACTIVATIONS, "activation", self.activation, str(ACTIVATIONS))
+        kind = self.normalization.kind
+        check(
+            kind in NORMALIZATION_PARAMETERS,
+            "geoseg:normalization",
+            kind,
+            f"one of {tuple(NORMALIZATION_PARAMETERS)}",
+        )
+        for parameter in NORMALIZATION_PARAMETERS[kind]:
+            values = self.normalization.parameters.get(parameter, ())
+            check(
+                len(values) == len(self.bands) and all(math.isfinite(v) for v in values),
+                f"geoseg:normalization.{parameter}",
+                values,
+                f"one finite number for each of the {len(self.bands)} bands",
+            )
+        check(self.size >= 1, "size", self.size, "at least 1")
+        check(self.multiple >= 1, "multiple", self.multiple, "at least 1")
+        check(0 <= self.overlap < self.size, "overlap", self.overlap, "0 <= overlap < size")
+        check(self.margin >= 0, "margin", self.margin, "at least 0")
+
+    def to_mlm(self) -> dict[str, Any]:
+        """The card as a STAC item with the MLM extension.
+
+        Returns:
+            A JSON-serialisable dict; :meth:`from_mlm` gives the card back.
+        """
+        return {
+            "type": "Feature",
+            "stac_version": "1.1.0",
+            "stac_extensions": [MLM_SCHEMA],
+            "id": self.name,
+            # A model is of no one place; MLM asks for a footprint, so the world.
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]],
+            },
+            "bbox": [-180, -90, 180, 90],
+            "properties": {
+                "datetime": None,
+                "start_datetime": "2015-06-23T00:00:00Z",
+                "end_datetime": "9999-12-31T23:59:59Z",
+                "description": self.description,
+                "license": self.license,
+                **self.extra,
+                "mlm:name": self.name,
+                "mlm:architecture": self.network,
+                "mlm:tasks": ["semantic-segmentation"],
+                "mlm:framework": "PyTorch",
+                "mlm:pretrained": True,
+                "mlm:input": [self._mlm_input()],
+                "mlm:output": [self._mlm_output()],
+                "geoseg:network": self.network,
+                "geoseg:network_options": dict(self.network_options),
+                "geoseg:quantity": self.quantity,
+                "geoseg:normalization": {
+                    "kind": self.normalization.kind,
+                    "parameters": {k: list(v) for k, v in self.normalization.parameters.items()},
+                    "clip": list(self.normalization.clip) if self.normalization.clip else None,
+                },
+                "geoseg:activation": self.activation,
+                "geoseg:gsd": self.gsd,
+                "geoseg:gsd_range": list(self.gsd_range),
+                "geoseg:size": self.size,
+                "geoseg:overlap": self.overlap,
+                "geoseg:margin": self.margin,
+                "geoseg:multiple": self.multiple,
+                "geoseg:plausible": {k: list(v) for k, v in self.plausible.items()},
+                "geoseg:provenance": self.provenance,
+                "geoseg:scores": dict(self.scores),
+            },
+            "links": [],
+            "assets": {
+                "weights": {
+                    "href": WEIGHTS_NAME,
+                    "type": "application/vnd.safetensors",
+                    "title": "weights",
+                    "roles": ["mlm:model", "mlm:weights"],
+                    "mlm:artifact_type": "safetensors.torch.save_file",
+                }
+            },
+        }
+
+    def _mlm_input(self) -> dict[str, Any]:
+        return {
+            "name": "pixels",
+            "bands": [{"name": band} for band in self.bands],
+            "input": {
+                "shape": [-1, len(self.bands), self.size, self.size],
+                "dim_order": ["batch", "bands", "height", "width"],
+                "data_type": "float32",
+            },
+            "value_scaling": _value_scaling(self.normalization, len(self.bands)),
+            "resize_type": None,
+            "pre_processing_function": None,
+        }
+
+    def _mlm_output(self) -> dict[str, Any]:
+        return {
+            "name": "classes",
+            "tasks": ["semantic-segmentation"],
+            "result": {
+                "shape": [-1, len(self.classes), self.size, self.size],
+                "dim_order": ["batch", "classes", "height", "width"],
+                "data_type": "float32",
+            },
+            "classification:classes": [
+                {"value": c.id, "name": c.name, "color_hint": c.color[1:].upper()}
+                for c in self.classes
+            ],
+            "post_processing_function": None,
+        }
+
+    @classmethod
+    def from_mlm(cls, item: Mapping[str, Any]) -> ModelCard:
+        """Read a card from a STAC MLM item.
+
+        Args:
+            item: the parsed JSON.
+
+        Raises:
+            ModelError: a key is missing or breaks a rule.
+        """
+        try:
+            p = item["properties"]
+            normalization = p["geoseg:normalization"]
+            clip = normalization.get("clip")
+            return cls(
+                name=p["mlm:name"],
+                description=p.get("description", ""),
+                network=p["geoseg:network"],
+                bands=tuple(
+                    b["name"] if isinstance(b, Mapping) else str(b)
+                    for b in p["mlm:input"][0]["bands"]
+                ),
+                classes=tuple(
+                    ClassInfo(int(c["value"]), str(c["name"]), "#" + c["color_hint"])
+                    for c in p["mlm:output"][0]["classification:classes"]
+                ),
+                gsd=float(p["geoseg:gsd"]),
+                gsd_range=_pair(p["geoseg:gsd_range"]),
+                network_options=dict(p.get("geoseg:network_options", {})),
+                quantity=p["geoseg:quantity"],
+                normalization=Normalization(
+                    kind=normalization["kind"],
+                    parameters={
+                        k: tuple(float(v) for v in values)
+                        for k, values in normalization.get("parameters", {}).items()
+                    },
+                    clip=_pair(clip) if clip else None,
+                ),
+                activation=p["geoseg:activation"],
+                size=int(p["geoseg:size"]),
+                overlap=int(p["geoseg:overlap"]),
+                margin=int(p.get("geoseg:margin", 0)),
+                multiple=int(p.get("geoseg:multiple", 1)),
+                plausible={k: _pair(v) for k, v in p.get("geoseg:plausible", {}).items()},
+                license=p.get("license", "other"),
+                provenance=p.get("geoseg:provenance", ""),
+                scores=dict(p.get("geoseg:scores", {})),
+                extra={k: v for k, v in p.items() if k not in _OWN_KEYS and "geoseg:" not in k},
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the model card lacks or garbles {error}; a geoseg card is a STAC MLM item with "
+                f"geoseg: keys: write one with geoseg train or geoseg models import"
+            ) from error
+
+    def with_scores(self, **scores: Any) -> ModelCard:
+        """A copy with further measured scores."""
+        return replace(self, scores={**self.scores, **scores})
+
+
+_OWN_KEYS = {
+    "datetime",
+    "start_datetime",
+    "end_datetime",
+    "description",
+    "license",
+    "mlm:name",
+    "mlm:architecture",
+    "mlm:tasks",
+    "mlm:framework",
+    "mlm:pretrained",
+    "mlm:input",
+    "mlm:output",
+}
+
+
+class _Rule:
+    """Says which key of which card breaks which rule."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, holds: bool, key: str, found: object, rule: str) -> None:
+        if not holds:
+            raise ModelError(f"card {self.name!r}: {key} is {found!r}; it must be: {rule}")
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    low, high = values
+    return float(low), float(high)
+
+
+def _value_scaling(normalization: Normalization, bands: int) -> list[dict[str, Any]] | None:
+    """The normalization in MLM's own words, as far as MLM has them."""
+    p = normalization.parameters
+    if normalization.kind == "z-score":
+        return [
+            {"type": "z-score", "mean": m, "stddev": s}
+            for m, s in zip(p["mean"], p["stddev"], strict=True)
+        ]
+    if normalization.kind == "min-max":
+        return [
+            {"type": "min-max", "minimum": a, "maximum": b}
+            for a, b in zip(p["minimum"], p["maximum"], strict=True)
+        ]
+    if normalization.kind == "log-logistic":
+        return [
+            {
+                "type": "processing",
+                "format": "python",
+                "expression": f"1/(1+exp(1-5*(log(50*x+1)-{c})/{s}))",
+            }
+            for c, s in zip(p["center"], p["spread"], strict=True)
+        ]
+    return None
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as found on disk.
+
+    Attributes:
+        card: its card.
+        weights: the content of ``weights.safetensors``.
+        path: the folder or .zip.
+        sha256: of card and weights together, hexadecimal.
+    """
+
+    card: ModelCard
+    weights: bytes
+    path: Path
+    sha256: str
+
+
+def read_model(path: str | Path) -> ModelFiles:
+    """Read a model folder or .zip. No code in it is run.
+
+    Args:
+        path: a folder with ``model.json`` and ``weights.safetensors``, or a .zip of these two.
+
+    Raises:
+        ModelError: a file is missing, too large or not what it should be.
+    """
+    path = Path(path)
+    if path.is_dir():
+        card_bytes = _read_file(path / CARD_NAME, MAX_CARD_BYTES)
+        weights = _read_file(path / WEIGHTS_NAME, MAX_WEIGHTS_BYTES)
+    elif path.is_file() and zipfile.is_zipfile(path):
+        card_bytes, weights = _read_zip(path)
+    else:
+        raise ModelError(
+            f"{path} is not a model: a model is a folder or .zip with {CARD_NAME} and "
+            f"{WEIGHTS_NAME}; geoseg models list shows the ones that are here"
+        )
+    try:
+        item = json.loads(card_bytes)
+    except ValueError as error:
+        raise ModelError(f"{path}: {CARD_NAME} is not JSON ({error})") from error
+    if not isinstance(item, dict):
+        raise ModelError(f"{path}: {CARD_NAME} must hold one JSON object")
+    digest = hashlib.sha256(card_bytes)
+    digest.update(weights)
+    return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest())
+
+
+def _read_file(path: Path, limit: int) -> bytes:
+    if not path.is_file():
+        raise ModelError(
+            f"{path.parent} has no {path.name}: a model folder holds {CARD_NAME} and {WEIGHTS_NAME}"
+        )
+    if path.stat().st_size > limit:
+        raise ModelError(f"{path} is {path.stat().st_size} bytes; at most {limit} are read")
+    return path.read_bytes()
+
+
+def _read_zip(path: Path) -> tuple[bytes, bytes]:
+    """The two files of a zipped model, at its top or in one folder; nothing is extracted."""
+    with zipfile.ZipFile(path) as archive:
+        found: list[bytes] = []
+        for name, limit in ((CARD_NAME, MAX_CARD_BYTES), (WEIGHTS_NAME, MAX_WEIGHTS_BYTES)):
+            members = [i for i in archive.infolist() if i.filename.split("/")[-1] == name]
+            if len(members) != 1 or members[0].filename.count("/") > 1:
+                raise ModelError(
+                    f"{path} holds {len(members)} files named {name}; a zipped model holds one, "
+                    f"at its top or in one folder"
+                )
+            if members[0].file_size > limit:
+                raise ModelError(f"{path}: {name} is larger than {limit} bytes")
+            found.append(archive.read(members[0]))
+    return found[0], found[1]
+
+
+def write_card(card: ModelCard, folder: str | Path) -> Path:
+    """Write ``model.json`` into a folder.
+
+    Returns:
+        The file's path.
+    """
+    path = Path(folder) / CARD_NAME
+    text = json.dumps(card.to_mlm(), indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return path

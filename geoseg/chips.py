@@ -1,0 +1,164 @@
+"""Chips of a scene, read row of chips by row of chips; every pixel is read once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.grid import ChipGrid
+from geoseg.window import Window
+
+__all__ = ["ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
+
+T = TypeVar("T")
+
+
+class PixelReader(Protocol):
+    """What :func:`chip_rows` needs of a scene reader."""
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels (C, H, W) and valid (H, W) of a window within the scene."""
+
+
+@dataclass(frozen=True)
+class ChipRow:
+    """One row of chips.
+
+    Attributes:
+        windows: of its chips, from the left.
+        pixels: (C, rows, scene width), the rows that lie within the scene.
+        valid: (rows, scene width), True = measured.
+        strip: the rows that no later row of chips touches: a prefix of ``valid``'s rows.
+    """
+
+    windows: tuple[Window, ...]
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    strip: Window
+
+    @property
+    def strip_valid(self) -> NDArray[np.bool_]:
+        """The strip's part of ``valid``."""
+        return self.valid[: self.strip.height]
+
+    def chip(self, window: Window) -> NDArray[Any] | None:
+        """A chip as the network sees it, (C, H, W), or None where no pixel of it was measured.
+
+        Where nothing was measured it holds the nearest measured pixel of the chip: zeros would
+        make a belt of wrong classes along the border. Beyond the scene's edge it is reflected.
+        """
+        valid = self.valid[:, window.cols]
+        if not valid.any():
+            return None
+        pixels = self.pixels[:, :, window.cols]
+        if not valid.all():
+            pixels = fill_nearest(pixels, valid)
+        missing = (window.height - pixels.shape[1], window.width - pixels.shape[2])
+        if any(missing):
+            pixels = _reflect(pixels, *missing)
+        return np.ascontiguousarray(pixels)
+
+
+def chip_rows(reader: PixelReader, grid: ChipGrid) -> Iterator[ChipRow]:
+    """Read a scene, row of chips by row of chips.
+
+    Args:
+        reader: gives pixels and validity.
+        grid: where the chips lie.
+
+    Yields:
+        Rows of chips from the top. Rows that two of them share are kept, not read again.
+    """
+    starts = grid.row_starts
+    pixels: NDArray[Any] | None = None
+    valid: NDArray[np.bool_] | None = None
+    end = 0  # first row that was not read yet
+    for i, start in enumerate(starts):
+        stop = min(start + grid.chip_height, grid.height)
+        new_pixels, new_valid = reader.read(Window(end, 0, stop - end, grid.width))
+        if pixels is None or valid is None:
+            pixels, valid = new_pixels, new_valid
+        else:
+            kept = end - start
+            pixels = np.concatenate([pixels[:, pixels.shape[1] - kept :], new_pixels], axis=1)
+            valid = np.concatenate([valid[valid.shape[0] - kept :], new_valid])
+        end = stop
+        below = starts[i + 1] if i + 1 < len(starts) else grid.height
+        strip = Window(start, 0, below - start, grid.width)
+        yield ChipRow(tuple(grid.row_chips(start)), pixels, valid, strip)
+
+
+def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Replace what was not measured by the nearest measured pixel.
+
+    Args:
+        pixels: (C, H, W), any dtype.
+        valid: (H, W), at least one True.
+
+    Returns:
+        A new array like ``pixels``.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return np.asarray(pixels[:, nearest[0], nearest[1]])
+
+
+def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:
+    """Pad at the bottom and the right by reflection; numpy repeats it where the scene is short."""
+    pad = ((0, 0), (0, below), (0, right))
+    return np.pad(pixels, pad, mode="symmetric")
+
+
+_END = object()
+
+
+def prefetch(items: Iterable[T], depth: int = 1) -> Iterator[T]:
+    """Run an iterator ahead in a thread, so that reading overlaps with computing.
+
+    An error in the iterator is raised here, at its place. Leaving the loop early ends the thread.
+
+    Args:
+        items: the iterator.
+        depth: how many items may wait.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((_END, None))
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+            put((_END, error))
+
+    thread = threading.Thread(target=work, name="geoseg-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,110 @@
+"""The command line: one thin file a command, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from geoseg.errors import GeosegError
+
+__all__ = ["main"]
+
+#: Command -> (module, line for the list of commands). Importing a command may be heavy, its help
+#: in the list is not.
+_COMMANDS = {
+    "predict": ("geoseg.cli.predict", "Turn a scene into a land-cover raster and polygons."),
+    "info": ("geoseg.cli.info", "Say what geoseg sees in a scene and which models fit it."),
+    "models": ("geoseg.cli.models", "List, show and import models."),
+    "train": ("geoseg.cli.train", "Teach a network from a config file."),
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when the command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="geoseg")
+def _cli() -> None:
+    """Land-cover maps from satellite and aerial scenes."""
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. An error is one line on standard
+    error; -vv adds the traceback.
+
+    Args:
+        args: without the program's name; ``sys.argv`` by default.
+    """
+    args = sys.argv[1:] if args is None else args
+    # A batch system ends a job with SIGTERM: clean up as for Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = _cli.main(args, prog_name="geoseg", standalone_mode=False)
+        _exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("interrupted; nothing was written", 130, args)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130, args)
+    except click.ClickException as error:
+        error.show()
+        _exit(2 if isinstance(error, click.UsageError) else 1)
+    except GeosegError as error:
+        _fail(str(error), error.exit_code, args)
+    except BrokenPipeError:
+        # Whoever read the progress is gone; there is no one to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _exit(1)
+    except MemoryError:
+        _fail("out of memory; use a smaller --size or --bbox", 1, args)
+    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
+        _fail(f"unexpected {type(error).__name__}: {error}; -vv shows where", 1, args)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int, args: list[str]) -> NoReturn:
+    if any(a in ("-vv", "-vvv") for a in args) or args.count("-v") > 1:
+        traceback.print_exc()
+    if _wants_json(args):
+        import json
+
+        event = {"event": "error", "code": code, "message": message}
+        print(json.dumps(event, ensure_ascii=False), flush=True)
+    print(f"geoseg: error: {message}", file=sys.stderr)
+    _exit(code)
+
+
+def _wants_json(args: list[str]) -> bool:
+    pairs = itertools.pairwise(args)
+    return "--progress=json" in args or ("--progress", "json") in pairs
+
+
+def _exit(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,70 @@
+"""``geoseg info``: what geoseg sees in a scene, and which models fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from geoseg.cli.options import band_options, json_option, model_option, scene_argument
+
+__all__ = ["command"]
+
+
+@click.command("info")
+@scene_argument
+@model_option
+@band_options
+@json_option
+def command(
+    scene: tuple[str, ...],
+    model: str | None,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    src_nodata: float | None,
+    as_json: bool,
+) -> None:
+    """Say what geoseg sees in a scene and which models fit it.
+
+    Without -m all embedded models are tried.
+    """
+    from geoseg.info import scene_info
+
+    source = scene[0] if len(scene) == 1 else scene
+    report = scene_info(
+        source,
+        models=[model] if model else None,
+        bands=bands,
+        scale=scale,
+        offset=offset,
+        src_nodata=src_nodata,
+    )
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    grid = report["grid"]
+    gsd = "gsd unknown" if grid["gsd"] is None else "{:.4g} x {:.4g} m".format(*grid["gsd"])
+    click.echo(f"{report['name']}: {grid['width']} x {grid['height']} px, {gsd}, {grid['crs']}")
+    click.echo(f"sensor   {report['sensor'] or 'unknown'}")
+    for band in report["bands"]:
+        extra = "" if band["nodata"] is None else f", nodata {band['nodata']:g}"
+        scale = "" if band["scale"] is None else f", x {band['scale']:g} + {band['offset']:g}"
+        click.echo(f"  {band['label']:<12} {band['name'] or '?':<10} {band['dtype']}{extra}{scale}")
+    for line in report["ignored"]:
+        click.echo(f"  unused: {line}")
+    for model in report["models"]:
+        if not model["fits"]:
+            click.echo(f"model {model['name']}: does not fit: {model['why']}")
+            continue
+        click.echo(f"model {model['name']}: fits; values: {model['radiometry']}")
+        click.echo(f"  {model['valid_share']:.1%} of the sampled pixels were measured")
+        for s in model["statistics"]:
+            click.echo(f"  {s['name']:<10} {s['low']:8.4f} {s['median']:8.4f} {s['high']:8.4f}")
+        for line in model["notes"]:
+            click.echo(f"  note: {line}")

@@ -1,0 +1,75 @@
+"""Options that several commands share, defined once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from geoseg.errors import UsageError
+
+__all__ = ["Bbox", "band_options", "json_option", "model_option", "scene_argument"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Bbox(click.ParamType):  # type: ignore[type-arg]
+    """``west,south,east,north``."""
+
+    name = "W,S,E,N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """Parse the text.
+
+        Raises:
+            UsageError: it isn't four numbers.
+        """
+        if isinstance(value, tuple):
+            return value
+        try:
+            west, south, east, north = (float(v) for v in str(value).replace(" ", ",").split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"--bbox {value!r}: give four numbers as west,south,east,north"
+            ) from error
+        return west, south, east, north
+
+
+def scene_argument(function: F) -> F:
+    """SCENE...: one raster, a folder, or several one-band files."""
+    return click.argument("scene", nargs=-1, required=True, metavar="SCENE...")(function)
+
+
+def model_option(function: F) -> F:
+    """-m/--model."""
+    return click.option(
+        "-m",
+        "--model",
+        help="Embedded model's name, or a model folder or .zip.  [default: landcover-ms]",
+    )(function)
+
+
+def band_options(function: F) -> F:
+    """What the scene's bands and numbers are."""
+    decorators = (
+        click.option(
+            "-b",
+            "--bands",
+            help="Band numbers or labels in the model's order (3,2,1); or, for a scene without "
+            "band names, what its bands are (red,green,blue,nir).",
+        ),
+        click.option("--scale", type=float, help="Reflectance = number * SCALE + OFFSET."),
+        click.option("--offset", type=float, help="See --scale.  [default: 0]"),
+        click.option("--src-nodata", type=float, help="The number that means: not measured."),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def json_option(function: F) -> F:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

@@ -1,0 +1,129 @@
+"""``geoseg predict``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from geoseg.cli.options import Bbox, band_options, model_option, scene_argument
+from geoseg.cli.progress import progress_printer
+
+__all__ = ["command"]
+
+
+@click.command("predict")
+@scene_argument
+@model_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    help="Class raster.  [default: <scene>_landcover.tif in the current folder]",
+)
+@click.option(
+    "--vector",
+    type=click.Path(),
+    help="Polygons: .gpkg, .fgb, .parquet or .geojson.  [default: the raster's name with .gpkg]",
+)
+@click.option("--no-vector", is_flag=True, help="Write no polygons.")
+@click.option("--probs", type=click.Path(), help="Raster of all probabilities, one band a class.")
+@click.option("--confidence", type=click.Path(), help="Raster of the winning probability.")
+@click.option(
+    "--probs-dtype",
+    type=click.Choice(["uint8", "float32"]),
+    default="uint8",
+    show_default=True,
+    help="uint8 holds probability * 254 and a scale tag.",
+)
+@click.option("--preview", type=click.Path(), help="PNG of the scene beside its class raster.")
+@band_options
+@click.option("--bbox", type=Bbox(), help="Predict only this part, in the scene's CRS.")
+@click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.")
+@click.option("--aoi", type=click.Path(), help="Vector file; predict only inside its polygons.")
+@click.option("--size", type=int, help="Chip side, px.  [default: the model's]")
+@click.option("--overlap", type=int, help="Pixels two chips share.  [default: the model's]")
+@click.option(
+    "--taper",
+    type=click.Choice(["cosine", "linear", "gaussian", "none"]),
+    default="cosine",
+    show_default=True,
+    help="Weight over a chip.",
+)
+@click.option("--batch-size", type=int, help="Chips in one forward pass.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
+@click.option("--min-area", type=float, default=0.0, help="Smallest polygon, m2.")
+@click.option("--simplify", type=float, default=0.0, help="Tolerance of polygon borders, m.")
+@click.option(
+    "--co",
+    "creation_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Creation option of GDAL's COG driver, e.g. COMPRESS=ZSTD; repeatable.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@click.option("--dry-run", is_flag=True, help="Say what it would cost; write nothing.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="A bar on a terminal, JSON lines on standard output, or nothing.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
+def command(
+    scene: tuple[str, ...],
+    output: str | None,
+    model: str | None,
+    dry_run: bool,
+    progress: str,
+    verbose: int,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Turn a scene into a land-cover raster and polygons.
+
+    SCENE is a raster (path or URL), a folder of one-band files, or several such files. Writes
+    <scene>_landcover.tif, .gpkg and .json into the current folder.
+    """
+    from geoseg.dryrun import dry_run as plan_only
+    from geoseg.predict import predict
+
+    receiver = progress_printer(progress, -1 if quiet else verbose)
+    source = scene[0] if len(scene) == 1 else scene
+    if model is not None:
+        options["model"] = model
+    if dry_run:
+        estimate = plan_only(source, output, progress=receiver, **options)
+        if progress == "json":
+            receiver({"event": "dry-run", **estimate.report})
+        else:
+            _print_estimate(estimate.report)
+        return
+    result = predict(source, output, progress=receiver, **options)
+    if progress != "json" and not quiet:
+        _print_result(result.report)
+
+
+def _print_estimate(report: dict[str, Any]) -> None:
+    chips = report["chips"]
+    click.echo(f"chips    {chips['run']} to run, {chips['skipped']} skipped (all nodata)")
+    click.echo(f"time     about {report['seconds']:.0f} s on {report['device']}")
+    click.echo(f"memory   about {report['memory_bytes'] / 1e9:.1f} GB")
+    for path, size in report["output_bytes"].items():
+        click.echo(f"output   {path}, at most {size / 1e6:.1f} MB")
+    click.echo("nothing was written")
+
+
+def _print_result(report: dict[str, Any]) -> None:
+    for entry in sorted(report["classes"], key=lambda c: -c["pixels"]):
+        if entry["pixels"]:
+            area = entry["area_m2"]
+            shown = f"{area / 1e6:12.3f} km2" if area is not None else ""
+            click.echo(f"{entry['name']:<22}{entry['share']:7.1%} {shown}")
+    seconds, pixels = report["seconds"]["total"], report["pixels"]["valid"]
+    click.echo(f"{pixels / 1e6:.2f} Mpx in {seconds:.1f} s on {report['device']}")
+    for path in report["outputs"].values():
+        click.echo(path)

@@ -1,0 +1,64 @@
+"""How a run's events reach the user: a bar, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+__all__ = ["progress_printer"]
+
+
+def progress_printer(mode: str, verbosity: int) -> Callable[[dict[str, Any]], None]:
+    """A receiver of events.
+
+    Args:
+        mode: ``auto``: a bar on a terminal; ``json``: one object a line on standard output;
+            ``none``.
+        verbosity: -1 quiet, 0 normal, 1 and more: what was decided, too.
+    """
+    if mode == "json":
+        return _json
+    printer = _Human(bar=mode == "auto" and verbosity >= 0 and sys.stderr.isatty(), level=verbosity)
+    return printer.receive
+
+
+def _json(event: dict[str, Any]) -> None:
+    print(json.dumps(event, ensure_ascii=False), flush=True)
+
+
+class _Human:
+    def __init__(self, *, bar: bool, level: int) -> None:
+        self.bar = bar
+        self.level = level
+        self.line = ""
+
+    def receive(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "progress" and self.bar:
+            done, total = event["done"], max(1, event["total"])
+            filled = 30 * done // total
+            self.line = (
+                f"\r{event['stage']:>9} [{'#' * filled}{'.' * (30 - filled)}] "
+                f"{100 * done // total:3d}%"
+            )
+            click.echo(self.line, nl=False, err=True)
+            return
+        if self.line:
+            click.echo("\r" + " " * (len(self.line) - 1) + "\r", nl=False, err=True)
+            self.line = ""
+        if kind == "warning" and self.level >= -1:
+            click.echo(f"geoseg: warning: {event['message']}", err=True)
+        elif kind == "start" and self.level >= 0:
+            scene, model = event["scene"], event["model"]
+            click.echo(f"scene  {scene['name']}  ({scene['sensor'] or 'sensor unknown'})", err=True)
+            click.echo(f"model  {model['name']}", err=True)
+            click.echo(f"values {scene['radiometry']['source']}", err=True)
+            if self.level >= 1:
+                bands = ", ".join(f"{k}={v}" for k, v in scene["bands"].items())
+                click.echo(f"bands  {bands}", err=True)
+                for line in scene["ignored"]:
+                    click.echo(f"unused {line}", err=True)

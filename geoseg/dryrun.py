@@ -1,0 +1,109 @@
+"""What a run would do and cost, without writing anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.chips import chip_rows
+from geoseg.errors import SceneError
+from geoseg.outputs import Staging
+from geoseg.plan import PredictOptions, make_plan
+from geoseg.preflight import preflight
+from geoseg.report import Progress, RunLog, peak_memory, plan_report
+from geoseg.runtimes import load_runtime
+from geoseg.scene import gdal_options
+
+__all__ = ["DryRun", "dry_run"]
+
+#: A dry run times this many chips.
+PROBE_CHIPS = 4
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would cost.
+
+    Attributes:
+        chips: all of them.
+        skipped: of these, all nodata.
+        seconds: estimated for the whole run, from a probe of a few chips.
+        memory_bytes: estimated peak of the process.
+        output_bytes: file -> size without compression, an upper bound.
+        report: as JSON.
+    """
+
+    chips: int
+    skipped: int
+    seconds: float
+    memory_bytes: int
+    output_bytes: dict[str, int]
+    report: dict[str, Any]
+
+
+def dry_run(
+    scene: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> DryRun:
+    """Say what :func:`predict` would do and cost; write nothing.
+
+    The whole scene's validity is read, and the network runs on a few chips.
+
+    Args:
+        scene: see :func:`predict`.
+        output: likewise.
+        progress: likewise.
+        **options: likewise.
+
+    Raises:
+        GeosegError: as :func:`predict` would.
+    """
+    log = RunLog(progress)
+    plan = make_plan(scene, PredictOptions(output=output, **options))
+    Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
+    with gdal_options(plan.scene.paths[0], plan.cache_bytes):
+        runtime = load_runtime(
+            plan.files, plan.radiometry, device=plan.options.device, threads=plan.options.threads
+        )
+        for message in [*plan.warnings, *preflight(plan)]:
+            log.warn(message)
+        needed, probe = 0, list[NDArray[Any]]()
+        with plan.reader(plan.model_grid) as reader, log.clock("read"):
+            for row in chip_rows(reader, plan.chips):
+                for window in row.windows:
+                    if row.valid[:, window.cols].any():
+                        needed += 1
+                        if len(probe) < PROBE_CHIPS and (chip := row.chip(window)) is not None:
+                            probe.append(chip)
+    if not probe:
+        raise SceneError(
+            f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
+        )
+    runtime.probs(probe[0][None])  # the first pass also warms up
+    times = []
+    for chip in probe:
+        start = time.perf_counter()
+        runtime.to_numpy(runtime.probs(chip[None]))
+        times.append(time.perf_counter() - start)
+    seconds = log.seconds["read"] + float(np.median(times)) * needed
+    memory = peak_memory() + plan.array_bytes
+    sizes = plan.output_bytes
+    report = {
+        **plan_report(plan),
+        "device": runtime.device,
+        "chips": {"total": len(plan.chips), "run": needed, "skipped": len(plan.chips) - needed},
+        "seconds": seconds,
+        "memory_bytes": memory,
+        "output_bytes": sizes,
+        "warnings": log.warnings,
+    }
+    return DryRun(len(plan.chips), len(plan.chips) - needed, seconds, memory, sizes, report)

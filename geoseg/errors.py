@@ -1,0 +1,74 @@
+"""Every error that geoseg raises on purpose, as one tree.
+
+::
+
+    GeosegError                 anything geoseg can explain; the command line exits with 1
+    |-- UsageError              the options contradict each other or the scene; exits with 2
+    |-- SceneError              the scene can't be opened, read or understood
+    |   |-- BandError           bands are missing, unknown or ambiguous
+    |   `-- RadiometryError     the meaning of the numbers is unknown
+    |-- ModelError              the model folder, its card or its weights are wrong
+    |-- DeviceError             the device asked for is not here, or ran out of memory
+    |-- OutputError             an output exists, can't be written, or the disk is full
+    `-- TrainingError           the labels, the split or the loss make training impossible
+
+A message says what was found, the rule, and what to do, in one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BandError",
+    "DeviceError",
+    "GeosegError",
+    "ModelError",
+    "OutputError",
+    "RadiometryError",
+    "SceneError",
+    "TrainingError",
+    "UsageError",
+]
+
+
+class GeosegError(Exception):
+    """Anything geoseg can explain.
+
+    Attributes:
+        exit_code: what the command line exits with.
+    """
+
+    exit_code = 1
+
+
+class UsageError(GeosegError):
+    """The options contradict each other, the model or the scene."""
+
+    exit_code = 2
+
+
+class SceneError(GeosegError):
+    """The scene can't be opened, read or understood."""
+
+
+class BandError(SceneError):
+    """Bands are missing, unknown or ambiguous."""
+
+
+class RadiometryError(SceneError):
+    """The meaning of the scene's numbers is unknown."""
+
+
+class ModelError(GeosegError):
+    """The model folder, its card or its weights are wrong."""
+
+
+class DeviceError(GeosegError):
+    """The device asked for is not here, or ran out of memory."""
+
+
+class OutputError(GeosegError):
+    """An output exists already, can't be written, or the disk is full."""
+
+
+class TrainingError(GeosegError):
+    """The labels, the split or the loss make training impossible."""

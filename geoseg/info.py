@@ -1,0 +1,95 @@
+"""What geoseg sees in a scene, and which models fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from geoseg.errors import GeosegError
+from geoseg.plan import PredictOptions, make_plan
+from geoseg.preflight import plausibility_warnings, sample_bands
+from geoseg.scene import gdal_options, open_scene
+from geoseg.zoo import list_embedded
+
+__all__ = ["scene_info"]
+
+
+def scene_info(
+    source: str | Path | Sequence[str | Path],
+    *,
+    models: Sequence[str | Path] | None = None,
+    bands: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    src_nodata: float | None = None,
+) -> dict[str, Any]:
+    """Describe a scene and try models on it; nothing is predicted or written.
+
+    Args:
+        source: see :func:`geoseg.scene.open_scene`.
+        models: names or folders; the embedded ones by default.
+        bands: as for predict.
+        scale: as for predict.
+        offset: as for predict.
+        src_nodata: as for predict.
+
+    Returns:
+        A JSON-serialisable report.
+
+    Raises:
+        SceneError: the scene can't be opened. That a model does not fit is no error but part of
+            the report.
+    """
+    scene = open_scene(source)
+    grid = scene.grid
+    options = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
+    return {
+        "name": scene.name,
+        "paths": list(scene.paths),
+        "sensor": scene.sensor.name if scene.sensor else None,
+        "grid": {
+            "height": grid.height,
+            "width": grid.width,
+            "crs": grid.crs.to_string() if grid.crs else None,
+            "transform": list(grid.transform)[:6],
+            "gsd": list(grid.gsd) if grid.gsd else None,
+        },
+        "bands": [
+            {
+                "name": b.name,
+                "label": b.label,
+                "index": b.index,
+                "path": b.path,
+                "dtype": b.dtype,
+                "nodata": b.nodata,
+                "scale": b.scale,
+                "offset": b.offset,
+            }
+            for b in scene.bands
+        ],
+        "ignored": list(scene.ignored),
+        "models": [_try_model(source, m, options) for m in models or list_embedded()],
+    }
+
+
+def _try_model(
+    source: str | Path | Sequence[str | Path], model: str | Path, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Whether a model fits; why not, or how the scene looks to it."""
+    try:
+        plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
+        with gdal_options(plan.scene.paths[0]), plan.reader(plan.grid) as reader:
+            statistics, share = sample_bands(reader, plan.radiometry, plan.card.bands)
+    except GeosegError as error:
+        return {"name": str(model), "fits": False, "why": str(error)}
+    return {
+        "name": plan.card.name,
+        "fits": True,
+        "bands": {w: str(b) for w, b in zip(plan.card.bands, plan.bands, strict=True)},
+        "radiometry": plan.radiometry.source,
+        "valid_share": share,
+        "statistics": [asdict(s) for s in statistics],
+        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics)],
+    }

@@ -1,0 +1,26 @@
+"""A linear classifier of single pixels: the simplest network, and a baseline for the others."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["Linear"]
+
+
+class Linear(nn.Module):
+    """A 1x1 convolution: logistic regression on each pixel's bands."""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        """Build it.
+
+        Args:
+            in_channels: bands C.
+            classes: K.
+        """
+        super().__init__()
+        self.head = nn.Conv2d(in_channels, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of float (N, C, H, W), for any H, W >= 1."""
+        logits: Tensor = self.head(x)
+        return logits

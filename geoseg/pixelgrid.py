@@ -1,0 +1,73 @@
+"""Where pixels lie on the ground."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import rasterio.errors
+import rasterio.warp
+from affine import Affine
+from rasterio.crs import CRS
+
+from geoseg.window import Window
+
+__all__ = ["PixelGrid"]
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """Where pixels lie on the ground.
+
+    Attributes:
+        height: rows, px.
+        width: columns, px.
+        transform: from (column, row) to CRS coordinates; any affine.
+        crs: or None.
+    """
+
+    height: int
+    width: int
+    transform: Affine
+    crs: CRS | None
+
+    @cached_property
+    def gsd(self) -> tuple[float, float] | None:
+        """Metres per pixel along x and y at the grid's centre, on the ellipsoid; None without CRS.
+
+        Measured on WGS 84, so it is true for degrees, feet and Web Mercator alike.
+        """
+        if self.crs is None:
+            return None
+        from pyproj import Geod
+
+        col, row = self.width / 2, self.height / 2
+        points = [self.transform @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
+        try:
+            x, y = rasterio.warp.transform(
+                self.crs, "EPSG:4326", [p[0] for p in points], [p[1] for p in points]
+            )[:2]
+        except rasterio.errors.RasterioError:
+            return None
+        geod = Geod(ellps="WGS84")
+        across = geod.inv(x[0], y[0], x[1], y[1])[2]
+        down = geod.inv(x[0], y[0], x[2], y[2])[2]
+        return (across, down) if math.isfinite(across) and across > 0 and down > 0 else None
+
+    def crop(self, window: Window) -> PixelGrid:
+        """The part of the grid in a window."""
+        shift = Affine.translation(window.col, window.row)
+        return PixelGrid(window.height, window.width, self.transform @ shift, self.crs)
+
+    def zoom(self, factor_x: float, factor_y: float) -> PixelGrid:
+        """A grid over the same ground whose pixels are larger by the factors.
+
+        The last row and column may reach beyond the ground by less than a pixel.
+        """
+        return PixelGrid(
+            max(1, math.ceil(self.height / factor_y - 1e-6)),
+            max(1, math.ceil(self.width / factor_x - 1e-6)),
+            self.transform @ Affine.scale(factor_x, factor_y),
+            self.crs,
+        )

@@ -1,0 +1,436 @@
+"""The plan of a run: every decision, made and checked before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.errors
+import rasterio.warp
+from rasterio.crs import CRS
+
+from geoseg.card import ModelCard, ModelFiles
+from geoseg.errors import SceneError, UsageError
+from geoseg.grid import ChipGrid
+from geoseg.pixelgrid import PixelGrid
+from geoseg.radiometry import Radiometry, find_radiometry
+from geoseg.rasters import PROBABILITY_DTYPES, check_creation_options
+from geoseg.reader import SceneReader
+from geoseg.scene import Scene, SceneBand, finest_grid, open_scene
+from geoseg.stitch import TAPERS
+from geoseg.window import Window
+from geoseg.zoo import DEFAULT_MODEL, find_model
+
+__all__ = ["Outputs", "Plan", "PredictOptions", "make_plan"]
+
+#: A scene may be this much coarser than the coarsest gsd of the card before it is refused.
+COARSEST_FACTOR = 4.0
+#: gsd is measured on the ellipsoid; a UTM zone's scale error must not count as "too fine".
+GSD_SLACK = 1.01
+#: Rows of the tallest blocks that are common in GeoTIFFs.
+BLOCK_ROWS = 512
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What the user may say; each field is the command line's option of the same name.
+
+    Attributes:
+        model: an embedded model's name, or a model folder or .zip.
+        output: the class raster, or None for ``<scene>_landcover.tif`` in the current folder.
+        vector: the polygons, or None for the class raster's name with .gpkg.
+        no_vector: write no polygons.
+        probs: a raster of all probabilities.
+        confidence: a raster of the winning probability.
+        probs_dtype: of both: ``uint8`` or ``float32``.
+        preview: a PNG.
+        bands: see :meth:`geoseg.scene.Scene.choose`.
+        scale: quantity per number.
+        offset: quantity at number 0.
+        src_nodata: the scene's number for "not measured".
+        bbox: (west, south, east, north) to predict.
+        bbox_crs: of the bbox; None means the scene's.
+        aoi: a vector file; only what lies in its polygons is predicted.
+        size: chip side, px of the model's grid.
+        overlap: of neighbouring chips, px, total.
+        taper: a key of :data:`geoseg.stitch.TAPERS`.
+        batch_size: chips in one forward pass; None for the device's default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        threads: for computing on a CPU.
+        min_area: smallest polygon, m2.
+        simplify: tolerance of the polygons' borders, m.
+        creation_options: ``NAME=VALUE`` for GDAL's COG driver.
+        overwrite: replace outputs that exist.
+    """
+
+    model: str | Path = DEFAULT_MODEL
+    output: str | Path | None = None
+    vector: str | Path | None = None
+    no_vector: bool = False
+    probs: str | Path | None = None
+    confidence: str | Path | None = None
+    probs_dtype: str = "uint8"
+    preview: str | Path | None = None
+    bands: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    src_nodata: float | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    aoi: str | Path | None = None
+    size: int | None = None
+    overlap: int | None = None
+    taper: str = "cosine"
+    batch_size: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    min_area: float = 0.0
+    simplify: float = 0.0
+    creation_options: Sequence[str] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a scene.
+
+        Raises:
+            UsageError: an option is out of range or contradicts another.
+        """
+        if self.taper not in TAPERS:
+            raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
+        if self.probs_dtype not in PROBABILITY_DTYPES:
+            raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        if self.no_vector and self.vector is not None:
+            raise UsageError("--vector and --no-vector contradict each other; give one of them")
+        for name in ("size", "batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; it must be at least 1")
+        for name in ("min_area", "simplify"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} is {value}; it must be at least 0")
+        check_creation_options(self.creation_options)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Final paths; None is not wanted.
+
+    Attributes:
+        raster: the class raster.
+        qml: QGIS style of the class raster.
+        report: JSON.
+        vector: the polygons.
+        probs: all probabilities.
+        confidence: the winning probability.
+        preview: PNG.
+    """
+
+    raster: Path
+    qml: Path
+    report: Path
+    vector: Path | None
+    probs: Path | None
+    confidence: Path | None
+    preview: Path | None
+
+    def all(self) -> list[Path]:
+        """In the order in which they are published; the report last, as the sign of success."""
+        wanted = (
+            self.raster,
+            self.qml,
+            self.vector,
+            self.probs,
+            self.confidence,
+            self.preview,
+            self.report,
+        )
+        return [path for path in wanted if path is not None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs to know.
+
+    Attributes:
+        options: the user's.
+        files: the model.
+        scene: what was opened.
+        bands: of the scene, in the model's order.
+        radiometry: from numbers to the card's quantity.
+        grid: the output's pixels: the scene's own grid, cropped to bbox and AOI.
+        model_grid: the pixels that the network sees; ``grid`` unless the gsd differs much.
+        chips: where the chips lie on ``model_grid``.
+        aoi: geometries in the grid's CRS.
+        outputs: final paths.
+        warnings: what the user should know.
+    """
+
+    options: PredictOptions
+    files: ModelFiles
+    scene: Scene
+    bands: tuple[SceneBand, ...]
+    radiometry: Radiometry
+    grid: PixelGrid
+    model_grid: PixelGrid
+    chips: ChipGrid
+    aoi: tuple[Any, ...]
+    outputs: Outputs
+    warnings: tuple[str, ...]
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self.files.card
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the network sees another grid than the output's."""
+        return self.model_grid != self.grid
+
+    @property
+    def factor(self) -> tuple[float, float]:
+        """(down, across): the output's pixels per pixel of the model's grid."""
+        relative = ~self.grid.transform @ self.model_grid.transform
+        return relative.e, relative.a
+
+    def reader(self, grid: PixelGrid) -> SceneReader:
+        """A reader of the chosen bands on a grid."""
+        return SceneReader(self.bands, grid, src_nodata=self.options.src_nodata, aoi=self.aoi)
+
+    @property
+    def array_bytes(self) -> int:
+        """What the arrays of a run hold at most: row buffers, three rows of chips, a strip."""
+        width, height = self.model_grid.width, self.chips.chip_height
+        classes, item = len(self.card.classes), 4
+        pixels = 3 * len(self.bands) * height * width * item
+        stitched = 2 * classes * height * width * item
+        if self.resampled:
+            ratio = self.factor[0] * self.factor[1]
+            stitched += int(3 * classes * height * width * item * max(1.0, ratio))
+        return pixels + stitched
+
+    @property
+    def cache_bytes(self) -> int:
+        """GDAL's block cache: a few rows of blocks of every band, so that none is decoded twice."""
+        row = sum(np.dtype(b.dtype).itemsize * b.grid.width for b in self.bands)
+        return int(min(max(3 * BLOCK_ROWS * row, 64 << 20), 512 << 20))
+
+    @property
+    def output_bytes(self) -> dict[str, int]:
+        """Each raster's size without compression."""
+        pixels = self.grid.height * self.grid.width
+        item = 1 if self.options.probs_dtype == "uint8" else 4
+        sizes = {str(self.outputs.raster): pixels}
+        if self.outputs.probs is not None:
+            sizes[str(self.outputs.probs)] = pixels * item * len(self.card.classes)
+        if self.outputs.confidence is not None:
+            sizes[str(self.outputs.confidence)] = pixels * item
+        return sizes
+
+
+def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions) -> Plan:
+    """Open the scene and the model and decide everything.
+
+    Args:
+        scene: see :func:`geoseg.scene.open_scene`.
+        options: the user's.
+
+    Raises:
+        GeosegError: something doesn't fit; nothing was written.
+    """
+    opened = open_scene(scene)
+    outputs = _outputs(opened.name, options)
+    files = find_model(options.model)
+    card = files.card
+    bands = opened.choose(card.bands, options.bands)
+    radiometry = find_radiometry(
+        opened, bands, card.quantity, scale=options.scale, offset=options.offset
+    )
+    full = finest_grid(bands)
+    aoi = _read_aoi(options.aoi, full.crs) if options.aoi is not None else ()
+    grid = _crop(full, options, aoi)
+    model_grid, notes = _model_grid(grid, card)
+    size = options.size or card.size
+    overlap = options.overlap
+    if overlap is None:
+        # A smaller chip than the card's keeps the card's overlap as far as it can.
+        overlap = min(card.overlap, 3 * size // 4)
+    chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, card.multiple)
+    if len(chips) > 1 and chips.size - chips.stride <= 2 * card.margin and card.margin:
+        notes.append(
+            f"overlap {overlap} is at most twice the model's margin of {card.margin} px: seams may "
+            f"show; give --overlap {2 * card.margin + 1} or more"
+        )
+    notes += [
+        f"the scene's {band} serves as the model's {wanted}"
+        for band, wanted in zip(bands, card.bands, strict=True)
+        if options.bands is None and band.name != wanted
+    ]
+    if full.crs is None:
+        notes.append(
+            "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
+        )
+    return Plan(
+        options=replace(options, size=chips.size, overlap=overlap),
+        files=files,
+        scene=opened,
+        bands=bands,
+        radiometry=radiometry,
+        grid=grid,
+        model_grid=model_grid,
+        chips=chips,
+        aoi=aoi,
+        outputs=outputs,
+        warnings=tuple(notes),
+    )
+
+
+def _outputs(name: str, options: PredictOptions) -> Outputs:
+    """Final paths from the options and the scene's name."""
+    raster = Path(options.output) if options.output else Path(f"{name}_landcover.tif")
+    if raster.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"-o {raster}: the class raster is a GeoTIFF, so the name ends in .tif")
+    vector = None
+    if not options.no_vector:
+        from geoseg.polygons import check_suffix
+
+        vector = Path(options.vector) if options.vector else raster.with_suffix(".gpkg")
+        check_suffix(vector)
+    preview = Path(options.preview) if options.preview else None
+    if preview is not None and preview.suffix.lower() != ".png":
+        raise UsageError(f"--preview {preview}: the preview is a PNG, so the name ends in .png")
+    for path in (options.probs, options.confidence):
+        if path is not None and Path(path).suffix.lower() not in (".tif", ".tiff"):
+            raise UsageError(f"{path}: probabilities are a GeoTIFF, so the name ends in .tif")
+    return Outputs(
+        raster=raster,
+        qml=raster.with_suffix(".qml"),
+        report=raster.with_suffix(".json"),
+        vector=vector,
+        probs=Path(options.probs) if options.probs else None,
+        confidence=Path(options.confidence) if options.confidence else None,
+        preview=preview,
+    )
+
+
+def _model_grid(grid: PixelGrid, card: ModelCard) -> tuple[PixelGrid, list[str]]:
+    """The grid that the network sees, and what to tell the user about it."""
+    if grid.gsd is None:
+        return grid, [f"the scene's gsd is unknown: taken as the model's {card.gsd:g} m"]
+    low, high = card.gsd_range[0] / GSD_SLACK, card.gsd_range[1] * GSD_SLACK
+    if all(low <= gsd <= high for gsd in grid.gsd):
+        return grid, []
+    across, down = grid.gsd
+    if max(grid.gsd) > high * COARSEST_FACTOR:
+        raise SceneError(
+            f"the scene's pixels are {across:.3g} x {down:.3g} m and the model {card.name!r} takes "
+            f"{card.gsd_range[0]:g} to {card.gsd_range[1]:g} m: they hold too little to be refined "
+            f"to {card.gsd:g} m; choose a model for coarser scenes"
+        )
+    resampled = grid.zoom(card.gsd / across, card.gsd / down)
+    return resampled, [
+        f"the scene's pixels of {across:.3g} x {down:.3g} m are resampled to the model's "
+        f"{card.gsd:g} m, and the result back to the scene's grid"
+    ]
+
+
+def _crop(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:
+    """The part of the scene inside bbox and AOI, in whole pixels."""
+    window = Window(0, 0, full.height, full.width)
+    if options.bbox is not None:
+        west, south, east, north = options.bbox
+        if not (west < east and south < north):
+            raise UsageError(f"--bbox {options.bbox}: give west,south,east,north")
+        bounds = (west, south, east, north)
+        if options.bbox_crs is not None:
+            bounds = _to_crs(bounds, options.bbox_crs, full.crs)
+        window = _inside(full, window, bounds, "--bbox")
+    if aoi:
+        from shapely.geometry import shape
+
+        boxes = [shape(g).bounds for g in aoi]
+        bounds = (
+            min(b[0] for b in boxes),
+            min(b[1] for b in boxes),
+            max(b[2] for b in boxes),
+            max(b[3] for b in boxes),
+        )
+        window = _inside(full, window, bounds, "--aoi")
+    return full if window == Window(0, 0, full.height, full.width) else full.crop(window)
+
+
+def _to_crs(
+    bounds: tuple[float, float, float, float], source: str, target: CRS | None
+) -> tuple[float, float, float, float]:
+    if target is None:
+        raise UsageError("--bbox-crs needs a scene with a CRS; this one has none: leave it out")
+    try:
+        west, south, east, north = rasterio.warp.transform_bounds(source, target, *bounds)
+    except rasterio.errors.RasterioError as error:
+        raise UsageError(f"--bbox-crs {source!r}: {error}; give e.g. EPSG:4326") from error
+    return west, south, east, north
+
+
+def _inside(
+    grid: PixelGrid, window: Window, bounds: tuple[float, float, float, float], what: str
+) -> Window:
+    """The pixels of a window that bounds in the grid's CRS touch.
+
+    Raises:
+        UsageError: none.
+    """
+    west, south, east, north = bounds
+    inverse = ~grid.transform
+    corners = [inverse @ p for p in ((west, south), (west, north), (east, south), (east, north))]
+    first_col, last_col = min(c[0] for c in corners), max(c[0] for c in corners)
+    first_row, last_row = min(c[1] for c in corners), max(c[1] for c in corners)
+    # A bbox copied from a pixel's edge must not take in the next pixel for a rounding error.
+    col, right = math.floor(first_col + 1e-6), math.ceil(last_col - 1e-6)
+    row, bottom = math.floor(first_row + 1e-6), math.ceil(last_row - 1e-6)
+    wanted = Window(row, col, max(1, bottom - row), max(1, right - col))
+    found = window.intersection(wanted)
+    if found is None:
+        edges = [
+            grid.transform @ p
+            for p in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height))
+        ]
+        extent = (
+            min(p[0] for p in edges),
+            min(p[1] for p in edges),
+            max(p[0] for p in edges),
+            max(p[1] for p in edges),
+        )
+        shown = [",".join(f"{v:.10g}" for v in b) for b in (bounds, extent)]
+        raise UsageError(
+            f"{what} {shown[0]} lies outside the scene, which covers {shown[1]} in "
+            f"{grid.crs or 'its own coordinates'}"
+        )
+    return found
+
+
+def _read_aoi(path: str | Path, crs: CRS | None) -> tuple[Mapping[str, Any], ...]:
+    """The AOI's polygons in the scene's CRS, as GeoJSON-like dicts.
+
+    Raises:
+        UsageError: the file can't be read, holds no polygon, or one side has no CRS.
+    """
+    import geopandas
+    import pyogrio.errors
+
+    try:
+        frame = geopandas.read_file(path)
+    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
+        raise UsageError(f"--aoi {path} can't be read as a vector file ({error})") from error
+    if frame.crs is None or crs is None:
+        side = "the AOI" if frame.crs is None else "the scene"
+        raise UsageError(f"--aoi {path}: {side} has no CRS, so they can't be brought together")
+    shapes = frame.to_crs(crs.to_wkt()).geometry.explode(index_parts=False)
+    polygons = shapes[shapes.geom_type == "Polygon"]
+    if polygons.empty:
+        raise UsageError(f"--aoi {path} holds no polygon; an area of interest is made of polygons")
+    return tuple(g.__geo_interface__ for g in polygons)

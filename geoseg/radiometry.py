@@ -1,0 +1,97 @@
+"""What a scene's numbers mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geoseg.errors import RadiometryError, UsageError
+from geoseg.scene import Scene, SceneBand
+from geoseg.sensors import sentinel2_offset
+
+__all__ = ["Radiometry", "find_radiometry"]
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """What the numbers mean: quantity = number * gain + bias, band by band.
+
+    Attributes:
+        gain: one a band.
+        bias: one a band.
+        source: where they come from, in words.
+    """
+
+    gain: tuple[float, ...]
+    bias: tuple[float, ...]
+    source: str
+
+
+def find_radiometry(
+    scene: Scene,
+    bands: Sequence[SceneBand],
+    quantity: str,
+    *,
+    scale: float | None = None,
+    offset: float | None = None,
+) -> Radiometry:
+    """What the numbers of these bands mean in a model's quantity.
+
+    The user's word comes first, then the file's scale and offset tags, then floating-point
+    numbers as they are, then the sensor's convention. Nothing else is assumed.
+
+    Args:
+        scene: what was opened.
+        bands: the chosen ones.
+        quantity: the card's: ``reflectance`` or ``number``.
+        scale: quantity per number, by the user.
+        offset: quantity at number 0, by the user.
+
+    Raises:
+        RadiometryError: none of these tells.
+    """
+    n = len(bands)
+    if scale is not None or offset is not None:
+        gain, bias = 1.0 if scale is None else scale, offset or 0.0
+        if not (math.isfinite(gain) and gain != 0 and math.isfinite(bias)):
+            raise UsageError(f"--scale {gain} --offset {bias}: finite, and scale not 0")
+        return Radiometry((gain,) * n, (bias,) * n, "given by --scale/--offset")
+    if quantity == "number":
+        return Radiometry((1.0,) * n, (0.0,) * n, "the model takes the numbers as they are")
+    if any(b.scale is not None or b.offset is not None for b in bands):
+        return Radiometry(
+            tuple(1.0 if b.scale is None else b.scale for b in bands),
+            tuple(b.offset or 0.0 for b in bands),
+            "scale and offset tags of the file",
+        )
+    if all(b.dtype in ("float32", "float64") for b in bands):
+        return Radiometry(
+            (1.0,) * n, (0.0,) * n, "floating-point numbers, taken as reflectance of 0 to 1"
+        )
+    tell = (
+        "say what one unit means with --scale and --offset (reflectance = number * scale + "
+        "offset; for reflectance x 10000: --scale 0.0001)"
+    )
+    if any(b.dtype in ("uint8", "int8") for b in bands):
+        raise RadiometryError(
+            f"{scene.name} is 8-bit: such numbers are stretched for the screen and no "
+            f"reflectance, which the model needs; use the original product, or {tell}"
+        )
+    if scene.sensor is None:
+        raise RadiometryError(
+            f"{scene.name}: {bands[0].dtype} numbers without scale tags or a known sensor, so "
+            f"their unit is unknown; {tell}"
+        )
+    if scene.sensor.scale is None:
+        raise RadiometryError(
+            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers are no reflectance: "
+            f"{scene.sensor.why}; {tell}"
+        )
+    bias, why = scene.sensor.offset, scene.sensor.why
+    if scene.sensor.name == "Sentinel-2":
+        bias, baseline = sentinel2_offset(scene.texts, scene.tags)
+        why = f"{why}; {baseline}"
+    return Radiometry(
+        (scene.sensor.scale,) * n, (bias,) * n, f"convention of {scene.sensor.name}: {why}"
+    )

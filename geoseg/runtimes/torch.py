@@ -1,0 +1,128 @@
+"""The torch runtime: cpu, cuda and mps with the same lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geoseg.card import ModelCard, ModelFiles
+from geoseg.errors import DeviceError
+from geoseg.models import load_network
+from geoseg.models.normalize import normalize
+from geoseg.radiometry import Radiometry
+
+__all__ = ["TorchRuntime", "load", "pick_device"]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda x: torch.softmax(x, dim=1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda x: x,
+}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this machine that a name means.
+
+    Args:
+        name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        DeviceError: it isn't there, or the name is unknown.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"device {name!r} is unknown; it must be auto, cpu, cuda, cuda:N or mps"
+        ) from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise DeviceError(
+                f"device {name!r} was asked for and torch sees {count} CUDA devices; use --device "
+                f"cpu, or install the GPU's driver and a torch built for it"
+            )
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device {name!r} was asked for and is not here; use --device cpu")
+    elif device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def load(
+    files: ModelFiles, radiometry: Radiometry, *, device: str, threads: int | None
+) -> TorchRuntime:
+    """Make a model ready for a scene; see :func:`geoseg.runtimes.load_runtime`."""
+    where = pick_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return TorchRuntime(load_network(files), files.card, radiometry, where)
+
+
+class TorchRuntime:
+    """A torch network made ready for one scene; see :class:`geoseg.runtimes.Runtime`.
+
+    On a CPU the arrays that leave are numpy arrays that share the tensors' memory; elsewhere they
+    are tensors on the device.
+    """
+
+    def __init__(
+        self, network: nn.Module, card: ModelCard, radiometry: Radiometry, device: torch.device
+    ) -> None:
+        """Move the network to the device.
+
+        Args:
+            network: in evaluation mode.
+            card: what it takes and gives.
+            radiometry: from the scene's numbers to the card's quantity.
+            device: where to run.
+        """
+        self.classes = len(card.classes)
+        self.device = str(device)
+        self._device = device
+        self._card = card
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        shape = (1, -1, 1, 1)
+        self._gain = torch.tensor(radiometry.gain, dtype=torch.float32, device=device).view(shape)
+        self._bias = torch.tensor(radiometry.bias, dtype=torch.float32, device=device).view(shape)
+
+    def probs(self, pixels: NDArray[Any]) -> Any:
+        """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
+        try:
+            with torch.inference_mode():
+                probs = self._forward(torch.from_numpy(pixels))
+                return probs.numpy() if self._device.type == "cpu" else probs
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.device} ran out of memory on {len(pixels)} chips of {pixels.shape[2]}x"
+                f"{pixels.shape[3]} px; use a smaller --batch-size or --size"
+            ) from error
+
+    def _forward(self, raw: Tensor) -> Tensor:
+        x = raw.to(self._device, non_blocking=True).to(torch.float32)
+        x = normalize(x * self._gain + self._bias, self._card.normalization)
+        logits = self._network(x.contiguous(memory_format=torch.channels_last))
+        return _ACTIVATIONS[self._card.activation](logits).to(torch.float32).contiguous()
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array of zeros on the device."""
+        if self._device.type == "cpu":
+            return np.zeros(shape, dtype=np.float32)
+        return torch.zeros(shape, dtype=torch.float32, device=self._device)
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """A float32 numpy array on the device."""
+        return array if self._device.type == "cpu" else torch.from_numpy(array).to(self._device)
+
+    def to_numpy(self, array: Any) -> NDArray[np.float32]:
+        """The other way round; shares memory on a CPU."""
+        return array if isinstance(array, np.ndarray) else array.cpu().numpy()

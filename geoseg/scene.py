@@ -1,0 +1,400 @@
+"""Scenes: opening what the user has.
+
+A scene is one raster file, a list of files, or a folder (also a .SAFE) of one-band files, local or
+remote. Its bands are known by name as far as names, codes and the sensor tell.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import rasterio.errors
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+from geoseg.errors import BandError, SceneError
+from geoseg.pixelgrid import PixelGrid
+from geoseg.sensors import (
+    BAND_NAMES,
+    STAND_INS,
+    Sensor,
+    band_code,
+    band_name,
+    common_name,
+    detect_sensor,
+)
+
+__all__ = ["Scene", "SceneBand", "finest_grid", "gdal_options", "is_remote", "open_scene", "opened"]
+
+REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
+RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
+#: GDAL has no time limit of its own: a server that stops sending would hang the run.
+REMOTE_OPTIONS = {
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+}
+
+
+@dataclass(frozen=True)
+class SceneBand:
+    """One band of a scene.
+
+    Attributes:
+        name: geoseg's band name, or None where it is not known.
+        label: as found: description or file stem; ``#3`` where there is neither.
+        path: the file.
+        index: in the file, from 1.
+        dtype: of the numbers.
+        nodata: the number that stands for "not measured", or None.
+        scale: quantity per number by the file's tags, or None.
+        offset: quantity at number 0 by the file's tags, or None.
+        grid: of the file.
+    """
+
+    name: str | None
+    label: str
+    path: str
+    index: int
+    dtype: str
+    nodata: float | None
+    scale: float | None
+    offset: float | None
+    grid: PixelGrid
+
+    def __str__(self) -> str:
+        """Name and label, for messages."""
+        return f"{self.name} ({self.label})" if self.name not in (None, self.label) else self.label
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What was opened. No file stays open.
+
+    Attributes:
+        name: the stem for outputs.
+        paths: the files with bands.
+        bands: all of them, except alpha.
+        sensor: where it could be told.
+        texts: file and folder names, for the sensor's conventions.
+        tags: metadata of the first file.
+        ignored: files of the folder that were not used, with the reason.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    bands: tuple[SceneBand, ...]
+    sensor: Sensor | None
+    texts: tuple[str, ...]
+    tags: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> PixelGrid:
+        """The grid of the finest band."""
+        return finest_grid(self.bands)
+
+    def choose(self, wanted: Sequence[str], spec: str | None = None) -> tuple[SceneBand, ...]:
+        """The scene's bands that a model needs, in the model's order.
+
+        Args:
+            wanted: the model's bands by name.
+            spec: what the user says, comma-separated. Band numbers from 1, or labels and names
+                that the scene carries, choose bands in the model's order. For a scene whose bands
+                carry no names, names say what each of its bands is, in the file's order.
+
+        Raises:
+            BandError: bands are missing, unknown or too few.
+        """
+        if spec is not None:
+            return self._choose_by_spec(wanted, [s.strip() for s in spec.split(",") if s.strip()])
+        by_name: dict[str, SceneBand] = {}
+        for band in self.bands:
+            if band.name is not None:
+                by_name.setdefault(band.name, band)
+        chosen: list[SceneBand] = []
+        missing: list[str] = []
+        for name in wanted:
+            served = next((n for n in (name, *STAND_INS.get(name, ())) if n in by_name), None)
+            if served is None:
+                missing.append(name)
+            else:
+                chosen.append(by_name[served])
+        if not missing and len({(b.path, b.index) for b in chosen}) == len(chosen):
+            return tuple(chosen)
+        found = ", ".join(str(b) for b in self.bands)
+        if not by_name and len(self.bands) >= len(wanted):
+            raise BandError(
+                f"{self.name}: its {len(self.bands)} bands carry no names; the model needs "
+                f"{', '.join(wanted)}: give them with --bands, as names in the file's order or "
+                f"as band numbers in the model's order"
+            )
+        if not by_name:
+            found = f"{len(self.bands)} bands without names"
+        raise BandError(
+            f"{self.name}: band {', '.join(missing) or 'twice the same'} not found among {found}; "
+            f"the model needs {', '.join(wanted)}: choose another model (geoseg info shows which "
+            f"fit), or say with --bands which bands these are"
+        )
+
+    def _choose_by_spec(self, wanted: Sequence[str], items: list[str]) -> tuple[SceneBand, ...]:
+        if all(item.isdigit() for item in items) and items:
+            self._check_count(wanted, items)
+            numbers = [int(item) for item in items]
+            outside = [n for n in numbers if not 1 <= n <= len(self.bands)]
+            if outside:
+                raise BandError(
+                    f"--bands names band {outside[0]}; {self.name} has bands 1 to {len(self.bands)}"
+                )
+            return tuple(self.bands[n - 1] for n in numbers)
+        if any(band.name for band in self.bands):
+            self._check_count(wanted, items)
+            return tuple(self._by_text(item) for item in items)
+        names = [common_name(item) for item in items]
+        unknown = [item for item, name in zip(items, names, strict=True) if name is None]
+        if unknown:
+            raise BandError(
+                f"--bands: {unknown[0]!r} is no band name; known are {', '.join(BAND_NAMES)}"
+            )
+        if len(items) != len(self.bands):
+            raise BandError(
+                f"--bands gives {len(items)} names and {self.name} has {len(self.bands)} bands "
+                f"without names: give one name a band in the file's order, or band numbers"
+            )
+        named = tuple(replace(b, name=n) for b, n in zip(self.bands, names, strict=True))
+        return replace(self, bands=named).choose(wanted)
+
+    def _check_count(self, wanted: Sequence[str], items: list[str]) -> None:
+        if len(items) != len(wanted):
+            raise BandError(
+                f"--bands gives {len(items)} bands; the model needs {len(wanted)}, in this order: "
+                f"{', '.join(wanted)}"
+            )
+
+    def _by_text(self, text: str) -> SceneBand:
+        for band in self.bands:
+            codes = (band_code(band.label), band_code(text))
+            if text == band.label or (codes[0] is not None and codes[0] == codes[1]):
+                return band
+        for band in self.bands:
+            if band.name is not None and band.name == common_name(text):
+                return band
+        raise BandError(
+            f"--bands: {self.name} has no band {text!r}; it has "
+            f"{', '.join(str(b) for b in self.bands)}"
+        )
+
+
+def finest_grid(bands: Sequence[SceneBand]) -> PixelGrid:
+    """The grid of the band with the smallest pixels (in CRS units)."""
+    return min((b.grid for b in bands), key=lambda g: abs(g.transform.determinant))
+
+
+def is_remote(source: str) -> bool:
+    """Whether GDAL reads the source over a network."""
+    return source.startswith(REMOTE)
+
+
+@contextmanager
+def gdal_options(source: str, cache_bytes: int | None = None) -> Iterator[None]:
+    """GDAL's settings for reading a source, for the length of a ``with``.
+
+    Args:
+        source: path or URL.
+        cache_bytes: of GDAL's block cache; in bytes, since rasterio.Env sets bytes where the
+            environment variable of the same name means megabytes.
+    """
+    options: dict[str, Any] = dict(REMOTE_OPTIONS) if is_remote(source) else {}
+    if cache_bytes is not None:
+        options["GDAL_CACHEMAX"] = cache_bytes
+    with rasterio.Env(**options):
+        yield
+
+
+def open_scene(source: str | Path | Sequence[str | Path]) -> Scene:
+    """Find out what a scene holds.
+
+    Args:
+        source: a raster that GDAL opens (path, URL), a folder of one-band files, a .SAFE folder,
+            or a list of files.
+
+    Raises:
+        SceneError: it isn't there, is no raster, or has no usable georeference.
+    """
+    if isinstance(source, str | Path):
+        text = str(source)
+        if not is_remote(text) and Path(text).is_dir():
+            return _open_folder(Path(text))
+        return _open_files([text], _stem(text), (), folder=False)
+    files = [str(s) for s in source]
+    if not files:
+        raise SceneError("no file given; a scene is a raster file, a list of them or a folder")
+    return _open_files(files, _stem(files[0]), (), folder=len(files) > 1)
+
+
+def _stem(source: str) -> str:
+    name = source.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    return Path(name).stem or "scene"
+
+
+def _open_folder(folder: Path) -> Scene:
+    """A folder's one-band files; in a .SAFE those of IMG_DATA."""
+    if folder.suffix.upper() == ".SAFE":
+        files = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2"))
+    else:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    used: list[str] = []
+    ignored: list[str] = []
+    for path in files:
+        named = band_code(path.stem) is not None or common_name(path.stem) is not None
+        (used if named else ignored).append(str(path))
+    if not used:
+        raise SceneError(
+            f"{folder} holds {len(files)} raster files and none is named after a band; a folder "
+            f"scene has one-band files such as B04.tif or red.tif: or give the files themselves"
+        )
+    reasons = tuple(f"{Path(p).name}: not named after a band" for p in ignored)
+    return _open_files(used, folder.name.removesuffix(".SAFE"), reasons, folder=True)
+
+
+def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder: bool) -> Scene:
+    texts: list[str] = []
+    for file in files:
+        texts += [part for part in Path(file.split("?")[0]).absolute().parts[-5:]]
+    found: list[SceneBand] = []
+    tags: dict[str, str] = {}
+    skipped = list(ignored)
+    for file in files:
+        with gdal_options(file), opened(file) as dataset:
+            tags = tags or dict(dataset.tags())
+            one_band_only = folder and len(files) > 1
+            if one_band_only and dataset.count > 1 and not any(dataset.descriptions):
+                skipped.append(f"{Path(file).name}: {dataset.count} bands without names")
+                continue
+            found += _bands(dataset, file)
+    codes = [code for band in found if (code := band_code(band.label))]
+    told = [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
+    sensor = detect_sensor([*texts, *told], codes)
+    named = [replace(b, name=b.name or band_name(b.label, sensor)) for b in found]
+    if not named:
+        raise SceneError(f"{name}: no band found; a scene has at least one")
+    if folder:
+        named = _finest_of_each(named, skipped)
+    return Scene(
+        name=name,
+        paths=tuple(dict.fromkeys(b.path for b in named)),
+        bands=tuple(named),
+        sensor=sensor,
+        texts=tuple(dict.fromkeys(texts)),
+        tags=tags,
+        ignored=tuple(skipped),
+    )
+
+
+def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBand]:
+    """One band a name: a .SAFE holds B02 at 10, 20 and 60 m."""
+    best: dict[str, SceneBand] = {}
+    for band in bands:
+        key = band.name or f"{band.path}:{band.index}"
+        other = best.get(key)
+        if other is None:
+            best[key] = band
+            continue
+        sizes = [abs(b.grid.transform.determinant) for b in (band, other)]
+        if math.isclose(*sizes):
+            raise BandError(
+                f"{band.label} and {other.label} are both {key} at the same pixel size; give only "
+                f"one of them"
+            )
+        keep, drop = (band, other) if sizes[0] < sizes[1] else (other, band)
+        best[key] = keep
+        skipped.append(f"{drop.label}: {key} is there at a finer pixel size")
+    return list(best.values())
+
+
+@contextmanager
+def opened(file: str) -> Iterator[Any]:
+    """An open dataset, or a SceneError that says what is wrong with the file."""
+    if not is_remote(file) and not Path(file).exists() and ":" not in file:
+        raise SceneError(f"{file}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            dataset = rasterio.open(file)
+    except (rasterio.errors.RasterioError, OSError, ValueError) as error:
+        if is_remote(file):
+            raise SceneError(
+                f"{file} can't be read ({first_line(error)}): check the address and the access "
+                f"rights, or download the file"
+            ) from error
+        raise SceneError(
+            f"{file} is not a raster that GDAL can open ({first_line(error)})"
+        ) from error
+    with dataset:
+        if dataset.count == 0:
+            inner = dataset.subdatasets
+            hint = f"; give one of its {len(inner)} subdatasets, e.g. {inner[0]}" if inner else ""
+            raise SceneError(f"{file} has no bands of its own{hint}")
+        placed = dataset.crs is not None or dataset.transform != Affine.identity()
+        if not placed and (dataset.gcps[0] or dataset.rpcs):
+            raise SceneError(
+                f"{file} is placed by ground control points or RPCs only, which would bend the "
+                f"output; warp it first, e.g. gdalwarp {Path(file).name} warped.tif"
+            )
+        yield dataset
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+_COLORS = {
+    ColorInterp.red: "red",
+    ColorInterp.green: "green",
+    ColorInterp.blue: "blue",
+}
+
+
+def _bands(dataset: Any, file: str) -> list[SceneBand]:
+    """The bands of an open dataset, without alpha."""
+    grid = PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+    bands = []
+    # A colour interpretation is a name only where it is given for three bands at once: a single
+    # band that says "red" is how some writers mark their first band.
+    coloured = set(_COLORS) <= set(dataset.colorinterp)
+    for i, interp in enumerate(dataset.colorinterp):
+        if interp == ColorInterp.alpha:
+            continue
+        if dataset.dtypes[i].startswith("complex"):
+            raise SceneError(f"{file}: band {i + 1} is complex; geoseg reads real numbers")
+        description = dataset.descriptions[i]
+        single = dataset.count - (ColorInterp.alpha in dataset.colorinterp) == 1
+        label = description or (_stem(file) if single else f"#{i + 1}")
+        name = common_name(label)
+        if name is None and not description and coloured:
+            name = _COLORS.get(interp)
+        scale, offset = dataset.scales[i], dataset.offsets[i]
+        tagged = scale != 1.0 or offset != 0.0
+        bands.append(
+            SceneBand(
+                name=name,
+                label=label,
+                path=file,
+                index=i + 1,
+                dtype=dataset.dtypes[i],
+                nodata=dataset.nodatavals[i],
+                scale=float(scale) if tagged else None,
+                offset=float(offset) if tagged else None,
+                grid=grid,
+            )
+        )
+    return bands

@@ -1,0 +1,251 @@
+"""What band codes and numbers mean on each sensor: names, scales and offsets.
+
+Pure tables and text matching; no file is opened here. To add a sensor: one entry in
+:data:`SENSORS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = [
+    "BAND_NAMES",
+    "SENSORS",
+    "STAND_INS",
+    "Sensor",
+    "band_code",
+    "band_name",
+    "common_name",
+    "detect_sensor",
+]
+
+# Spellings -> geoseg's band names. STAC eo:common_name values (EO extension 2.0), those of
+# Earth Engine and QGIS exports, and plain words.
+_SPELLINGS = {
+    "coastal": "coastal coastalaerosol aerosol ultrablue violet",
+    "blue": "blue",
+    "green": "green",
+    "red": "red",
+    "rededge1": "rededge1 rededge071 vre1 rededge704",
+    "rededge2": "rededge2 rededge075 vre2 rededge740",
+    "rededge3": "rededge3 rededge078 vre3 rededge783",
+    "nir": "nir nir1 nearinfrared nearir infrared",
+    "nir08": "nir08 nirnarrow narrownir nir2 nira",
+    "watervapor": "watervapor watervapour nir09",
+    "cirrus": "cirrus",
+    "swir1": "swir1 swir16 shortwaveinfrared1 swir1600",
+    "swir2": "swir2 swir22 shortwaveinfrared2 swir2200",
+    "pan": "pan panchromatic",
+    "thermal1": "thermal thermal1 lwir lwir11 tir tir1 tirs1",
+    "thermal2": "thermal2 lwir12 tir2 tirs2",
+}
+_NAMES = {word: name for name, words in _SPELLINGS.items() for word in words.split()}
+
+#: The band names that geoseg knows.
+BAND_NAMES = tuple(_SPELLINGS)
+
+#: A model's band -> bands of a scene that may stand in for it, said aloud when it happens.
+#: Landsat in STAC calls its only near-infrared band nir08.
+STAND_INS = {"nir": ("nir08",), "nir08": ("nir",)}
+
+_SENTINEL2 = {
+    "1": "coastal",
+    "2": "blue",
+    "3": "green",
+    "4": "red",
+    "5": "rededge1",
+    "6": "rededge2",
+    "7": "rededge3",
+    "8": "nir",
+    "8A": "nir08",
+    "9": "watervapor",
+    "10": "cirrus",
+    "11": "swir1",
+    "12": "swir2",
+}
+_LANDSAT_4_7 = {
+    "1": "blue",
+    "2": "green",
+    "3": "red",
+    "4": "nir",
+    "5": "swir1",
+    "6": "thermal1",
+    "7": "swir2",
+    "8": "pan",
+}
+_LANDSAT_8_9 = {
+    "1": "coastal",
+    "2": "blue",
+    "3": "green",
+    "4": "red",
+    "5": "nir",
+    "6": "swir1",
+    "7": "swir2",
+    "8": "pan",
+    "9": "cirrus",
+    "10": "thermal1",
+    "11": "thermal2",
+}
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One sensor or product family.
+
+    Attributes:
+        name: as shown to people.
+        pattern: regular expression found in a file's, folder's or tag's text.
+        codes: band code without leading zero -> band name.
+        scale: reflectance per number in integer files, or None where the numbers of the product
+            are not reflectance.
+        offset: reflectance at number 0.
+        why: source of scale and offset, or why there are none.
+    """
+
+    name: str
+    pattern: str
+    codes: Mapping[str, str] = field(default_factory=dict)
+    scale: float | None = None
+    offset: float = 0.0
+    why: str = ""
+
+
+#: In the order in which they are tried.
+SENSORS: tuple[Sensor, ...] = (
+    Sensor(
+        "HLS Landsat (L30)",
+        r"HLS[._]L30",
+        _LANDSAT_8_9,
+        1e-4,
+        why="HLS user guide v2: reflectance x 10000",
+    ),
+    Sensor(
+        "HLS Sentinel-2 (S30)",
+        r"HLS[._]S30",
+        _SENTINEL2,
+        1e-4,
+        why="HLS user guide v2: reflectance x 10000",
+    ),
+    Sensor(
+        "Sentinel-2",
+        r"S2[ABCD]_MSI|SENTINEL-?2|(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T",
+        _SENTINEL2,
+        1e-4,
+        why="Sentinel-2 quantification value: reflectance x 10000",
+    ),
+    Sensor(
+        "Landsat 8-9 level 2",
+        r"L[CO]0[89]_L2S[PR]",
+        _LANDSAT_8_9,
+        2.75e-5,
+        -0.2,
+        why="Landsat Collection 2 level 2: 0.0000275 DN - 0.2",
+    ),
+    Sensor(
+        "Landsat 4-7 level 2",
+        r"L[ET]0[457]_L2S[PR]",
+        _LANDSAT_4_7,
+        2.75e-5,
+        -0.2,
+        why="Landsat Collection 2 level 2: 0.0000275 DN - 0.2",
+    ),
+    Sensor(
+        "Landsat 8-9",
+        r"L[COT]0[89]_|LANDSAT[_ -]?[89]",
+        _LANDSAT_8_9,
+        None,
+        why="level-1 numbers need the scene's own REFLECTANCE_MULT and _ADD from its MTL file",
+    ),
+    Sensor(
+        "Landsat 4-7",
+        r"L[ETM]0[1-7]_|LANDSAT[_ -]?[4-7]",
+        _LANDSAT_4_7,
+        None,
+        why="level-1 numbers need the scene's own REFLECTANCE_MULT and _ADD from its MTL file",
+    ),
+)
+
+_CODE = re.compile(
+    r"(?:^|[^A-Za-z0-9])(?:SR_|TOA_)?B0?(\d{1,2}A?)(?:[_ .-]\d{2}m)?$", re.IGNORECASE
+)
+
+
+def common_name(text: str) -> str | None:
+    """The band that a plain word names, or None.
+
+    >>> common_name("SWIR-1"), common_name("rededge071"), common_name("B4")
+    ('swir1', 'rededge1', None)
+    """
+    return _NAMES.get(re.sub(r"[^a-z0-9]", "", text.lower()))
+
+
+def band_code(text: str) -> str | None:
+    """The band code at the end of a description or file stem, without leading zero, or None.
+
+    >>> band_code("B8A"), band_code("T48QUE_20200223T032739_B02_10m"), band_code("red")
+    ('8A', '2', None)
+    """
+    match = _CODE.search(text.strip())
+    return match.group(1).upper() if match else None
+
+
+def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | None:
+    """Which sensor file names and tags speak of, or None.
+
+    Args:
+        texts: file and folder names, tag values.
+        codes: the band codes found; B8A and B12 exist on Sentinel-2 alone.
+
+    Returns:
+        An entry of :data:`SENSORS`.
+    """
+    texts = [text.upper() for text in texts]
+    for sensor in SENSORS:
+        if any(re.search(sensor.pattern, text) for text in texts):
+            return sensor
+    if {"8A", "12"} & set(codes):
+        return next(s for s in SENSORS if s.name == "Sentinel-2")
+    return None
+
+
+def band_name(text: str, sensor: Sensor | None) -> str | None:
+    """The band that a description or file stem names, or None where it can't be told.
+
+    Args:
+        text: ``"nir"``, ``"B08"``, ``"T48QUE_B02_10m"``.
+        sensor: codes mean nothing without it: B4 is red on Sentinel-2, near infrared on Landsat 7.
+    """
+    name = common_name(text)
+    if name is None and sensor is not None:
+        code = band_code(text)
+        name = sensor.codes.get(code) if code else None
+    return name
+
+
+def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[float, str]:
+    """The reflectance offset of a Sentinel-2 product.
+
+    From processing baseline 04.00 (2022-01-25) on, 1000 is added to the numbers so that dark
+    pixels need not be cut at 0 (ESA, S2 products specification 14.9: RADIO_ADD_OFFSET at level
+    1C, BOA_ADD_OFFSET at level 2A).
+
+    Args:
+        texts: file and folder names.
+        tags: the file's metadata.
+
+    Returns:
+        (offset in reflectance, where it comes from).
+    """
+    for key, value in tags.items():
+        if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")):
+            return float(value.split()[0]) * 1e-4, f"tag {key}"
+    for text in texts:
+        # N9999 marks ESA test reprocessing, whose offset the name doesn't tell.
+        match = re.search(r"_N(0\d{3}|9999)_", text.upper())
+        if match and match.group(1) != "9999":
+            if int(match.group(1)) >= 400:
+                return -0.1, f"processing baseline N{match.group(1)} adds 1000"
+            return 0.0, f"processing baseline N{match.group(1)} adds nothing"
+    return 0.0, "no processing baseline found: none assumed"

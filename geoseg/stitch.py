@@ -1,0 +1,174 @@
+"""Stitch: overlapping chips' probabilities become finished strips.
+
+The same lines serve numpy arrays and torch tensors on any device: only slices, ``+=`` and ``*``
+are used, so a run without torch need not import it and a run on a GPU stays there.
+
+The weight of a chip's pixel is the product of a row weight and a column weight, and these are
+divided beforehand by their sum over all chips that cover the pixel. So the weights of a pixel add
+up to 1, no count raster and no division are needed, and a pixel that one chip covers keeps that
+chip's value to the last bit. All-nodata chips may be left out: their pixels are not valid anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.errors import UsageError
+from geoseg.grid import ChipGrid
+from geoseg.window import Window
+
+__all__ = ["TAPERS", "axis_weights", "stitch"]
+
+FloatArray = NDArray[np.float32]
+
+
+def _cosine(distance: NDArray[np.float64], ramp: float, side: int) -> NDArray[np.float64]:
+    return np.asarray(np.sin(0.5 * np.pi * np.clip(distance / ramp, 0.0, 1.0)) ** 2)
+
+
+def _linear(distance: NDArray[np.float64], ramp: float, side: int) -> NDArray[np.float64]:
+    return np.clip(distance / ramp, 0.0, 1.0)
+
+
+def _gaussian(distance: NDArray[np.float64], ramp: float, side: int) -> NDArray[np.float64]:
+    # Sigma is an eighth of the side, as in nnU-Net's and MONAI's importance maps.
+    return np.asarray(np.exp(-0.5 * ((side / 2 - np.minimum(distance, side / 2)) * 8 / side) ** 2))
+
+
+def _none(distance: NDArray[np.float64], ramp: float, side: int) -> NDArray[np.float64]:
+    return np.ones_like(distance)
+
+
+#: Weight along one axis by the distance (px, from a pixel's centre) to the nearest inner edge of
+#: the chip, less the margin; ``ramp`` is the px over which it rises, ``side`` the chip's length.
+TAPERS: dict[str, Callable[[NDArray[np.float64], float, int], NDArray[np.float64]]] = {
+    "cosine": _cosine,
+    "linear": _linear,
+    "gaussian": _gaussian,
+    "none": _none,
+}
+
+
+def axis_weights(
+    starts: list[int], chip: int, length: int, *, taper: str = "cosine", margin: int = 0
+) -> list[FloatArray]:
+    """The weights of each chip along one axis; they add up to 1 at every pixel.
+
+    Args:
+        starts: first pixel of each chip, ascending.
+        chip: pixels of a chip along this axis.
+        length: pixels of the scene along this axis.
+        taper: a key of :data:`TAPERS`.
+        margin: outermost pixels at a chip's inner edges that get no weight wherever another chip
+            covers them better. With the taper ``none`` every chip counts alike.
+
+    Returns:
+        One float32 (chip,) array a chip; pixels beyond the scene have weight 0.
+
+    Raises:
+        UsageError: the taper is unknown.
+    """
+    if taper not in TAPERS:
+        raise UsageError(f"taper is {taper!r}; it must be one of {', '.join(TAPERS)}")
+    last = len(starts) - 1
+    raw: list[NDArray[np.float64]] = []
+    for i, start in enumerate(starts):
+        pixel = np.arange(chip) + 0.5
+        # The scene's own edge is no seam: no chip sees more there, so it doesn't count.
+        left = pixel if i > 0 else np.full(chip, np.inf)
+        right = chip - pixel if i < last else np.full(chip, np.inf)
+        neighbours = [starts[j] for j in (i - 1, i + 1) if 0 <= j <= last]
+        shared = min((chip - abs(start - other) for other in neighbours), default=chip)
+        # A margin that leaves nothing of the overlap would leave pixels without any chip.
+        inner = max(0, min(margin, (shared - 1) // 2)) if taper != "none" else 0
+        distance = np.minimum(left, right) - inner
+        weight = TAPERS[taper](np.maximum(distance, 0.0), max(shared - 2.0 * inner, 1.0), chip)
+        weight = np.where(distance > 0, weight, 0.0)
+        weight[max(0, length - start) :] = 0.0
+        raw.append(weight)
+    total = np.zeros(max(length, starts[-1] + chip))
+    for start, weight in zip(starts, raw, strict=True):
+        total[start : start + chip] += weight
+    total[length:] = 1.0
+    return [
+        (weight / total[start : start + chip]).astype(np.float32)
+        for start, weight in zip(starts, raw, strict=True)
+    ]
+
+
+def stitch(
+    chips: Iterable[tuple[Window, Any]],
+    grid: ChipGrid,
+    *,
+    classes: int,
+    zeros: Callable[[tuple[int, ...]], Any],
+    asarray: Callable[[FloatArray], Any],
+    taper: str = "cosine",
+    margin: int = 0,
+) -> Iterator[tuple[Window, Any]]:
+    """Blend chips into strips; a row leaves when no later chip can touch it.
+
+    Memory is one row of chips: ``classes * chip height * scene width`` float32.
+
+    Args:
+        chips: (window, probabilities (K, height, width)) in the order of ``grid.chips()``;
+            all-nodata chips may be absent.
+        grid: where the chips lie.
+        classes: K.
+        zeros: shape -> float32 array of zeros on the runtime's device.
+        asarray: float32 numpy array -> array on the runtime's device.
+        taper: a key of :data:`TAPERS`.
+        margin: see :func:`axis_weights`.
+
+    Yields:
+        (window, probabilities (K, height, scene width)): strips from the top, disjoint, covering
+        every row. The array is a buffer that the next step overwrites.
+    """
+    rows, cols = grid.row_starts, grid.col_starts
+    options = {"taper": taper, "margin": margin}
+    row_weights = axis_weights(rows, grid.chip_height, grid.height, **options)  # type: ignore[arg-type]
+    col_weights = axis_weights(cols, grid.chip_width, grid.width, **options)  # type: ignore[arg-type]
+    row_index = {row: i for i, row in enumerate(rows)}
+    col_arrays = {c: asarray(w[None, None, :]) for c, w in zip(cols, col_weights, strict=True)}
+
+    buffer = zeros((classes, grid.chip_height, grid.width))
+    current = 0  # index of the row of chips that the buffer's first row belongs to
+    row_array = asarray(row_weights[0][None, :, None])
+    for window, probs in chips:
+        while row_index[window.row] > current:
+            yield from _finished(buffer, grid, rows, current)
+            _shift(buffer, rows[current + 1] - rows[current])
+            current += 1
+            row_array = asarray(row_weights[current][None, :, None])
+        height = min(window.bottom, grid.height) - window.row
+        width = min(window.right, grid.width) - window.col
+        weighted = probs[:, :height, :width] * row_array[:, :height]
+        weighted = weighted * col_arrays[window.col][:, :, :width]
+        buffer[:, :height, window.col : window.col + width] += weighted
+    while current < len(rows):
+        yield from _finished(buffer, grid, rows, current)
+        if current + 1 < len(rows):
+            _shift(buffer, rows[current + 1] - rows[current])
+        current += 1
+
+
+def _finished(
+    buffer: Any, grid: ChipGrid, rows: list[int], current: int
+) -> Iterator[tuple[Window, Any]]:
+    """The rows above the next row of chips."""
+    end = rows[current + 1] if current + 1 < len(rows) else grid.height
+    height = end - rows[current]
+    yield Window(rows[current], 0, height, grid.width), buffer[:, :height]
+
+
+def _shift(buffer: Any, by: int) -> None:
+    """Move the buffer's rows up by ``by`` and clear the rest, without overlap between copies."""
+    rows = buffer.shape[1]
+    for start in range(0, rows - by, by):
+        stop = min(start + by, rows - by)
+        buffer[:, start:stop] = buffer[:, start + by : stop + by]
+    buffer[:, max(rows - by, 0) :] = 0.0
