@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from geoseg.models import create_model as create_model
     from geoseg.models import import_model as import_model
     from geoseg.models import list_models as list_models
-    from geoseg.predict import predict as predict
+    from geoseg.pipeline import predict as predict
     from geoseg.scene import open_scene as open_scene
     from geoseg.train import train as train
     from geoseg.zoo import find_model as load_model
@@ -31,7 +31,7 @@ _PUBLIC = {
     "list_models": ("geoseg.models", "list_models"),
     "load_model": ("geoseg.zoo", "find_model"),
     "open_scene": ("geoseg.scene", "open_scene"),
-    "predict": ("geoseg.predict", "predict"),
+    "predict": ("geoseg.pipeline", "predict"),
     "train": ("geoseg.train", "train"),
 }
 

@@ -332,11 +332,20 @@ def _model_grid(grid: PixelGrid, card: ModelCard) -> tuple[PixelGrid, list[str]]
             f"{card.gsd_range[0]:g} to {card.gsd_range[1]:g} m: they hold too little to be refined "
             f"to {card.gsd:g} m; choose a model for coarser scenes"
         )
-    resampled = grid.zoom(card.gsd / across, card.gsd / down)
+    resampled = grid.zoom(_snap(card.gsd / across), _snap(card.gsd / down))
     return resampled, [
         f"the scene's pixels of {across:.3g} x {down:.3g} m are resampled to the model's "
         f"{card.gsd:g} m, and the result back to the scene's grid"
     ]
+
+
+def _snap(factor: float) -> float:
+    """A whole number of pixels, or a whole fraction of one, where the factor is nearly that.
+
+    A 2 m scene in UTM has pixels of 1.9996 m on the ellipsoid; five of them make 10 m.
+    """
+    whole = round(factor) if factor >= 1 else 1 / round(1 / factor)
+    return float(whole) if abs(whole / factor - 1) < 2 * (GSD_SLACK - 1) else factor
 
 
 def _crop(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:

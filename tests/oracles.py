@@ -57,7 +57,8 @@ class EdgeDistance(NumpyRuntime):
         cols = np.minimum(np.arange(w), w - 1 - np.arange(w))
         distance = np.minimum(rows[:, None], cols[None, :]) / max(h, w)
         first = np.broadcast_to(distance, (n, 1, h, w))
-        return np.concatenate([first, 1 - first], axis=1)
+        rest = np.zeros((n, self.classes - 2, h, w))
+        return np.concatenate([first, 1 - first, rest], axis=1)
 
 
 class Poisoned(NumpyRuntime):

@@ -89,7 +89,7 @@ def command(
     <scene>_landcover.tif, .gpkg and .json into the current folder.
     """
     from geoseg.dryrun import dry_run as plan_only
-    from geoseg.predict import predict
+    from geoseg.pipeline import predict
 
     receiver = progress_printer(progress, -1 if quiet else verbose)
     source = scene[0] if len(scene) == 1 else scene

@@ -111,9 +111,7 @@ def test_the_taper_favours_the_inside_of_chips():
     runtime = EdgeDistance(2)
 
     def distance(**options):
-        chips = (
-            (w, runtime.probs(np.zeros((1, 1, w.height, w.width)))[0]) for w in grid.chips()
-        )
+        chips = ((w, runtime.probs(np.zeros((1, 1, w.height, w.width)))[0]) for w in grid.chips())
         return run(grid, chips, 2, **options)[0].mean()
 
     # Without a taper both chips count alike; with one, the chip whose edge is farther counts more.

@@ -112,13 +112,13 @@ def predict(
 
             with log.clock("preview"):
                 write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
-        report = run_report(plan, runtime, counts, log)
+        text = json.dumps(run_report(plan, runtime, counts, log), indent=2, ensure_ascii=False)
         try:
-            text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-            staging.path(outputs.report).write_text(text, encoding="utf-8")
+            staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise explain_write_error(error, outputs.report) from error
         staging.publish(outputs.all())
+    report: dict[str, Any] = json.loads(text)
     log.tell("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
 

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The machines that run these tests are shared: one slow example proves nothing.
+settings.register_profile("geoseg", deadline=None, derandomize=True)
+settings.load_profile("geoseg")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and a real network, which may not be committed."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("needs the real data in ../shared, which is not part of the repository")
+    return folder
