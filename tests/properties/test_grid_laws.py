@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,7 +50,7 @@ def test_neighbours_share_at_least_the_overlap(grid):
     if grid.size - grid.overlap < grid.multiple:
         return  # the multiple wins: chips must start in phase
     for starts, chip in ((grid.row_starts, grid.chip_height), (grid.col_starts, grid.chip_width)):
-        for a, b in zip(starts, starts[1:], strict=False):
+        for a, b in itertools.pairwise(starts):
             assert a + chip - b >= grid.overlap
 
 
