@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, UsageError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.outputs import explain_write_error
 from geoseg.pixelgrid import PixelGrid
 from geoseg.window import Window
@@ -108,7 +109,7 @@ class StripWriter:
                     bigtiff="if_safer",
                 )
             self._describe()
-        except (rasterio.errors.RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise explain_write_error(error, scratch.parent) from error
 
     def _describe(self) -> None:
@@ -142,7 +143,7 @@ class StripWriter:
             # The run has failed already: what closing has to say would hide the reason.
             try:
                 self._dataset.close()
-            except (rasterio.errors.RasterioError, OSError):
+            except GDAL_ERRORS:
                 return
 
     def write(self, window: Window, values: NDArray[Any]) -> None:
@@ -159,7 +160,7 @@ class StripWriter:
         area = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
             self._dataset.write(bands, window=area)
-        except (rasterio.errors.RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise explain_write_error(error, self.scratch.parent) from error
         for i, band in enumerate(bands):
             self._crc[i] = zlib.crc32(np.ascontiguousarray(band).tobytes(), self._crc[i])
@@ -187,7 +188,7 @@ class StripWriter:
             rasterio.shutil.copy(self.scratch, path, driver="COG", **options)
             lossless = options["COMPRESS"].upper() not in ("JPEG", "WEBP", "LERC", "JXL")
             whole = not lossless or self._read_back(path) == self._crc
-        except (rasterio.errors.RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise explain_write_error(error, path) from error
         if not whole:
             raise OutputError(
