@@ -1,0 +1,128 @@
+"""What predict costs beyond the forward passes, and how its memory grows with the scene's height.
+
+    python benchmarks/overhead.py [--rounds 5] [--side 2048]
+
+Both are measured in CPU seconds of the process with one thread, interleaved in one run, since wall
+time on a shared machine proves nothing. Memory is the peak of a new process for each height.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+import geoseg
+from geoseg.chips import chip_rows
+from geoseg.plan import PredictOptions, make_plan
+from geoseg.runtimes import load_runtime
+
+BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
+RUN = """
+import resource, sys
+import geoseg
+geoseg.predict(sys.argv[1], sys.argv[2], no_vector=sys.argv[3] == "raster", threads=1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def make_scene(path: Path, height: int, width: int) -> Path:
+    """A smooth random reflectance scene, uint16 with a scale tag."""
+    rng = np.random.default_rng(0)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=len(BANDS),
+        dtype="uint16",
+        crs="EPSG:32633",
+        transform=from_origin(500000, 5000000, 10, 10),
+        tiled=True,
+        compress="deflate",
+    ) as dataset:
+        dataset.descriptions = BANDS
+        dataset.scales = (1e-4,) * len(BANDS)
+        for i in range(1, len(BANDS) + 1):
+            coarse = rng.integers(300, 4000, (height // 32 + 1, width // 32 + 1))
+            plane = np.kron(coarse, np.ones((32, 32)))[:height, :width]
+            dataset.write((plane + rng.normal(0, 50, plane.shape)).clip(1).astype(np.uint16), i)
+    return path
+
+
+def forward_only(scene: Path) -> tuple[float, int]:
+    """CPU seconds of the bare forward passes, and how many chips."""
+    plan = make_plan(scene, PredictOptions(output="unused.tif", no_vector=True))
+    runtime = load_runtime(plan.files, plan.radiometry, device="cpu", threads=1)
+    with plan.reader(plan.grid) as reader:
+        chips = [
+            chip
+            for row in chip_rows(reader, plan.chips)
+            for window in row.windows
+            if (chip := row.chip(window)) is not None
+        ]
+    runtime.probs(chips[0][None])
+    start = time.process_time()
+    for chip in chips:
+        runtime.probs(chip[None])
+    return time.process_time() - start, len(chips)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", type=int, default=2048)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        scene = make_scene(place / "scene.tif", options.side, options.side)
+        ratios: dict[str, list[float]] = {"raster": [], "raster and polygons": []}
+        forward: list[float] = []
+        for _ in range(options.rounds):
+            bare, _ = forward_only(scene)
+            forward.append(bare)
+            for name, values in ratios.items():
+                start = time.process_time()
+                geoseg.predict(
+                    scene,
+                    place / "out.tif",
+                    no_vector=name == "raster",
+                    overwrite=True,
+                    threads=1,
+                    device="cpu",
+                )
+                values.append((time.process_time() - start) / bare)
+        mpx = options.side**2 / 1e6
+        print(f"forward: {statistics.median(forward) / mpx:.2f} CPU s per Mpx of scene")
+        for name, values in ratios.items():
+            print(
+                f"predict, {name}: {statistics.median(values):.2f} x forward "
+                f"[{min(values):.2f}-{max(values):.2f}], {options.rounds} rounds"
+            )
+        peaks = {}
+        for height in (1024, 4096, 8192):
+            tall = make_scene(place / f"{height}.tif", height, 1024)
+            out = place / f"out-{height}.tif"
+            done = subprocess.run(
+                [sys.executable, "-c", RUN, str(tall), str(out), "raster"],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            peaks[height] = int(done.stdout.splitlines()[-1]) / 1e6
+        print("peak memory, MB, by height at width 1024:", json.dumps(peaks))
+
+
+if __name__ == "__main__":
+    main()
