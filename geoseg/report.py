@@ -96,18 +96,24 @@ class ClassCounts:
 
 def raster_tags(plan: Plan) -> dict[str, str]:
     """Where a raster comes from; nothing that changes from run to run."""
+    options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
     return {
         "GEOSEG_VERSION": version("geoseg"),
         "GEOSEG_MODEL": plan.card.name,
         "GEOSEG_MODEL_SHA256": plan.files.sha256,
         "GEOSEG_SCENE": plan.scene.name,
-        "GEOSEG_OPTIONS": json.dumps(_options_report(plan), sort_keys=True),
+        "GEOSEG_OPTIONS": json.dumps(options, sort_keys=True),
         "GEOSEG_CLASSES": json.dumps({c.id: c.name for c in plan.card.classes}),
     }
 
 
+#: Options that say where and how fast to work, but don't change a pixel: they stay out of the
+#: rasters' tags, so that the same result has the same bytes.
+_WITHOUT_EFFECT = ("batch_size", "device", "threads", "no_vector", "min_area", "simplify")
+
+
 def _options_report(plan: Plan) -> dict[str, Any]:
-    """The options that shape the result, without paths."""
+    """The options, without paths."""
     kept = asdict(plan.options)
     for name in ("output", "vector", "probs", "confidence", "preview", "model", "overwrite"):
         kept.pop(name)

@@ -285,7 +285,7 @@ def test_same_input_same_bytes(tmp_path, model):
     values = blocks(150, 130)
     _, first = run(tmp_path, values, model, confidence=tmp_path / "c.tif")
     before = [p.read_bytes() for p in (first.raster, tmp_path / "c.tif")]
-    run(tmp_path, values, model, confidence=tmp_path / "c.tif")
+    run(tmp_path, values, model, confidence=tmp_path / "c.tif", batch_size=3, no_vector=False)
     assert before == [p.read_bytes() for p in (first.raster, tmp_path / "c.tif")]
 
 
