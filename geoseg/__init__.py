@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geoseg.models import list_models as list_models
     from geoseg.pipeline import predict as predict
     from geoseg.scene import open_scene as open_scene
-    from geoseg.train import train as train
+    from geoseg.training import train as train
     from geoseg.zoo import find_model as load_model
 
 _PUBLIC = {
@@ -32,7 +32,7 @@ _PUBLIC = {
     "load_model": ("geoseg.zoo", "find_model"),
     "open_scene": ("geoseg.scene", "open_scene"),
     "predict": ("geoseg.pipeline", "predict"),
-    "train": ("geoseg.train", "train"),
+    "train": ("geoseg.training", "train"),
 }
 
 __all__ = [

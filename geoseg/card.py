@@ -13,14 +13,17 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from geoseg.errors import ModelError
 
 __all__ = ["ClassInfo", "ModelCard", "ModelFiles", "Normalization", "read_model", "write_card"]
+
+T = TypeVar("T")
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 CARD_NAME = "model.json"
@@ -46,12 +49,16 @@ class ClassInfo:
     Attributes:
         id: the value in the class raster, 0 to 254 (255 is the output's nodata).
         name: as shown to people.
-        color: ``#RRGGBB``.
+        color: ``#RRGGBB``; kept in capitals, as STAC wants them.
     """
 
     id: int
     name: str
     color: str
+
+    def __post_init__(self) -> None:
+        """Bring the colour into one spelling."""
+        object.__setattr__(self, "color", str(self.color).upper())
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -131,11 +138,19 @@ class ModelCard:
             ModelError: one of them is broken; the message names the key.
         """
         check = _Rule(self.name)
-        check(bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name)), "name", self.name, "a slug")
+        slug = bool(re.fullmatch(r"[a-z][a-z0-9._-]+[a-z0-9]", self.name))
+        check(slug, "name", self.name, "a slug of three or more letters, digits and ._-")
         check(len(self.bands) > 0, "bands", self.bands, "at least one band")
+        named = all(isinstance(band, str) and band for band in self.bands)
+        check(named, "bands", self.bands, "names")
         check(len(set(self.bands)) == len(self.bands), "bands", self.bands, "no band twice")
+        check(isinstance(self.network, str), "geoseg:network", self.network, "a network's name")
+        taken = sorted({"name", "in_channels", "classes"} & set(self.network_options))
+        check(not taken, "geoseg:network_options", taken, "none of those that the card itself says")
         ids = [c.id for c in self.classes]
         check(len(ids) > 0, "classes", ids, "at least one class")
+        names = [c.name for c in self.classes]
+        check(all(names), "classes", names, "a name each")
         check(len(set(ids)) == len(ids), "classes", ids, "no id twice")
         check(all(0 <= i <= 254 for i in ids), "classes", ids, "ids of 0 to 254; 255 is nodata")
         colors = [c.color for c in self.classes]
@@ -161,14 +176,35 @@ class ModelCard:
             kind,
             f"one of {tuple(NORMALIZATION_PARAMETERS)}",
         )
+        p = self.normalization.parameters
         for parameter in NORMALIZATION_PARAMETERS[kind]:
-            values = self.normalization.parameters.get(parameter, ())
+            values = p.get(parameter, ())
             check(
                 len(values) == len(self.bands) and all(math.isfinite(v) for v in values),
                 f"geoseg:normalization.{parameter}",
                 values,
                 f"one finite number for each of the {len(self.bands)} bands",
             )
+        if kind == "min-max":
+            widths = [b - a for a, b in zip(p["minimum"], p["maximum"], strict=True)]
+            check(min(widths) > 0, "geoseg:normalization.maximum", p["maximum"], "above minimum")
+        for divisor in {"stddev", "spread"} & set(NORMALIZATION_PARAMETERS[kind]):
+            key = f"geoseg:normalization.{divisor}"
+            check(min(p[divisor]) > 0, key, p[divisor], "above 0")
+        clip = self.normalization.clip
+        check(
+            clip is None or (clip[0] < clip[1] and all(math.isfinite(v) for v in clip)),
+            "geoseg:normalization.clip",
+            clip,
+            "low < high",
+        )
+        for band, (lowest, highest) in self.plausible.items():
+            key = "geoseg:plausible"
+            check(band in self.bands, key, band, "a band of the card")
+            finite = math.isfinite(lowest) and math.isfinite(highest)
+            check(finite and lowest <= highest, f"{key}.{band}", (lowest, highest), "low <= high")
+        foreign = sorted(k for k in self.extra if k in _OWN_KEYS or k.startswith("geoseg:"))
+        check(not foreign, "extra", foreign, "none of the keys that a card writes itself")
         check(self.size >= 1, "size", self.size, "at least 1")
         check(self.multiple >= 1, "multiple", self.multiple, "at least 1")
         check(0 <= self.overlap < self.size, "overlap", self.overlap, "0 <= overlap < size")
@@ -198,6 +234,8 @@ class ModelCard:
                 "description": self.description,
                 "license": self.license,
                 **self.extra,
+                # MLM wants the bands of its inputs among the item's own, too.
+                "bands": [{"name": band} for band in self.bands],
                 "mlm:name": self.name,
                 "mlm:architecture": self.network,
                 "mlm:tasks": ["semantic-segmentation"],
@@ -211,7 +249,9 @@ class ModelCard:
                 "geoseg:normalization": {
                     "kind": self.normalization.kind,
                     "parameters": {k: list(v) for k, v in self.normalization.parameters.items()},
-                    "clip": list(self.normalization.clip) if self.normalization.clip else None,
+                    "clip": None
+                    if self.normalization.clip is None
+                    else list(self.normalization.clip),
                 },
                 "geoseg:activation": self.activation,
                 "geoseg:gsd": self.gsd,
@@ -260,7 +300,13 @@ class ModelCard:
                 "data_type": "float32",
             },
             "classification:classes": [
-                {"value": c.id, "name": c.name, "color_hint": c.color[1:].upper()}
+                {
+                    "value": c.id,
+                    # STAC wants a word here; the name itself is the title.
+                    "name": re.sub(r"[^0-9A-Za-z_-]", "_", c.name),
+                    "title": c.name,
+                    "color_hint": c.color[1:].upper(),
+                }
                 for c in self.classes
             ],
             "post_processing_function": None,
@@ -278,48 +324,32 @@ class ModelCard:
         """
         try:
             p = item["properties"]
-            normalization = p["geoseg:normalization"]
-            clip = normalization.get("clip")
             return cls(
-                name=p["mlm:name"],
-                description=p.get("description", ""),
+                name=str(p["mlm:name"]),
+                description=str(p.get("description", "")),
                 network=p["geoseg:network"],
-                bands=tuple(
-                    b["name"] if isinstance(b, Mapping) else str(b)
-                    for b in p["mlm:input"][0]["bands"]
-                ),
-                classes=tuple(
-                    ClassInfo(int(c["value"]), str(c["name"]), "#" + c["color_hint"])
-                    for c in p["mlm:output"][0]["classification:classes"]
-                ),
-                gsd=float(p["geoseg:gsd"]),
-                gsd_range=_pair(p["geoseg:gsd_range"]),
-                network_options=dict(p.get("geoseg:network_options", {})),
+                bands=_take(p, "mlm:input", _bands),
+                classes=_take(p, "mlm:output", _classes),
+                gsd=_take(p, "geoseg:gsd", float),
+                gsd_range=_take(p, "geoseg:gsd_range", _pair),
+                network_options=_take(p, "geoseg:network_options", dict, {}),
                 quantity=p["geoseg:quantity"],
-                normalization=Normalization(
-                    kind=normalization["kind"],
-                    parameters={
-                        k: tuple(float(v) for v in values)
-                        for k, values in normalization.get("parameters", {}).items()
-                    },
-                    clip=_pair(clip) if clip else None,
-                ),
+                normalization=_take(p, "geoseg:normalization", _normalization),
                 activation=p["geoseg:activation"],
-                size=int(p["geoseg:size"]),
-                overlap=int(p["geoseg:overlap"]),
-                margin=int(p.get("geoseg:margin", 0)),
-                multiple=int(p.get("geoseg:multiple", 1)),
-                plausible={k: _pair(v) for k, v in p.get("geoseg:plausible", {}).items()},
-                license=p.get("license", "other"),
-                provenance=p.get("geoseg:provenance", ""),
-                scores=dict(p.get("geoseg:scores", {})),
-                extra={k: v for k, v in p.items() if k not in _OWN_KEYS and "geoseg:" not in k},
+                size=_take(p, "geoseg:size", _whole),
+                overlap=_take(p, "geoseg:overlap", _whole),
+                margin=_take(p, "geoseg:margin", _whole, 0),
+                multiple=_take(p, "geoseg:multiple", _whole, 1),
+                plausible=_take(p, "geoseg:plausible", _pairs, {}),
+                license=str(p.get("license", "other")),
+                provenance=str(p.get("geoseg:provenance", "")),
+                scores=_take(p, "geoseg:scores", dict, {}),
+                extra={
+                    k: v for k, v in p.items() if k not in _OWN_KEYS and not k.startswith("geoseg:")
+                },
             )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"the model card lacks or garbles {error}; a geoseg card is a STAC MLM item with "
-                f"geoseg: keys: write one with geoseg train or geoseg models import"
-            ) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"the model card lacks or garbles {error}; {_CARD_RULE}") from error
 
     def with_scores(self, **scores: Any) -> ModelCard:
         """A copy with further measured scores."""
@@ -332,6 +362,7 @@ _OWN_KEYS = {
     "end_datetime",
     "description",
     "license",
+    "bands",
     "mlm:name",
     "mlm:architecture",
     "mlm:tasks",
@@ -353,9 +384,66 @@ class _Rule:
             raise ModelError(f"card {self.name!r}: {key} is {found!r}; it must be: {rule}")
 
 
+_CARD_RULE = (
+    "a geoseg card is a STAC MLM item with geoseg: keys: write one with geoseg train or geoseg "
+    "models import"
+)
+_REQUIRED = object()
+
+
+def _take(
+    p: Mapping[str, Any], key: str, convert: Callable[[Any], T], default: Any = _REQUIRED
+) -> T:
+    """A property of the item, as geoseg's own type.
+
+    Raises:
+        ModelError: it is garbled; the message names it.
+    """
+    value = p[key] if default is _REQUIRED else p.get(key, default)
+    try:
+        return convert(value)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        shown = repr(value)[:80]
+        raise ModelError(
+            f"the model card garbles {key}: {shown} ({error}); {_CARD_RULE}"
+        ) from error
+
+
 def _pair(values: Any) -> tuple[float, float]:
     low, high = values
     return float(low), float(high)
+
+
+def _pairs(values: Any) -> dict[str, tuple[float, float]]:
+    return {str(k): _pair(v) for k, v in values.items()}
+
+
+def _whole(value: Any) -> int:
+    if int(value) != value:
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+def _bands(inputs: Any) -> tuple[str, ...]:
+    return tuple(b["name"] if isinstance(b, Mapping) else b for b in inputs[0]["bands"])
+
+
+def _classes(outputs: Any) -> tuple[ClassInfo, ...]:
+    return tuple(
+        ClassInfo(_whole(c["value"]), str(c.get("title", c["name"])), "#" + c["color_hint"])
+        for c in outputs[0]["classification:classes"]
+    )
+
+
+def _normalization(value: Any) -> Normalization:
+    clip = value.get("clip")
+    return Normalization(
+        kind=value["kind"],
+        parameters={
+            k: tuple(float(v) for v in values) for k, values in value.get("parameters", {}).items()
+        },
+        clip=None if clip is None else _pair(clip),
+    )
 
 
 def _value_scaling(normalization: Normalization, bands: int) -> list[dict[str, Any]] | None:
@@ -410,19 +498,22 @@ def read_model(path: str | Path) -> ModelFiles:
         ModelError: a file is missing, too large or not what it should be.
     """
     path = Path(path)
-    if path.is_dir():
-        card_bytes = _read_file(path / CARD_NAME, MAX_CARD_BYTES)
-        weights = _read_file(path / WEIGHTS_NAME, MAX_WEIGHTS_BYTES)
-    elif path.is_file() and zipfile.is_zipfile(path):
-        card_bytes, weights = _read_zip(path)
-    else:
-        raise ModelError(
-            f"{path} is not a model: a model is a folder or .zip with {CARD_NAME} and "
-            f"{WEIGHTS_NAME}; geoseg models list shows the ones that are here"
-        )
+    try:
+        if path.is_dir():
+            card_bytes = _read_file(path / CARD_NAME, MAX_CARD_BYTES)
+            weights = _read_file(path / WEIGHTS_NAME, MAX_WEIGHTS_BYTES)
+        elif path.is_file() and zipfile.is_zipfile(path):
+            card_bytes, weights = _read_zip(path)
+        else:
+            raise ModelError(
+                f"{path} is not a model: a model is a folder or .zip with {CARD_NAME} and "
+                f"{WEIGHTS_NAME}; geoseg models list shows the ones that are here"
+            )
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(f"{path} can't be read as a model ({error}); fetch it again") from error
     try:
         item = json.loads(card_bytes)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: {CARD_NAME} is not JSON ({error})") from error
     if not isinstance(item, dict):
         raise ModelError(f"{path}: {CARD_NAME} must hold one JSON object")
@@ -445,6 +536,7 @@ def _read_zip(path: Path) -> tuple[bytes, bytes]:
     """The two files of a zipped model, at its top or in one folder; nothing is extracted."""
     with zipfile.ZipFile(path) as archive:
         found: list[bytes] = []
+        folders: set[str] = set()
         for name, limit in ((CARD_NAME, MAX_CARD_BYTES), (WEIGHTS_NAME, MAX_WEIGHTS_BYTES)):
             members = [i for i in archive.infolist() if i.filename.split("/")[-1] == name]
             if len(members) != 1 or members[0].filename.count("/") > 1:
@@ -454,7 +546,10 @@ def _read_zip(path: Path) -> tuple[bytes, bytes]:
                 )
             if members[0].file_size > limit:
                 raise ModelError(f"{path}: {name} is larger than {limit} bytes")
+            folders.add(members[0].filename.rpartition("/")[0])
             found.append(archive.read(members[0]))
+    if len(folders) > 1:
+        raise ModelError(f"{path} holds {CARD_NAME} and {WEIGHTS_NAME} in two folders; one is it")
     return found[0], found[1]
 
 

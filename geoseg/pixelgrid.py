@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-import rasterio.errors
-import rasterio.warp
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -40,15 +38,17 @@ class PixelGrid:
         """
         if self.crs is None:
             return None
-        from pyproj import Geod
+        from pyproj import Geod, Transformer
+        from pyproj.exceptions import ProjError
 
         col, row = self.width / 2, self.height / 2
         points = [self.transform @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
         try:
-            x, y = rasterio.warp.transform(
-                self.crs, "EPSG:4326", [p[0] for p in points], [p[1] for p in points]
-            )[:2]
-        except rasterio.errors.RasterioError:
+            to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+            x, y = to_degrees.transform([p[0] for p in points], [p[1] for p in points])
+        except ProjError:
+            return None  # an engineering CRS has no place on the ellipsoid
+        if not all(math.isfinite(lon) and abs(lat) <= 90 for lon, lat in zip(x, y, strict=True)):
             return None
         geod = Geod(ellps="WGS84")
         across = geod.inv(x[0], y[0], x[1], y[1])[2]

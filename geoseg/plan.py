@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio.errors
 import rasterio.warp
 from rasterio.crs import CRS
 
 from geoseg.card import ModelCard, ModelFiles
 from geoseg.errors import SceneError, UsageError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
@@ -380,7 +380,7 @@ def _to_crs(
         raise UsageError("--bbox-crs needs a scene with a CRS; this one has none: leave it out")
     try:
         west, south, east, north = rasterio.warp.transform_bounds(source, target, *bounds)
-    except rasterio.errors.RasterioError as error:
+    except GDAL_ERRORS as error:
         raise UsageError(f"--bbox-crs {source!r}: {error}; give e.g. EPSG:4326") from error
     return west, south, east, north
 

@@ -91,14 +91,15 @@ def plausibility_warnings(card: ModelCard, statistics: Sequence[BandStatistics])
         card: its ``plausible`` ranges hold the medians of sound scenes.
         statistics: of the scene's bands.
     """
+    left_in = _offset_warning(card, statistics)
     outside = [
         (s, card.plausible[s.name])
         for s in statistics
         if s.name in card.plausible
         and not card.plausible[s.name][0] <= s.median <= card.plausible[s.name][1]
     ]
-    if not outside:
-        return _offset_warning(card, statistics)
+    if not outside or left_in:
+        return left_in
     listed = ", ".join(
         f"{s.name} {s.median:.4g} (expected {low:g} to {high:g})" for s, (low, high) in outside
     )

@@ -50,6 +50,7 @@ def find_radiometry(
 
     Raises:
         RadiometryError: none of these tells.
+        UsageError: the user's scale or offset is no number to multiply or add.
     """
     n = len(bands)
     if scale is not None or offset is not None:
@@ -59,20 +60,33 @@ def find_radiometry(
         return Radiometry((gain,) * n, (bias,) * n, "given by --scale/--offset")
     if quantity == "number":
         return Radiometry((1.0,) * n, (0.0,) * n, "the model takes the numbers as they are")
-    if any(b.scale is not None or b.offset is not None for b in bands):
-        return Radiometry(
-            tuple(1.0 if b.scale is None else b.scale for b in bands),
-            tuple(b.offset or 0.0 for b in bands),
-            "scale and offset tags of the file",
-        )
-    if all(b.dtype in ("float32", "float64") for b in bands):
-        return Radiometry(
-            (1.0,) * n, (0.0,) * n, "floating-point numbers, taken as reflectance of 0 to 1"
-        )
     tell = (
         "say what one unit means with --scale and --offset (reflectance = number * scale + "
         "offset; for reflectance x 10000: --scale 0.0001)"
     )
+    tagged = [b for b in bands if b.scale is not None or b.offset is not None]
+    plain = [b for b in bands if b not in tagged]
+    floats = [b for b in plain if b.dtype.startswith("float")]
+    if (tagged or floats) and len(floats) < len(plain):
+        bare = next(b for b in plain if b not in floats)
+        other = "has scale tags" if tagged else "holds floating-point numbers"
+        raise RadiometryError(
+            f"{scene.name}: {(tagged or floats)[0]} {other} and {bare} is {bare.dtype} without "
+            f"them, so the bands' units differ; give all bands one kind of numbers, or {tell}"
+        )
+    if tagged:
+        gains = tuple(1.0 if b.scale is None else b.scale for b in bands)
+        biases = tuple(b.offset or 0.0 for b in bands)
+        if not all(math.isfinite(v) for v in (*gains, *biases)) or 0 in gains:
+            raise RadiometryError(
+                f"{scene.name}: its scale tags {gains} and offset tags {biases} can't be meant "
+                f"so (finite, and scale not 0); {tell}"
+            )
+        return Radiometry(gains, biases, "scale and offset tags of the file")
+    if floats:
+        return Radiometry(
+            (1.0,) * n, (0.0,) * n, "floating-point numbers, taken as reflectance of 0 to 1"
+        )
     if any(b.dtype in ("uint8", "int8") for b in bands):
         raise RadiometryError(
             f"{scene.name} is 8-bit: such numbers are stretched for the screen and no "

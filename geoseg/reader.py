@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import rasterio.errors
 import rasterio.features
+import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags, Resampling
-from rasterio.vrt import WarpedVRT
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from geoseg.errors import BandError, SceneError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import SceneBand, first_line, gdal_options, is_remote, opened
 from geoseg.window import Window
@@ -26,19 +27,39 @@ __all__ = ["SceneReader"]
 
 #: Reading a window of a remote file is tried this often.
 REMOTE_TRIES = 3
+#: Resampling works on squares of about this many pixels of the file or the grid, so that its
+#: memory is small whatever the window.
+RESAMPLE_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Part of a file, or of the reader's grid.
+
+    Attributes:
+        values: (C, H, W).
+        measured: (C, H, W) or (1, H, W), by everything but a nodata of 0; None where it all was.
+        lit: (C, H, W), not 0 where nodata is 0; None where 0 is a number like any other.
+    """
+
+    values: NDArray[Any]
+    measured: NDArray[np.bool_] | None
+    lit: NDArray[np.bool_] | None
 
 
 @dataclass
 class _Source:
-    """Bands that one open dataset serves on the reader's grid."""
+    """Bands that one open dataset serves."""
 
     dataset: Any
     path: str
+    grid: PixelGrid  # the file's own
     slots: list[int]
     indexes: list[int]
     nodata: float | None
-    window_of: tuple[int, int] | None  # offset into the file, or None for a virtual warp
-    votes: bool  # the file can say that a pixel was not measured
+    masked: bool  # GDAL's mask says more than a nodata of 0 does
+    alpha: int | None  # index of the alpha band
+    shift: tuple[int, int] | None  # (row, col) of the reader's grid in the file; None: resample
 
 
 class SceneReader:
@@ -80,7 +101,7 @@ class SceneReader:
         except BaseException:
             self.close()
             raise
-        direct = all(s.window_of is not None for s in self._sources)
+        direct = all(s.shift is not None for s in self._sources)
         kinds = {b.dtype for b in self.bands}
         #: dtype of the pixels that :meth:`read` gives.
         self.dtype = np.dtype(kinds.pop() if direct and len(kinds) == 1 else "float32")
@@ -98,51 +119,54 @@ class SceneReader:
         self._stack.close()
 
     def _open(self) -> None:
-        groups: dict[tuple[str, float | None], list[int]] = {}
+        groups: dict[tuple[str, float | None, str], list[int]] = {}
         for slot, band in enumerate(self.bands):
             nodata = band.nodata if self.src_nodata is None else self.src_nodata
             # NaN is unequal to itself and would make a group a band.
             key = None if nodata is not None and math.isnan(nodata) else nodata
-            groups.setdefault((band.path, key), []).append(slot)
-        for (path, nodata), slots in groups.items():
+            groups.setdefault((band.path, key, band.dtype), []).append(slot)  # VRTs may mix dtypes
+        for (path, nodata, _), slots in groups.items():
             band = self.bands[slots[0]]
             self._stack.enter_context(gdal_options(path))
             dataset = self._stack.enter_context(opened(path))
             indexes = [self.bands[s].index for s in slots]
-            flags = [dataset.mask_flag_enums[i - 1] for i in indexes]
-            votes = (
-                self.src_nodata is not None
-                or any(MaskFlags.all_valid not in f for f in flags)
-                or any(self.bands[s].dtype.startswith("float") for s in slots)
-            )
             shift = _whole_pixel_shift(band.grid, self.grid)
             if shift is None:
-                dataset = self._stack.enter_context(self._warped(dataset, band, nodata))
-            self._sources.append(_Source(dataset, path, slots, indexes, nodata, shift, votes))
-
-    def _warped(self, dataset: Any, band: SceneBand, nodata: float | None) -> Any:
-        """The file on the reader's grid, as float32 with NaN where nothing was measured."""
-        if band.grid.crs is None or self.grid.crs is None:
-            raise SceneError(
-                f"{band.label} has another grid than the scene and no CRS to bring it there; "
-                f"give all bands one grid"
+                _check_resampling(band, self.grid)
+            self._sources.append(
+                _Source(
+                    dataset,
+                    path,
+                    band.grid,
+                    slots,
+                    indexes,
+                    nodata,
+                    self._is_masked(dataset, indexes, nodata),
+                    # GDAL's own masks know alpha only as the second or fourth band, as whole
+                    # numbers, and without nodata.
+                    next(
+                        (
+                            i
+                            for i, color in enumerate(dataset.colorinterp, start=1)
+                            if color == ColorInterp.alpha
+                        ),
+                        None,
+                    ),
+                    shift,
+                )
             )
-        _check_cover(band, self.grid)
-        finer = abs(band.grid.transform.determinant) < abs(self.grid.transform.determinant) * 0.99
-        same_crs = band.grid.crs == self.grid.crs
-        is_float = band.dtype.startswith("float")
-        options: dict[str, Any] = {
-            "crs": self.grid.crs,
-            "transform": self.grid.transform,
-            "height": self.grid.height,
-            "width": self.grid.width,
-            "resampling": Resampling.average if finer and same_crs else Resampling.bilinear,
-            "dtype": "float32",
-            "nodata": math.nan,
-        }
-        if nodata is not None or is_float:
-            options["src_nodata"] = math.nan if nodata is None else nodata
-        return WarpedVRT(dataset, **options)
+
+    def _is_masked(self, dataset: Any, indexes: Sequence[int], nodata: float | None) -> bool:
+        """Whether GDAL's mask of these bands has to be read."""
+        for flags in (dataset.mask_flag_enums[i - 1] for i in indexes):
+            if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
+                continue
+            if MaskFlags.nodata not in flags:
+                return True
+            # The user's src_nodata stands in place of the file's; 0 is looked at band by band.
+            if self.src_nodata is None and (nodata != 0 or MaskFlags.per_dataset in flags):
+                return True
+        return False
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of a window and which of them were measured.
@@ -163,18 +187,19 @@ class SceneReader:
         lit = np.zeros(shape, dtype=bool)  # not 0 in some band whose nodata is 0
         dark_votes = False
         for source in self._sources:
-            values = self._read_source(source, window)
-            present = self._present(source, values, window)
-            if present is not None:
-                if source.nodata == 0:
-                    dark_votes = True
-                    lit |= present.any(axis=0)
-                    values[~present] = 0
-                else:
-                    measured &= present.all(axis=0)
-                    if values.dtype.kind == "f":
-                        values[~np.isfinite(values)] = 0
-            pixels[source.slots] = values
+            if source.shift is None:
+                part = self._resample(source, window)
+            else:
+                row, col = window.row + source.shift[0], window.col + source.shift[1]
+                part = self._read_file(source, Window(row, col, window.height, window.width))
+            if part.measured is not None:
+                measured &= part.measured.all(axis=0)
+                if part.values.dtype.kind == "f":
+                    np.copyto(part.values, 0, where=~part.measured)
+            if part.lit is not None:
+                dark_votes = True
+                lit |= part.lit.any(axis=0)
+            pixels[source.slots] = part.values
         if dark_votes:
             measured &= lit
         if self.aoi:
@@ -183,15 +208,13 @@ class SceneReader:
             )
         return pixels, measured
 
-    def _read_source(self, source: _Source, window: Window) -> NDArray[Any]:
-        row, col = source.window_of or (0, 0)
-        area = rasterio.windows.Window(
-            window.col + col, window.row + row, window.width, window.height
-        )
+    def _read_file(self, source: _Source, window: Window) -> _Pixels:
+        """A window of the file's own grid."""
+        area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         tries = REMOTE_TRIES if is_remote(source.path) else 1
         for attempt in range(tries):
             try:
-                return np.asarray(source.dataset.read(source.indexes, window=area))
+                return self._read_area(source, area)
             except (rasterio.errors.RasterioError, OSError) as error:
                 # GDAL retries refused requests but not bodies that were cut short.
                 if attempt + 1 < tries:
@@ -203,25 +226,135 @@ class SceneReader:
                 ) from error
         raise AssertionError("unreachable")
 
-    def _present(
-        self, source: _Source, values: NDArray[Any], window: Window
-    ) -> NDArray[np.bool_] | None:
-        """Where each band of a source was measured, (C, H, W); None where it all was."""
-        if source.window_of is None:
-            return np.asarray(np.isfinite(values))
-        if not source.votes:
-            return None
-        if self.src_nodata is not None:
-            present = values != self.src_nodata
-        else:
-            row, col = source.window_of
-            area = rasterio.windows.Window(
-                window.col + col, window.row + row, window.width, window.height
-            )
-            present = source.dataset.read_masks(source.indexes, window=area) != 0
+    def _read_area(self, source: _Source, area: rasterio.windows.Window) -> _Pixels:
+        dataset, nodata = source.dataset, source.nodata
+        values = np.asarray(dataset.read(source.indexes, window=area))
+        votes: list[NDArray[np.bool_]] = []
+        if source.masked:
+            votes.append(dataset.read_masks(source.indexes, window=area) != 0)
+        if source.alpha is not None:
+            votes.append(dataset.read([source.alpha], window=area) != 0)
         if values.dtype.kind == "f":
-            present = present & np.isfinite(values)
-        return np.asarray(present, dtype=bool)
+            votes.append(np.isfinite(values))
+        if nodata is not None and nodata != 0 and not math.isnan(nodata):
+            votes.append(values != nodata)
+        measured = None
+        for vote in votes:
+            measured = vote if measured is None else measured & vote
+        return _Pixels(values, measured, values != 0 if nodata == 0 else None)
+
+    def _resample(self, source: _Source, window: Window) -> _Pixels:
+        """A window of the reader's grid, from a file with another grid, as float32.
+
+        What was not measured has no share in its neighbours. A pixel is measured where the file's
+        pixel at its centre is.
+        """
+        shape = (len(source.indexes), window.height, window.width)
+        values = np.full(shape, np.nan, dtype=np.float32)
+        measured = np.zeros((1, *shape[1:]), dtype=bool)
+        for block in _blocks(window, source.grid, self.grid):
+            area = _footprint(self.grid.crop(block), source.grid)
+            if area is None:
+                continue
+            part = self._read_file(source, area)
+            measured_values = part.values.astype(np.float32)
+            for vote in (part.measured, part.lit):
+                if vote is not None:
+                    np.copyto(measured_values, np.nan, where=~vote)
+            ground = (source.grid.crop(area), self.grid.crop(block))
+            here = np.s_[
+                :,
+                block.row - window.row : block.bottom - window.row,
+                block.col - window.col : block.right - window.col,
+            ]
+            values[here] = _warp(measured_values, *ground)
+            # Measured is found by itself: darkness is no gap, and where bands have gaps of their
+            # own GDAL closes small ones.
+            whole = np.zeros((1, area.height, area.width), dtype=np.float32)
+            if part.measured is not None:
+                whole[0, ~part.measured.all(axis=0)] = np.nan
+            measured[here] = np.isfinite(_warp(whole, *ground))
+        present = np.isfinite(values)
+        values[~present] = 0
+        return _Pixels(values, measured, present if source.nodata == 0 else None)
+
+
+def _blocks(window: Window, of: PixelGrid, to: PixelGrid) -> Iterator[Window]:
+    """Cut a window of the grid ``to`` where its parts would hold too many pixels of ``of``."""
+    side = RESAMPLE_SIDE
+    if of.crs == to.crs:
+        ratio = math.sqrt(abs(of.transform.determinant / to.transform.determinant))
+        side = max(1, int(side * min(1.0, ratio)))
+    elif of.gsd is not None and to.gsd is not None:
+        side = max(1, int(side * min(1.0, of.gsd[0] / to.gsd[0], of.gsd[1] / to.gsd[1])))
+    # In step with the grid, not the window: a pixel is the same in whichever window it is read.
+    for row in range(window.row // side * side, window.bottom, side):
+        for col in range(window.col // side * side, window.right, side):
+            block = Window(row, col, side, side).intersection(window)
+            if block is not None:
+                yield block
+
+
+def _footprint(part: PixelGrid, of: PixelGrid) -> Window | None:
+    """The window of the grid ``of`` that resampling to ``part`` looks at, or None."""
+    # Along all four edges: in another CRS they are curves.
+    x = np.linspace(0, part.width, 22)
+    y = np.linspace(0, part.height, 22)
+    edges = [*((c, r) for c in x for r in (0, part.height)), *((c, r) for r in y for c in x[::21])]
+    points = [part.transform @ edge for edge in edges]
+    if part.crs != of.crs:
+        points = _transform(points, part, of)
+        if not points:
+            return None
+    inverse = ~of.transform
+    cols, rows = zip(*(inverse @ p for p in points), strict=True)
+    # The kernel's reach: a pixel of the coarser of both grids, and one for rounding.
+    wide = math.ceil(max(1.0, (max(cols) - min(cols)) / part.width)) + 1
+    high = math.ceil(max(1.0, (max(rows) - min(rows)) / part.height)) + 1
+    col, row = math.floor(min(cols)) - wide, math.floor(min(rows)) - high
+    right, bottom = math.ceil(max(cols)) + wide, math.ceil(max(rows)) + high
+    return Window(row, col, bottom - row, right - col).intersection(
+        Window(0, 0, of.height, of.width)
+    )
+
+
+def _transform(
+    points: Sequence[tuple[float, float]], of: PixelGrid, to: PixelGrid
+) -> list[tuple[float, float]]:
+    """Points in the CRS of ``of`` in the CRS of ``to``, without those that it has no place for.
+
+    Raises:
+        SceneError: the two can't be brought together.
+    """
+    columns = [p[0] for p in points], [p[1] for p in points]
+    try:
+        xs, ys = rasterio.warp.transform(of.crs, to.crs, *columns)[:2]
+    except GDAL_ERRORS as error:
+        raise SceneError(
+            f"the bands' grids can't be brought together ({first_line(error)[:100]}); give all "
+            f"bands one CRS"
+        ) from error
+    return [p for p in zip(xs, ys, strict=True) if all(map(math.isfinite, p))]
+
+
+def _warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.float32]:
+    """Values (C, H, W) with NaN for gaps, averaged or interpolated onto another grid."""
+    out = np.full((len(values), to.height, to.width), np.nan, dtype=np.float32)
+    finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
+    rasterio.warp.reproject(
+        values.astype(np.float32, copy=False),
+        out,
+        src_transform=of.transform,
+        src_crs=of.crs,
+        src_nodata=math.nan,
+        dst_transform=to.transform,
+        dst_crs=to.crs,
+        dst_nodata=math.nan,
+        resampling=Resampling.average if finer and of.crs == to.crs else Resampling.bilinear,
+        # Otherwise a gap in one band only is mixed into its neighbours.
+        UNIFIED_SRC_NODATA="NO",
+    )
+    return out
 
 
 def _whole_pixel_shift(of: PixelGrid, to: PixelGrid) -> tuple[int, int] | None:
@@ -238,13 +371,19 @@ def _whole_pixel_shift(of: PixelGrid, to: PixelGrid) -> tuple[int, int] | None:
     return (row, col) if inside and max(*near, *end) < 1e-3 else None
 
 
-def _check_cover(band: SceneBand, grid: PixelGrid) -> None:
-    """Refuse a band that leaves more than a pixel of the grid uncovered.
+def _check_resampling(band: SceneBand, grid: PixelGrid) -> None:
+    """Refuse a band that can't be resampled, or leaves more than a pixel of the grid uncovered.
 
     Raises:
-        BandError: it does.
+        SceneError: it does.
     """
+    if band.grid.crs is None or grid.crs is None:
+        raise SceneError(
+            f"{band.label} has another grid than the scene and no CRS to bring it there; "
+            f"give all bands one grid"
+        )
     if band.grid.crs != grid.crs:
+        _transform([grid.transform @ (grid.width / 2, grid.height / 2)], grid, band.grid)
         return
     inverse = ~band.grid.transform
     corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]

@@ -7,6 +7,7 @@ remote. Its bands are known by name as far as names, codes and the sensor tell.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,19 +118,27 @@ class Scene:
         """
         if spec is not None:
             return self._choose_by_spec(wanted, [s.strip() for s in spec.split(",") if s.strip()])
-        by_name: dict[str, SceneBand] = {}
+        by_name: dict[str, list[SceneBand]] = {}
         for band in self.bands:
             if band.name is not None:
-                by_name.setdefault(band.name, band)
+                by_name.setdefault(band.name, []).append(band)
         chosen: list[SceneBand] = []
         missing: list[str] = []
         for name in wanted:
-            served = next((n for n in (name, *STAND_INS.get(name, ())) if n in by_name), None)
+            # A band that the model needs itself does not stand in for another.
+            others = (n for n in STAND_INS.get(name, ()) if n not in wanted)
+            served = next((n for n in (name, *others) if n in by_name), None)
             if served is None:
                 missing.append(name)
-            else:
-                chosen.append(by_name[served])
-        if not missing and len({(b.path, b.index) for b in chosen}) == len(chosen):
+                continue
+            if len(by_name[served]) > 1:
+                twice = " and ".join(b.label for b in by_name[served])
+                raise BandError(
+                    f"{self.name}: {twice} are all {served}; say with --bands which ones to use, "
+                    f"as band numbers in the model's order: {', '.join(wanted)}"
+                )
+            chosen += by_name[served]
+        if not missing:
             return tuple(chosen)
         found = ", ".join(str(b) for b in self.bands)
         if not by_name and len(self.bands) >= len(wanted):
@@ -141,13 +150,13 @@ class Scene:
         if not by_name:
             found = f"{len(self.bands)} bands without names"
         raise BandError(
-            f"{self.name}: band {', '.join(missing) or 'twice the same'} not found among {found}; "
+            f"{self.name}: band {', '.join(missing)} not found among {found}; "
             f"the model needs {', '.join(wanted)}: choose another model (geoseg info shows which "
             f"fit), or say with --bands which bands these are"
         )
 
     def _choose_by_spec(self, wanted: Sequence[str], items: list[str]) -> tuple[SceneBand, ...]:
-        if all(item.isdigit() for item in items) and items:
+        if all(item.isdecimal() for item in items) and items:
             self._check_count(wanted, items)
             numbers = [int(item) for item in items]
             outside = [n for n in numbers if not 1 <= n <= len(self.bands)]
@@ -156,7 +165,7 @@ class Scene:
                     f"--bands names band {outside[0]}; {self.name} has bands 1 to {len(self.bands)}"
                 )
             return tuple(self.bands[n - 1] for n in numbers)
-        if any(band.name for band in self.bands):
+        if any(band.name for band in self.bands) or (items and all(map(self._find, items))):
             self._check_count(wanted, items)
             return tuple(self._by_text(item) for item in items)
         names = [common_name(item) for item in items]
@@ -180,18 +189,24 @@ class Scene:
                 f"{', '.join(wanted)}"
             )
 
-    def _by_text(self, text: str) -> SceneBand:
-        for band in self.bands:
-            codes = (band_code(band.label), band_code(text))
-            if text == band.label or (codes[0] is not None and codes[0] == codes[1]):
-                return band
-        for band in self.bands:
-            if band.name is not None and band.name == common_name(text):
-                return band
-        raise BandError(
-            f"--bands: {self.name} has no band {text!r}; it has "
-            f"{', '.join(str(b) for b in self.bands)}"
+    def _find(self, text: str) -> list[SceneBand]:
+        """The bands with this label, else this code, else this name."""
+        code, name = band_code(text), common_name(text)
+        return (
+            [b for b in self.bands if b.label == text]
+            or [b for b in self.bands if code is not None and band_code(b.label) == code]
+            or [b for b in self.bands if name is not None and b.name == name]
         )
+
+    def _by_text(self, text: str) -> SceneBand:
+        found = self._find(text)
+        if len(found) != 1:
+            wrong = f"{len(found)} bands" if found else "no band"
+            raise BandError(
+                f"--bands: {self.name} has {wrong} {text!r}; it has "
+                f"{', '.join(str(b) for b in self.bands)}: give labels, or band numbers"
+            )
+        return found[0]
 
 
 def finest_grid(bands: Sequence[SceneBand]) -> PixelGrid:
@@ -251,7 +266,11 @@ def _open_folder(folder: Path) -> Scene:
     if folder.suffix.upper() == ".SAFE":
         files = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2"))
     else:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+        files = sorted(
+            p
+            for p in folder.iterdir()
+            if p.suffix.lower() in RASTER_SUFFIXES and not p.name.startswith(".")
+        )
     used: list[str] = []
     ignored: list[str] = []
     for path in files:
@@ -263,30 +282,41 @@ def _open_folder(folder: Path) -> Scene:
             f"scene has one-band files such as B04.tif or red.tif: or give the files themselves"
         )
     reasons = tuple(f"{Path(p).name}: not named after a band" for p in ignored)
-    return _open_files(used, folder.name.removesuffix(".SAFE"), reasons, folder=True)
+    name = Path(os.path.abspath(folder)).name  # "." has none of its own
+    return _open_files(used, name.removesuffix(".SAFE") or "scene", reasons, folder=True)
 
 
 def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder: bool) -> Scene:
     texts: list[str] = []
     for file in files:
-        texts += [part for part in Path(file.split("?")[0]).absolute().parts[-5:]]
+        # From the file up to the .SAFE folder, whose name tells the processing baseline:
+        # X.SAFE/GRANULE/L2A_.../IMG_DATA/R10m/B02.jp2. The file's own name tells most.
+        texts += reversed(Path(file.split("?")[0]).absolute().parts[-6:])
     found: list[SceneBand] = []
     tags: dict[str, str] = {}
     skipped = list(ignored)
     for file in files:
         with gdal_options(file), opened(file) as dataset:
             tags = tags or dict(dataset.tags())
+            bands = _bands(dataset, file)
             one_band_only = folder and len(files) > 1
-            if one_band_only and dataset.count > 1 and not any(dataset.descriptions):
-                skipped.append(f"{Path(file).name}: {dataset.count} bands without names")
+            if one_band_only and len(bands) > 1 and not any(dataset.descriptions):
+                skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
                 continue
-            found += _bands(dataset, file)
+            found += bands
     codes = [code for band in found if (code := band_code(band.label))]
     told = [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
     sensor = detect_sensor([*texts, *told], codes)
     named = [replace(b, name=b.name or band_name(b.label, sensor)) for b in found]
+    if sensor is not None and sensor.name == "Sentinel-2":
+        # ESA's products say so in their specification (NODATA is 0), not in the JP2 files.
+        named = [
+            replace(b, nodata=0.0) if b.nodata is None and b.path.endswith(".jp2") else b
+            for b in named
+        ]
     if not named:
-        raise SceneError(f"{name}: no band found; a scene has at least one")
+        reasons = f" ({'; '.join(skipped)})" if skipped else ""
+        raise SceneError(f"{name}: no usable band found{reasons}; a scene has at least one")
     if folder:
         named = _finest_of_each(named, skipped)
     return Scene(
@@ -354,6 +384,7 @@ def opened(file: str) -> Iterator[Any]:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, for a message of one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

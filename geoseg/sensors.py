@@ -130,14 +130,14 @@ SENSORS: tuple[Sensor, ...] = (
     ),
     Sensor(
         "Sentinel-2",
-        r"S2[ABCD]_MSI|SENTINEL-?2|(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T",
+        r"S2[ABCD]_MSI|SENTINEL[_ -]?2(?!\d)|(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T",
         _SENTINEL2,
         1e-4,
         why="Sentinel-2 quantification value: reflectance x 10000",
     ),
     Sensor(
         "Landsat 8-9 level 2",
-        r"L[CO]0[89]_L2S[PR]",
+        r"(?<![A-Z0-9])L[CO]0[89]_L2S[PR]",
         _LANDSAT_8_9,
         2.75e-5,
         -0.2,
@@ -145,22 +145,27 @@ SENSORS: tuple[Sensor, ...] = (
     ),
     Sensor(
         "Landsat 4-7 level 2",
-        r"L[ET]0[457]_L2S[PR]",
+        r"(?<![A-Z0-9])L[ET]0[457]_L2S[PR]",
         _LANDSAT_4_7,
         2.75e-5,
         -0.2,
         why="Landsat Collection 2 level 2: 0.0000275 DN - 0.2",
     ),
     Sensor(
+        "Landsat MSS",
+        r"(?<![A-Z0-9])LM0[1-5]_",
+        why="the multispectral scanner numbers its bands unlike the other Landsats",
+    ),
+    Sensor(
         "Landsat 8-9",
-        r"L[COT]0[89]_|LANDSAT[_ -]?[89]",
+        r"(?<![A-Z0-9])L[COT]0[89]_|LANDSAT[_ -]?[89](?!\d)",
         _LANDSAT_8_9,
         None,
         why="level-1 numbers need the scene's own REFLECTANCE_MULT and _ADD from its MTL file",
     ),
     Sensor(
         "Landsat 4-7",
-        r"L[ETM]0[1-7]_|LANDSAT[_ -]?[4-7]",
+        r"(?<![A-Z0-9])L[ET]0[457]_|LANDSAT[_ -]?[4-7](?!\d)",
         _LANDSAT_4_7,
         None,
         why="level-1 numbers need the scene's own REFLECTANCE_MULT and _ADD from its MTL file",
@@ -195,17 +200,20 @@ def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | N
     """Which sensor file names and tags speak of, or None.
 
     Args:
-        texts: file and folder names, tag values.
-        codes: the band codes found; B8A and B12 exist on Sentinel-2 alone.
+        texts: file and folder names, tag values; the most telling first.
+        codes: the band codes found; B8A and B12 exist on Sentinel-2 alone. A B12 of bands that
+            are numbered through from B1 says nothing.
 
     Returns:
         An entry of :data:`SENSORS`.
     """
-    texts = [text.upper() for text in texts]
-    for sensor in SENSORS:
-        if any(re.search(sensor.pattern, text) for text in texts):
-            return sensor
-    if {"8A", "12"} & set(codes):
+    for text in texts:
+        for sensor in SENSORS:
+            if re.search(sensor.pattern, text.upper()):
+                return sensor
+    found = set(codes)
+    numbered = found == {str(i) for i in range(1, len(found) + 1)}
+    if {"8A", "12"} & found and found <= set(_SENTINEL2) and not numbered:
         return next(s for s in SENSORS if s.name == "Sentinel-2")
     return None
 
@@ -239,8 +247,9 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
         (offset in reflectance, where it comes from).
     """
     for key, value in tags.items():
-        if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")):
-            return float(value.split()[0]) * 1e-4, f"tag {key}"
+        number = re.match(r"\s*(-?\d+(\.\d*)?)", value)
+        if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")) and number:
+            return float(number.group(1)) * 1e-4, f"tag {key}"
     for text in texts:
         # N9999 marks ESA test reprocessing, whose offset the name doesn't tell.
         match = re.search(r"_N(0\d{3}|9999)_", text.upper())

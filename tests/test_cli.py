@@ -221,8 +221,10 @@ def test_interrupted_runs_exit_with_130_and_leave_nothing(place, tmp_path, numbe
     work = tmp_path / "work"
     work.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "geoseg", "predict", str(scene), "-m", str(place / "model")]
-        + ["--progress", "json", "--size", "16", "--overlap", "8"],
+        [
+            *(sys.executable, "-m", "geoseg", "predict", str(scene), "-m", str(place / "model")),
+            *("--progress", "json", "--size", "16", "--overlap", "8"),
+        ],
         cwd=work,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,7 +22,7 @@ def command(config: Path, output: Path, no_resume: bool, quiet: bool, verbose: i
 
     A run that was stopped goes on where it was when the same command is given again.
     """
-    from geoseg.train import train
+    from geoseg.training import train
 
     card = train(config, output, resume=not no_resume, progress=None if quiet else click.echo)
     if not quiet:

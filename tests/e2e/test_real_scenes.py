@@ -1,0 +1,103 @@
+"""Real scenes with the imported Dynamic World network and the embedded model."""
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+import geoseg
+from geoseg.chips import chip_rows
+from geoseg.grid import ChipGrid
+from geoseg.models import import_model, load_network
+from geoseg.models.normalize import normalize
+from geoseg.plan import PredictOptions, make_plan
+
+SCENES = {
+    "majortom": "data/sentinel2/majortom/S2*",
+    "ssl4eo-l1c": "data/sentinel2/ssl4eo/L1C/2*",
+    "ssl4eo-l2a": "data/sentinel2/ssl4eo/L2A/2*",
+}
+WATER, TREES, CROPS = 0, 1, 4
+
+
+@pytest.fixture(scope="module")
+def dynamicworld(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "dynamicworld"
+    import_model(shared / "models/dynamicworld", folder)
+    return folder
+
+
+def find(shared, name):
+    (path,) = shared.glob(SCENES[name])
+    return path
+
+
+def whole_image(scene, model):
+    """Labels and top-two margins of one forward pass over the whole scene, past geoseg's line."""
+    plan = make_plan(scene, PredictOptions(model=model, output="unused.tif", no_vector=True))
+    grid = ChipGrid(plan.grid.height, plan.grid.width, 10**6, 0, plan.card.multiple)
+    with plan.reader(plan.grid) as reader:
+        (row,) = chip_rows(reader, grid)
+    assert row.valid.all()
+    gain = torch.tensor(plan.radiometry.gain).view(1, -1, 1, 1)
+    bias = torch.tensor(plan.radiometry.bias).view(1, -1, 1, 1)
+    x = torch.from_numpy(row.chip(row.windows[0])[None].astype(np.float32)) * gain + bias
+    with torch.inference_mode():
+        network = load_network(geoseg.load_model(model))
+        probs = network(normalize(x, plan.card.normalization)).softmax(1)[0].numpy()
+    probs = probs[:, : plan.grid.height, : plan.grid.width]
+    top = np.sort(probs, axis=0)
+    return probs.argmax(axis=0), top[-1] - top[-2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+def test_tiled_labels_equal_the_whole_images(shared, dynamicworld, tmp_path, name):
+    scene = find(shared, name)
+    labels, margin = whole_image(scene, dynamicworld)
+    for size in (128, 256, 512):
+        result = geoseg.predict(
+            scene,
+            tmp_path / f"{size}.tif",
+            model=dynamicworld,
+            size=size,
+            no_vector=True,
+        )
+        with rasterio.open(result.raster) as dataset:
+            out = dataset.read(1)
+        sure = margin > 1e-3
+        assert sure.mean() > 0.98
+        np.testing.assert_array_equal(out[sure], labels[sure])
+        assert result.report["warnings"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+def test_the_embedded_model_runs_and_agrees_with_its_teacher(shared, dynamicworld, tmp_path, name):
+    scene = find(shared, name)
+    ours = geoseg.predict(scene, tmp_path / "ours.tif")
+    teacher = geoseg.predict(scene, tmp_path / "teacher.tif", model=dynamicworld, no_vector=True)
+    assert ours.report["warnings"] == []
+    with rasterio.open(ours.raster) as a, rasterio.open(teacher.raster) as b:
+        student, taught = a.read(1), b.read(1)
+    assert (student == 255).sum() == 0
+    # Water is water: nearly all of what the teacher calls water, and hardly anything else.
+    if (taught == WATER).mean() > 0.01:
+        both = ((student == WATER) & (taught == WATER)).sum()
+        assert both / ((student == WATER) | (taught == WATER)).sum() > 0.7
+    assert (student == taught).mean() > 0.4
+
+
+@pytest.mark.slow
+def test_fields_are_crops_in_the_l1c_scene(shared, dynamicworld, tmp_path):
+    for model in (dynamicworld, "landcover-ms"):
+        report = geoseg.predict(
+            find(shared, "ssl4eo-l1c"),
+            tmp_path / "x.tif",
+            model=model,
+            no_vector=True,
+            overwrite=True,
+        ).report
+        shares = {c["name"]: c["share"] for c in report["classes"]}
+        assert shares["crops"] > 0.5
+        assert shares["snow_and_ice"] < 0.01

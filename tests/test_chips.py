@@ -1,0 +1,248 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoseg.chips import chip_rows, fill_nearest, prefetch
+from geoseg.grid import ChipGrid
+from geoseg.window import Window
+
+
+class FakeReader:
+    """A scene in memory that counts how often each pixel is read."""
+
+    def __init__(self, pixels, valid):
+        self.pixels, self.valid = pixels, valid
+        self.reads = np.zeros(valid.shape, dtype=int)
+
+    def read(self, window):
+        assert window.intersection(Window(0, 0, *self.valid.shape)) == window, "outside the scene"
+        self.reads[window.rows, window.cols] += 1
+        part = np.s_[window.rows, window.cols]
+        return self.pixels[:, *part].copy(), self.valid[part].copy()
+
+
+@st.composite
+def grids(draw, longest=40):
+    multiple = draw(st.sampled_from([1, 1, 2, 3, 4]))
+    size = draw(st.integers(1, 16))
+    overlap = draw(st.integers(0, size - 1))
+    height, width = draw(st.integers(1, longest)), draw(st.integers(1, longest))
+    return ChipGrid(height, width, size, overlap, multiple)
+
+
+def scene(grid, seed=0, gaps=0.0):
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 60000, (2, grid.height, grid.width)).astype("uint16")
+    return FakeReader(pixels, random.random((grid.height, grid.width)) >= gaps)
+
+
+def reflected(pixels, window):
+    """A window of a scene that goes on mirrored below and to the right."""
+
+    def mirror(indexes, length):
+        there_and_back = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+        return there_and_back[indexes % (2 * length)]
+
+    rows = mirror(np.arange(window.row, window.bottom), pixels.shape[1])
+    cols = mirror(np.arange(window.col, window.right), pixels.shape[2])
+    return pixels[:, rows][:, :, cols]
+
+
+@given(grids())
+def test_every_pixel_is_read_exactly_once(grid):
+    reader = scene(grid)
+    for _ in chip_rows(reader, grid):
+        pass
+    assert (reader.reads == 1).all()
+
+
+@given(grids())
+def test_nothing_is_read_before_it_is_needed(grid):
+    reader = scene(grid)
+    for row in chip_rows(reader, grid):
+        below = min(row.windows[0].bottom, grid.height)
+        assert (reader.reads[below:] == 0).all()
+        assert row.pixels.shape[1] <= grid.chip_height
+
+
+@given(grids())
+def test_chips_are_the_grids_in_its_order(grid):
+    windows = [w for row in chip_rows(scene(grid), grid) for w in row.windows]
+    assert windows == list(grid.chips())
+
+
+@given(grids())
+def test_chips_hold_the_scenes_pixels_and_its_mirror_beyond_the_edge(grid):
+    reader = scene(grid)
+    for row in chip_rows(reader, grid):
+        for window in row.windows:
+            chip = row.chip(window)
+            assert chip.flags.c_contiguous
+            assert chip.dtype == np.uint16
+            inside = window.intersection(Window(0, 0, grid.height, grid.width))
+            part = reader.pixels[:, inside.rows, inside.cols]
+            whole = Window(0, 0, window.height, window.width)
+            np.testing.assert_array_equal(chip, reflected(part, whole))
+            if grid.size >= 2 * grid.multiple:
+                np.testing.assert_array_equal(chip, reflected(reader.pixels, window))
+
+
+@given(grids(), st.floats(0.0, 0.99), st.integers(0, 1000))
+def test_measured_pixels_keep_their_numbers_and_others_get_one_of_the_chips(grid, gaps, seed):
+    reader = scene(grid, seed, gaps)
+    for row in chip_rows(reader, grid):
+        for window in row.windows:
+            inside = window.intersection(Window(0, 0, grid.height, grid.width))
+            valid = reader.valid[inside.rows, inside.cols]
+            chip = row.chip(window)
+            assert (chip is None) == (not valid.any())
+            if chip is None:
+                continue
+            truth = reader.pixels[:, inside.rows, inside.cols]
+            assert chip.shape == (2, window.height, window.width)
+            part = chip[:, : inside.height, : inside.width]
+            np.testing.assert_array_equal(part[:, valid], truth[:, valid])
+            measured = {tuple(p) for p in truth[:, valid].T}
+            assert {tuple(p) for p in chip.reshape(2, -1).T} <= measured
+
+
+@given(grids(), st.integers(0, 1000))
+def test_strips_cover_the_scenes_validity_once(grid, seed):
+    reader = scene(grid, seed, gaps=0.5)
+    rows = list(chip_rows(reader, grid))
+    np.testing.assert_array_equal(np.concatenate([r.strip_valid for r in rows]), reader.valid)
+    row = 0
+    for r in rows:
+        assert r.strip == Window(row, 0, r.strip.height, grid.width)
+        row = r.strip.bottom
+    assert row == grid.height
+
+
+def test_a_chip_without_a_measured_pixel_is_none_beside_one_that_has_one():
+    grid = ChipGrid(4, 8, size=4, overlap=0)
+    reader = scene(grid)
+    reader.valid[:] = False
+    reader.valid[3, 7] = True
+    (row,) = chip_rows(reader, grid)
+    left, right = (row.chip(window) for window in row.windows)
+    assert left is None
+    assert (right == reader.pixels[:, 3, 7][:, None, None]).all()
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(0, 10_000), st.floats(0.01, 1.0),
+    st.sampled_from(["uint8", "int16", "float32"]),
+)  # fmt: skip
+def test_fill_nearest_takes_a_pixel_at_the_smallest_distance(height, width, seed, share, dtype):
+    random = np.random.default_rng(seed)
+    valid = random.random((height, width)) < share
+    valid[random.integers(height), random.integers(width)] = True
+    # Each pixel holds its own place.
+    place = np.stack(np.mgrid[:height, :width]).astype(dtype)
+    before = place.copy()
+    filled = fill_nearest(place, valid)
+    assert filled.dtype == dtype
+    np.testing.assert_array_equal(place, before)
+    measured = np.argwhere(valid)
+    for row, col in np.ndindex(height, width):
+        found = filled[:, row, col].astype(int)
+        assert valid[*found]
+        nearest = ((measured - (row, col)) ** 2).sum(axis=1).min()
+        assert ((found - (row, col)) ** 2).sum() == nearest
+
+
+def reading_threads():
+    return [t for t in threading.enumerate() if t.name == "geoseg-read"]
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 4))
+def test_prefetch_keeps_items_and_their_order(items, depth):
+    assert list(prefetch(items, depth)) == items
+    assert not reading_threads()
+
+
+@given(st.integers(0, 6), st.integers(1, 3))
+def test_prefetch_raises_an_error_at_its_place(good, depth):
+    def items():
+        yield from range(good)
+        raise OSError("the disk is gone")
+
+    seen = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for item in prefetch(items(), depth):
+            seen.append(item)
+    assert seen == list(range(good))
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
+def test_prefetch_hands_on_what_is_no_exception_of_its_own(error):
+    def items():
+        yield 1
+        raise error
+
+    with pytest.raises(error):
+        list(prefetch(items()))
+
+
+def test_prefetch_takes_none_and_exceptions_as_items():
+    items = [None, ValueError("an item"), (1, None)]
+    assert list(prefetch(items)) == items
+
+
+def test_prefetch_runs_ahead_by_its_depth_and_no_further():
+    made = []
+
+    def items():
+        for i in range(100):
+            made.append(i)
+            yield i
+
+    ahead = prefetch(items(), depth=2)
+    assert next(ahead) == 0
+    until = time.monotonic() + 5
+    while len(made) < 4 and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    # One taken, two waiting, one in the thread's hand.
+    assert made == [0, 1, 2, 3]
+    ahead.close()
+
+
+def test_prefetch_works_in_another_thread():
+    here = threading.get_ident()
+    assert list(prefetch(threading.get_ident() for _ in range(1))) != [here]
+
+
+@pytest.mark.parametrize("taken", [1, 3])
+def test_leaving_the_loop_early_ends_the_thread_and_the_iterator(taken):
+    closed = []
+
+    def items():
+        try:
+            for i in range(1000):  # noqa: UP028 - try needs the loop
+                yield i
+        finally:
+            closed.append(True)
+
+    ahead = prefetch(items())
+    for _ in range(taken):
+        next(ahead)
+    ahead.close()
+    assert not reading_threads()
+    assert closed == [True]
+
+
+def test_an_error_in_the_consumer_ends_the_thread():
+    with pytest.raises(ZeroDivisionError):
+        for _ in prefetch(range(1000)):
+            raise ZeroDivisionError
+    # The generator goes when the frame that holds it does.
+    until = time.monotonic() + 5
+    while reading_threads() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not reading_threads()

@@ -1,0 +1,252 @@
+"""Where modules may import from, what stays unloaded, and what is never used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import geoseg
+
+ROOT = Path(geoseg.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+#: From the ground up: a module imports from its own room or those before it.
+ROOMS = [
+    {"errors", "window", "gdal"},
+    {"pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
+    {"scene"},
+    {
+        "radiometry",
+        "reader",
+        "chips",
+        "outputs",
+        "rasters",
+        "polygons",
+        "runtimes",
+        "models",
+        "zoo",
+    },
+    {"plan"},
+    {"preflight", "report"},
+    {"pipeline", "dryrun", "info", "preview", "data", "losses", "training"},
+    {"cli"},
+]
+#: (from, to): imports upwards that are meant, each with its reason. There are none.
+EXCEPTIONS: set[tuple[str, str]] = set()
+#: The public names are gathered here, when they are asked for.
+FACADE = {"__init__", "__main__"}
+
+HEAVY = (
+    "torch",
+    "numpy",
+    "rasterio",
+    "geopandas",
+    "shapely",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "pyproj",
+    "pyogrio",
+)
+
+
+def room(module: str) -> int:
+    return next(i for i, names in enumerate(ROOMS) if module in names)
+
+
+def name_of(path: Path) -> str:
+    """A file's place among the rooms: ``geoseg/cli/info.py`` -> ``cli``."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, at the top or within functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            if node.module == "geoseg":
+                yield from (f"geoseg.{alias.name}" for alias in node.names)
+            yield node.module
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_module_has_one_room() -> None:
+    names = {name_of(path) for path in MODULES} - FACADE
+    rooms = [name for names in ROOMS for name in names]
+    assert len(rooms) == len(set(rooms))
+    assert names == set(rooms)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_never_imports_from_a_later_room(path: Path) -> None:
+    own = name_of(path)
+    if own in FACADE:
+        return
+    for module in imported(parse(path)):
+        if not module.startswith("geoseg."):
+            continue
+        other = module.split(".")[1]
+        assert room(other) <= room(own) or (own, other) in EXCEPTIONS, f"{own} imports {other}"
+
+
+def test_models_import_no_cycle_within_a_room() -> None:
+    edges = {
+        (name_of(path), module.split(".")[1])
+        for path in MODULES
+        for module in imported(parse(path))
+        if module.startswith("geoseg.") and name_of(path) not in FACADE
+    }
+    edges = {(a, b) for a, b in edges if a != b}
+    while edges:
+        leaves = {b for _, b in edges} - {a for a, _ in edges}
+        assert leaves, f"modules import each other in a circle: {sorted(edges)}"
+        edges = {(a, b) for a, b in edges if b not in leaves}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import geoseg",
+        "import geoseg; dir(geoseg); geoseg.__version__",
+        "from geoseg.cli import main; main(['--help'])",
+        "from geoseg.cli import main; main(['--version'])",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
+    script = (
+        "import sys\n"
+        "try:\n"
+        f"    exec({code!r})\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+        f"print('loaded:', *sorted(set({HEAVY!r}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["loaded:"]
+
+
+def test_the_public_names_are_there() -> None:
+    for name in geoseg.__all__:
+        assert getattr(geoseg, name) is not None
+    with pytest.raises(AttributeError):
+        _ = geoseg.no_such_name  # type: ignore[attr-defined]
+
+
+def public_definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Functions, classes and methods without a leading underscore."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in tree.body:
+        if not isinstance(node, kinds) or node.name.startswith("_"):
+            continue
+        yield node.name, node
+        if isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, kinds) and not inner.name.startswith("_"):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_and_public_definitions_have_docstrings(path: Path) -> None:
+    tree = parse(path)
+    assert ast.get_docstring(tree)
+    bare = [name for name, node in public_definitions(tree) if not ast.get_docstring(node)]
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_all_names_what_is_there(path: Path) -> None:
+    tree = parse(path)
+    defined = {
+        name
+        for node in ast.walk(tree)
+        for name in ([node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else [])
+        + ([node.id] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else [])
+        + ([a.asname or a.name for a in node.names] if isinstance(node, ast.ImportFrom) else [])
+    }
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            names = ast.literal_eval(node.value)
+            assert set(names) - {"__version__"} <= defined
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "yaml.load", "os.system", "os.popen"}
+
+
+def dotted(node: ast.expr) -> str:
+    """``np.load`` for the function of a call, or the empty string."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (head := dotted(node.value)):
+        return f"{head}.{node.attr}"
+    return ""
+
+
+def constant(call: ast.Call, keyword: str) -> object:
+    """The literal value of a call's keyword, or None."""
+    for k in call.keywords:
+        if k.arg == keyword and isinstance(k.value, ast.Constant):
+            return k.value.value
+    return None
+
+
+def unsafe(tree: ast.AST) -> Iterator[str]:
+    """What could run code that a file brings along."""
+    yield from (m for m in imported(tree) if m.split(".")[0] in FORBIDDEN_MODULES)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = dotted(node.func)
+        if called in FORBIDDEN_CALLS:
+            yield called
+        if called == "torch.load" and constant(node, "weights_only") is not True:
+            yield "torch.load without weights_only=True"
+        if called in ("torch.jit.load", "torch.export.load", "torch.hub.load"):
+            yield called
+        if called.endswith("load") and constant(node, "allow_pickle"):
+            yield "allow_pickle=True"
+        if constant(node, "shell"):
+            yield "shell=True"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_runs_code_out_of_files(path: Path) -> None:
+    assert list(unsafe(parse(path))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "eval(text)",
+        "def f():\n    exec(text)",
+        "yaml.load(f)",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "np.load(f, allow_pickle=True)",
+        "torch.jit.load(f)",
+        "subprocess.run(text, shell=True)",
+    ],
+)
+def test_code_out_of_files_would_be_found(code: str) -> None:
+    assert list(unsafe(ast.parse(code)))
+
+
+def test_ways_that_run_no_code_are_let_through() -> None:
+    code = "network.eval(); torch.load(f, weights_only=True); np.load(f, allow_pickle=False)"
+    assert list(unsafe(ast.parse(code))) == []

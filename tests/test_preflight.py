@@ -1,0 +1,193 @@
+"""Preflight: wrong numbers are noticed before the work, sound ones are not complained of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from geoseg.pixelgrid import PixelGrid
+from geoseg.plan import PredictOptions, make_plan
+from geoseg.preflight import (
+    SAMPLE_SIZE,
+    BandStatistics,
+    plausibility_warnings,
+    preflight,
+    sample_bands,
+)
+from geoseg.radiometry import Radiometry
+from geoseg.window import Window
+from geoseg.zoo import find_model
+from tests.helpers import make_raster, tiny_model
+
+BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
+#: Fields, forest, soil, town and water: reflectance of each in these bands.
+SURFACES = np.array(
+    [
+        [0.04, 0.08, 0.06, 0.38, 0.22, 0.12],
+        [0.02, 0.04, 0.02, 0.28, 0.13, 0.06],
+        [0.09, 0.13, 0.17, 0.26, 0.34, 0.28],
+        [0.12, 0.14, 0.16, 0.21, 0.22, 0.20],
+        [0.05, 0.05, 0.03, 0.02, 0.01, 0.005],
+    ]
+)
+
+
+def sound_scene(side: int = 64) -> NDArray[np.float64]:
+    """Reflectance (C, H, W) of a landscape, water in a tenth of it."""
+    random = np.random.default_rng(0)
+    which = random.choice(len(SURFACES), size=(side, side), p=(0.3, 0.3, 0.2, 0.1, 0.1))
+    return SURFACES[which].transpose(2, 0, 1) * random.uniform(0.8, 1.2, (1, side, side))
+
+
+def warnings_of(tmp_path: Path, values: NDArray[Any], **options: Any) -> list[str]:
+    card = find_model("landcover-ms").card
+    model = tiny_model(
+        tmp_path / "model",
+        card.bands,
+        ("water", "land"),
+        quantity="reflectance",
+        plausible=card.plausible,
+    )
+    order = [BANDS.index(band) for band in card.bands]
+    scene = make_raster(tmp_path / "scene.tif", values[order], descriptions=card.bands)
+    output = tmp_path / "out.tif"
+    return preflight(make_plan(scene, PredictOptions(model=model, output=output, **options)))
+
+
+def dn(reflectance: NDArray[Any], scale: float = 1e-4, offset: float = 0.0) -> NDArray[np.uint16]:
+    return np.round((reflectance - offset) / scale).clip(0, 65535).astype(np.uint16)
+
+
+def test_a_sound_scene_gives_no_warning(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, sound_scene().astype(np.float32)) == []
+
+
+def test_a_sound_scene_of_integers_gives_no_warning(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, dn(sound_scene()), scale=1e-4) == []
+
+
+def test_a_sound_scene_with_the_offset_taken_off_gives_no_warning(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, dn(sound_scene(), offset=-0.1), scale=1e-4, offset=-0.1) == []
+
+
+def test_landsat_numbers_with_their_own_scale_give_no_warning(tmp_path: Path) -> None:
+    numbers = dn(sound_scene(), scale=2.75e-5, offset=-0.2)
+    assert warnings_of(tmp_path, numbers, scale=2.75e-5, offset=-0.2) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "hint"),
+    [
+        (lambda r: (r * 10000).astype(np.float32), {}, "--scale 0.0001"),
+        (lambda r: (r / 10000).astype(np.float32), {}, "--scale 1"),
+        (lambda r: dn(r), {"scale": 1e-8}, "--scale 1"),
+        (lambda r: (r * 400).clip(1, 255).astype(np.uint8), {"scale": 1.0}, "8-bit"),
+        (lambda r: (r + 0.1).astype(np.float32), {}, "--offset -0.1"),
+        (lambda r: dn(r, offset=-0.1), {"scale": 1e-4}, "--offset -0.1"),
+        (lambda r: dn(r), {"scale": 1e-4, "offset": -0.1}, "--offset 0"),
+    ],
+    ids=["x10000", "/10000", "scaled twice", "8-bit", "+0.1", "+1000", "offset taken twice"],
+)
+def test_wrong_numbers_are_noticed_with_what_to_do(
+    tmp_path: Path, spoil: Any, options: dict[str, Any], hint: str
+) -> None:
+    (warning,) = warnings_of(tmp_path, spoil(sound_scene()), **options)
+    assert hint in warning
+
+
+def test_the_warning_names_the_bands_what_was_found_and_what_was_expected() -> None:
+    card = find_model("landcover-ms").card
+    low, high = card.plausible["red"]
+    statistics = [BandStatistics(band, 0.001, 0.1, 0.4) for band in card.bands]
+    odd = [BandStatistics("red", 0.001, 7.25, 9.0) if s.name == "red" else s for s in statistics]
+    assert plausibility_warnings(card, statistics) == []
+    (warning,) = plausibility_warnings(card, odd)
+    assert f"red 7.25 (expected {low:g} to {high:g})" in warning
+    assert "blue" not in warning
+
+
+def test_the_offset_is_told_although_a_median_is_odd_too() -> None:
+    card = find_model("landcover-ms").card
+    statistics = [BandStatistics(band, 0.11, 5.0, 6.0) for band in card.bands]
+    (warning,) = plausibility_warnings(card, statistics)
+    assert "--offset -0.1" in warning
+
+
+def test_all_nodata_gives_no_statistics_and_no_warning(tmp_path: Path) -> None:
+    empty = np.full((6, 20, 20), np.nan, dtype=np.float32)
+    assert warnings_of(tmp_path, empty) == []
+
+
+# --- sampling ---
+
+
+class Recorder:
+    """A reader that remembers what it was asked for."""
+
+    def __init__(self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
+        self.pixels = pixels
+        shape = pixels.shape[1:]
+        self.valid = np.ones(shape, dtype=bool) if valid is None else valid
+        self.reads = np.zeros(shape, dtype=int)
+        self.grid = PixelGrid(*shape, transform=None, crs=None)  # type: ignore[arg-type]
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        assert window.bottom <= self.grid.height and window.right <= self.grid.width
+        self.reads[window.rows, window.cols] += 1
+        return self.pixels[:, window.rows, window.cols], self.valid[window.rows, window.cols]
+
+
+def sample(reader: Recorder, gain: float = 1.0, bias: float = 0.0) -> tuple[list[Any], float]:
+    n = len(reader.pixels)
+    radiometry = Radiometry((gain,) * n, (bias,) * n, "test")
+    return sample_bands(reader, radiometry, [f"b{i}" for i in range(n)])  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 1500), st.integers(1, 1500))
+def test_sampling_reaches_all_edges_and_leaves_no_wide_gap(height: int, width: int) -> None:
+    reader = Recorder(np.zeros((1, height, width), dtype=np.uint8))
+    sample(reader)
+    for length, hit in ((height, reader.reads.any(axis=1)), (width, reader.reads.any(axis=0))):
+        assert hit[0] and hit[-1]
+        gaps = np.diff(np.flatnonzero(np.concatenate([[True], hit, [True]]))) - 1
+        assert gaps.max() <= max(0, length // 4 - SAMPLE_SIZE + 1)
+    assert reader.reads.sum() <= 25 * SAMPLE_SIZE**2
+
+
+def test_a_scene_smaller_than_a_sample_is_read_once() -> None:
+    reader = Recorder(np.arange(20, dtype=np.float32).reshape(1, 4, 5))
+    (only,), share = sample(reader)
+    assert (reader.reads == 1).all() and share == 1
+    assert only.median == 9.5
+
+
+def test_a_scene_of_one_pixel_is_sampled() -> None:
+    (first, second), share = sample(Recorder(np.array([[[3]], [[5]]], dtype=np.uint16)), 2.0, -1.0)
+    assert share == 1
+    assert (first.name, first.low, first.median, first.high) == ("b0", 5, 5, 5)
+    assert second.median == 9
+
+
+def test_only_measured_pixels_count() -> None:
+    pixels = np.full((1, 10, 10), 1e9, dtype=np.float32)
+    valid = np.zeros((10, 10), dtype=bool)
+    pixels[0, :3], valid[:3] = 0.25, True
+    (only,), share = sample(Recorder(pixels, valid))
+    assert share == 0.3
+    assert only.low == only.median == only.high == 0.25
+
+
+def test_where_nothing_was_measured_there_are_no_statistics() -> None:
+    nothing = np.zeros((7, 9), dtype=bool)
+    assert sample(Recorder(np.zeros((2, 7, 9), dtype=np.int16), nothing)) == ([], 0.0)
+
+
+def test_unsigned_numbers_do_not_wrap_around_below_zero() -> None:
+    (only,), _ = sample(Recorder(np.full((1, 3, 3), 10, dtype=np.uint8)), 1.0, -20.0)
+    assert only.median == -10
