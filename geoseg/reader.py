@@ -256,7 +256,7 @@ class SceneReader:
             area = _footprint(self.grid.crop(block), source.grid)
             if area is None:
                 continue
-            part = self._read_file(source, area)
+            part, area = _extend(self._read_file(source, area), area, source.grid)
             measured_values = part.values.astype(np.float32)
             for vote in (part.measured, part.lit):
                 if vote is not None:
@@ -277,6 +277,25 @@ class SceneReader:
         present = np.isfinite(values)
         values[~present] = 0
         return _Pixels(values, measured, present if source.nodata == 0 else None)
+
+
+def _extend(part: _Pixels, area: Window, of: PixelGrid) -> tuple[_Pixels, Window]:
+    """Repeat the file's outermost pixels once beyond its edges.
+
+    Bands of one product end within a pixel of each other, seldom at the same place: a 20 m band
+    may leave the last 10 m column of its scene half uncovered.
+    """
+    above, left = int(area.row == 0), int(area.col == 0)
+    below, right = int(area.bottom == of.height), int(area.right == of.width)
+    pad = ((0, 0), (above, below), (left, right))
+    votes = [None if v is None else np.pad(v, pad, mode="edge") for v in (part.measured, part.lit)]
+    extended = Window(
+        area.row - above,
+        area.col - left,
+        area.height + above + below,
+        area.width + left + right,
+    )
+    return _Pixels(np.pad(part.values, pad, mode="edge"), *votes), extended
 
 
 def _blocks(window: Window, of: PixelGrid, to: PixelGrid) -> Iterator[Window]:

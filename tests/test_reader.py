@@ -561,3 +561,16 @@ def test_a_band_file_whose_crs_has_no_place_on_earth_is_refused(tmp_path):
     assert scene.bands[1].grid.gsd is None
     with pytest.raises(SceneError, match="can't be brought together"):
         SceneReader(scene.bands, scene.bands[0].grid)
+
+
+def test_a_coarse_band_that_ends_half_a_pixel_short_leaves_no_gap(tmp_path):
+    coarse = noise((1, 10, 10))
+    files = [
+        make_raster(tmp_path / "red.tif", noise((1, 21, 21), seed=1)),
+        make_raster(tmp_path / "nir.tif", coarse, transform=TEN @ Affine.scale(2, 2)),
+    ]
+    scene = open_scene(files)
+    with SceneReader(scene.choose(("red", "nir")), scene.grid) as reader:
+        pixels, valid = reader.read(Window(0, 0, 21, 21))
+    assert valid.all()
+    assert pixels[1, -1, -1] == coarse[0, -1, -1]
