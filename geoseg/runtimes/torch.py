@@ -89,6 +89,8 @@ class TorchRuntime:
         self.classes = len(card.classes)
         self.device = str(device)
         self._device = device
+        # What leaves is numpy on a CPU; elsewhere it stays on the device until it is asked for.
+        self._gives_numpy = device.type == "cpu"
         self._card = card
         self._network = network.to(device).to(memory_format=torch.channels_last)
         shape = (1, -1, 1, 1)
@@ -100,7 +102,7 @@ class TorchRuntime:
         try:
             with torch.inference_mode():
                 probs = self._forward(torch.from_numpy(pixels))
-                return probs.numpy() if self._device.type == "cpu" else probs
+                return probs.numpy() if self._gives_numpy else probs
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"{self.device} ran out of memory on {len(pixels)} chips of {pixels.shape[2]}x"
@@ -115,13 +117,13 @@ class TorchRuntime:
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """A float32 array of zeros on the device."""
-        if self._device.type == "cpu":
+        if self._gives_numpy:
             return np.zeros(shape, dtype=np.float32)
         return torch.zeros(shape, dtype=torch.float32, device=self._device)
 
     def asarray(self, array: NDArray[np.float32]) -> Any:
         """A float32 numpy array on the device."""
-        return array if self._device.type == "cpu" else torch.from_numpy(array).to(self._device)
+        return array if self._gives_numpy else torch.from_numpy(array).to(self._device)
 
     def to_numpy(self, array: Any) -> NDArray[np.float32]:
         """The other way round; shares memory on a CPU."""

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+import geoseg
+from geoseg.card import Normalization
+from geoseg.errors import DeviceError, ModelError
+from geoseg.radiometry import Radiometry
+from geoseg.runtimes import load_runtime
+from geoseg.runtimes.torch import pick_device
+from tests.helpers import make_raster, tiny_model
+
+BANDS, CLASSES = ("red", "nir"), ("water", "trees", "crops")
+RADIOMETRY = Radiometry((0.1, 2.0), (-1.0, 0.5), "for a test")
+
+
+@pytest.fixture
+def model(tmp_path):
+    normalization = Normalization(
+        "z-score", {"mean": (100.0, 200.0), "stddev": (50.0, 25.0)}, clip=(0.0, 500.0)
+    )
+    return tiny_model(tmp_path / "model", BANDS, CLASSES, normalization=normalization)
+
+
+def runtime(model, device="cpu"):
+    return load_runtime(geoseg.load_model(model), RADIOMETRY, device=device)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_probabilities_are_what_the_card_says(model, dtype):
+    pixels = np.random.default_rng(0).integers(0, 120, (2, 2, 5, 6)).astype(dtype)
+    out = runtime(model).probs(pixels)
+    network = geoseg.models.load_network(geoseg.load_model(model))
+    weight = network.head.weight.detach().numpy()[:, :, 0, 0]
+    x = pixels * np.array([0.1, 2.0])[:, None, None] + np.array([-1.0, 0.5])[:, None, None]
+    x = np.clip(x, 0, 500)
+    x = (x - np.array([100, 200])[:, None, None]) / np.array([50, 25])[:, None, None]
+    logits = np.einsum("kc,nchw->nkhw", weight, x)
+    logits += network.head.bias.detach().numpy()[:, None, None]
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_a_device_that_keeps_tensors_gives_the_same_map(model, tmp_path):
+    """The lines that serve a GPU, on the CPU: stitching in torch, numpy only at the end."""
+    values = np.random.default_rng(1).integers(0, 400, (2, 150, 130)).astype(np.uint16)
+    scene = make_raster(tmp_path / "scene.tif", values, descriptions=BANDS)
+    maps = []
+    for gives_numpy in (True, False):
+        made = runtime(model)
+        made._gives_numpy = gives_numpy
+        assert isinstance(made.zeros((1,)), np.ndarray if gives_numpy else torch.Tensor)
+        geoseg.predict(
+            scene,
+            tmp_path / "out.tif",
+            model=model,
+            runtime=made,
+            probs=tmp_path / "p.tif",
+            probs_dtype="float32",
+            no_vector=True,
+            overwrite=True,
+        )
+        with rasterio.open(tmp_path / "p.tif") as dataset:
+            maps.append(dataset.read())
+    np.testing.assert_array_equal(*maps)
+
+
+def test_out_of_memory_says_what_to_do(model, monkeypatch):
+    made = runtime(model)
+
+    def full(raw):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(made, "_forward", full)
+    with pytest.raises(DeviceError, match=r"smaller --batch-size or --size"):
+        made.probs(np.zeros((3, 2, 8, 8), dtype=np.uint8))
+
+
+def test_auto_is_a_device_that_is_here():
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "meta", ""])
+def test_devices_that_are_not_here_are_refused(name):
+    with pytest.raises(DeviceError, match="cpu"):
+        pick_device(name)
+
+
+def test_weights_of_another_network_are_refused(model, tmp_path):
+    other = tiny_model(tmp_path / "other", ("red", "nir", "blue"), CLASSES)
+    (model / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="weights"):
+        runtime(model)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_cpus_labels(model):
+    pixels = np.random.default_rng(0).integers(0, 120, (2, 2, 64, 64)).astype(np.uint16)
+    cuda = runtime(model, "cuda")
+    labels = cuda.to_numpy(cuda.probs(pixels)).argmax(axis=1)
+    assert (labels == runtime(model).probs(pixels).argmax(axis=1)).mean() > 0.999
