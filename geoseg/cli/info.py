@@ -64,6 +64,8 @@ def _print(report: dict[str, Any]) -> None:
             continue
         click.echo(f"model {model['name']}: fits; values: {model['radiometry']}")
         click.echo(f"  {model['valid_share']:.1%} of the sampled pixels were measured")
+        if model["statistics"]:
+            click.echo(f"  {'band':<10} {'1 %':>8} {'median':>8} {'99 %':>8}")
         for s in model["statistics"]:
             click.echo(f"  {s['name']:<10} {s['low']:8.4f} {s['median']:8.4f} {s['high']:8.4f}")
         for line in model["notes"]:
