@@ -71,9 +71,6 @@ class TrainConfig:
         license: for the card.
         provenance: for the card.
         teacher: a model folder or .zip whose probabilities are learned, or None: labels only.
-        coarse: multiples of gsd at which each scene of the training side is shown once more, with
-            what the teacher says of the coarser picture itself, pixel for pixel. A network taught
-            at 10 m knows more of a 30 m picture seen as it is than of one blown up to 10 m.
         teacher_haze: path radiances in blue (see :func:`geoseg.data.add_haze`) through which the
             teacher gets to see surface reflectance; its answers are averaged. For a teacher that
             was taught on top-of-atmosphere reflectance.
@@ -109,7 +106,6 @@ class TrainConfig:
     license: str = "other"
     provenance: str = ""
     teacher: Path | None = None
-    coarse: tuple[float, ...] = ()
     teacher_haze: tuple[float, ...] = (0.0,)
     steps: int = 1000
     batch: int = 8
@@ -304,32 +300,6 @@ def _ask(
     ]
     mean: NDArray[np.float32] = np.stack(answers).mean(axis=0, dtype=np.float32)
     return mean.astype(np.float16)
-
-
-def _coarser(
-    config: TrainConfig,
-    scene: TrainingScene,
-    teacher: tuple[ModelCard, nn.Module],
-    factor: float,
-    device: torch.device,
-) -> TrainingScene:
-    """A scene with pixels ``factor`` times as large, and the teacher's answer to that picture."""
-    card, network = teacher
-    seen, seen_valid = read_pixels(
-        scene.config.answer or scene.config.path, card.bands, scene.config
-    )
-    if scene.config.window is not None:
-        part = _slices(scene.config.window, seen_valid.shape, scene.config)
-        seen = seen[:, *part]
-    shape = [max(round(n / factor), 1) for n in scene.valid.shape]
-    pixels, coarse_seen, valid = coarsen(
-        torch.from_numpy(scene.pixels),
-        torch.from_numpy(np.ascontiguousarray(seen)),
-        torch.from_numpy(scene.valid),
-        (shape[0], shape[1]),
-    )
-    probs = _ask(config, scene.config, card, network, coarse_seen.numpy(), device)
-    return TrainingScene(scene.config, pixels.numpy(), probs, valid.numpy())
 
 
 def _slices(
@@ -546,12 +516,6 @@ def train(
         scenes.append(load_scene(config, scene, teacher, where))
         say(f"scene {len(scenes)} of {len(config.scenes)}: {scene.name}")
     taught = [scene for scene in scenes if scene.config.split == "train"]
-    if teacher is not None:
-        # What labels say needs no second look; a picture of a few pixels shows nothing.
-        second = [s for s in taught if s.config.labels is None and s.config.relabel is None]
-        for factor in config.coarse:
-            large = [s for s in second if min(s.valid.shape) >= 24 * factor]
-            taught = taught + [_coarser(config, s, teacher, factor, where) for s in large]
     held_out = [scene for scene in scenes if scene.config.split == "validation"]
     normalization = measure_normalization(taught, config.normalization, config.clip)
     sampler = ChipSampler(
