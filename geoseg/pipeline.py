@@ -38,6 +38,8 @@ __all__ = ["Prediction", "predict"]
 
 #: Chips in one forward pass. A CPU's cache overflows beyond one or two.
 BATCH_SIZES = {"cpu": 1, "mps": 4, "cuda": 16}
+#: Rows that are classified and written at a time.
+THIN_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ def _write_rasters(plan: Plan, runtime: Runtime, staging: Staging, log: RunLog) 
     area = np.zeros(len(ids)) if grid.gsd else None
     with ExitStack() as stack:
         writers = _open_writers(plan, staging, stack)
-        for window, probs, valid in _strips(plan, runtime, log):
+        for window, probs, valid in _thin(_strips(plan, runtime, log)):
             with log.clock("write"):
-                if not np.isfinite(probs[:, valid]).all():
+                if not (np.isfinite(probs).all(axis=0) | ~valid).all():
                     raise ModelError(
                         f"the model gave NaN or infinite probabilities in rows {window.row} to "
                         f"{window.bottom - 1}; its weights or the scene's --scale are wrong"
@@ -167,6 +169,17 @@ def _write_rasters(plan: Plan, runtime: Runtime, staging: Staging, log: RunLog) 
             if outputs.confidence is not None:
                 writers["confidence"].finish(staging.path(outputs.confidence))
     return ClassCounts(per_class, area)
+
+
+def _thin(
+    strips: Iterable[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]],
+) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Strips cut into thinner ones: what is made of a strip's rows is then small, too."""
+    for window, probs, valid in strips:
+        for top in range(0, window.height, THIN_ROWS):
+            rows = slice(top, min(top + THIN_ROWS, window.height))
+            thin = Window(window.row + top, 0, rows.stop - top, window.width)
+            yield thin, probs[:, rows], valid[rows]
 
 
 def _strips(
