@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geoseg.errors import OutputError
 
 __all__ = ["Staging", "explain_write_error"]
 
-#: Small files that GDAL and QGIS keep beside a raster; those of an overwritten one would lie.
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
+#: Small files that GDAL, QGIS and SQLite keep beside a file; those of an overwritten one would lie.
+_SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
 
 
 class Staging:
@@ -34,11 +35,11 @@ class Staging:
         Raises:
             OutputError: an output exists, two are the same file, or a folder can't be written.
         """
-        seen: dict[Path, Path] = {}
+        seen: set[Path] = set()
         for final in finals:
-            if final.absolute() in seen:
+            if final.resolve() in seen:
                 raise OutputError(f"{final} is named as two outputs; give each its own file")
-            seen[final.absolute()] = final
+            seen.add(final.resolve())
             if final.is_dir():
                 raise OutputError(f"{final} is a folder; the output must be a file's name")
             if final.exists() and not overwrite:
@@ -47,7 +48,14 @@ class Staging:
                 )
             if not final.parent.is_dir():
                 raise OutputError(f"{final.parent} is no folder; make it first, or -o another name")
+            log = Path(f"{final}-wal")
+            if log.exists() and log.stat().st_size > 0:
+                raise OutputError(
+                    f"{final} is open in another program (QGIS?), which has unsaved changes to "
+                    f"it; close it there, or -o another name"
+                )
         self.finals = list(finals)
+        self.overwrite = overwrite
         self._folders: dict[Path, Path] = {}
 
     def __enter__(self) -> Staging:
@@ -79,7 +87,15 @@ class Staging:
 
     def scratch(self, name: str) -> Path:
         """A file that is not published."""
-        return next(iter(self._folders.values())) / f"scratch-{name}"
+        folder = next(iter(self._folders.values())) / "scratch"
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def final_names(self, text: str) -> str:
+        """A message with the outputs' final paths in place of those in the hidden folders."""
+        for final in self.finals:
+            text = text.replace(str(self.path(final)), str(final))
+        return text
 
     def free_bytes(self) -> int:
         """Free space on the fullest file system among the outputs'."""
@@ -99,14 +115,38 @@ class Staging:
                 _sync(self.path(final))
             except OSError as error:
                 raise explain_write_error(error, final) from error
-        for final in finals:
+        new = [final for final in finals if not final.exists()]
+        if not self.overwrite and len(new) < len(finals):
+            other = next(final for final in finals if final not in new)
+            raise OutputError(
+                f"{other} appeared while this run was at work, so another run writes there; "
+                f"nothing was replaced"
+            )
+        with _uninterrupted():
             try:
-                for suffix in _SIDECARS:
-                    with suppress(FileNotFoundError):
-                        Path(f"{final}{suffix}").unlink()
-                os.replace(self.path(final), final)
+                for final in finals:
+                    for suffix in _SIDECARS:
+                        with suppress(FileNotFoundError):
+                            Path(f"{final}{suffix}").unlink()
+                    os.replace(self.path(final), final)
             except OSError as error:
+                for published in new:
+                    with suppress(OSError):
+                        published.unlink()
                 raise explain_write_error(error, final) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the outputs have their names, all of them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _sync(path: Path) -> None:

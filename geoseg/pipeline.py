@@ -93,7 +93,9 @@ def predict(
     with (
         Staging(outputs.all(), overwrite=plan.options.overwrite) as staging,
         gdal_options(plan.scene.paths[0], plan.cache_bytes),
+        ExitStack() as stack,
     ):
+        stack.enter_context(_final_names(staging))
         _check_disk(plan, staging)
         with log.clock("load"):
             runtime = runtime or load_runtime(
@@ -258,6 +260,15 @@ def _forward(
 
 
 @contextmanager
+def _final_names(staging: Staging) -> Iterator[None]:
+    """Errors speak of the outputs' final paths, not of hidden ones that are gone by then."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(staging.final_names(str(error))) from error
+
+
+@contextmanager
 def _closing(items: Iterator[Any]) -> Iterator[Iterator[Any]]:
     """Close a generator at the end, so that its thread stops before the files are closed."""
     try:
@@ -323,8 +334,8 @@ def _write_polygons(plan: Plan, staging: Staging, log: RunLog) -> None:
 
 def _pixel_area(plan: Plan, strip: Window) -> float:
     """Square metres of a pixel in the middle of a strip, on the ellipsoid."""
-    gsd = plan.grid.crop(strip).gsd
-    return gsd[0] * gsd[1] if gsd else float("nan")
+    area = plan.grid.crop(strip).pixel_area
+    return float("nan") if area is None else area
 
 
 def _check_disk(plan: Plan, staging: Staging) -> None:

@@ -36,6 +36,17 @@ class PixelGrid:
 
         Measured on WGS 84, so it is true for degrees, feet and Web Mercator alike.
         """
+        measured = self._measure()
+        return measured[:2] if measured else None
+
+    @property
+    def pixel_area(self) -> float | None:
+        """Square metres of the pixel at the grid's centre, also of a sheared one; or None."""
+        measured = self._measure()
+        return measured[0] * measured[1] * measured[2] if measured else None
+
+    def _measure(self) -> tuple[float, float, float] | None:
+        """(metres along x, metres along y, sine of the angle between) at the grid's centre."""
         if self.crs is None:
             return None
         from pyproj import Geod, Transformer
@@ -51,9 +62,11 @@ class PixelGrid:
         if not all(math.isfinite(lon) and abs(lat) <= 90 for lon, lat in zip(x, y, strict=True)):
             return None
         geod = Geod(ellps="WGS84")
-        across = geod.inv(x[0], y[0], x[1], y[1])[2]
-        down = geod.inv(x[0], y[0], x[2], y[2])[2]
-        return (across, down) if math.isfinite(across) and across > 0 and down > 0 else None
+        east, _, across = geod.inv(x[0], y[0], x[1], y[1])
+        south, _, down = geod.inv(x[0], y[0], x[2], y[2])
+        if not (math.isfinite(across) and across > 0 and down > 0):
+            return None
+        return across, down, abs(math.sin(math.radians(east - south)))
 
     def crop(self, window: Window) -> PixelGrid:
         """The part of the grid in a window."""

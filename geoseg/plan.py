@@ -20,7 +20,7 @@ from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
 from geoseg.rasters import PROBABILITY_DTYPES, check_creation_options
 from geoseg.reader import SceneReader
-from geoseg.scene import Scene, SceneBand, finest_grid, open_scene
+from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
 from geoseg.stitch import TAPERS
 from geoseg.window import Window
 from geoseg.zoo import DEFAULT_MODEL, find_model
@@ -31,6 +31,8 @@ __all__ = ["Outputs", "Plan", "PredictOptions", "make_plan"]
 COARSEST_FACTOR = 4.0
 #: gsd is measured on the ellipsoid; a UTM zone's scale error must not count as "too fine".
 GSD_SLACK = 1.01
+#: What a CRS that PROJ doesn't know ends in.
+BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
 #: Rows of the tallest blocks that are common in GeoTIFFs.
 BLOCK_ROWS = 512
 
@@ -103,6 +105,8 @@ class PredictOptions:
             raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
         if self.probs_dtype not in PROBABILITY_DTYPES:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        if self.bbox_crs is not None and self.bbox is None:
+            raise UsageError("--bbox-crs says in which CRS --bbox is; give --bbox too")
         if self.no_vector and self.vector is not None:
             raise UsageError("--vector and --no-vector contradict each other; give one of them")
         for name in ("size", "batch_size", "threads"):
@@ -246,6 +250,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     opened = open_scene(scene)
     outputs = _outputs(opened.name, options)
     files = find_model(options.model)
+    _protect_inputs(outputs, [*opened.paths, files.path, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)
     radiometry = find_radiometry(
@@ -254,7 +259,11 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     full = finest_grid(bands)
     aoi = _read_aoi(options.aoi, full.crs) if options.aoi is not None else ()
     grid = _crop(full, options, aoi)
+    _check_vector(outputs, options, grid)
     model_grid, notes = _model_grid(grid, card)
+    if radiometry.doubt:
+        notes.append(radiometry.doubt)
+    notes += _old_companions(outputs)
     size = options.size or card.size
     overlap = options.overlap
     if overlap is None:
@@ -318,6 +327,49 @@ def _outputs(name: str, options: PredictOptions) -> Outputs:
     )
 
 
+def _protect_inputs(outputs: Outputs, inputs: Sequence[str | Path]) -> None:
+    """Refuse to overwrite what is read, --overwrite or not.
+
+    Raises:
+        UsageError: an output is the scene, the AOI, or lies in the model.
+    """
+    read = [Path(path).resolve() for path in inputs if not is_remote(str(path))]
+    for output in outputs.all():
+        if any(output.resolve() == path or path in output.resolve().parents for path in read):
+            raise UsageError(f"{output} is an input of this run; give the output another name")
+
+
+def _check_vector(outputs: Outputs, options: PredictOptions, grid: PixelGrid) -> None:
+    """Refuse polygons that can't be made, before the network runs.
+
+    Raises:
+        UsageError: they need metres or degrees, and the scene has no CRS that gives them.
+    """
+    if outputs.vector is None or grid.gsd is not None:
+        return
+    if outputs.vector.suffix.lower() in (".geojson", ".json"):
+        raise UsageError(
+            f"{outputs.vector}: GeoJSON is longitude and latitude on WGS 84, and the scene has no "
+            f"CRS to bring it there; choose .gpkg"
+        )
+    if options.min_area > 0 or options.simplify > 0:
+        raise UsageError(
+            "--min-area and --simplify are in metres, and the scene has no CRS that gives metres; "
+            "leave them out, or give the scene a CRS (gdal_edit.py -a_srs)"
+        )
+
+
+def _old_companions(outputs: Outputs) -> list[str]:
+    """Polygons of an earlier run that will stay beside the new raster."""
+    suffixes = (".gpkg", ".fgb", ".parquet", ".geojson")
+    beside = [outputs.raster.with_suffix(suffix) for suffix in suffixes]
+    return [
+        f"{path} is of an earlier run and does not belong to the new class raster; remove it"
+        for path in beside
+        if path.exists() and path != outputs.vector and outputs.raster.exists()
+    ]
+
+
 def _model_grid(grid: PixelGrid, card: ModelCard) -> tuple[PixelGrid, list[str]]:
     """The grid that the network sees, and what to tell the user about it."""
     if grid.gsd is None:
@@ -353,8 +405,11 @@ def _crop(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> Pixel
     window = Window(0, 0, full.height, full.width)
     if options.bbox is not None:
         west, south, east, north = options.bbox
-        if not (west < east and south < north):
-            raise UsageError(f"--bbox {options.bbox}: give west,south,east,north")
+        if not (west < east and south < north and all(map(math.isfinite, options.bbox))):
+            raise UsageError(
+                f"--bbox {options.bbox}: give finite west,south,east,north, west < east and "
+                f"south < north"
+            )
         bounds = (west, south, east, north)
         if options.bbox_crs is not None:
             bounds = _to_crs(bounds, options.bbox_crs, full.crs)
@@ -380,7 +435,7 @@ def _to_crs(
         raise UsageError("--bbox-crs needs a scene with a CRS; this one has none: leave it out")
     try:
         west, south, east, north = rasterio.warp.transform_bounds(source, target, *bounds)
-    except GDAL_ERRORS as error:
+    except BAD_CRS as error:
         raise UsageError(f"--bbox-crs {source!r}: {error}; give e.g. EPSG:4326") from error
     return west, south, east, north
 
@@ -435,11 +490,13 @@ def _read_aoi(path: str | Path, crs: CRS | None) -> tuple[Mapping[str, Any], ...
         frame = geopandas.read_file(path)
     except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
         raise UsageError(f"--aoi {path} can't be read as a vector file ({error})") from error
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        raise UsageError(f"--aoi {path} is a table without geometry; give a file of polygons")
     if frame.crs is None or crs is None:
         side = "the AOI" if frame.crs is None else "the scene"
         raise UsageError(f"--aoi {path}: {side} has no CRS, so they can't be brought together")
     shapes = frame.to_crs(crs.to_wkt()).geometry.explode(index_parts=False)
-    polygons = shapes[shapes.geom_type == "Polygon"]
+    polygons = shapes[(shapes.geom_type == "Polygon") & ~shapes.is_empty]
     if polygons.empty:
         raise UsageError(f"--aoi {path} holds no polygon; an area of interest is made of polygons")
     return tuple(g.__geo_interface__ for g in polygons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from geoseg.rasters import NODATA
+from geoseg.reader import SceneReader
+from geoseg.window import Window
 
 if TYPE_CHECKING:
     from geoseg.plan import Plan
@@ -94,26 +97,15 @@ def _picture(
     names: tuple[str, ...] = _TRUE_COLOUR
     if not set(names) <= set(by_name):
         names = plan.card.bands[:1]
+    factor = (plan.grid.width / shape[1], plan.grid.height / shape[0])
+    grid = replace(plan.grid.zoom(*factor), height=shape[0], width=shape[1])
+    with SceneReader([by_name[n] for n in names], grid) as reader:
+        pixels, measured = reader.read(Window(0, 0, *shape))
+    valid = valid & measured
+    if not valid.any():
+        return None
     planes = []
-    for name in names:
-        band = by_name[name]
-        with rasterio.open(band.path) as dataset:
-            inverse = ~band.grid.transform
-            corners = [
-                inverse @ (plan.grid.transform @ p)
-                for p in ((0, 0), (plan.grid.width, plan.grid.height))
-            ]
-            window = rasterio.windows.Window(
-                corners[0][0],
-                corners[0][1],
-                corners[1][0] - corners[0][0],
-                corners[1][1] - corners[0][1],
-            )
-            plane = dataset.read(
-                band.index, window=window, out_shape=shape, resampling=Resampling.average
-            ).astype(np.float32)
-        if not valid.any():
-            return None
+    for plane in pixels.astype(np.float32):
         low, high = np.percentile(plane[valid], (2, 98))
         stretched = np.clip((plane - low) / max(high - low, 1e-12), 0, 1)
         planes.append(np.where(valid, stretched, 1.0))

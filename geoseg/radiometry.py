@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError, UsageError
 from geoseg.scene import Scene, SceneBand
-from geoseg.sensors import sentinel2_offset
+from geoseg.sensors import UNDATED, sentinel2_offset
 
 __all__ = ["Radiometry", "find_radiometry"]
 
@@ -21,11 +21,13 @@ class Radiometry:
         gain: one a band.
         bias: one a band.
         source: where they come from, in words.
+        doubt: what the user should check, or "".
     """
 
     gain: tuple[float, ...]
     bias: tuple[float, ...]
     source: str
+    doubt: str = ""
 
 
 def find_radiometry(
@@ -54,6 +56,12 @@ def find_radiometry(
     """
     n = len(bands)
     if scale is not None or offset is not None:
+        whole = not all(b.dtype.startswith("float") for b in bands)
+        if scale is None and whole and quantity == "reflectance":
+            raise UsageError(
+                f"--offset {offset} without --scale would take one whole number for one unit; "
+                f"give --scale too (for reflectance x 10000: --scale 0.0001)"
+            )
         gain, bias = 1.0 if scale is None else scale, offset or 0.0
         if not (math.isfinite(gain) and gain != 0 and math.isfinite(bias)):
             raise UsageError(f"--scale {gain} --offset {bias}: finite, and scale not 0")
@@ -102,10 +110,22 @@ def find_radiometry(
             f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers are no reflectance: "
             f"{scene.sensor.why}; {tell}"
         )
-    bias, why = scene.sensor.offset, scene.sensor.why
+    base, why, doubt = scene.sensor.offset, scene.sensor.why, ""
     if scene.sensor.name == "Sentinel-2":
-        bias, baseline = sentinel2_offset(scene.texts, scene.tags)
+        found, baseline = sentinel2_offset(scene.texts, scene.tags)
         why = f"{why}; {baseline}"
-    return Radiometry(
-        (scene.sensor.scale,) * n, (bias,) * n, f"convention of {scene.sensor.name}: {why}"
-    )
+        if found is None:
+            raise RadiometryError(
+                f"{scene.name}: Sentinel-2, {baseline}: since 2022-01-25 its numbers hold an "
+                f"offset of 1000 unless someone took it off; say --scale 0.0001 --offset -0.1 if "
+                f"it is still in, else --scale 0.0001 --offset 0"
+            )
+        base = found
+        if baseline == UNDATED:
+            doubt = (
+                "nothing tells when this Sentinel-2 scene was acquired: if it was since "
+                "2022-01-25 and its numbers still hold the offset of 1000, give --scale 0.0001 "
+                "--offset -0.1"
+            )
+    source = f"convention of {scene.sensor.name}: {why}"
+    return Radiometry((scene.sensor.scale,) * n, (base,) * n, source, doubt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -186,8 +187,7 @@ class StripWriter:
         try:
             self._dataset.close()
             rasterio.shutil.copy(self.scratch, path, driver="COG", **options)
-            lossless = options["COMPRESS"].upper() not in ("JPEG", "WEBP", "LERC", "JXL")
-            whole = not lossless or self._read_back(path) == self._crc
+            whole = self._read_back(path) == self._crc
         except GDAL_ERRORS as error:
             raise explain_write_error(error, path) from error
         if not whole:
@@ -227,28 +227,44 @@ def encode_probability(
     return np.where(valid, steps, np.uint8(NODATA))
 
 
-#: Creation options that would break a promise of the output.
-_REFUSED = {"TILING_SCHEME", "TARGET_SRS", "RES", "EXTENT", "RESAMPLING", "ADD_ALPHA"}
+#: The options of GDAL's COG driver that leave pixels and grid as they are, and their values.
+CREATION_OPTIONS: dict[str, str] = {
+    "BIGTIFF": r"YES|NO|IF_NEEDED|IF_SAFER",
+    "BLOCKSIZE": r"\d+",
+    "COMPRESS": r"NONE|LZW|DEFLATE|ZSTD|LZMA",
+    "GEOTIFF_VERSION": r"AUTO|1\.0|1\.1",
+    "LEVEL": r"\d+",
+    "NUM_THREADS": r"\d+|ALL_CPUS",
+    "OVERVIEWS": r"AUTO|IGNORE_EXISTING|NONE",
+    "OVERVIEW_COMPRESS": r"AUTO|NONE|LZW|DEFLATE|ZSTD|LZMA",
+    "OVERVIEW_COUNT": r"\d+",
+    "PREDICTOR": r"YES|NO|STANDARD|FLOATING_POINT",
+    "SPARSE_OK": r"TRUE|FALSE",
+    "STATISTICS": r"AUTO|YES|NO",
+}
 
 
 def check_creation_options(items: Sequence[str]) -> dict[str, str]:
     """``NAME=VALUE`` strings for GDAL's COG driver.
 
     Raises:
-        UsageError: one of them has another form, or would move the raster off its grid.
+        UsageError: one of them has another form, is unknown, or would change pixels or grid.
     """
     options: dict[str, str] = {}
     for item in items:
         name, sign, value = item.partition("=")
-        name = name.strip().upper()
+        name, value = name.strip().upper(), value.strip().upper()
         if not sign or not name or not value:
             raise UsageError(f"--co {item!r} must be NAME=VALUE, e.g. --co COMPRESS=ZSTD")
-        if name in _REFUSED:
-            raise UsageError(f"--co {name} would move the output off the scene's grid")
+        if name not in CREATION_OPTIONS:
+            raise UsageError(
+                f"--co {name} is none of the options that leave pixels and grid as they are: "
+                f"{', '.join(CREATION_OPTIONS)}"
+            )
+        if not re.fullmatch(CREATION_OPTIONS[name], value):
+            allowed = CREATION_OPTIONS[name].replace("\\d+", "a number").replace("\\", "")
+            raise UsageError(f"--co {name}={value}: {name} is {allowed.replace('|', ', ')}")
         options[name] = value
-    lossy = options.get("COMPRESS", "").upper()
-    if lossy in ("JPEG", "WEBP"):
-        raise UsageError(f"--co COMPRESS={lossy} is lossy and would change class ids; use ZSTD")
     return options
 
 

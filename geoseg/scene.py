@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from geoseg.sensors import (
 __all__ = ["Scene", "SceneBand", "finest_grid", "gdal_options", "is_remote", "open_scene", "opened"]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
+#: Folders whose name is a product's.
+PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
 #: GDAL has no time limit of its own: a server that stops sending would hang the run.
 REMOTE_OPTIONS = {
@@ -210,8 +213,13 @@ class Scene:
 
 
 def finest_grid(bands: Sequence[SceneBand]) -> PixelGrid:
-    """The grid of the band with the smallest pixels (in CRS units)."""
-    return min((b.grid for b in bands), key=lambda g: abs(g.transform.determinant))
+    """The grid of the band with the smallest pixels."""
+    return min((b.grid for b in bands), key=_pixel_size)
+
+
+def _pixel_size(grid: PixelGrid) -> float:
+    """Of a pixel: square metres, or square CRS units where metres are not known."""
+    return grid.pixel_area or abs(grid.transform.determinant)
 
 
 def is_remote(source: str) -> bool:
@@ -306,7 +314,10 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
             found += bands
     codes = [code for band in found if (code := band_code(band.label))]
     told = [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
-    sensor = detect_sensor([*texts, *told], codes)
+    # What the file says of itself comes first, then its name, then folders that are products; a
+    # folder that merely is called after a sensor is no evidence.
+    products = [t for t in texts if PRODUCT_FOLDER.match(t)]
+    sensor = detect_sensor([*told, *(Path(f.split("?")[0]).name for f in files), *products], codes)
     named = [replace(b, name=b.name or band_name(b.label, sensor)) for b in found]
     if sensor is not None and sensor.name == "Sentinel-2":
         # ESA's products say so in their specification (NODATA is 0), not in the JP2 files.
@@ -339,8 +350,8 @@ def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBan
         if other is None:
             best[key] = band
             continue
-        sizes = [abs(b.grid.transform.determinant) for b in (band, other)]
-        if math.isclose(*sizes):
+        sizes = [_pixel_size(b.grid) for b in (band, other)]
+        if math.isclose(*sizes, rel_tol=1e-3):
             raise BandError(
                 f"{band.label} and {other.label} are both {key} at the same pixel size; give only "
                 f"one of them"

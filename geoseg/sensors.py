@@ -172,6 +172,11 @@ SENSORS: tuple[Sensor, ...] = (
     ),
 )
 
+#: From this day on Sentinel-2 products carry an offset of 1000.
+BASELINE_4 = "20220125"
+#: What :func:`sentinel2_offset` says where neither name nor tags tell anything.
+UNDATED = "no processing baseline found and no date: no offset assumed"
+
 _CODE = re.compile(
     r"(?:^|[^A-Za-z0-9])(?:SR_|TOA_)?B0?(\d{1,2}A?)(?:[_ .-]\d{2}m)?$", re.IGNORECASE
 )
@@ -232,7 +237,7 @@ def band_name(text: str, sensor: Sensor | None) -> str | None:
     return name
 
 
-def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[float, str]:
+def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[float | None, str]:
     """The reflectance offset of a Sentinel-2 product.
 
     From processing baseline 04.00 (2022-01-25) on, 1000 is added to the numbers so that dark
@@ -244,17 +249,25 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
         tags: the file's metadata.
 
     Returns:
-        (offset in reflectance, where it comes from).
+        (offset in reflectance, where it comes from). The offset is None where the scene was
+        acquired since then and nothing tells whether the 1000 is still in its numbers.
     """
+    texts = [text.upper() for text in texts]
     for key, value in tags.items():
         number = re.match(r"\s*(-?\d+(\.\d*)?)", value)
         if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")) and number:
             return float(number.group(1)) * 1e-4, f"tag {key}"
     for text in texts:
         # N9999 marks ESA test reprocessing, whose offset the name doesn't tell.
-        match = re.search(r"_N(0\d{3}|9999)_", text.upper())
+        match = re.search(r"_N(0\d{3}|9999)_", text)
         if match and match.group(1) != "9999":
             if int(match.group(1)) >= 400:
                 return -0.1, f"processing baseline N{match.group(1)} adds 1000"
             return 0.0, f"processing baseline N{match.group(1)} adds nothing"
-    return 0.0, "no processing baseline found: none assumed"
+    for text in texts:
+        date = re.search(r"(?<!\d)(20\d{6})T\d{6}", text)
+        if date and date.group(1) >= BASELINE_4:
+            return None, f"acquired {date.group(1)}, and no processing baseline found"
+        if date:
+            return 0.0, f"no processing baseline found; acquired {date.group(1)}, so no offset"
+    return 0.0, UNDATED

@@ -144,7 +144,25 @@ def test_models_import_takes_a_model_and_refuses_the_rest(place, tmp_path):
         (["scene.tif", "-m", "model", "--bands", "red,mauve"], 1, "mauve"),
         (["dark.tif", "-m", "model"], 1, "no pixel was measured"),
         (["scene.tif", "-m", "model", "-o", "no/such/folder/x.tif"], 1, "no folder"),
-        (["scene.tif", "-m", "model", "-o", "scene.tif"], 1, "exists already"),
+        (["scene.tif", "-m", "model", "-o", "dark.tif"], 1, "exists already"),
+        (["scene.tif", "-m", "model", "-o", "scene.tif", "--overwrite"], 2, "is an input"),
+        (["scene.tif", "-m", "model", "--bbox-crs", "EPSG:4326"], 2, "give --bbox too"),
+        (
+            ["scene.tif", "-m", "model", "--bbox", "1,2,3,4", "--bbox-crs", "EPSG:foo"],
+            2,
+            "EPSG:foo",
+        ),
+        (["scene.tif", "-m", "model", "--bbox=-inf,-inf,inf,inf"], 2, "finite"),
+        (["scene.tif", "-m", "model", "--aoi", "table.csv"], 2, "without geometry"),
+        (["plain.tif", "-m", "model", "--vector", "x.geojson"], 2, "choose .gpkg"),
+        (["plain.tif", "-m", "model", "--min-area", "500"], 2, "in metres"),
+        (["scene.tif", "-m", "model", "--co", "COMPRES=ZSTD"], 2, "COMPRES is none"),
+        (
+            ["scene.tif", "-m", "model", "--co", "OVERVIEW_RESAMPLING=AVERAGE"],
+            2,
+            "none of the options",
+        ),
+        (["scene.tif", "-m", "model", "--co", "COMPRESS=LERC"], 2, "NONE, LZW"),
         (["scene.tif", "-m", "model", "--device", "cuda:7"], 1, "CUDA devices"),
         (["scene.tif", "-m", "model", "--device", "tpu"], 1, "is unknown"),
         (["scene.tif", "-m", "model", "--size", "0"], 2, "at least 1"),
@@ -160,6 +178,8 @@ def test_errors_are_one_line_and_a_code(place, args, code, word):
         (place / "text.tif").write_text("no raster")
         black = np.full((2, 40, 40), 7, dtype=np.uint16)
         make_raster(place / "dark.tif", black, descriptions=("red", "nir"), nodata=7)
+        make_raster(place / "plain.tif", black, descriptions=("red", "nir"), crs=None)
+        (place / "table.csv").write_text("a,b\n1,2\n")
         values = np.random.default_rng(1).integers(0, 3000, (2, 600, 500)).astype(np.uint16)
         make_raster(
             place / "torn.tif",

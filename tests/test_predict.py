@@ -488,8 +488,8 @@ def test_existing_output_is_refused_before_any_work(tmp_path, model):
         ({"probs": "p.png"}, "ends in .tif"),
         ({"preview": "p.jpg"}, "ends in .png"),
         ({"creation_options": ["COMPRESS"]}, "NAME=VALUE"),
-        ({"creation_options": ["COMPRESS=JPEG"]}, "lossy"),
-        ({"creation_options": ["TILING_SCHEME=GoogleMapsCompatible"]}, "off the scene's grid"),
+        ({"creation_options": ["COMPRESS=JPEG"]}, "COMPRESS is NONE"),
+        ({"creation_options": ["TILING_SCHEME=GoogleMapsCompatible"]}, "leave pixels and grid"),
         ({"bbox": (3.0, 1.0, 2.0, 4.0)}, "west,south,east,north"),
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
         ({"aoi": "nowhere.gpkg"}, "can't be read"),
@@ -566,3 +566,75 @@ def test_preview_is_a_picture(tmp_path, model):
     run(tmp_path, blocks(150, 130), model, preview=tmp_path / "p.png")
     with rasterio.open(tmp_path / "p.png") as dataset:
         assert dataset.driver == "PNG" and dataset.width > 400
+
+
+def test_two_names_of_one_file_are_refused(tmp_path, model):
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(OutputError, match="two outputs"):
+        run(tmp_path, blocks(40, 40), model, confidence=tmp_path / "sub" / ".." / "out.tif")
+
+
+@pytest.mark.parametrize("name", ["scratch-raster.tif", "raster.tif", "confidence.tif"])
+def test_no_output_name_is_special(tmp_path, model, name):
+    scene = make_raster(tmp_path / "scene.tif", blocks(40, 40), descriptions=("red",))
+    assert geoseg.predict(scene, tmp_path / name, model=model).raster.exists()
+
+
+def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path, model):
+    class Rival(OneHot):
+        def answer(self, pixels):
+            (tmp_path / "out.tif").write_text("theirs")
+            return super().answer(pixels)
+
+    with pytest.raises(OutputError, match="appeared while"):
+        run(tmp_path, blocks(40, 40), model, Rival(4), overwrite=False)
+    assert (tmp_path / "out.tif").read_text() == "theirs"
+    assert not (tmp_path / "out.json").exists() and left_overs(tmp_path) == []
+
+
+def test_a_failed_rename_takes_the_others_back(tmp_path, model, monkeypatch):
+    import os
+
+    from geoseg import outputs
+
+    original = os.replace
+
+    def replace(source, target):
+        if str(target).endswith(".qml"):
+            raise OSError(5, "Input/output error")
+        original(source, target)
+
+    monkeypatch.setattr(outputs.os, "replace", replace)
+    with pytest.raises(OutputError, match=r"out\.qml"):
+        run(tmp_path, blocks(40, 40), model, overwrite=False)
+    assert not (tmp_path / "out.tif").exists() and left_overs(tmp_path) == []
+
+
+def test_a_geopackage_that_is_open_elsewhere_is_not_overwritten(tmp_path, model):
+    import sqlite3
+
+    run(tmp_path, blocks(40, 40), model, no_vector=False)
+    with sqlite3.connect(tmp_path / "out.gpkg") as open_elsewhere:
+        open_elsewhere.execute("pragma journal_mode=wal")
+        open_elsewhere.execute("create table note (text)")
+        open_elsewhere.commit()
+        with pytest.raises(OutputError, match="open in another program"):
+            run(tmp_path, blocks(40, 40), model, no_vector=False)
+    open_elsewhere.close()
+
+
+def test_polygons_of_an_earlier_run_are_named(tmp_path, model):
+    run(tmp_path, blocks(40, 40), model, no_vector=False)
+    _, result = run(tmp_path, blocks(40, 40), model, vector=tmp_path / "out.fgb", no_vector=False)
+    assert "out.gpkg is of an earlier run" in " ".join(result.report["warnings"])
+
+
+def test_areas_of_a_sheared_grid(tmp_path, model):
+    import geopandas
+
+    raster = {"transform": Affine(10, 8, 500000, 0, -10, 2000000)}
+    _, result = run(tmp_path, blocks(40, 50), model, raster=raster, no_vector=False)
+    expected = 40 * 50 * 100 * 1.0008  # at the central meridian UTM is 0.9996 of the ground
+    assert sum(c["area_m2"] for c in result.report["classes"]) == pytest.approx(expected, rel=1e-3)
+    areas = geopandas.read_file(result.vector).area_m2
+    assert areas.sum() == pytest.approx(expected, rel=1e-3)

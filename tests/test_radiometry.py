@@ -23,7 +23,6 @@ def radiometry(folder, stem="scene", dtype="uint16", quantity="reflectance", **o
     ("user", "gain", "bias"),
     [
         ({"scale": 0.5}, 0.5, 0.0),
-        ({"offset": -0.1}, 1.0, -0.1),
         ({"scale": 1e-4, "offset": 0.2}, 1e-4, 0.2),
         ({"scale": 1.0, "offset": 0.0}, 1.0, 0.0),
     ],
@@ -38,7 +37,8 @@ def test_the_user_comes_first(tmp_path, user, gain, bias, stem, dtype, quantity)
 
 
 @pytest.mark.parametrize(
-    "user", [{"scale": 0.0}, {"scale": math.nan}, {"scale": math.inf}, {"offset": math.nan}]
+    "user",
+    [{"scale": 0.0}, {"scale": math.nan}, {"scale": math.inf}, {"scale": 1, "offset": math.nan}],
 )
 def test_a_users_number_that_makes_no_sense_is_refused(tmp_path, user):
     with pytest.raises(UsageError, match="finite, and scale not 0"):
@@ -100,7 +100,7 @@ def test_fractions_beside_whole_numbers_are_refused(tmp_path):
         (S2.format("N0301"), 1e-4, 0.0, "N0301 adds nothing"),
         (S2.format("N0400"), 1e-4, -0.1, "N0400 adds 1000"),
         (S2.format("N0511"), 1e-4, -0.1, "N0511 adds 1000"),
-        (S2.format("N9999"), 1e-4, 0.0, "no processing baseline found"),
+        (S2.format("N9999").replace("2022", "2020"), 1e-4, 0.0, "acquired 2020"),
         ("T48QUE_20200223T032739_stack", 1e-4, 0.0, "no processing baseline found"),
         (L2, 2.75e-5, -0.2, "Landsat"),
         (L2.replace("LC08", "LC09"), 2.75e-5, -0.2, "Landsat"),
@@ -152,3 +152,20 @@ def test_what_is_unknown_is_refused_with_what_to_do(tmp_path, stem, dtype, words
     assert "--scale" in message
     assert "--offset" in message
     assert "--scale 0.0001" in message
+
+
+@pytest.mark.parametrize("stem", [S2.format("N9999"), "T48QUE_20230223T032739_B02"])
+def test_a_sentinel2_scene_since_baseline_0400_without_one_is_refused(tmp_path, stem):
+    with pytest.raises(RadiometryError, match=r"offset of 1000.*--scale 0.0001 --offset -0.1"):
+        radiometry(tmp_path, stem)
+
+
+def test_a_sentinel2_scene_without_a_date_is_doubted(tmp_path):
+    assert "2022-01-25" in radiometry(tmp_path, "sentinel-2_stack").doubt
+    assert radiometry(tmp_path, S2.format("N0400")).doubt == ""
+
+
+def test_an_offset_alone_says_nothing_of_whole_numbers(tmp_path):
+    with pytest.raises(UsageError, match="give --scale too"):
+        radiometry(tmp_path, offset=-0.1)
+    assert radiometry(tmp_path, dtype="float32", offset=-0.1).bias == (-0.1, -0.1)

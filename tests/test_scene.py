@@ -453,3 +453,30 @@ def test_only_remote_sources_change_gdals_network_settings():
 def test_gsd_is_in_metres_whatever_the_crs(tmp_path, crs, transform, gsd):
     path = make_raster(tmp_path / "s.tif", numbers(1), crs=crs, transform=transform)
     assert open_scene(path).grid.gsd == pytest.approx(gsd, rel=5e-3)
+
+
+def test_a_folder_called_after_a_sensor_is_no_evidence(tmp_path):
+    folder = tmp_path / "sentinel2_project" / "x"
+    folder.mkdir(parents=True)
+    path = make_raster(folder / "stack.tif", numbers(2), descriptions=["red", "nir"])
+    assert open_scene(path).sensor is None
+    tagged = make_raster(
+        folder / "S2A_MSIL2A_20200101T000000_stack.tif",
+        numbers(2),
+        descriptions=["red", "nir"],
+        tags={"SPACECRAFT_ID": "LANDSAT_8"},
+    )
+    assert open_scene(tagged).sensor.name == "Landsat 8-9"
+
+
+def test_the_finest_band_is_found_across_crss(tmp_path):
+    files = [
+        make_raster(tmp_path / "red.tif", numbers(1)),
+        make_raster(
+            tmp_path / "nir.tif",
+            numbers(1),
+            crs="EPSG:4326",
+            transform=Affine(2e-4, 0, 15, 0, -2e-4, 45.2),
+        ),
+    ]
+    assert open_scene(files).grid.crs.to_epsg() == 32633
