@@ -315,7 +315,8 @@ def _open_writers(plan: Plan, staging: Staging, stack: ExitStack) -> dict[str, S
 
 def _write_polygons(plan: Plan, staging: Staging, log: RunLog) -> None:
     """Polygons of the finished class raster."""
-    from geoseg.polygons import polygonize, write_polygons
+    from geoseg.polygons import polygonize
+    from geoseg.vectors import write_polygons
 
     vector = plan.outputs.vector
     assert vector is not None

@@ -306,7 +306,7 @@ def _outputs(name: str, options: PredictOptions) -> Outputs:
         raise UsageError(f"-o {raster}: the class raster is a GeoTIFF, so the name ends in .tif")
     vector = None
     if not options.no_vector:
-        from geoseg.polygons import check_suffix
+        from geoseg.vectors import check_suffix
 
         vector = Path(options.vector) if options.vector else raster.with_suffix(".gpkg")
         check_suffix(vector)

@@ -15,13 +15,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -39,53 +37,12 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from geoseg.card import ClassInfo
-from geoseg.errors import OutputError, SceneError, UsageError
+from geoseg.errors import SceneError, UsageError
+from geoseg.geodesy import CHUNK, Floats, Ints, MapGrid, Rings, runs
 
-__all__ = ["FORMATS", "check_suffix", "polygonize", "write_polygons"]
+__all__ = ["polygonize"]
 
 NODATA = 255
-#: Work is done on about this many vertices or pixels at a time, to bound the temporary arrays.
-CHUNK = 1 << 20
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-
-class Rings(NamedTuple):
-    """Polygons as flat arrays (shapely's ragged arrays), closed rings, the exterior ring first.
-
-    Attributes:
-        xy: (V, 2) float64; the vertices of all rings, one ring after another.
-        rings: (R + 1,) int64; ring r is ``xy[rings[r]:rings[r + 1]]``.
-        polygons: (P + 1,) int64; polygon p is the rings ``polygons[p]`` to ``polygons[p + 1] - 1``.
-    """
-
-    xy: Floats
-    rings: Ints
-    polygons: Ints
-
-    def geometries(self) -> NDArray[np.object_]:
-        """(P,) shapely polygons."""
-        offsets = (self.rings, self.polygons)
-        return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, self.xy, offsets))
-
-    def chunks(self) -> Iterator[tuple[slice, Rings]]:
-        """Consecutive polygons, about CHUNK vertices at a time, with their place in the whole."""
-        ends = self.rings[self.polygons]
-        start = 0
-        while start < len(self.polygons) - 1:
-            stop = int(np.searchsorted(ends, ends[start] + CHUNK))
-            stop = min(max(stop, start + 1), len(self.polygons) - 1)
-            first, last = self.polygons[start], self.polygons[stop]
-            yield (
-                slice(start, stop),
-                Rings(
-                    self.xy[ends[start] : ends[stop]],
-                    self.rings[first : last + 1] - ends[start],
-                    self.polygons[start : stop + 1] - first,
-                ),
-            )
-            start = stop
 
 
 def polygonize(
@@ -172,7 +129,7 @@ class _Source:
     """
 
     dataset: Any
-    grid: Grid
+    grid: MapGrid
     pixels: NDArray[np.uint8] | None = None
 
     def rows(self, top: int, bottom: int) -> NDArray[np.uint8]:
@@ -221,144 +178,6 @@ class _Source:
             )
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Where the class raster's pixels lie.
-
-    Attributes:
-        height, width: px.
-        transform: (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, CRS units.
-        file_crs: the file's CRS, as it is written out; None if it has none.
-        crs: the same for calculations; None if it is neither geographic nor projected.
-    """
-
-    height: int
-    width: int
-    transform: tuple[float, float, float, float, float, float]
-    file_crs: Any
-    crs: pyproj.CRS | None
-
-    def to_crs(self, xy: Floats) -> Floats:
-        """(V, 2) pixel coordinates (col, row; corners are whole numbers) to CRS coordinates."""
-        a, b, c, d, e, f = self.transform
-        x, y = xy[:, 0], xy[:, 1]
-        return np.column_stack((a * x + b * y + c, d * x + e * y + f))
-
-    def to_lonlat(self, xy: Floats) -> Floats:
-        """(V, 2) CRS coordinates to degrees on the CRS's own ellipsoid; never a datum shift."""
-        assert self.crs is not None
-        geodetic = self.crs.geodetic_crs
-        assert geodetic is not None
-        lonlat = np.column_stack(
-            pyproj.Transformer.from_crs(self.crs, geodetic, always_xy=True).transform(*xy.T)
-        )
-        lonlat *= math.degrees(geodetic.axis_info[0].unit_conversion_factor)  # some are in grads
-        # Global grids of pixel centres reach half a pixel beyond the poles: no ground is there.
-        np.clip(lonlat[:, 1], -90, 90, out=lonlat[:, 1])
-        return lonlat
-
-    def pixel_size(self) -> tuple[float, float]:
-        """Width and height of the scene's central pixel, metres on the ground."""
-        assert self.crs is not None
-        x, y = self.width // 2, self.height // 2
-        corners = np.array([[x, y], [x + 1, y], [x, y + 1]], dtype=np.float64)
-        (lon, lat), *others = self.to_lonlat(self.to_crs(corners)).tolist()
-        geod = self.crs.get_geod()
-        assert geod is not None
-        width, height = (geod.inv(lon, lat, *other)[2] for other in others)
-        return width, height
-
-    def areas(self, rings: Rings) -> Floats:
-        """Geodesic areas of polygons in the CRS's coordinates.
-
-        Edges, straight in the CRS, are cut into pieces of at most 16 pixels; each piece's middle
-        is projected too, and the area under it is Richardson's (4 halves - 1 whole) / 3, exact
-        for a parabola. Without the middle, a sliver along a curved edge is wrong by up to 1e-3.
-
-        Args:
-            rings: P polygons.
-
-        Returns:
-            (P,) float64, square metres; NaN without a geographic or projected CRS.
-        """
-        areas = np.full(len(rings.polygons) - 1, np.nan)
-        if self.crs is None or not len(areas):
-            return areas
-        project, period = self._equal_area()
-        a, b, _, d, e, _ = self.transform
-        unit = self.crs.axis_info[0].unit_conversion_factor  # to metres or to radians
-        far = 100_000.0 / (unit * (6_371_000.0 if self.crs.is_geographic else 1.0))
-        longest = min(16.0 * math.sqrt(abs(a * e - b * d)), far)
-        for place, (xy, offsets, polygons) in rings.chunks():
-            edges = np.diff(xy, axis=0, append=xy[-1:])
-            closing = offsets[1:] - 1
-            edges[closing] = 0.0  # from the end of one ring to the start of the next is no edge
-            pieces = np.ceil(np.hypot(*edges.T) / longest).astype(np.int64).clip(min=1)
-            step, start = _runs(pieces)
-            along = (step + np.array([[0.0], [0.5]])) / pieces[start]
-            ends, middles = (xy[start] + edges[start] * part[:, None] for part in along)
-            p = project(self.to_lonlat(ends))
-            q = project(self.to_lonlat(middles))
-            following = np.append(p[1:], p[-1:], axis=0)
-            # Heights above the ring's own first vertex, for small differences of large numbers.
-            first = np.cumsum(pieces) - pieces
-            ring = np.repeat(first[offsets[:-1]], np.add.reduceat(pieces, offsets[:-1]))
-            base = p[ring, 1]
-            first_half = _strip(p, q, base, period)
-            second_half = _strip(q, following, base, period)
-            whole = _strip(p, following, base, period)
-            under = (4.0 * (first_half + second_half) - whole) / 3.0
-            under[first[closing]] = 0.0
-            area = np.abs(np.add.reduceat(under, first[offsets[:-1]]))
-            holes = np.ones(len(area), dtype=bool)
-            holes[polygons[:-1]] = False
-            area[holes] *= -1.0
-            areas[place] = np.add.reduceat(area, polygons[:-1])
-        return areas
-
-    def _equal_area(self) -> tuple[Callable[[Floats], Floats], float | None]:
-        """An equal-area projection for the scene, from degrees to metres.
-
-        Returns:
-            The projection, and the distance in x after which it repeats itself (None: never).
-            Cylindrical (parallels and meridians stay straight) for geographic CRSs and for
-            scenes that reach further than a hemisphere; azimuthal for others, as they may hold
-            a pole.
-        """
-        assert self.crs is not None and self.crs.ellipsoid is not None
-        cols, rows = np.meshgrid(np.linspace(0, self.width, 9), np.linspace(0, self.height, 9))
-        lonlat = self.to_lonlat(self.to_crs(np.column_stack((cols.ravel(), rows.ravel()))))
-        lon, lat = np.radians(lonlat).T
-        ball = np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))
-        middle = len(lonlat) // 2
-        far = bool((ball[:, middle] @ ball < 0).any())
-        a = self.crs.ellipsoid.semi_major_metre
-        options = {"a": a, "b": self.crs.ellipsoid.semi_minor_metre, "lon_0": lonlat[middle, 0]}
-        if self.crs.is_geographic or far:
-            projection, period = pyproj.Proj(proj="cea", **options), 2 * math.pi * a
-        else:
-            projection, period = pyproj.Proj(proj="laea", lat_0=lonlat[middle, 1], **options), None
-        return lambda degrees: np.column_stack(projection(*degrees.T)), period
-
-
-def _strip(start: Floats, end: Floats, base: Floats, period: float | None) -> Floats:
-    """(N,) signed areas between straight edges (N, 2) and the heights ``base`` (N,)."""
-    width = end[:, 0] - start[:, 0]
-    if period is not None:
-        width -= period * np.round(width / period)
-    return width * ((start[:, 1] + end[:, 1]) / 2 - base)
-
-
-def _runs(counts: Ints) -> tuple[Ints, Ints]:
-    """For runs of the given lengths: each element's place in its run, and its run's number.
-
-    >>> [x.tolist() for x in _runs(np.array([2, 0, 3]))]
-    [[0, 1, 0, 1, 2], [0, 0, 2, 2, 2]]
-    """
-    run = np.repeat(np.arange(len(counts)), counts)
-    return np.arange(len(run)) - (np.cumsum(counts) - counts)[run], run
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The open class raster."""
@@ -375,12 +194,12 @@ def _opened(path: Path) -> Iterator[Any]:
         raise SceneError(f"{path} can't be read as a class raster: {error}") from error
 
 
-def _grid(dataset: Any, path: Path) -> Grid:
+def _grid(dataset: Any, path: Path) -> MapGrid:
     """Where an open class raster's pixels lie."""
     crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
     usable = crs if crs is not None and (crs.is_geographic or crs.is_projected) else None
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    return Grid(dataset.height, dataset.width, (a, b, c, d, e, f), crs, usable)
+    return MapGrid(dataset.height, dataset.width, (a, b, c, d, e, f), crs, usable)
 
 
 def _label(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -394,7 +213,7 @@ def _label(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int
     return regions, np.array(class_ids, dtype=np.int32)
 
 
-def _region_areas(regions: NDArray[np.int32], count: int, grid: Grid) -> Floats:
+def _region_areas(regions: NDArray[np.int32], count: int, grid: MapGrid) -> Floats:
     """Areas of the regions 1..count from their pixels' geodesic areas, square metres (count,).
 
     A pixel's area is exact at 33 columns of every row and linear between them: exact wherever it
@@ -414,7 +233,7 @@ def _region_areas(regions: NDArray[np.int32], count: int, grid: Grid) -> Floats:
     return total[1:]
 
 
-def _strips(grid: Grid) -> Iterator[tuple[int, int]]:
+def _strips(grid: MapGrid) -> Iterator[tuple[int, int]]:
     """Top and bottom rows of full-width strips of about CHUNK pixels."""
     rows = max(1, CHUNK // grid.width)
     for top in range(0, grid.height, rows):
@@ -422,7 +241,7 @@ def _strips(grid: Grid) -> Iterator[tuple[int, int]]:
 
 
 def _borders(
-    regions: NDArray[np.int32], wanted: NDArray[np.bool_], grid: Grid
+    regions: NDArray[np.int32], wanted: NDArray[np.bool_], grid: MapGrid
 ) -> tuple[list[int], list[int], list[float]]:
     """Which regions touch which, and along how much border.
 
@@ -452,7 +271,7 @@ def _borders(
     return starts.tolist(), (pairs % len(wanted)).tolist(), total.tolist()
 
 
-def _merge_small(pixels: NDArray[np.uint8], grid: Grid, min_area: float) -> NDArray[np.uint8]:
+def _merge_small(pixels: NDArray[np.uint8], grid: MapGrid, min_area: float) -> NDArray[np.uint8]:
     """Give each region below ``min_area`` to the neighbour of the longest shared border.
 
     The smallest goes first; of equal borders the larger neighbour's counts. The taker's class may
@@ -580,7 +399,7 @@ def _add_junctions(
     edges = np.diff(corners, axis=0, append=corners[-1:])
     edges[ends - 1] = 0  # from one ring to the next is no edge
     steps = np.abs(edges).sum(axis=1)
-    place, edge = _runs(steps)
+    place, edge = runs(steps)
     direction = np.sign(edges)[edge]
     points = corners[edge] + direction * place[:, None].astype(np.int32)
     perimeters = np.add.reduceat(steps, ends - lengths)
@@ -654,7 +473,7 @@ def _mean_confidence(path: Path | None, source: _Source, rings: Rings) -> Floats
 
 
 @contextmanager
-def _confidence_rows(path: Path, grid: Grid) -> Iterator[Callable[[int, int], Floats]]:
+def _confidence_rows(path: Path, grid: MapGrid) -> Iterator[Callable[[int, int], Floats]]:
     """A reader of the confidence raster: (first row, rows) -> (rows, W), NaN where unknown."""
 
     def read(top: int, rows: int) -> Floats:
@@ -680,91 +499,3 @@ def _confidence_rows(path: Path, grid: Grid) -> Iterator[Callable[[int, int], Fl
             yield read
     except rasterio.errors.RasterioError as error:
         raise SceneError(f"{path} can't be read as a confidence raster: {error}") from error
-
-
-def _write_vector(frame: geopandas.GeoDataFrame, path: Path, layer: str, **options: str) -> None:
-    with warnings.catch_warnings():
-        # A scene without a CRS gives polygons without one; whoever asked for them knows.
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
-        # The geometry type is said because an empty frame has no geometry to tell it from.
-        options = {"geometry_type": "Polygon", **options}
-        frame.to_file(path, layer=layer, engine="pyogrio", index=False, **options)
-
-
-def _write_geojson(frame: geopandas.GeoDataFrame, path: Path, layer: str) -> None:
-    if frame.crs is None or not (frame.crs.is_geographic or frame.crs.is_projected):
-        raise UsageError(
-            f"{path}: GeoJSON is longitude and latitude on WGS 84 (RFC 7946), and these polygons "
-            f"have no geographic or projected CRS; choose .gpkg"
-        )
-    if len(frame) and frame.crs.equals("OGC:CRS84", ignore_axis_order=True):
-        # GDAL cuts at the antimeridian itself, but drops what lies beyond 360 without a word.
-        frame = frame.copy()
-        bounds = frame.bounds
-        beyond = (bounds.minx < -180) | (bounds.maxx > 180)
-        frame.loc[beyond, "geometry"] = [_cut_at_180(g) for g in frame.geometry[beyond]]
-    _write_vector(frame, path, layer, driver="GeoJSON", RFC7946="YES", geometry_type="Unknown")
-
-
-def _cut_at_180(polygon: shapely.Polygon) -> shapely.Polygon | shapely.MultiPolygon:
-    """A polygon with longitudes beyond 180, cut at the antimeridian as RFC 7946 asks."""
-    west, _, east, _ = polygon.bounds
-    parts: list[shapely.Polygon] = []
-    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
-        inside = polygon & shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-        moved = shapely.transform(inside, lambda xy, turn=turn: xy - [360 * turn, 0])
-        # Where the polygon only touches the meridian, there are points and lines too.
-        parts += [p for p in shapely.get_parts(shapely.get_parts(moved)) if p.area > 0]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-def _write_parquet(frame: geopandas.GeoDataFrame, path: Path, layer: str) -> None:
-    frame.to_parquet(path, index=False, schema_version="1.1.0")
-
-
-#: Suffix -> writer(frame, path, layer).
-FORMATS: dict[str, Callable[[geopandas.GeoDataFrame, Path, str], None]] = {
-    # GDAL's newest GeoPackage version (1.4) makes older QGIS and GDAL warn.
-    ".gpkg": partial(_write_vector, driver="GPKG", VERSION="1.3"),
-    ".fgb": partial(_write_vector, driver="FlatGeobuf"),
-    ".parquet": _write_parquet,
-    ".geojson": _write_geojson,
-    ".json": _write_geojson,
-}
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse a path that no writer is for, before any work is done.
-
-    Raises:
-        UsageError: the suffix is none of FORMATS'.
-
-    >>> check_suffix(Path("landcover.GPKG"))
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(
-            f"{path} ends in {path.suffix!r}; polygons are written as {', '.join(FORMATS)}"
-        )
-
-
-def write_polygons(frame: geopandas.GeoDataFrame, path: Path, *, layer: str = "landcover") -> None:
-    """Write polygons in the format that the path's suffix names, to that very path.
-
-    GeoJSON follows RFC 7946: WGS 84, longitude first, right-hand rule, 7 decimals.
-
-    Args:
-        frame: of :func:`polygonize`.
-        path: ends in one of FORMATS' suffixes. A failed write may leave a part of a file there.
-        layer: the layer's name, where the format has layers.
-
-    Raises:
-        UsageError: the suffix is unknown, or GeoJSON is asked for without a CRS.
-        OutputError: the file can't be written.
-    """
-    check_suffix(path)
-    try:
-        FORMATS[path.suffix.lower()](frame, path, layer)
-    except (OSError, RuntimeError, ImportError) as error:  # pyogrio's are RuntimeErrors
-        raise OutputError(
-            f"{path} can't be written: {error}; check the folder, its permissions and free space"
-        ) from error

@@ -19,7 +19,8 @@ from scipy import ndimage
 
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, SceneError, UsageError
-from geoseg.polygons import FORMATS, check_suffix, polygonize, write_polygons
+from geoseg.polygons import polygonize
+from geoseg.vectors import FORMATS, check_suffix, write_polygons
 
 CLASSES = [ClassInfo(i, f"class {i}", "#336699") for i in range(8)]
 COLUMNS = ["class_id", "class_name", "area_m2", "confidence", "geometry"]
