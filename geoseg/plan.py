@@ -63,7 +63,7 @@ class PredictOptions:
         batch_size: chips in one forward pass; None for the device's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU.
-        min_area: smallest polygon, m2.
+        min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
         simplify: tolerance of the polygons' borders, m.
         creation_options: ``NAME=VALUE`` for GDAL's COG driver.
         overwrite: replace outputs that exist.

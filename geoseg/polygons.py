@@ -66,7 +66,8 @@ def polygonize(
         classes: the legend; every id in the raster is in it.
         min_area: regions smaller than this, in geodesic square metres, go to the neighbour with
             which they share the longest border, the smallest region first, until none is left.
-            A region surrounded by nodata has no neighbour and stays, whatever its size.
+            A region surrounded by nodata has no neighbour and stays, whatever its size. Measured
+            before ``simplify``, after which a polygon may be somewhat smaller.
         simplify: tolerance in metres on the ground, 0 for the exact pixel borders. A corner goes
             when the triangle it makes is smaller than tolerance squared (Visvalingam-Whyatt).
             Borders between polygons stay shared and no polygon vanishes. Borders to nodata and to

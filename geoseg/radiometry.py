@@ -13,6 +13,13 @@ from geoseg.sensors import UNDATED, sentinel2_offset
 __all__ = ["Radiometry", "find_radiometry"]
 
 
+#: What to do where the unit is unknown.
+TELL = (
+    "say what one unit means with --scale and --offset (reflectance = number * scale + offset; for "
+    "reflectance x 10000: --scale 0.0001)"
+)
+
+
 @dataclass(frozen=True)
 class Radiometry:
     """What the numbers mean: quantity = number * gain + bias, band by band.
@@ -68,10 +75,6 @@ def find_radiometry(
         return Radiometry((gain,) * n, (bias,) * n, "given by --scale/--offset")
     if quantity == "number":
         return Radiometry((1.0,) * n, (0.0,) * n, "the model takes the numbers as they are")
-    tell = (
-        "say what one unit means with --scale and --offset (reflectance = number * scale + "
-        "offset; for reflectance x 10000: --scale 0.0001)"
-    )
     tagged = [b for b in bands if b.scale is not None or b.offset is not None]
     plain = [b for b in bands if b not in tagged]
     floats = [b for b in plain if b.dtype.startswith("float")]
@@ -80,7 +83,7 @@ def find_radiometry(
         other = "has scale tags" if tagged else "holds floating-point numbers"
         raise RadiometryError(
             f"{scene.name}: {(tagged or floats)[0]} {other} and {bare} is {bare.dtype} without "
-            f"them, so the bands' units differ; give all bands one kind of numbers, or {tell}"
+            f"them, so the bands' units differ; give all bands one kind of numbers, or {TELL}"
         )
     if tagged:
         gains = tuple(1.0 if b.scale is None else b.scale for b in bands)
@@ -88,27 +91,37 @@ def find_radiometry(
         if not all(math.isfinite(v) for v in (*gains, *biases)) or 0 in gains:
             raise RadiometryError(
                 f"{scene.name}: its scale tags {gains} and offset tags {biases} can't be meant "
-                f"so (finite, and scale not 0); {tell}"
+                f"so (finite, and scale not 0); {TELL}"
             )
         return Radiometry(gains, biases, "scale and offset tags of the file")
     if floats:
         return Radiometry(
             (1.0,) * n, (0.0,) * n, "floating-point numbers, taken as reflectance of 0 to 1"
         )
+    return _by_sensor(scene, bands)
+
+
+def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
+    """The convention of the scene's sensor for whole numbers without tags.
+
+    Raises:
+        RadiometryError: there is none, or it leaves the unit open.
+    """
+    n = len(bands)
     if any(b.dtype in ("uint8", "int8") for b in bands):
         raise RadiometryError(
             f"{scene.name} is 8-bit: such numbers are stretched for the screen and no "
-            f"reflectance, which the model needs; use the original product, or {tell}"
+            f"reflectance, which the model needs; use the original product, or {TELL}"
         )
     if scene.sensor is None:
         raise RadiometryError(
             f"{scene.name}: {bands[0].dtype} numbers without scale tags or a known sensor, so "
-            f"their unit is unknown; {tell}"
+            f"their unit is unknown; {TELL}"
         )
     if scene.sensor.scale is None:
         raise RadiometryError(
             f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers are no reflectance: "
-            f"{scene.sensor.why}; {tell}"
+            f"{scene.sensor.why}; {TELL}"
         )
     base, why, doubt = scene.sensor.offset, scene.sensor.why, ""
     if scene.sensor.name == "Sentinel-2":
