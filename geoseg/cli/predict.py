@@ -53,9 +53,7 @@ __all__ = ["command"]
 @click.option("--batch-size", type=int, help="Chips in one forward pass.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
-@click.option(
-    "--min-area", type=float, default=0.0, help="Smallest area before --simplify, m2."
-)
+@click.option("--min-area", type=float, default=0.0, help="Smallest area before --simplify, m2.")
 @click.option("--simplify", type=float, default=0.0, help="Tolerance of polygon borders, m.")
 @click.option(
     "--co",
