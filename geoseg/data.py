@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -21,12 +20,11 @@ import rasterio.errors
 import torch
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from geoseg.card import ModelCard, Normalization
+from geoseg.card import Normalization
 from geoseg.errors import BandError, SceneError, TrainingError
-from geoseg.models.normalize import normalize
 from geoseg.sensors import band_code, band_name, detect_sensor
 
 __all__ = [
@@ -36,10 +34,9 @@ __all__ = [
     "TrainingScene",
     "add_haze",
     "coarsen",
-    "label_probs",
     "measure_normalization",
+    "quiet",
     "read_pixels",
-    "teacher_probs",
 ]
 
 LOOKS = ("surface", "top-of-atmosphere")
@@ -76,7 +73,7 @@ class SceneConfig:
         ignore_label: the id in ``labels`` that says nothing.
         answer: path of another scene on the same grid; the teacher is asked about that one.
         relabel: the whole scene is of this class, whatever the teacher says.
-        teacher_haze: goes before the recipe's own (see :class:`geoseg.training.TrainConfig`).
+        teacher_haze: goes before the recipe's own (see :class:`geoseg.recipe.TrainConfig`).
         window: (row, col, height, width), px: the part of the scene to use; None is all of it.
         ignore: windows, px of the file, where the target is wrong or unknown.
     """
@@ -180,7 +177,7 @@ def read_pixels(
                 f"{path} has no band {', '.join(missing)}; it has {', '.join(sources) or 'none'}; "
                 f"name the bands in the recipe with bands = [...]"
             )
-        with _quiet():
+        with quiet():
             grids = []
             for band in bands:
                 with rasterio.open(sources[band][0]) as dataset:
@@ -211,7 +208,7 @@ def read_pixels(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Chips without a place on Earth can be learned from; rasterio's warning does not help."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -222,7 +219,7 @@ def _find_bands(files: Sequence[Path], config: SceneConfig) -> dict[str, tuple[P
     """Band name -> file and index in it (from 1)."""
     texts: list[tuple[Path, int, str]] = []
     for file in files:
-        with _quiet(), rasterio.open(file) as dataset:
+        with quiet(), rasterio.open(file) as dataset:
             if config.bands and len(files) == 1:
                 if len(config.bands) != dataset.count:
                     raise BandError(
@@ -265,78 +262,6 @@ def add_haze(
     hazy = pixels * kept + light if amount >= 0 else (pixels - light) / kept
     result: NDArray[np.float32] = np.maximum(hazy, 0.0).astype(np.float32)
     return result
-
-
-def teacher_probs(
-    card: ModelCard, network: nn.Module, pixels: NDArray[np.float32], device: torch.device
-) -> NDArray[np.float16]:
-    """Ask a teacher about a whole scene.
-
-    Args:
-        card: the teacher's card; its activation must be softmax.
-        network: in evaluation mode, on the device.
-        pixels: float32 (C, H, W), in the card's quantity and band order.
-        device: where the network is.
-
-    Returns:
-        float16 (K, H, W).
-    """
-    _, height, width = pixels.shape
-    probs = np.empty((len(card.classes), height, width), np.float16)
-    # Chips of the card's size, of which only what lies a margin inside counts; their places are
-    # multiples of the card's multiple, and so are their sides except at the scene's end.
-    halo = -(-card.margin // card.multiple) * card.multiple
-    core = max(card.size // card.multiple * card.multiple - 2 * halo, card.multiple)
-    for row in range(0, height, core):
-        for col in range(0, width, core):
-            top, left = max(row - halo, 0), max(col - halo, 0)
-            bottom, right = min(row + core, height), min(col + core, width)
-            chip = pixels[:, top : bottom + halo, left : right + halo]
-            x = torch.from_numpy(np.ascontiguousarray(chip))[None].to(device)
-            with torch.inference_mode():
-                y = network(normalize(x, card.normalization)).softmax(dim=1)[0].cpu().numpy()
-            probs[:, row:bottom, col:right] = y[
-                :, row - top : bottom - top, col - left : right - left
-            ]
-    return probs
-
-
-def label_probs(
-    path: Path, ids: Sequence[int], ignore: int, shape: tuple[int, int]
-) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Read a label raster as probabilities of 0 and 1.
-
-    Args:
-        path: one band of class ids.
-        ids: the classes' ids, in the model's order.
-        ignore: the id that says nothing.
-        shape: (H, W) of the scene.
-
-    Returns:
-        (float16 (K, H, W), bool (H, W): True where there is a label).
-
-    Raises:
-        TrainingError: the raster has another shape, or ids that are no class.
-        SceneError: it can't be read.
-    """
-    try:
-        with _quiet(), rasterio.open(path) as dataset:
-            labels: NDArray[Any] = dataset.read(1)
-    except rasterio.errors.RasterioError as error:
-        raise SceneError(f"the labels {path} can't be read: {error}") from error
-    if labels.shape != shape:
-        raise TrainingError(
-            f"the labels {path} are {labels.shape[0]} x {labels.shape[1]} px and the scene is "
-            f"{shape[0]} x {shape[1]}; labels lie on the scene's own grid"
-        )
-    known = np.isin(labels, ids)
-    stray = np.unique(labels[~known & (labels != ignore)])
-    if stray.size:
-        raise TrainingError(
-            f"the labels {path} hold {stray[:8].tolist()}, which are neither classes {list(ids)} "
-            f"nor the ignored {ignore}; mend classes or ignore_label"
-        )
-    return np.stack([labels == i for i in ids]).astype(np.float16), known
 
 
 def measure_normalization(

@@ -1,35 +1,573 @@
-"""What training makes small."""
+"""What training makes small.
+
+The losses share a form: logits float (N, K, H, W) and integer labels (N, H, W) in, a scalar out.
+Pixels labelled ``ignore_index`` have no part in the value, and their gradient is 0. A batch without
+any other pixel gives 0 with a gradient of 0, never NaN. float16 and bfloat16 logits are computed in
+float32.
+
+To add a loss: one function of that form, and one line in :data:`LOSSES`; the keywords after ``*``
+other than ``weight`` and ``ignore_index`` are its options in a recipe.
+"""
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["soft_cross_entropy"]
+from geoseg.errors import TrainingError
+
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "cross_entropy",
+    "dice",
+    "focal",
+    "make_loss",
+    "median_frequency_weights",
+    "ohem",
+    "soft_cross_entropy",
+]
 
 
-def soft_cross_entropy(logits: Tensor, probs: Tensor, weight: Tensor) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor, probs: Tensor, pixel_weight: Tensor, *, weight: Tensor | None = None
+) -> Tensor:
     """Cross-entropy with probabilities as the target, averaged over the weighted pixels.
 
-    With one-hot targets it is the usual cross-entropy; with a teacher's probabilities it is, up to
-    a constant, the divergence of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531) at
+    With one-hot targets it is :func:`cross_entropy`; with a teacher's probabilities it is, up to a
+    constant, the divergence of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531) at
     temperature 1.
 
     Args:
         logits: float (N, K, H, W).
-        probs: float (N, K, H, W), the target; sums to 1 over K where the weight is not 0.
-        weight: float (N, H, W), 0 where there is no measurement or no target.
+        probs: float (N, K, H, W), the target; sums to 1 over K where the pixel's weight is not 0.
+        pixel_weight: float (N, H, W), 0 where there is no measurement or no target.
+        weight: float (K,), of the classes; None counts all alike.
 
     Returns:
         A scalar, in nats; 0 where no pixel has weight.
 
+    Raises:
+        TrainingError: there is not one weight a class.
+
     Examples:
-        >>> import torch
         >>> target = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1)
         >>> loss = soft_cross_entropy(torch.zeros(1, 2, 1, 1), target, torch.ones(1, 1, 1))
         >>> round(float(loss), 4)
         0.6931
     """
+    logits = _computable(logits)
+    total = pixel_weight
+    if weight is not None:
+        probs = probs * _class_weights(weight, logits)[:, None, None]
+        total = pixel_weight * probs.sum(dim=1)
     per_pixel = -(probs * F.log_softmax(logits, dim=1)).sum(dim=1)
     # Without any weight the sum is 0 already; the clamp only keeps 0 / 0 away.
-    return (per_pixel * weight).sum() / weight.sum().clamp_min(1e-6)
+    return (per_pixel * pixel_weight).sum() / total.sum().clamp_min(1e-6)
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, weight: Tensor | None = None, ignore_index: int = 255
+) -> Tensor:
+    """Mean of -log p of the labelled class, p being the softmax over the classes.
+
+    sum_i w(t_i) (-log p_i(t_i)) / sum_i w(t_i) over the pixels i with their labels t_i, as
+    ``torch.nn.functional.cross_entropy`` does, but for batches that are ignored as a whole.
+
+    Args:
+        logits: float (N, K, H, W).
+        labels: integer (N, H, W), 0 to K - 1 or ``ignore_index``.
+        weight: float (K,), of the classes; None counts all alike.
+        ignore_index: the label that says nothing.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TrainingError: shapes do not fit, or a label is no class.
+
+    Examples:
+        >>> labels = torch.tensor([[[0, 255]]])
+        >>> round(float(cross_entropy(torch.zeros(1, 4, 1, 2), labels)), 4)
+        1.3863
+    """
+    logits = _computable(logits)
+    truth, known = _truth(logits, labels, ignore_index)
+    each = _class_weights(weight, logits)[truth] * known
+    return _weighted_mean(_minus_log_p(logits, truth, known), each)
+
+
+def focal(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Cross-entropy in which a pixel that is told well already counts for little.
+
+    The mean over the labelled pixels of -alpha_t (1 - p_t)^gamma log p_t, where p_t is the softmax
+    probability of the labelled class: Lin et al. 2017, equation 5
+    (https://arxiv.org/abs/1708.02002). Theirs is one detector a class with a sigmoid each; classes
+    that exclude each other take the softmax instead. (The focal loss of
+    segmentation_models_pytorch is one-vs-rest with sigmoids, and gives other numbers.)
+
+    Args:
+        logits: float (N, K, H, W).
+        labels: integer (N, H, W), 0 to K - 1 or ``ignore_index``.
+        gamma: 0 is plain cross-entropy; higher looks more at the hard pixels.
+        weight: float (K,), alpha of each class; None is 1. The mean is over pixels, not over
+            alphas, so that doubling all alphas doubles the loss.
+        ignore_index: the label that says nothing.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TrainingError: gamma is below 0, shapes do not fit, or a label is no class.
+
+    Examples:
+        >>> labels = torch.tensor([[[0, 1]]])
+        >>> round(float(focal(torch.zeros(1, 2, 1, 2), labels, gamma=1.0)), 4)
+        0.3466
+    """
+    if not gamma >= 0:
+        raise TrainingError(f"focal: gamma is {gamma}; it must be 0 at least: 2 is usual")
+    logits = _computable(logits)
+    truth, known = _truth(logits, labels, ignore_index)
+    alpha = _class_weights(weight, logits)[truth]
+    loss = _minus_log_p(logits, truth, known)
+    # At p = 1 and gamma < 1 the power's slope is infinite, and infinite times 0 is NaN.
+    rest = (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).tiny)
+    return _weighted_mean(alpha * rest**gamma * loss, known.to(loss))
+
+
+def ohem(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    threshold: float = 0.6,
+    min_kept: int = 256,
+    weight: Tensor | None = None,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Cross-entropy of the hard pixels only: online hard example mining, or bootstrapping.
+
+    Kept are the pixels of the batch whose labelled class has a probability below the threshold; if
+    these are fewer than ``min_kept``, the ``min_kept`` of least probability (all, where there are
+    no more). With the numbers of Wu et al. 2016, ResNet-38 (https://arxiv.org/abs/1611.10080).
+
+    Args:
+        logits: float (N, K, H, W).
+        labels: integer (N, H, W), 0 to K - 1 or ``ignore_index``.
+        threshold: above 0; a pixel with at least this probability is easy.
+        min_kept: 1 and more, px of the batch.
+        weight: float (K,), of the classes, as in :func:`cross_entropy`.
+        ignore_index: the label that says nothing.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TrainingError: an option breaks its rule, shapes do not fit, or a label is no class.
+
+    Examples:
+        Of two pixels the one at p = 0.5 is hard, the one at p = 0.9999 is not:
+
+        >>> logits = torch.tensor([[0.0, 9.2], [0.0, 0.0]]).view(1, 2, 1, 2)
+        >>> labels = torch.tensor([[[0, 0]]])
+        >>> round(float(ohem(logits, labels, min_kept=1)), 4)
+        0.6931
+    """
+    if not threshold > 0 or min_kept < 1:
+        raise TrainingError(
+            f"ohem: threshold is {threshold} and min_kept {min_kept}; the threshold must be above "
+            f"0 and min_kept 1 at least: 0.6 and 256 are usual"
+        )
+    logits = _computable(logits)
+    truth, known = _truth(logits, labels, ignore_index)
+    loss = _minus_log_p(logits, truth, known)
+    # What is ignored is the easiest of all.
+    ease = torch.exp(-loss.detach()).masked_fill(~known, math.inf)
+    hard = ease < threshold
+    if hard.sum() < min_kept:
+        order = ease.flatten().topk(min(min_kept, ease.numel()), largest=False).indices
+        hard = torch.zeros_like(hard).flatten().index_fill(0, order, True).view_as(hard) & known
+    return _weighted_mean(loss, _class_weights(weight, logits)[truth] * hard)
+
+
+def dice(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    smooth: float = 0.0,
+    present_only: bool = False,
+    ignore_index: int = 255,
+) -> Tensor:
+    """One minus the soft Dice coefficient, over the batch and class by class.
+
+    For each class c, with p the softmax probabilities, y the one-hot labels and the sums over all
+    labelled pixels of the batch at once, d_c = (2 sum p y + s) / (sum p + sum y + s), s being
+    ``smooth``. The loss is the sum of 1 - d_c over the classes that have a label in the batch,
+    divided by K: a class without label adds 0, as in
+    ``segmentation_models_pytorch.losses.DiceLoss`` (whose ``smooth`` is half of this one, since it
+    is added to halves). So the fewer classes a batch has, the smaller the loss is; with
+    ``present_only`` it is divided by the number of these classes instead.
+
+    After Milletari et al. 2016 (https://arxiv.org/abs/1606.04797), whose denominator has squares;
+    without them as in Sudre et al. 2017 (https://arxiv.org/abs/1707.03237).
+
+    Args:
+        logits: float (N, K, H, W).
+        labels: integer (N, H, W), 0 to K - 1 or ``ignore_index``.
+        smooth: 0 and more, px.
+        present_only: the mean over the classes that have a label, instead of over all K.
+        ignore_index: the label that says nothing.
+
+    Returns:
+        A scalar, 0 to 1.
+
+    Raises:
+        TrainingError: smooth is below 0, shapes do not fit, or a label is no class.
+
+    Examples:
+        Two classes are told without any doubt; of the third there is no label:
+
+        >>> labels = torch.tensor([[[0, 1]]])
+        >>> logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]).view(1, 3, 1, 2)
+        >>> round(float(dice(logits, labels)), 4), round(float(dice(logits, labels,
+        ...     present_only=True)), 4)
+        (0.4, 0.6)
+    """
+    if not smooth >= 0:
+        raise TrainingError(f"dice: smooth is {smooth}; it must be 0 at least")
+    logits = _computable(logits)
+    truth, known = _truth(logits, labels, ignore_index)
+    probs = logits.softmax(dim=1) * known[:, None]
+    one_hot = _one_hot(truth, known, probs)
+    labelled = one_hot.sum(dim=(0, 2, 3))
+    present = labelled > 0
+    # Only for classes without label can the denominator be 0, and they are left out below.
+    denominator = torch.where(present, probs.sum(dim=(0, 2, 3)) + labelled + smooth, 1.0)
+    coefficient = (2.0 * (probs * one_hot).sum(dim=(0, 2, 3)) + smooth) / denominator
+    total = ((1.0 - coefficient) * present).sum()
+    return total / (present.sum().clamp_min(1) if present_only else len(present))
+
+
+#: Name in a recipe -> function.
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "ce": cross_entropy,
+    "dice": dice,
+    "focal": focal,
+    "ohem": ohem,
+    "soft_ce": soft_cross_entropy,
+}
+#: Those of them whose target is probabilities and the pixels' weights.
+_SOFT = frozenset({"soft_ce"})
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A sum of losses, for networks with and without an auxiliary output. See :func:`make_loss`.
+
+    Attributes:
+        hard: (factor, function of logits and labels).
+        soft: (factor, function of logits, probabilities and pixel weights).
+        ignore_index: the label that says nothing.
+        aux_weight: factor of the auxiliary output's loss.
+    """
+
+    hard: tuple[tuple[float, Callable[..., Tensor]], ...]
+    soft: tuple[tuple[float, Callable[..., Tensor]], ...]
+    ignore_index: int
+    aux_weight: float
+
+    def __call__(
+        self,
+        output: Tensor | Mapping[str, Tensor],
+        target: Tensor,
+        pixel_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Compare a network's output with its target.
+
+        Args:
+            output: logits float (N, K, H, W), or a mapping with these as ``out`` and, maybe, those
+                of an auxiliary head as ``aux``, both at the target's size.
+            target: integer labels (N, H, W), or probabilities float (N, K, H, W). Where a term
+                needs labels, a pixel's label is its most likely class; where it needs
+                probabilities, a label is one class for certain.
+            pixel_weight: float (N, H, W), 0 where there is no target; None is 1 everywhere. Terms
+                that take labels ignore the pixels of weight 0 and count all others alike.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            TrainingError: the output is a mapping without ``out``, shapes do not fit, or a label is
+                no class.
+        """
+        outputs = output if isinstance(output, Mapping) else {"out": output}
+        if "out" not in outputs:
+            raise TrainingError(
+                f"the network gave a dict with {sorted(outputs)}; its logits must be in 'out', and "
+                f"those of an auxiliary head in 'aux'"
+            )
+        soft = target.is_floating_point()
+        if self.hard:
+            labels = target.argmax(dim=1) if soft else target.long()
+            if pixel_weight is not None:
+                labels = labels.masked_fill(pixel_weight <= 0, self.ignore_index)
+        if self.soft:
+            probs = target
+            if not soft:
+                logits = _computable(outputs["out"])
+                probs = _one_hot(*_truth(logits, target, self.ignore_index), logits)
+            weight = torch.ones_like(probs[:, 0]) if soft else probs.sum(dim=1)
+            if pixel_weight is not None:
+                weight = weight * pixel_weight
+
+        def compare(logits: Tensor) -> Tensor:
+            values = [factor * function(logits, labels) for factor, function in self.hard]
+            values += [factor * function(logits, probs, weight) for factor, function in self.soft]
+            return torch.stack(values).sum()
+
+        loss = compare(outputs["out"])
+        return loss + self.aux_weight * compare(outputs["aux"]) if "aux" in outputs else loss
+
+
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
+_TERM = re.compile(
+    rf"\s*(?:(?P<factor>{_NUMBER})\s*\*\s*)?(?P<name>[a-z_]+)\s*(?:\((?P<options>[^()]*)\)\s*)?"
+)
+_HOW = (
+    "write a sum such as 'ce', 'ce+0.5*dice', 'focal(gamma=2)' or 'ohem(threshold=0.6,"
+    "min_kept=256)'"
+)
+
+
+def make_loss(
+    spec: str,
+    *,
+    weight: Sequence[float] | NDArray[np.float64] | Tensor | None = None,
+    ignore_index: int = 255,
+    aux_weight: float = 0.4,
+) -> Loss:
+    """Build a loss from its text in a recipe.
+
+    The text is a sum of terms ``[factor *] name [(option = value, ...)]`` with the names of
+    :data:`LOSSES`: ``ce``, ``ce+0.5*dice``, ``focal(gamma=2)``,
+    ``ohem(threshold=0.6,min_kept=256)``, ``dice(present_only=true)``, ``soft_ce``. Options are the
+    keywords of the functions.
+
+    Args:
+        spec: the text.
+        weight: K numbers of 0 and more, of the classes; for all terms but dice, which counts the
+            classes alike by what it is.
+        ignore_index: the label that says nothing.
+        aux_weight: factor of the auxiliary output's loss, 0 and more; 0.4 is that of Zhao et al.
+            2017, PSPNet (https://arxiv.org/abs/1612.01105).
+
+    Returns:
+        A function of (output, target, pixel_weight), see :meth:`Loss.__call__`.
+
+    Raises:
+        TrainingError: the text is no such sum, an option or weight breaks its rule.
+
+    Examples:
+        >>> loss = make_loss("ce + 0.5*dice")
+        >>> logits = torch.zeros(1, 2, 1, 2)
+        >>> round(float(loss(logits, torch.tensor([[[0, 1]]]))), 4)
+        0.9431
+    """
+    terms = _parse(spec)
+    if not 0 <= aux_weight < math.inf:
+        raise TrainingError(f"aux_weight is {aux_weight}; it must be 0 at least: 0.4 is usual")
+    weights = None if weight is None else torch.as_tensor(weight).detach().double()
+    if weights is not None:
+        sound = weights.ndim == 1 and len(weights) and weights.isfinite().all()
+        if not sound or (weights < 0).any() or not weights.any():
+            raise TrainingError(
+                f"the class weights are {weights.tolist()}; give one number a class, each 0 at "
+                f"least and not all 0"
+            )
+        if not any(_takes(name, "weight") for _, name, _ in terms):
+            raise TrainingError(
+                f"the loss {spec!r} has no use for class weights; leave them out, or add a term "
+                f"that has: {[name for name in LOSSES if _takes(name, 'weight')]}"
+            )
+    hard: list[tuple[float, Callable[..., Tensor]]] = []
+    soft: list[tuple[float, Callable[..., Tensor]]] = []
+    for factor, name, options in terms:
+        if _takes(name, "weight"):
+            options["weight"] = weights
+        if _takes(name, "ignore_index"):
+            options["ignore_index"] = ignore_index
+        (soft if name in _SOFT else hard).append((factor, partial(LOSSES[name], **options)))
+    loss = Loss(tuple(hard), tuple(soft), ignore_index, aux_weight)
+    # One pixel that says nothing, so that an option that breaks its rule is told now.
+    classes = 2 if weights is None else len(weights)
+    loss(torch.zeros(1, classes, 1, 1), torch.full((1, 1, 1), ignore_index))
+    return loss
+
+
+def _parse(spec: str) -> list[tuple[float, str, dict[str, Any]]]:
+    """The terms of a loss's text: factor, name, options."""
+    terms: list[tuple[float, str, dict[str, Any]]] = []
+    place = 0
+    while True:
+        match = _TERM.match(spec, place)
+        if match is None:
+            raise TrainingError(
+                f"the loss {spec!r} can't be read from {spec[place:]!r} on; {_HOW}; the names are "
+                f"{list(LOSSES)}"
+            )
+        name = match["name"]
+        if name not in LOSSES:
+            raise TrainingError(f"the loss {spec!r} names {name!r}; the names are {list(LOSSES)}")
+        factor = float(match["factor"] or 1.0)
+        if not 0 < factor < math.inf:
+            raise TrainingError(f"the loss {spec!r} has the factor {factor}; it must be above 0")
+        terms.append((factor, name, _options(spec, name, match["options"] or "")))
+        place = match.end()
+        if place == len(spec):
+            return terms
+        if spec[place] != "+":
+            raise TrainingError(f"the loss {spec!r} can't be read from {spec[place:]!r} on; {_HOW}")
+        place += 1
+
+
+def _options(spec: str, name: str, text: str) -> dict[str, Any]:
+    """The keywords of one term; their types are those of the function's defaults."""
+    known = {
+        key: parameter.default
+        for key, parameter in inspect.signature(LOSSES[name]).parameters.items()
+        if isinstance(parameter.default, bool | int | float) and key != "ignore_index"
+    }
+    options: dict[str, Any] = {}
+    for entry in text.split(",") if text.strip() else []:
+        key, _, value = (part.strip() for part in entry.partition("="))
+        if key not in known or key in options:
+            raise TrainingError(
+                f"the loss {spec!r} gives {name} the option {entry.strip()!r}; its options are "
+                f"{sorted(known) or 'none'}, each once, as in 'name=value'"
+            )
+        kind = type(known[key])
+        try:
+            options[key] = {"true": True, "false": False}[value] if kind is bool else kind(value)
+        except (KeyError, ValueError) as error:
+            wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise TrainingError(
+                f"the loss {spec!r} gives {key} the value {value!r}; it is {wanted}"
+            ) from error
+        if not math.isfinite(options[key]):
+            raise TrainingError(f"the loss {spec!r} gives {key} the value {value!r}; it is finite")
+    return options
+
+
+def _takes(name: str, keyword: str) -> bool:
+    return keyword in inspect.signature(LOSSES[name]).parameters
+
+
+def median_frequency_weights(counts: ArrayLike, appearances: ArrayLike) -> NDArray[np.float64]:
+    """Class weights by which rare classes count more: median frequency balancing.
+
+    The frequency of a class is its share of the pixels of those images in which it occurs; its
+    weight is the median of the frequencies divided by its own. Badrinarayanan et al. 2017, SegNet,
+    section 4.1 (https://arxiv.org/abs/1511.00561), after Eigen and Fergus 2015.
+
+    Args:
+        counts: K numbers: pixels of each class.
+        appearances: K numbers: labelled pixels of the images in which the class occurs, all of
+            their pixels, whatever their class.
+
+    Returns:
+        float64 (K,); 1 for a class without pixels, which has no part in the median either.
+
+    Raises:
+        TrainingError: the numbers are no such counts.
+
+    Examples:
+        The second class is on one of two images of 100 px:
+
+        >>> median_frequency_weights([150, 50, 0], [200, 100, 0]).round(3)
+        array([0.833, 1.25 , 1.   ])
+    """
+    counts = np.asarray(counts, np.float64)
+    appearances = np.asarray(appearances, np.float64)
+    fits = counts.ndim == 1 and counts.shape == appearances.shape
+    if not fits or not ((counts >= 0) & (counts <= appearances)).all() or not counts.any():
+        raise TrainingError(
+            f"the pixels of each class are {counts.tolist()} and those of the images with it "
+            f"{appearances.tolist()}; give two lists of one number a class, the first nowhere "
+            f"above the second and not all 0"
+        )
+    seen = counts > 0
+    frequency = counts[seen] / appearances[seen]
+    weights = np.ones(len(counts))
+    weights[seen] = np.median(frequency) / frequency
+    return weights
+
+
+def _computable(logits: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _truth(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Labels int64 (N, H, W), 0 where they are ignored, and bool (N, H, W): True where not."""
+    if logits.ndim != 4 or labels.shape != (logits.shape[0], *logits.shape[2:]):
+        raise TrainingError(
+            f"the logits have the shape {tuple(logits.shape)} and the labels "
+            f"{tuple(labels.shape)}; they must be (N, K, H, W) and (N, H, W)"
+        )
+    known = labels != ignore_index
+    truth = labels.long().masked_fill(~known, 0)
+    classes = logits.shape[1]
+    stray = (truth < 0) | (truth >= classes)
+    if stray.any():
+        raise TrainingError(
+            f"the labels hold {sorted(set(truth[stray].tolist()))[:8]}; they must be 0 to "
+            f"{classes - 1}, or {ignore_index} where they say nothing"
+        )
+    return truth, known
+
+
+def _one_hot(truth: Tensor, known: Tensor, like: Tensor) -> Tensor:
+    """What :func:`_truth` gave as (N, K, H, W): 0 or 1, all 0 where a label is ignored."""
+    return torch.zeros_like(like).scatter_(1, truth[:, None], known[:, None].to(like))
+
+
+def _minus_log_p(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """-log p of the labelled class, (N, H, W); 0 where the label is ignored."""
+    # -100 is what torch ignores unless told otherwise.
+    return F.cross_entropy(logits, truth.masked_fill(~known, -100), reduction="none")
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """0 where there is no weight, so also where there is no value."""
+    return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _class_weights(weight: Tensor | None, logits: Tensor) -> Tensor:
+    """The K weights in the logits' dtype and on their device; ones for None."""
+    classes = logits.shape[1]
+    if weight is None:
+        return logits.new_ones(classes)
+    if weight.shape != (classes,):
+        raise TrainingError(
+            f"there are {weight.numel()} class weights and {classes} classes; give one number a "
+            f"class"
+        )
+    return weight.to(logits)

@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# Threads of several tests, or of other programs, that wait for each other cost minutes; this must
+# stand before torch and numpy are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

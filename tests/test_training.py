@@ -21,15 +21,16 @@ from geoseg.data import (
     TrainingScene,
     add_haze,
     coarsen,
-    label_probs,
     measure_normalization,
     read_pixels,
-    teacher_probs,
 )
 from geoseg.errors import BandError, OutputError, SceneError, TrainingError
-from geoseg.models import create_model, load_network, save_model
+from geoseg.losses import make_loss
+from geoseg.models import create_model, load_network, model_info, save_model
 from geoseg.models.normalize import normalize
-from geoseg.training import TrainConfig, agreement, confusion, load_config, load_scene, train
+from geoseg.recipe import SCHEDULES, TrainConfig, load_config
+from geoseg.targets import label_probs, load_scene, teacher_probs
+from geoseg.training import train
 
 BANDS = ("blue", "red", "nir")
 CLASSES = (
@@ -246,6 +247,143 @@ def test_an_unsound_card_is_refused_before_training(tmp_path: Path) -> None:
         train(recipe(tmp_path, inference={"size": 32, "overlap": 40}), tmp_path / "model")
 
 
+# Losses, optimizers and networks
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ce + 0.5*dice", "class_weights": "median_frequency"},
+        {"loss": "focal(gamma=1)", "class_weights": (1.0, 0.5, 2.0), "schedule": "poly"},
+        {"loss": "ohem(min_kept=64)", "optimizer": "sgd", "learning_rate": 0.1},
+    ],
+)
+def test_labels_are_learned_with_any_loss(tmp_path: Path, changes: dict[str, Any]) -> None:
+    card = train(recipe(tmp_path, steps=60, every=60, **changes), tmp_path / "model")
+    assert card.scores["at_10m"]["agreement"] > 0.8
+
+
+def test_a_target_of_labels_is_the_most_likely_class(tmp_path: Path) -> None:
+    """On targets that are certain, hard and soft cross-entropy are one and the same."""
+    config = recipe(tmp_path, steps=4, augmentation=Augmentation(mix=0.5))
+    scenes = tuple(replace(scene, ignore=((0, 0, 20, 30),)) for scene in config.scenes)
+    config = replace(config, scenes=scenes)
+    states = []
+    for loss in ("soft_ce", "ce"):
+        train(replace(config, loss=loss), tmp_path / loss)
+        states.append(load_network(read_model(tmp_path / loss)).state_dict())
+    torch.testing.assert_close(*states, rtol=1e-3, atol=1e-5)
+
+
+def test_class_weights_are_measured_on_the_training_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def spy(spec: str, **options: Any) -> Any:
+        seen.append(options["weight"])
+        return make_loss(spec, **options)
+
+    monkeypatch.setattr("geoseg.training.make_loss", spy)
+    config = recipe(tmp_path, steps=1, class_weights="median_frequency")
+    water = np.zeros((48, 48), np.uint8)
+    water[:3] = 255
+    half = water.copy()
+    half[3:, 24:] = 3
+    for scene, labels in zip(config.scenes[:2], (water, half), strict=True):
+        write_raster(scene.labels, labels)  # type: ignore[arg-type]
+    train(config, tmp_path / "model")
+    water_share, trees_share = 3 / 4, 1 / 2
+    median = (water_share + trees_share) / 2
+    np.testing.assert_allclose(seen[0], [median / water_share, median / trees_share, 1.0])
+
+
+class Restless(torch.nn.Module):
+    """Batch norm, dropout, and a dict of two outputs in training."""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(in_channels, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Conv2d(8, classes, 1)
+        self.aux = torch.nn.Conv2d(8, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = torch.nn.functional.dropout(self.norm(self.body(x)).relu(), 0.3, self.training)
+        return {"out": self.head(x), "aux": self.aux(x)} if self.training else self.head(x)
+
+
+@pytest.fixture
+def restless(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Networks are restless ones; gives what they were asked for."""
+    asked: list[dict[str, Any]] = []
+
+    def create(name: str, *, in_channels: int, classes: int, **options: Any) -> torch.nn.Module:
+        asked.append(options)
+        return Restless(in_channels, classes)
+
+    monkeypatch.setattr("geoseg.training.create_model", create)
+    return asked
+
+
+def test_dropout_batch_norm_and_auxiliary_output_end_the_same_after_a_stop(
+    tmp_path: Path, restless: list[dict[str, Any]]
+) -> None:
+    config = recipe(tmp_path, loss="ce+dice", optimizer="sgd")
+    train(config, tmp_path / "straight")
+    stop_after_first_checkpoint(config, tmp_path / "stopped")
+    torch.rand(7)  # as much of torch's own randomness as anyone may have used meanwhile
+    train(config, tmp_path / "stopped")
+    straight, stopped = (read_model(tmp_path / run).weights for run in ("straight", "stopped"))
+    assert straight == stopped
+    train(replace(config, aux_weight=0.0), tmp_path / "without")
+    assert read_model(tmp_path / "without").weights != straight
+
+
+def test_pretrained_encoders_are_asked_for_once_and_with_the_bands(
+    tmp_path: Path, restless: list[dict[str, Any]]
+) -> None:
+    options = {"encoder": "resnet18", "encoder_weights": "imagenet"}
+    card = train(recipe(tmp_path, steps=1, network_options=options), tmp_path / "model")
+    assert restless == [{**options, "bands": BANDS}]
+    assert card.network_options == {"encoder": "resnet18"}
+
+
+def test_the_smallest_batch_trains_through_batch_norm(tmp_path: Path) -> None:
+    options = {"width": 4, "depth": 3}  # one pixel at the bottom
+    card = train(
+        recipe(tmp_path, steps=2, batch=1, chip=8, network_options=options), tmp_path / "model"
+    )
+    assert card.network_options == options
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (torch.nn.Conv2d(3, 3, 3), r"gives out of the shape \(4, 3, 14, 14\)"),
+        (torch.nn.Conv2d(3, 5, 1), r"gives out of the shape \(4, 5, 16, 16\)"),
+        (torch.nn.Conv2d(3, 3, 40), "fails on 4 chips of 16 px"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: torch.nn.Module, message: str
+) -> None:
+    monkeypatch.setattr("geoseg.training.create_model", lambda *_, **__: network)
+    config = recipe(tmp_path)
+    missing = tuple(replace(scene, path=tmp_path / "gone.tif") for scene in config.scenes)
+    with pytest.raises(TrainingError, match=message):
+        train(replace(config, scenes=missing), tmp_path / "model")
+
+
+def test_schedules_fall_from_one_to_zero() -> None:
+    for schedule in SCHEDULES.values():
+        values = [schedule(done) for done in np.linspace(0, 1, 20)]
+        assert values[0] == 1.0 and values[-1] == pytest.approx(0.0, abs=1e-12)
+        assert values == sorted(values, reverse=True)
+    assert SCHEDULES["cosine"](0.5) == pytest.approx(0.5)
+    assert SCHEDULES["poly"](0.75) == pytest.approx(0.25**0.9)
+
+
 # Recipes
 
 
@@ -296,11 +434,29 @@ def test_paths_start_at_the_recipe_and_variables_are_filled_in(
         ("steps = 0", SPLIT, "steps is 0"),
         ('precision = "half"', SPLIT, "precision is 'half'"),
         ("steps = = 0", SPLIT, "can't be read"),
+        ('loss = "dise"', SPLIT, "names 'dise'"),
+        ('loss = "focal(gamma=-1)"', SPLIT, "gamma is -1"),
+        ("aux_weight = -1", SPLIT, "aux_weight is -1"),
+        ('class_weights = "often"', SPLIT, "class_weights is 'often'; it is 'none', 'median"),
+        ("class_weights = [1, 2]", SPLIT, "2 numbers and the recipe 1 classes"),
+        ("class_weights = [-1]", SPLIT, "each 0 at least"),
+        ('class_weights = ["1"]', SPLIT, r"class_weights is \('1',\)"),
+        ('loss = "dice"\nclass_weights = [1]', SPLIT, "no use for class weights"),
+        ('loss = "dice"\nclass_weights = "median_frequency"', SPLIT, "no use for class weights"),
+        ('optimizer = "lbfgs"', SPLIT, r"optimizer is 'lbfgs'; it is one of \['adamw', 'sgd'\]"),
+        ('schedule = "flat"', SPLIT, r"schedule is 'flat'; it is one of \['cosine', 'poly'\]"),
     ],
 )
 def test_a_wrong_recipe_is_explained(tmp_path: Path, text: str, scenes: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         load_config(write_recipe(tmp_path, text, scenes))
+
+
+def test_loss_and_weights_come_from_the_recipe(tmp_path: Path) -> None:
+    text = 'loss = "ce+0.5*dice"\nclass_weights = [2]\noptimizer = "sgd"\nschedule = "poly"'
+    config = load_config(write_recipe(tmp_path, text, SPLIT))
+    assert (config.loss, config.class_weights) == ("ce+0.5*dice", (2,))
+    assert (config.optimizer, config.schedule) == ("sgd", "poly")
 
 
 def test_a_misspelt_augmentation_is_an_error(tmp_path: Path) -> None:
@@ -321,6 +477,29 @@ def test_the_published_recipe_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEOSEG_DATA")
     with pytest.raises(TrainingError, match="GEOSEG_DATA, which is not set"):
         load_config(recipe_file)
+
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_published_recipe_names_a_network_and_what_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOSEG_DATA", "/data")
+    monkeypatch.setenv("GEOSEG_TEACHER", "/teacher")
+    config = load_config(path)
+    assert config.name == path.stem
+    info = model_info(
+        config.network,
+        in_channels=len(config.bands),
+        classes=len(config.classes),
+        **config.network_options,
+    )
+    assert config.inference["multiple"] % info.multiple == 0
+    outside = {"/data", "/teacher"}
+    for scene in config.scenes:
+        assert "/" + scene.path.parts[1] in outside or scene.path.exists()
 
 
 # Reading
@@ -415,13 +594,13 @@ def test_labels_that_do_not_fit_are_explained(tmp_path: Path) -> None:
 def teacher(tmp_path: Path) -> tuple[ModelCard, torch.nn.Module]:
     """A teacher of random weights that looks 6 px far."""
     torch.manual_seed(3)
-    network = create_model("unet", in_channels=3, classes=3, width=4, depth=1).eval()
+    network = create_model("small_unet", in_channels=3, classes=3, width=4, depth=1).eval()
     with torch.no_grad():
         network.head.weight *= 20  # random weights alone have no opinion
     card = ModelCard(
         name="teacher",
         description="",
-        network="unet",
+        network="small_unet",
         network_options={"width": 4, "depth": 1},
         bands=("nir", "blue", "red"),
         classes=CLASSES,
@@ -566,15 +745,6 @@ def test_haze_lifts_blue_most_and_can_be_taken_away() -> None:
     assert blue > red > nir > 0
     np.testing.assert_allclose(add_haze(add_haze(dark, BANDS, 0.06), BANDS, -0.06), dark, atol=1e-6)
     assert (add_haze(dark, BANDS, -0.5) >= 0).all()
-
-
-def test_agreement_counts_pixels() -> None:
-    counts = confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]), 4)
-    assert counts.sum() == 4 and counts[0, 1] == 1
-    assert agreement(counts) == {"agreement": 0.75, "mean_iou": pytest.approx(2 / 3)}
-    perfect = confusion(np.array([0, 2]), np.array([0, 2]), 4)
-    assert agreement(perfect) == {"agreement": 1.0, "mean_iou": 1.0}
-    assert np.isnan(agreement(np.zeros((2, 2), np.int64))["mean_iou"])
 
 
 # Chips
