@@ -64,6 +64,13 @@ class ChipRow:
             pixels = _reflect(pixels, *missing)
         return np.ascontiguousarray(pixels)
 
+    def measured(self, window: Window) -> NDArray[np.bool_]:
+        """Where a chip's pixels are the scene's own and valid, (height, width)."""
+        measured = np.zeros((window.height, window.width), dtype=np.bool_)
+        valid = self.valid[:, window.cols]
+        measured[: valid.shape[0], : valid.shape[1]] = valid
+        return measured
+
 
 def chip_rows(reader: PixelReader, grid: ChipGrid) -> Iterator[ChipRow]:
     """Read a scene, row of chips by row of chips.

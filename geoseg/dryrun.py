@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.chips import chip_rows
+from geoseg.crf import ChipCRF
 from geoseg.errors import SceneError
 from geoseg.outputs import Staging
 from geoseg.plan import PredictOptions, make_plan
@@ -19,6 +20,7 @@ from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report
 from geoseg.runtimes import load_runtime
 from geoseg.scene import gdal_options
+from geoseg.window import Window
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -76,25 +78,26 @@ def dry_run(
         )
         for message in [*plan.warnings, *preflight(plan)]:
             log.warn(message)
-        needed, probe = 0, list[NDArray[Any]]()
+        needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
         with plan.reader(plan.model_grid) as reader, log.clock("read"):
             for row in chip_rows(reader, plan.chips):
                 for window in row.windows:
                     if row.valid[:, window.cols].any():
                         needed += 1
                         if len(probe) < PROBE_CHIPS and (chip := row.chip(window)) is not None:
-                            probe.append(chip)
+                            probe.append((window, chip[None], row.measured(window)[None]))
     if not probe:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
         )
-    runtime.probs(probe[0][None])  # the first pass also warms up
+    crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
     times = []
-    for chip in probe:
+    for window, pixels, measured in [probe[0], *probe]:  # the first pass also warms up
         start = time.perf_counter()
-        runtime.to_numpy(runtime.probs(chip[None]))
+        probs = runtime.probs(pixels)
+        runtime.to_numpy(probs if crf is None else crf(probs, pixels, measured, [window]))
         times.append(time.perf_counter() - start)
-    seconds = log.seconds["read"] + float(np.median(times)) * needed
+    seconds = log.seconds["read"] + float(np.median(times[1:])) * needed
     memory = peak_memory() + plan.array_bytes
     sizes = plan.output_bytes
     report = {

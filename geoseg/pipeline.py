@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.chips import ChipRow, chip_rows, prefetch
+from geoseg.crf import ChipCRF
 from geoseg.errors import ModelError, OutputError, SceneError
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import Plan, PredictOptions, make_plan
@@ -226,16 +227,22 @@ def _forward(
 ) -> Iterator[tuple[Window, Any]]:
     """Each chip's probabilities, in the grid's order; all-nodata chips are left out."""
     batch_size = plan.options.batch_size or BATCH_SIZES.get(runtime.device.split(":")[0], 1)
+    crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
     windows: list[Window] = []
     batch: list[NDArray[Any]] = []
+    measured: list[NDArray[np.bool_]] = []
 
     def run() -> Iterator[tuple[Window, Any]]:
+        pixels = np.stack(batch)
         with log.clock("forward"):
-            probs = runtime.probs(np.stack(batch))
+            probs = runtime.probs(pixels)
+        if crf is not None:
+            with log.clock("crf"):
+                probs = crf(probs, pixels, np.stack(measured), windows)
         log.chips_run += len(batch)
         yield from zip(windows, probs, strict=True)
-        windows.clear()
-        batch.clear()
+        for items in (windows, batch, measured):
+            items.clear()
 
     for row in rows:
         valid_of[row.strip.row] = row.strip_valid
@@ -247,6 +254,7 @@ def _forward(
                 continue
             windows.append(window)
             batch.append(chip)
+            measured.append(row.measured(window))
             if len(batch) == batch_size:
                 yield from run()
                 log.tell(

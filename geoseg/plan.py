@@ -13,6 +13,7 @@ import rasterio.warp
 from rasterio.crs import CRS
 
 from geoseg.card import ModelCard, ModelFiles
+from geoseg.crf import CRFOptions, check_chip, parse_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid
@@ -60,6 +61,8 @@ class PredictOptions:
         size: chip side, px of the model's grid.
         overlap: of neighbouring chips, px, total.
         taper: a key of :data:`geoseg.stitch.TAPERS`.
+        crf: bring the probabilities into line with the pixels; see :mod:`geoseg.crf`.
+        crf_options: ``NAME=VALUE``; see :class:`geoseg.crf.CRFOptions`.
         batch_size: chips in one forward pass; None for the device's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU.
@@ -87,6 +90,8 @@ class PredictOptions:
     size: int | None = None
     overlap: int | None = None
     taper: str = "cosine"
+    crf: bool = False
+    crf_options: Sequence[str] = ()
     batch_size: int | None = None
     device: str = "auto"
     threads: int | None = None
@@ -109,6 +114,9 @@ class PredictOptions:
             raise UsageError("--bbox-crs says in which CRS --bbox is; give --bbox too")
         if self.no_vector and self.vector is not None:
             raise UsageError("--vector and --no-vector contradict each other; give one of them")
+        if self.crf_options and not self.crf:
+            raise UsageError("--crf-option says how --crf works; give --crf too")
+        parse_options(self.crf_options)
         for name in ("size", "batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -192,6 +200,11 @@ class Plan:
         return self.files.card
 
     @property
+    def crf(self) -> CRFOptions | None:
+        """How the CRF works, or None without one."""
+        return parse_options(self.options.crf_options) if self.options.crf else None
+
+    @property
     def resampled(self) -> bool:
         """Whether the network sees another grid than the output's."""
         return self.model_grid != self.grid
@@ -270,6 +283,9 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         # A smaller chip than the card's keeps the card's overlap as far as it can.
         overlap = min(card.overlap, 3 * size // 4)
     chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, card.multiple)
+    if options.crf:
+        crf = parse_options(options.crf_options)
+        check_chip(crf, chips.chip_height, chips.chip_width)
     if len(chips) > 1 and chips.size - chips.stride <= 2 * card.margin and card.margin:
         notes.append(
             f"overlap {overlap} is at most twice the model's margin of {card.margin} px: seams may "

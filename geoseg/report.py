@@ -119,6 +119,7 @@ def _options_report(plan: Plan) -> dict[str, Any]:
         kept.pop(name)
     kept["aoi"] = Path(plan.options.aoi).name if plan.options.aoi else None
     kept["creation_options"] = list(plan.options.creation_options)
+    kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
     return kept
 
 

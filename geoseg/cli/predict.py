@@ -50,6 +50,14 @@ __all__ = ["command"]
     show_default=True,
     help="Weight over a chip.",
 )
+@click.option("--crf", is_flag=True, help="Smooth the map along the image's edges (dense CRF).")
+@click.option(
+    "--crf-option",
+    "crf_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="How: filter, iterations, alpha, beta, gamma, spatial, bilateral, radius; repeatable.",
+)
 @click.option("--batch-size", type=int, help="Chips in one forward pass.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
