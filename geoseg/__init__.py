@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geoseg.models import create_model as create_model
     from geoseg.models import import_model as import_model
     from geoseg.models import list_models as list_models
+    from geoseg.models import model_info as model_info
     from geoseg.pipeline import predict as predict
     from geoseg.scene import open_scene as open_scene
     from geoseg.training import train as train
@@ -30,6 +31,7 @@ _PUBLIC = {
     "import_model": ("geoseg.models", "import_model"),
     "list_models": ("geoseg.models", "list_models"),
     "load_model": ("geoseg.zoo", "find_model"),
+    "model_info": ("geoseg.models", "model_info"),
     "open_scene": ("geoseg.scene", "open_scene"),
     "predict": ("geoseg.pipeline", "predict"),
     "train": ("geoseg.training", "train"),
@@ -45,6 +47,7 @@ __all__ = [
     "import_model",
     "list_models",
     "load_model",
+    "model_info",
     "open_scene",
     "predict",
     "train",

@@ -70,7 +70,7 @@ def cards(draw):
     return ModelCard(
         name=draw(st.from_regex(r"[a-z][a-z0-9-]{1,20}[a-z0-9]", fullmatch=True)),
         description=draw(words),
-        network=draw(st.sampled_from(["unet", "linear"])),
+        network=draw(st.sampled_from(["small_unet", "linear"])),
         bands=bands,
         classes=tuple(ClassInfo(i, draw(words) or "a b", draw(colors)) for i in ids),
         gsd=gsd,

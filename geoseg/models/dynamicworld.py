@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from geoseg.card import ClassInfo, ModelCard, Normalization
 from geoseg.errors import ModelError
+from geoseg.models.base import reflect
 
 __all__ = ["CLASSES", "DynamicWorld", "release_card", "release_state"]
 
@@ -98,8 +99,10 @@ class DynamicWorld(nn.Module):
 
     The parts stand in the order in which the release counts its layers: :func:`release_state`
     relies on it.
-
     """
+
+    output_stride = 1
+    multiple = 2
 
     def __init__(self, in_channels: int = 9, classes: int = 9) -> None:
         """Build the layers.
@@ -120,25 +123,21 @@ class DynamicWorld(nn.Module):
         """Give logits.
 
         Args:
-            x: float (N, C, H, W), normalized; H and W of 2 and more.
+            x: float (N, C, H, W), normalized; any H and W of 1 and more. A side of 1 px is
+                doubled inside, since the network halves it.
 
         Returns:
             float (N, K, H, W).
-
-        Raises:
-            ModelError: the chip is smaller than 2 x 2 px.
         """
+        rows, cols = x.shape[-2:]
+        x = reflect(x, below=max(0, 2 - rows), right=max(0, 2 - cols))
         height, width = x.shape[-2:]
-        if height < 2 or width < 2:
-            raise ModelError(
-                f"the chip is {height} x {width} px; the network halves it, so give 2 x 2 at least"
-            )
         y = _resize(self.stem(x), height // 2, width // 2)
         y = torch.cat((self.block2(self.block1(y)), self.side(y)), dim=1)
         y = _resize(self.block3(y), height, width)
         # TensorFlow's l2_normalize, with its epsilon under the root.
         y = y * torch.rsqrt(y.square().sum(dim=1, keepdim=True).clamp_min(1e-12))
-        logits: Tensor = self.head(y)
+        logits: Tensor = self.head(y)[..., :rows, :cols]
         return logits
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["UNet"]
+__all__ = ["SmallUNet"]
 
 
 class _DoubleConv(nn.Sequential):
@@ -29,7 +29,7 @@ class _DoubleConv(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNet(nn.Module):
+class SmallUNet(nn.Module):
     """Encoder and decoder with skips; the channels double at each of ``depth`` halvings."""
 
     def __init__(self, in_channels: int, classes: int, width: int = 16, depth: int = 3) -> None:
@@ -54,6 +54,7 @@ class UNet(nn.Module):
         self.narrow = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in reversed(channels[:-1]))
         self.up = nn.ModuleList(_DoubleConv(2 * c, c) for c in reversed(channels[:-1]))
         self.head = nn.Conv2d(width, classes, 1)
+        self.output_stride = 1
         self.multiple = 2**depth
 
     def forward(self, x: Tensor) -> Tensor:
