@@ -1,25 +1,37 @@
-"""``geoseg models``: list, show, import."""
+"""``geoseg models``: list, show, import, export, bench."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import click
 
 from geoseg.cli.options import json_option
+from geoseg.errors import UsageError
 
 __all__ = ["command"]
 
 
 @click.group("models")
 def command() -> None:
-    """List, show and import models."""
+    """List, show, import, export and time models."""
 
 
 @command.command("list")
+@click.option("--networks", is_flag=True, help="The networks that can be taught, instead.")
 @json_option
-def list_command(as_json: bool) -> None:
-    """The embedded models."""
+def list_command(networks: bool, as_json: bool) -> None:
+    """The embedded models; with --networks, what geoseg train and create_model can build.
+
+    The networks come with their paper, parameters in millions and GFLOPs (21 classes, three bands,
+    512 px) and Mpx/s, million pixels per second of one core's time, as measured by
+    benchmarks/networks.py.
+    """
+    if networks:
+        _list_networks(as_json)
+        return
     from geoseg.zoo import find_model, list_embedded
 
     cards = [find_model(name).card for name in list_embedded()]
@@ -43,6 +55,20 @@ def list_command(as_json: bool) -> None:
         click.echo(
             f"{c.name:<16} {len(c.classes)} classes  {low:g}-{high:g} m  {','.join(c.bands)}"
         )
+
+
+def _list_networks(as_json: bool) -> None:
+    from geoseg.speed import networks_table, published
+
+    if as_json:
+        click.echo(json.dumps(published(), indent=2, ensure_ascii=False))
+        return
+    how = published()["how"]
+    click.echo(networks_table())
+    click.echo(
+        f"\n{how['size']} px, {how['bands']} bands, {how['classes']} classes, {how['precision']}, "
+        f"{how['threads']} thread of {how['hardware']}"
+    )
 
 
 @command.command("show")
@@ -96,3 +122,89 @@ def import_command(source: str, output: str, as_json: bool) -> None:
         click.echo(json.dumps(card.to_mlm(), indent=2, ensure_ascii=False))
         return
     click.echo(f"{card.name} is in {output}; use it with geoseg predict SCENE -m {output}")
+
+
+@command.command("export")
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(), required=True, help="The new .onnx file.")
+@click.option("--size", type=click.IntRange(min=1), help="Chip side, px.  [default: the model's]")
+def export_command(name: str, output: str, size: int | None) -> None:
+    """Write a model as ONNX, its card in the metadata.
+
+    NAME is an embedded model, a model folder or a .zip. The graph takes normalized float32 chips
+    (N, C, size, size) and gives logits (N, K, size, size).
+    """
+    from geoseg.models.export import export_model
+    from geoseg.zoo import find_model
+
+    path = export_model(find_model(name), output, size=size)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@command.command("bench")
+@click.argument("name")
+@click.option("--encoder", help="Of a network.  [default: the network's own]")
+@click.option("--bands", "in_channels", type=int, help="Bands of the input.  [default: 3]")
+@click.option("--classes", type=int, help="Classes of the output.  [default: 21]")
+@click.option("--size", type=int, default=512, show_default=True, help="Chip side, px.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Chips a batch.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="fp32, or autocast.",
+)
+@click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
+@click.option("--runs", type=int, default=30, show_default=True, help="Batches to time.")
+@click.option(
+    "--seconds", type=float, default=60.0, show_default=True, help="Time fewer batches after this."
+)
+@json_option
+def bench_command(
+    name: str,
+    encoder: str | None,
+    in_channels: int | None,
+    classes: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Time a network's forward passes.
+
+    NAME is a network of geoseg models list --networks, an embedded model, a model folder or .zip.
+    """
+    from geoseg.models import create_model, list_models, load_network
+    from geoseg.speed import measure_speed
+    from geoseg.zoo import find_model, list_embedded
+
+    if name in list_models() or not (Path(name).exists() or name in list_embedded()):
+        in_channels = in_channels or 3
+        network = create_model(name, encoder, in_channels, classes or 21)
+    else:
+        if encoder or in_channels or classes:
+            raise UsageError(
+                f"{name} is a model, whose encoder, bands and classes are its own; leave "
+                f"--encoder, --bands and --classes out, or give a network of geoseg models list "
+                f"--networks"
+            )
+        files = find_model(name)
+        in_channels, network = len(files.card.bands), load_network(files)
+    speed = measure_speed(network, in_channels=in_channels, **options)
+    if as_json:
+        click.echo(json.dumps({"name": name, **speed.as_dict()}, indent=2))
+        return
+    rows = {
+        "speed": f"{speed.mpx_s:.4g} Mpx/s, {speed.fps:.4g} chips/s",
+        "time": f"{speed.ms:.4g} ms a batch [{speed.ms_least:.4g} to {speed.ms_most:.4g}], median "
+        f"of {speed.runs} after {speed.warmup}",
+        "cost": f"{speed.gflops:.4g} GFLOPs a chip, {speed.parameters:,} parameters",
+        "memory": f"{speed.peak_memory_bytes / 1e9:.3g} GB at most",
+        "input": f"{speed.batch} x {speed.bands} x {speed.size} x {speed.size}, {speed.precision}",
+        "machine": f"{speed.device}, {speed.hardware}, {speed.threads} threads, "
+        f"torch {speed.torch}",
+    }
+    if speed.cpu_mpx_s is not None:
+        rows["speed"] += f", {speed.cpu_mpx_s:.4g} Mpx per second of CPU time"
+    for key, value in rows.items():
+        click.echo(f"{key:<8} {value}")
