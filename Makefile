@@ -36,7 +36,7 @@ lint: $(VENV)/.geoseg-test
 	$(BIN)/mypy
 
 test: $(VENV)/.geoseg-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info

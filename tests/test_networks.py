@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -18,8 +19,15 @@ from torch import Tensor, nn
 import geoseg
 from geoseg.card import ClassInfo, ModelCard, read_model
 from geoseg.errors import ModelError
-from geoseg.models import create_model, list_models, load_network, model_info, save_model
-from geoseg.models.base import reflect
+from geoseg.models import (
+    ModelInfo,
+    create_model,
+    list_models,
+    load_network,
+    model_info,
+    save_model,
+)
+from geoseg.models.base import SegModel, reflect
 from geoseg.models.encoders import create_encoder
 from geoseg.models.export import export_onnx
 from geoseg.models.table import NETWORKS
@@ -36,6 +44,12 @@ def reference() -> dict[str, Any]:
         pytest.skip("needs ../shared/reference/seed-models.json, which is not in the repository")
     found: dict[str, Any] = json.loads(REFERENCE.read_text(encoding="utf-8"))
     return found
+
+
+@functools.cache
+def info(name: str, classes: int = 21) -> ModelInfo:
+    """Looked up once: building every network takes a while, even without numbers."""
+    return model_info(name, classes=classes)
 
 
 # Faithful: counts and fingerprints
@@ -69,7 +83,7 @@ LIBRARY = {
 
 def test_the_published_parameters_are_exact(reference: dict[str, Any]) -> None:
     published = {k: v["params_total"] for k, v in reference["models"].items()}
-    ours = {name: model_info(name, classes=CLASSES.get(name, 21)).parameters for name in published}
+    ours = {name: info(name, CLASSES.get(name, 21)).parameters for name in published}
     assert ours == published
 
 
@@ -94,8 +108,8 @@ def test_the_libraries_networks_have_their_own_counts(reference: dict[str, Any])
 
 def test_the_published_output_strides_hold(reference: dict[str, Any]) -> None:
     for name, entry in reference["models"].items():
-        # The reference counts the features before the decoder there.
-        assert model_info(name).output_stride == entry["output_stride"], name
+        strides = info(name, CLASSES.get(name, 21)).output_stride
+        assert strides == entry["output_stride"], name
 
 
 #: Key of the reference's operation counts -> our network, its options and the input's side.
@@ -233,12 +247,13 @@ def test_a_context_module_without_noise_is_the_identity_above_zero(context: str)
 
 
 def test_padding_inside_or_outside_gives_the_same_away_from_the_edge() -> None:
-    valid = hash_weights(create_model("dilation8_frontend", classes=3, width=1 / 64))
-    same = hash_weights(create_model("dilation8_frontend", classes=3, width=1 / 64, padding="same"))
-    x = torch.randn(1, 3, 448, 448)
+    options: dict[str, Any] = {"classes": 3, "width": 1 / 64}
+    valid = hash_weights(create_model("dilation8_frontend", **options)).double()
+    same = hash_weights(create_model("dilation8_frontend", padding="same", **options)).double()
+    x = torch.randn(1, 3, 448, 448, dtype=torch.float64)
     with torch.inference_mode():
         a, b = valid(x), same(x)
-    inner = slice(192, 256)
+    inner = slice(208, 240)  # 190 px from any edge, and a cell for the resizing
     torch.testing.assert_close(a[..., inner, inner], b[..., inner, inner])
     assert (a - b)[..., :64, :64].abs().max() > 1e-3
 
@@ -281,11 +296,6 @@ def _is_spatial(layer: nn.Module) -> bool:
 def test_features_come_back_onto_their_own_pixels() -> None:
     """A network whose logits are its input at every eighth pixel gives a ramp back as it was."""
 
-    class Every8th(nn.Module):
-        pass
-
-    from geoseg.models.base import SegModel
-
     class Sampled(SegModel):
         size_multiple = 8
         size_offset = 1
@@ -296,6 +306,49 @@ def test_features_come_back_onto_their_own_pixels() -> None:
 
     ramp = torch.arange(57.0).expand(1, 1, 41, 57)
     torch.testing.assert_close(Sampled()(ramp), ramp)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "corners"),
+    [
+        ("resnet50", {}, True),
+        ("resnet50", {"caffe": True}, True),
+        ("resnet50", {"caffe": True, "output_stride": 8}, True),
+        ("xception65", {"output_stride": 16, "first_block": "previous"}, True),
+        ("mobilenetv3_small_100", {"output_stride": 8}, True),
+        ("vgg16_bn", {}, False),
+        ("convnext_atto", {}, False),
+        ("densenet121", {}, False),
+    ],
+)
+def test_where_an_encoders_features_lie_is_found(
+    encoder: str, options: dict[str, Any], corners: bool
+) -> None:
+    assert create_encoder(encoder, 3, (4, 32), **options).corners is corners
+
+
+@pytest.mark.parametrize("name", ["deeplabv2_r101", "deeplabv3_r101", "deeplabv3plus_r101"])
+def test_the_published_sides_are_neither_padded_nor_cut(name: str) -> None:
+    with torch.device("meta"):
+        network = create_model(name).eval()
+    seen: list[tuple[int, ...]] = []
+    network.encoder.register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda layer, inputs: seen.append(tuple(inputs[0].shape[2:]))
+    )
+    for side in (321, 513):
+        network(torch.empty(1, 3, side, side, device="meta"))
+    assert seen == [(321, 321), (513, 513)]
+
+
+def test_segnet_pools_odd_sides_up_and_gives_them_back() -> None:
+    network = create_model("segnet", in_channels=2, classes=3, width=1 / 32).eval()
+    seen: list[int] = []
+    for group in network.decoder:  # type: ignore[union-attr]
+        group.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].shape[2]))
+    with torch.inference_mode():
+        assert network(torch.randn(1, 2, 360, 45)).shape == (1, 3, 360, 45)
+    # The released configuration for 360 x 480 px: 12 -> 23 -> 45 -> 90 -> 180 -> 360 rows.
+    assert seen == [23, 45, 90, 180, 360]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 7)])
@@ -568,10 +621,10 @@ def test_encoders_that_cut_cells_are_put_back_by_cells() -> None:
 def test_names_can_be_searched_and_looked_up() -> None:
     assert list_models("pspnet*") == ["pspnet", "pspnet101", "pspnet101_std_stem", "pspnet50"]
     assert set(list_models(tag="geoseg")) == {"dynamicworld", "linear", "small_unet"}
-    info = model_info("pspnet101")
-    assert (info.year, info.output_stride, info.multiple) == (2017, 8, 8)
-    assert info.url.startswith("https://arxiv.org/")
-    assert dict(info.options) == {"encoder": "resnet101s"}
+    found = info("pspnet101")
+    assert (found.year, found.output_stride, found.multiple) == (2017, 8, 8)
+    assert found.url.startswith("https://arxiv.org/")
+    assert dict(found.options) == {"encoder": "resnet101s"}
 
 
 # The table of what they cost
@@ -581,8 +634,8 @@ def test_the_published_table_holds_what_the_code_says() -> None:
     entries = published()["networks"]
     assert list(entries) == list_models()
     for name, entry in entries.items():
-        info = model_info(name)
-        assert (entry["parameters"], entry["year"]) == (info.parameters, info.year), name
+        found = info(name)
+        assert (entry["parameters"], entry["year"]) == (found.parameters, found.year), name
         assert entry["mpx_s"] > 0
         with torch.device("cpu" if name == "segformer" else "meta"):
             network = create_model(name).eval()

@@ -22,16 +22,15 @@ from torch import Tensor, nn
 
 from geoseg.errors import ModelError
 from geoseg.models import weights
+from geoseg.models.stems import adapt_stem, stem_convolutions
 from geoseg.models.weights import (
     EncoderState,
     Release,
-    adapt_stem,
     encoder_state,
     find_release,
     hub_release,
     load_encoder_state,
     read_state,
-    stem_convolutions,
     weights_folder,
 )
 

@@ -14,11 +14,12 @@ from timm.models import FeatureHookNet
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
-from geoseg.models.weights import adapt_stem, encoder_state, load_encoder_state
+from geoseg.models.stems import adapt_stem
+from geoseg.models.weights import encoder_state, load_encoder_state
 
 __all__ = ["Encoder", "Tap", "caffe_resnet", "create_encoder", "dilate"]
 
-#: Side of the input that dilation is worked out with, px. Shapes only: nothing is computed.
+#: Side of the input that dilation is worked out with, a power of 2, px. Nothing is computed.
 TRACE_SIDE = 512
 
 
@@ -152,12 +153,12 @@ def create_encoder(
 
 
 def _has_corners(network: nn.Module, in_channels: int) -> bool:
-    """See :class:`Encoder`: one more pixel of input then makes one more of every feature."""
+    """See :class:`Encoder`: a side of 2**n + 1 px then has features of 2**m + 1."""
     try:
-        more = _sides(network, in_channels, TRACE_SIDE + 1)
+        sides = _sides(network, in_channels, TRACE_SIDE + 1)
     except (RuntimeError, AssertionError):
         return False
-    return all(a < b for a, b in zip(_sides(network, in_channels, TRACE_SIDE), more, strict=True))
+    return all(side > 1 and (side - 1) & (side - 2) == 0 for side in sides)
 
 
 def _indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:

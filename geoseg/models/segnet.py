@@ -19,8 +19,11 @@ __all__ = ["SegNet", "SegNetBasic"]
 
 
 def _pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima of 2 x 2 px and their places in the flattened input, both (N, C, H // 2, W // 2)."""
-    y, indices = F.max_pool2d(x, 2, 2, return_indices=True)
+    """Maxima of 2 x 2 px and their places in the flattened input, both (N, C, H / 2, W / 2).
+
+    Odd sides are rounded up, as in Caffe: 45 rows become 23 in the released configurations.
+    """
+    y, indices = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
     return y, indices
 
 
@@ -48,7 +51,6 @@ class SegNet(SegModel):
     """SegNet on VGG-16 with batch norm: 26 convolutions."""
 
     multiple = 32
-    size_least = 32
 
     def __init__(
         self,
@@ -103,7 +105,6 @@ class SegNetBasic(SegModel):
     """SegNet-Basic: four convolutions of 7 x 7 down and four up."""
 
     multiple = 16
-    size_least = 16
 
     def __init__(self, in_channels: int, classes: int, *, width: float = 1.0) -> None:
         """Build the layers.

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 
 from geoseg.errors import ModelError
 from geoseg.models.base import SegModel
+from geoseg.models.stems import adapt_stem, stem_channels
 from geoseg.models.weights import (
     RGB,
     SUFFIXES,
     EncoderState,
-    adapt_stem,
     encoder_state,
     find_release,
     hub_release,
     load_encoder_state,
     read_state,
-    stem_channels,
 )
 
 __all__ = ["ARCHS", "SmpModel"]

@@ -14,12 +14,12 @@ from torchvision.models import get_model_weights, segmentation
 
 from geoseg.errors import ModelError
 from geoseg.models.base import SegModel
+from geoseg.models.stems import adapt_stem
 from geoseg.models.weights import (
     RGB,
     SUFFIXES,
     EncoderState,
     Release,
-    adapt_stem,
     encoder_state,
     find_release,
     load_encoder_state,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
-from geoseg.models.weights import adapt_stem, encoder_state
+from geoseg.models.stems import adapt_stem
+from geoseg.models.weights import encoder_state
 
 __all__ = ["GROUPS", "load_vgg", "scaled", "vgg_groups"]
 
