@@ -73,7 +73,8 @@ class TrainConfig:
         clip: (low, high) for the reflectance before it, or None.
         gsd: metres per pixel of the scenes.
         gsd_range: for the card.
-        inference: the card's size, overlap, margin and multiple.
+        inference: the card's size, overlap, margin and multiple; the network's own multiple where
+            none is given.
         plausible: for the card: band -> (low, high) of a sound scene's median.
         license: for the card.
         provenance: for the card.

@@ -27,6 +27,7 @@ from geoseg.losses import Loss, make_loss, median_frequency_weights
 from geoseg.metrics import confusion, iou, mean_iou, pixel_accuracy
 from geoseg.models import create_model, save_model
 from geoseg.models.normalize import normalize
+from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, SCHEDULES, TrainConfig, load_config
 from geoseg.targets import load_scene, load_teacher
 
@@ -259,7 +260,7 @@ def train(
         balance=config.balance,
         augmentation=config.augmentation,
     )
-    card = _card(config, normalization)
+    card = _card(config, normalization, chip_multiple(network))
 
     loss = make_loss(
         config.loss,
@@ -349,7 +350,7 @@ def _step(
     return float(value.item())
 
 
-def _card(config: TrainConfig, normalization: Normalization) -> ModelCard:
+def _card(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
     """The card of the model to be, made before training so that its errors come first."""
     try:
         return ModelCard(
@@ -368,7 +369,7 @@ def _card(config: TrainConfig, normalization: Normalization) -> ModelCard:
             plausible=config.plausible,
             license=config.license,
             provenance=config.provenance,
-            **config.inference,
+            **{"multiple": multiple, **config.inference},
         )
     except (ModelError, TypeError, ValueError) as error:
         raise TrainingError(f"the recipe makes no sound model card: {error}") from error

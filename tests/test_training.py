@@ -242,6 +242,18 @@ def test_an_existing_output_is_refused_before_anything_is_read(tmp_path: Path) -
         train(replace(config, scenes=missing), tmp_path / "model")
 
 
+def test_chips_lie_at_the_networks_own_multiple_unless_told_otherwise(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "network": "deeplabv3plus",
+        "network_options": {"encoder": "test_resnet", "channels": 8},
+        "steps": 1,
+    }
+    card = train(recipe(tmp_path, inference={}, **changes), tmp_path / "own")
+    assert card.multiple == 16
+    card = train(recipe(tmp_path, inference={"multiple": 32}, **changes), tmp_path / "told")
+    assert card.multiple == 32
+
+
 def test_an_unsound_card_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="overlap"):
         train(recipe(tmp_path, inference={"size": 32, "overlap": 40}), tmp_path / "model")

@@ -16,7 +16,15 @@ from geoseg.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NETWORKS", "ModelInfo", "Network", "create_model", "list_models", "model_info"]
+__all__ = [
+    "NETWORKS",
+    "ModelInfo",
+    "Network",
+    "chip_multiple",
+    "create_model",
+    "list_models",
+    "model_info",
+]
 
 
 @dataclass(frozen=True)
@@ -306,6 +314,15 @@ def _parameters(name: str) -> frozenset[str]:
     return frozenset(inspect.signature(_constructor(name)).parameters)
 
 
+def chip_multiple(network: nn.Module) -> int:
+    """What chips' sides and places should be multiples of, px, for one phase throughout.
+
+    Args:
+        network: one of :func:`create_model`.
+    """
+    return max(int(getattr(network, key, 1)) for key in ("multiple", "size_multiple"))
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of a network before it is built for good.
@@ -366,5 +383,5 @@ def model_info(
         options={**entry.options, **({"encoder": encoder} if encoder else {}), **options},
         parameters=sum(p.numel() for p in network.parameters()),
         output_stride=int(getattr(network, "output_stride", 1)),
-        multiple=max(int(getattr(network, key, 1)) for key in ("multiple", "size_multiple")),
+        multiple=chip_multiple(network),
     )
