@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,47 @@ def test_a_context_module_without_noise_is_the_identity_above_zero(context: str)
     network = create_model("dilation8_basic", classes=7, context=context, noise=0.0, width=1 / 64)
     x = torch.randn(1, 7, 40, 41)
     torch.testing.assert_close(network.context(x), x.relu(), atol=2e-6, rtol=0)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "published"),
+    [
+        ("deeplabv1_largefov", 513, 435),
+        ("deeplabv1_4x4", 385, 323),
+        ("dilation8_frontend", 404, 380),
+    ],
+)
+def test_a_score_sees_as_far_as_published(
+    monkeypatch: pytest.MonkeyPatch, name: str, side: int, published: int
+) -> None:
+    network = create_model(name, in_channels=1, classes=1, width=1 / 64)
+    # A maximum would let one pixel through, whatever it could see.
+    monkeypatch.setattr(nn.functional, "max_pool2d", nn.functional.avg_pool2d)
+    assert seen_by_the_middle(network.forward_logits, network, side) == published  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("context", "published"), [("basic", 67), ("large", 67), ("cityscapes", 259)]
+)
+def test_a_context_module_sees_as_far_as_published(context: str, published: int) -> None:
+    network = create_model("dilation8_basic", classes=1, context=context, width=1 / 64)
+    module = network.context
+    assert seen_by_the_middle(module, module, 263) == published  # type: ignore[arg-type]
+
+
+def seen_by_the_middle(function: Callable[[Tensor], Tensor], module: nn.Module, side: int) -> int:
+    """Width of what the middle output depends on, px, with weights that hide nothing."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(0.0 if parameter.ndim == 1 else 1 / parameter[0].numel())
+    x = torch.ones(1, 1, side, side, dtype=torch.float64, requires_grad=True)
+    module.double().eval()
+    out = function(x)
+    middle = out.shape[-1] // 2
+    out[0, 0, middle, middle].backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    columns = x.grad[0, 0].abs().sum(dim=0).nonzero()
+    return int(columns.max() - columns.min() + 1)
 
 
 def test_padding_inside_or_outside_gives_the_same_away_from_the_edge() -> None:
@@ -552,6 +594,30 @@ def exports(network: nn.Module, folder: Path) -> None:
 
 
 # The interface
+
+
+def test_reading_a_model_fetches_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(name: str, spec: str) -> None:
+        raise AssertionError(f"{spec} was asked for")
+
+    options = {"encoder": "test_resnet", "channels": 8}
+    network = create_model("deeplabv3", in_channels=2, classes=2, **options)
+    card = ModelCard(
+        name="pretrained",
+        description="",
+        network="deeplabv3",
+        network_options={**options, "encoder_weights": "imagenet"},
+        bands=("red", "nir"),
+        classes=(ClassInfo(0, "a", "#000000"), ClassInfo(1, "b", "#FFFFFF")),
+        gsd=10,
+        gsd_range=(10, 10),
+    )
+    save_model(card, network, tmp_path / "model")
+    monkeypatch.setattr("geoseg.models.encoders.encoder_state", fetch)
+    loaded = load_network(read_model(tmp_path / "model")).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
 
 
 def test_auxiliary_logits_come_in_training_and_when_asked() -> None:
