@@ -486,6 +486,7 @@ def takes_any_size_and_bands(name: str, options: dict[str, Any]) -> None:
     for bands, sides in ((1, (1, 1)), (3, (65, 67)), (13, (256, 256)), (13, (1, 1)), (1, (65, 67))):
         torch.manual_seed(0)
         network = create_model(name, in_channels=bands, classes=3, **options).eval()
+        assert isinstance(network, SegModel)
         with torch.inference_mode():
             logits = network(torch.randn(1, bands, *sides))
         assert logits.shape == (1, 3, *sides)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from geoseg.card import ClassInfo, ModelCard, Normalization
 from geoseg.errors import ModelError
-from geoseg.models.base import reflect
+from geoseg.models.base import SegModel
 
 __all__ = ["CLASSES", "DynamicWorld", "release_card", "release_state"]
 
@@ -94,15 +94,15 @@ class _Block(nn.Module):
         return y
 
 
-class DynamicWorld(nn.Module):
+class DynamicWorld(SegModel):
     """The network, 225,513 parameters with nine bands and nine classes.
 
     The parts stand in the order in which the release counts its layers: :func:`release_state`
     relies on it.
     """
 
-    output_stride = 1
     multiple = 2
+    size_least = 2
 
     def __init__(self, in_channels: int = 9, classes: int = 9) -> None:
         """Build the layers.
@@ -119,26 +119,15 @@ class DynamicWorld(nn.Module):
         self.block3 = _Block(192, 144)
         self.head = nn.Conv2d(144, classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Give logits.
-
-        Args:
-            x: float (N, C, H, W), normalized; any H and W of 1 and more. A side of 1 px is
-                doubled inside, since the network halves it.
-
-        Returns:
-            float (N, K, H, W).
-        """
-        rows, cols = x.shape[-2:]
-        x = reflect(x, below=max(0, 2 - rows), right=max(0, 2 - cols))
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits at the input's size, which is halved inside: 2 px a side at least."""
         height, width = x.shape[-2:]
         y = _resize(self.stem(x), height // 2, width // 2)
         y = torch.cat((self.block2(self.block1(y)), self.side(y)), dim=1)
         y = _resize(self.block3(y), height, width)
         # TensorFlow's l2_normalize, with its epsilon under the root.
         y = y * torch.rsqrt(y.square().sum(dim=1, keepdim=True).clamp_min(1e-12))
-        logits: Tensor = self.head(y)[..., :rows, :cols]
-        return logits
+        return (self.head(y),)
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:

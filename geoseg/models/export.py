@@ -90,8 +90,8 @@ def export_onnx(
         import onnxscript  # noqa: F401 - torch needs it, and says so less clearly
     except ImportError as error:
         raise ModelError(
-            f"writing ONNX needs the packages onnx and onnxscript ({error}); install them with "
-            f"pip install 'geoseg[onnx]'"
+            f"writing ONNX needs the packages onnx and onnxscript ({error}); install them: pip "
+            f"install onnx onnxscript"
         ) from error
     options: dict[str, Any] = {
         "dynamo": True,

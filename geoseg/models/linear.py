@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from geoseg.models.base import SegModel
+
 __all__ = ["Linear"]
 
 
-class Linear(nn.Module):
+class Linear(SegModel):
     """A 1x1 convolution: logistic regression on each pixel's bands."""
 
     def __init__(self, in_channels: int, classes: int) -> None:
@@ -20,7 +22,6 @@ class Linear(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(in_channels, classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of float (N, C, H, W), for any H, W >= 1."""
-        logits: Tensor = self.head(x)
-        return logits
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits at the input's size."""
+        return (self.head(x),)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geoseg.models.base import SegModel
+
 __all__ = ["SmallUNet"]
 
 
@@ -29,7 +31,7 @@ class _DoubleConv(nn.Sequential):
         super().__init__(*layers)
 
 
-class SmallUNet(nn.Module):
+class SmallUNet(SegModel):
     """Encoder and decoder with skips; the channels double at each of ``depth`` halvings."""
 
     def __init__(self, in_channels: int, classes: int, width: int = 16, depth: int = 3) -> None:
@@ -54,23 +56,10 @@ class SmallUNet(nn.Module):
         self.narrow = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in reversed(channels[:-1]))
         self.up = nn.ModuleList(_DoubleConv(2 * c, c) for c in reversed(channels[:-1]))
         self.head = nn.Conv2d(width, classes, 1)
-        self.output_stride = 1
-        self.multiple = 2**depth
+        self.multiple = self.size_multiple = 2**depth
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Give logits.
-
-        Args:
-            x: float (N, C, H, W), normalized; any H and W of 1 and more. Sides that are no
-                multiple of 2**depth are continued by their last row or column inside.
-
-        Returns:
-            float (N, K, H, W).
-        """
-        height, width = x.shape[-2:]
-        rows, cols = -height % self.multiple, -width % self.multiple
-        if rows or cols:
-            x = F.pad(x, (0, cols, 0, rows), mode="replicate")
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits at the input's size."""
         skips: list[Tensor] = []
         for level, layer in enumerate(self.down):
             x = layer(x if level == 0 else F.max_pool2d(x, 2))
@@ -79,5 +68,4 @@ class SmallUNet(nn.Module):
         for narrow, up in zip(self.narrow, self.up, strict=True):
             x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = up(torch.cat((skips.pop(), x), dim=1))
-        logits: Tensor = self.head(x)[..., :height, :width]
-        return logits
+        return (self.head(x),)
