@@ -10,6 +10,7 @@
     |-- ModelError              the model folder, its card or its weights are wrong
     |-- DeviceError             the device asked for is not here, or ran out of memory
     |-- OutputError             an output exists, can't be written, or the disk is full
+    |-- EvaluationError         the points or labels make an evaluation impossible
     `-- TrainingError           the labels, the split or the loss make training impossible
 
 A message says what was found, the rule, and what to do, in one line.
@@ -20,6 +21,7 @@ from __future__ import annotations
 __all__ = [
     "BandError",
     "DeviceError",
+    "EvaluationError",
     "GeosegError",
     "ModelError",
     "OutputError",
@@ -68,6 +70,10 @@ class DeviceError(GeosegError):
 
 class OutputError(GeosegError):
     """An output exists already, can't be written, or the disk is full."""
+
+
+class EvaluationError(GeosegError):
+    """The points or labels make an evaluation impossible."""
 
 
 class TrainingError(GeosegError):

@@ -30,6 +30,7 @@ ROOMS = [
         "geodesy",
         "polygons",
         "vectors",
+        "accuracy",
         "runtimes",
         "models",
         "zoo",
