@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from geoseg.card import ModelCard as ModelCard
     from geoseg.dryrun import dry_run as dry_run
     from geoseg.errors import GeosegError as GeosegError
+    from geoseg.evaluation import evaluate as evaluate
     from geoseg.models import create_model as create_model
     from geoseg.models import import_model as import_model
     from geoseg.models import list_models as list_models
     from geoseg.models import model_info as model_info
     from geoseg.pipeline import predict as predict
+    from geoseg.sampling import sample as sample
     from geoseg.scene import open_scene as open_scene
     from geoseg.training import train as train
     from geoseg.zoo import find_model as load_model
@@ -28,12 +30,14 @@ _PUBLIC = {
     "ModelCard": ("geoseg.card", "ModelCard"),
     "create_model": ("geoseg.models", "create_model"),
     "dry_run": ("geoseg.dryrun", "dry_run"),
+    "evaluate": ("geoseg.evaluation", "evaluate"),
     "import_model": ("geoseg.models", "import_model"),
     "list_models": ("geoseg.models", "list_models"),
     "load_model": ("geoseg.zoo", "find_model"),
     "model_info": ("geoseg.models", "model_info"),
     "open_scene": ("geoseg.scene", "open_scene"),
     "predict": ("geoseg.pipeline", "predict"),
+    "sample": ("geoseg.sampling", "sample"),
     "train": ("geoseg.training", "train"),
 }
 
@@ -44,12 +48,14 @@ __all__ = [
     "__version__",
     "create_model",
     "dry_run",
+    "evaluate",
     "import_model",
     "list_models",
     "load_model",
     "model_info",
     "open_scene",
     "predict",
+    "sample",
     "train",
 ]
 

@@ -75,6 +75,24 @@ class MapGrid:
     file_crs: Any
     crs: pyproj.CRS | None
 
+    @classmethod
+    def of(cls, dataset: Any) -> MapGrid:
+        """The grid of an open dataset of rasterio's.
+
+        Raises:
+            pyproj.exceptions.CRSError: PROJ does not know the CRS.
+        """
+        crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
+        usable = crs if crs is not None and (crs.is_geographic or crs.is_projected) else None
+        a, b, c, d, e, f = tuple(dataset.transform)[:6]
+        return cls(dataset.height, dataset.width, (a, b, c, d, e, f), crs, usable)
+
+    def strips(self) -> Iterator[tuple[int, int]]:
+        """Top and bottom rows of full-width strips of about CHUNK pixels."""
+        rows = max(1, CHUNK // self.width)
+        for top in range(0, self.height, rows):
+            yield top, min(top + rows, self.height)
+
     def to_crs(self, xy: Floats) -> Floats:
         """(V, 2) pixel coordinates (col, row; corners are whole numbers) to CRS coordinates."""
         a, b, c, d, e, f = self.transform
@@ -152,6 +170,29 @@ class MapGrid:
             area[holes] *= -1.0
             areas[place] = np.add.reduceat(area, polygons[:-1])
         return areas
+
+    def pixel_areas(self, top: int, bottom: int) -> Floats:
+        """Geodesic areas of the pixels of some rows.
+
+        A pixel's area is exact at 33 columns of every row and linear between them: exact wherever
+        it depends on the row alone, as in geographic CRSs, and right to 1e-6 in a UTM zone.
+
+        Args:
+            top: first row.
+            bottom: the first row below.
+
+        Returns:
+            (bottom - top, width) float64, square metres; NaN without a geographic or projected
+            CRS.
+        """
+        cols = np.unique(np.linspace(0, self.width - 1, 33).round().astype(np.int64))
+        between = [np.interp(np.arange(self.width), cols, one) for one in np.eye(len(cols))]
+        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=np.float64)
+        y, x = np.meshgrid(np.arange(top, bottom), cols, indexing="ij")
+        xy = (np.stack((x, y), axis=-1)[:, :, None, :] + square).reshape(-1, 2)
+        each = np.arange(x.size + 1)
+        nodes = self.areas(Rings(self.to_crs(xy), 5 * each, each)).reshape(x.shape)
+        return nodes @ np.stack(between)
 
     def _equal_area(self) -> tuple[Callable[[Floats], Floats], float | None]:
         """An equal-area projection for the scene, from degrees to metres.

@@ -90,7 +90,7 @@ def polygonize(
             raise UsageError(f"{name} is {value}; it must be a finite number of at least 0")
     names = {c.id: c.name for c in classes}
     with _opened(class_path) as dataset:
-        grid = _grid(dataset, class_path)
+        grid = MapGrid.of(dataset)
         if grid.crs is None and (min_area > 0 or simplify > 0):
             raise UsageError(
                 f"{class_path} has no geographic or projected CRS, so metres on its ground are "
@@ -142,7 +142,7 @@ class _Source:
 
     def strips(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(first row, class ids) of strips of about CHUNK pixels."""
-        for top, bottom in _strips(self.grid):
+        for top, bottom in self.grid.strips():
             yield top, self.rows(top, bottom)
 
     def shapes(self) -> Iterator[tuple[dict[str, Any], float]]:
@@ -195,14 +195,6 @@ def _opened(path: Path) -> Iterator[Any]:
         raise SceneError(f"{path} can't be read as a class raster: {error}") from error
 
 
-def _grid(dataset: Any, path: Path) -> MapGrid:
-    """Where an open class raster's pixels lie."""
-    crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
-    usable = crs if crs is not None and (crs.is_geographic or crs.is_projected) else None
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    return MapGrid(dataset.height, dataset.width, (a, b, c, d, e, f), crs, usable)
-
-
 def _label(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The region image (H, W), 0 for nodata and 1..P, and the class id of each region (P,)."""
     regions = np.zeros(pixels.shape, dtype=np.int32)
@@ -215,30 +207,12 @@ def _label(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int
 
 
 def _region_areas(regions: NDArray[np.int32], count: int, grid: MapGrid) -> Floats:
-    """Areas of the regions 1..count from their pixels' geodesic areas, square metres (count,).
-
-    A pixel's area is exact at 33 columns of every row and linear between them: exact wherever it
-    depends on the row alone, as in geographic CRSs, and right to 1e-6 in a UTM zone.
-    """
-    cols = np.unique(np.linspace(0, grid.width - 1, 33).round().astype(np.int64))
-    between = [np.interp(np.arange(grid.width), cols, one) for one in np.eye(len(cols))]
-    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=np.float64)
+    """Areas of the regions 1..count from their pixels' geodesic areas, square metres (count,)."""
     total = np.zeros(count + 1)
-    for top, bottom in _strips(grid):
-        y, x = np.meshgrid(np.arange(top, bottom), cols, indexing="ij")
-        xy = (np.stack((x, y), axis=-1)[:, :, None, :] + square).reshape(-1, 2)
-        each = np.arange(x.size + 1)
-        nodes = grid.areas(Rings(grid.to_crs(xy), 5 * each, each)).reshape(x.shape)
-        pixel_areas = nodes @ np.stack(between)
-        total += np.bincount(regions[top:bottom].ravel(), pixel_areas.ravel(), count + 1)
+    for top, bottom in grid.strips():
+        areas = grid.pixel_areas(top, bottom)
+        total += np.bincount(regions[top:bottom].ravel(), areas.ravel(), count + 1)
     return total[1:]
-
-
-def _strips(grid: MapGrid) -> Iterator[tuple[int, int]]:
-    """Top and bottom rows of full-width strips of about CHUNK pixels."""
-    rows = max(1, CHUNK // grid.width)
-    for top in range(0, grid.height, rows):
-        yield top, min(top + rows, grid.height)
 
 
 def _borders(

@@ -24,6 +24,8 @@ _COMMANDS = {
     "info": ("geoseg.cli.info", "Say what geoseg sees in a scene and which models fit it."),
     "models": ("geoseg.cli.models", "List, show and import models."),
     "train": ("geoseg.cli.train", "Teach a network from a config file."),
+    "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
+    "evaluate": ("geoseg.cli.evaluate", "Say how right a map is, by points or labels."),
 }
 
 
