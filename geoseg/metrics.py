@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import TrainingError
+from geoseg.errors import EvaluationError
 
 __all__ = [
     "CLASS_MEASURES",
@@ -61,8 +61,8 @@ def confusion(
         int64 (K, K): row i, column j counts the pixels of class i that were called class j.
 
     Raises:
-        TrainingError: shapes differ, an array is not of integers, the table is unsound, or a pixel
-            holds an id that is not in it.
+        EvaluationError: shapes differ, an array is not of integers, the table is unsound, or a
+            pixel holds an id that is not in it.
 
     Examples:
         >>> truth, predicted = np.array([3, 3, 7, 255]), np.array([3, 7, 7, 7])
@@ -75,11 +75,11 @@ def confusion(
     """
     ids = np.asarray(range(classes) if isinstance(classes, int) else classes, np.int64)
     if not len(ids) or len(np.unique(ids)) < len(ids) or ids.min() < 0 or ids.max() > 65535:
-        raise TrainingError(
+        raise EvaluationError(
             f"the classes are {ids.tolist()}; they must be ids of 0 to 65535, each once"
         )
     if truth.shape != predicted.shape:
-        raise TrainingError(
+        raise EvaluationError(
             f"the truth has the shape {truth.shape} and the prediction {predicted.shape}; both "
             f"must lie on the same pixels: bring one to the grid of the other"
         )
@@ -95,7 +95,7 @@ def confusion(
 def _places(array: NDArray[Any], ids: NDArray[np.int64], what: str) -> NDArray[np.int64]:
     """The place of each pixel's id in the table."""
     if array.dtype.kind not in "iu":
-        raise TrainingError(
+        raise EvaluationError(
             f"the {what} is of {array.dtype}; class ids are integers: take the class raster, not "
             f"probabilities"
         )
@@ -105,7 +105,7 @@ def _places(array: NDArray[Any], ids: NDArray[np.int64], what: str) -> NDArray[n
     place: NDArray[np.int64] = table[array.astype(np.int64).clip(-1, len(table) - 1)]
     stray = place < 0
     if stray.any():
-        raise TrainingError(
+        raise EvaluationError(
             f"the {what} holds {np.unique(array[stray])[:8].tolist()} in {int(stray.sum())} "
             f"pixels; the classes are {ids.tolist()}: name all classes, or put the ignored id into "
             f"the truth where a pixel shall not count"

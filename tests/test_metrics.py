@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geoseg.errors import TrainingError
+from geoseg.errors import EvaluationError
 from geoseg.metrics import (
     CLASS_MEASURES,
     MEASURES,
@@ -91,7 +91,7 @@ def test_what_is_ignored_is_left_out_whatever_was_predicted() -> None:
 def test_nothing_is_dropped_in_silence(
     truth: Any, predicted: Any, classes: Any, message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(EvaluationError, match=message):
         confusion(np.array(truth), np.array(predicted), classes)
 
 
