@@ -254,7 +254,8 @@ def _forward(
                 continue
             windows.append(window)
             batch.append(chip)
-            measured.append(row.measured(window))
+            if crf is not None:
+                measured.append(row.measured(window))
             if len(batch) == batch_size:
                 yield from run()
                 log.tell(

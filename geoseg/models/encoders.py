@@ -128,7 +128,7 @@ def create_encoder(
                 in_chans=channels_in,
                 **options,
             )
-    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ModelError(
             f"timm's {name!r} can't serve as an encoder with {options or 'its own options'} "
             f"({error}); choose another encoder or output_stride"
@@ -170,7 +170,7 @@ def _indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     try:
         with torch.device("meta"):
             info = timm.create_model(name, features_only=True).feature_info
-    except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AttributeError, AssertionError) as error:
         near = difflib.get_close_matches(name, timm.list_models(), n=3) or ["resnet50"]
         raise ModelError(
             f"there is no encoder {name!r} ({error}); it must be one of timm's, such as {near}"

@@ -73,7 +73,6 @@ _REFUSALS = (
     AttributeError,
     IndexError,
     KeyError,
-    NotImplementedError,
     RuntimeError,
     TypeError,
     ValueError,
