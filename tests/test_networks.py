@@ -361,6 +361,7 @@ def test_features_come_back_onto_their_own_pixels() -> None:
         ("vgg16_bn", {}, False),
         ("convnext_atto", {}, False),
         ("densenet121", {}, False),
+        ("dla34", {}, False),  # which does not take 513 px at all
     ],
 )
 def test_where_an_encoders_features_lie_is_found(
@@ -380,6 +381,21 @@ def test_the_published_sides_are_neither_padded_nor_cut(name: str) -> None:
     for side in (321, 513):
         network(torch.empty(1, 3, side, side, device="meta"))
     assert seen == [(321, 321), (513, 513)]
+
+
+def test_refinenet_can_convolve_before_pooling() -> None:
+    options: dict[str, Any] = {"encoder": "test_resnet", "channels": 8}
+    networks = [
+        hash_weights(create_model("refinenet", classes=3, conv_first=first, **options))
+        for first in (False, True)
+    ]
+    x = torch.randn(1, 3, 65, 65)
+    with torch.inference_mode():
+        after, before = (network(x) for network in networks)
+    assert [p.shape for p in networks[0].parameters()] == [
+        p.shape for p in networks[1].parameters()
+    ]
+    assert not torch.allclose(after, before)
 
 
 def test_segnet_pools_odd_sides_up_and_gives_them_back() -> None:
@@ -657,6 +673,7 @@ def test_any_network_can_carry_a_crf() -> None:
         ({"name": "segnet", "encoder": "resnet50"}, "takes no encoder"),
         ({"name": "segnet", "output_stride": 8}, r"takes no output_stride.*deeplabv3"),
         ({"name": "deeplabv3", "encoder": "convnext_atto"}, "output_stride=32"),
+        ({"name": "deeplabv3", "encoder": "hrnet_w18_small"}, "output_stride=32"),
         ({"name": "deeplabv3", "encoder": "swin_tiny_patch4_window7_224"}, "chips of any size"),
         ({"name": "refinenet", "encoder": "convnext_atto", "wings": 2}, "wings"),
         ({"name": "gcn", "encoder": "convnext_atto"}, r"strides \[4, 8, 16, 32\]"),

@@ -21,7 +21,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
-from geoseg.models import weights
+from geoseg.models import create_model, weights
 from geoseg.models.stems import adapt_stem, stem_convolutions
 from geoseg.models.weights import (
     EncoderState,
@@ -468,3 +468,45 @@ def test_every_band_of_torchgeo_has_its_name() -> None:
     assert bands("SENTINEL2_ALL_NDVI_SECO_ECO")[-2:] == ("nir08", None)
     assert bands("FMOW_RGB_GASSL") == bands("SENTINEL2_RGB_SECO") == weights.RGB
     assert bands("SENTINEL2_SI_MS_SATLAS")[:4] == ("red", "green", "blue", "rededge1")
+
+
+# In the networks
+
+
+def test_a_papers_network_gets_every_weight_of_its_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = timm.create_model("test_resnet").eval()
+    for layer in whole.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)  # type: ignore[arg-type]
+    file = tmp_path / "own.safetensors"
+    safetensors.torch.save_file(whole.state_dict(), file)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = whole.forward_features(x)
+        for name in ("deeplabv3", "gcn", "refinenet"):
+            options = {"output_stride": 32} if name == "deeplabv3" else {}
+            network = create_model(name, "test_resnet", encoder_weights=str(file), **options)
+            found = network.eval().encoder(x)[-1]  # type: ignore[operator, union-attr]
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_papers_network_fits_them_to_its_bands(tmp_path: Path) -> None:
+    whole = timm.create_model("test_resnet")
+    file = tmp_path / "own.safetensors"
+    safetensors.torch.save_file(whole.state_dict(), file)
+    bands = ["blue", "green", "red", "nir", "swir1"]
+    network = create_model("pspnet", "test_resnet", 5, 4, encoder_weights=str(file), bands=bands)
+    rgb = next(m for m in whole.modules() if isinstance(m, nn.Conv2d)).weight * 3 / 5
+    ours = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight
+    torch.testing.assert_close(ours[:, [2, 1, 0]], rgb)
+    torch.testing.assert_close(ours[:, 4], rgb.mean(dim=1))
+    assert network.eval()(torch.randn(1, 5, 33, 40)).shape == (1, 4, 33, 40)
+
+
+def test_a_papers_network_is_never_random_under_a_pretrained_name(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"download https://.*resnet50.*save it as .*resnet50"):
+        create_model("deeplabv3plus", encoder_weights="imagenet")
+    with pytest.raises(ModelError, match=r"download https://.*vgg16.*save it as .*vgg16"):
+        create_model("fcn8s", encoder_weights="imagenet")
