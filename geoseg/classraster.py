@@ -19,9 +19,11 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.errors import SceneError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.geodesy import MapGrid
+from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import first_line, gdal_options, opened
+from geoseg.window import Window
 
-__all__ = ["ClassRaster", "Strip", "Survey", "open_class_raster", "read_class_ids", "survey"]
+__all__ = ["ClassRaster", "Strip", "Survey", "open_class_raster", "read_class_window", "survey"]
 
 #: Ids are whole numbers of 0 to this one.
 MAX_ID = 65535
@@ -70,7 +72,14 @@ class ClassRaster:
             SceneError: a block is damaged.
         """
         for top, bottom in self.grid.strips():
-            yield Strip(top, *read_class_ids(self.dataset, self.path, top, bottom))
+            window = Window(top, 0, bottom - top, self.grid.width)
+            yield Strip(top, *read_class_window(self.dataset, self.path, window))
+
+    @property
+    def pixels(self) -> PixelGrid:
+        """The grid, as scenes and labels have theirs."""
+        dataset = self.dataset
+        return PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -160,16 +169,15 @@ def _legend(dataset: Any, path: str) -> dict[int, str]:
     return dict(sorted(legend.items()))
 
 
-def read_class_ids(
-    dataset: Any, path: str, top: int, bottom: int
+def read_class_window(
+    dataset: Any, path: str, window: Window
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Rows of an open class raster, or of a virtual warp of one.
+    """A part of an open class raster, or of a virtual warp of one.
 
     Args:
         dataset: rasterio's; its first band is read.
         path: for messages.
-        top: first row.
-        bottom: the first row below.
+        window: within the dataset.
 
     Returns:
         ids (H, W) of the file's dtype, and where they are valid: neither nodata nor masked.
@@ -177,17 +185,17 @@ def read_class_ids(
     Raises:
         SceneError: a block is damaged.
     """
-    window = RasterioWindow(0, top, dataset.width, bottom - top)
+    area = RasterioWindow(window.col, window.row, window.width, window.height)
     try:
-        ids = np.asarray(dataset.read(1, window=window))
-        valid = np.asarray(dataset.read_masks(1, window=window)) != 0
+        ids = np.asarray(dataset.read(1, window=area))
+        valid = np.asarray(dataset.read_masks(1, window=area)) != 0
         if ColorInterp.alpha in dataset.colorinterp:
             alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1
-            valid &= np.asarray(dataset.read(alpha, window=window)) != 0
+            valid &= np.asarray(dataset.read(alpha, window=area)) != 0
     except GDAL_ERRORS as error:
         raise SceneError(
-            f"{path}: rows {top} to {bottom - 1} can't be read ({first_line(error)}): the file is "
-            f"damaged or cut short"
+            f"{path}: rows {window.row} to {window.bottom - 1} can't be read "
+            f"({first_line(error)}): the file is damaged or cut short"
         ) from error
     return ids, valid
 

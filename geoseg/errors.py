@@ -13,6 +13,9 @@
     |-- EvaluationError         the points or labels make an evaluation impossible
     `-- TrainingError           the labels, the split or the loss make training impossible
 
+LabelError, of labels that can't be read as the classes or be brought to a grid, is both of the last
+two: training and evaluation read labels by the same code.
+
 A message says what was found, the rule, and what to do, in one line.
 """
 
@@ -23,6 +26,7 @@ __all__ = [
     "DeviceError",
     "EvaluationError",
     "GeosegError",
+    "LabelError",
     "ModelError",
     "OutputError",
     "RadiometryError",
@@ -78,3 +82,7 @@ class EvaluationError(GeosegError):
 
 class TrainingError(GeosegError):
     """The labels, the split or the loss make training impossible."""
+
+
+class LabelError(EvaluationError, TrainingError):
+    """Labels can't be brought to a grid, or hold what is no class."""

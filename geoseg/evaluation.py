@@ -12,32 +12,25 @@ import io
 import json as json_format
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio.errors
-import pyproj
 import pyproj.exceptions
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.vrt import WarpedVRT
 
 from geoseg import metrics
 from geoseg.accuracy import Accuracy, Estimate, estimate
-from geoseg.classraster import ClassRaster, Survey, open_class_raster, read_class_ids, survey
+from geoseg.classraster import ClassRaster, open_class_raster, survey
 from geoseg.errors import EvaluationError, UsageError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.labels import Bounds, check_crs, class_ids, open_labels, read_features, spelled
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.scene import first_line, is_remote
 
 __all__ = ["Evaluation", "evaluate"]
-
-Bounds = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -77,11 +70,12 @@ def evaluate(
             its pixels.
         points: vector file of labelled points: a random sample with the map's classes as strata,
             as :func:`geoseg.sample` draws it; or
-        labels: raster of labels on any grid and in any CRS, with the map's ids. At the centre of
-            each of the map's pixels the label is taken that is there (nearest neighbour).
-        column: of the points, with the name or id of the class that is really there, empty where
-            nobody looked.  [default: reference]
-        ignore: labels that mean no class ("cloud", 0): ids, or for points names, too.
+        labels: raster of labels on any grid, with the map's ids, or vector file of polygons; in
+            any CRS. At the centre of each of the map's pixels the label is taken that is there.
+            Where polygons of different classes overlap, there is none.
+        column: of points or polygons, with the name or id of the class that is really there, empty
+            where nobody looked.  [default: reference for points, class_id for polygons]
+        ignore: labels that mean no class ("cloud", 0): ids, or for points and polygons names, too.
         json: file for the report.
         csv: file for a table, one measure a line.
         overwrite: replace files that exist.
@@ -90,16 +84,14 @@ def evaluate(
         Accuracies and areas with 95 % intervals, or the measures of :mod:`geoseg.metrics`.
 
     Raises:
-        UsageError: the options contradict each other, or the points lack the column.
+        UsageError: the options contradict each other, or a vector file lacks the column.
         SceneError: a raster can't be read.
         EvaluationError: map and labels don't overlap, can't be brought together, or differ in
             their classes; or the sample tells nothing.
         OutputError: a file can't be written.
     """
     if (points is None) == (labels is None):
-        raise UsageError("give either points (--points) or a raster of labels (--labels)")
-    if labels is not None and column is not None:
-        raise UsageError(f"column {column!r} is of points; leave --column out with --labels")
+        raise UsageError("give either points (--points) or labels (--labels)")
     truth = points if labels is None else labels
     finals = [Path(path) for path in (json, csv) if path is not None]
     inputs = {Path(p).resolve() for p in (raster, truth) if not is_remote(str(p))}  # type: ignore[arg-type]
@@ -111,7 +103,7 @@ def evaluate(
             if points is not None:
                 done = _by_points(opened, str(points), column or "reference", ignore)
             else:
-                done = _by_labels(opened, str(labels), ignore)
+                done = _by_labels(opened, str(labels), column, ignore)
         texts = {
             json: json_format.dumps(done.report, indent=2, ensure_ascii=False) + "\n",
             csv: _table(done.report),
@@ -146,9 +138,10 @@ class _Read:
 def _by_points(
     raster: ClassRaster, path: str, column: str, ignore: Sequence[int | str]
 ) -> Evaluation:
-    frame = _read_points(path, column)
+    frame = read_features(path, column, ("Point",), "point")
     found = survey(raster)
-    reference, ignored = _references(frame[column], found, ignore, path)
+    classes = dict(zip(found.ids, found.names, strict=True))
+    reference, ignored = class_ids(frame[column], classes, ignore, path)
     asked = len(frame)
     looked = reference >= 0
     frame, reference = frame[looked], reference[looked]
@@ -232,87 +225,6 @@ def _by_points(
     return Evaluation(report, counts, accuracy, tuple(warnings))
 
 
-def _read_points(path: str, column: str) -> geopandas.GeoDataFrame:
-    """The file as a frame of points with that column.
-
-    Raises:
-        UsageError: it can't be read, has no such column, or holds other shapes than points.
-    """
-    if not is_remote(path) and not Path(path).exists():
-        raise UsageError(f"{path}: no such file")
-    try:
-        if path.lower().endswith(".parquet"):
-            frame = geopandas.read_parquet(path)
-        else:
-            frame = geopandas.read_file(path, engine="pyogrio")
-    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read as a vector file ({first_line(error)})") from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise UsageError(f"{path} is a table without geometry; give a file of points")
-    if column not in frame.columns or column == frame.geometry.name:
-        others = [str(name) for name in frame.columns if name != frame.geometry.name]
-        raise UsageError(
-            f"{path} has no column {column!r}; it has {', '.join(others)}: choose with --column"
-        )
-    wrong = int(((frame.geom_type != "Point") | frame.geometry.is_empty).sum())
-    if wrong:
-        raise UsageError(
-            f"{path} holds {wrong} rows that are no single point; give one point a row (in QGIS: "
-            f"multipart to singleparts)"
-        )
-    return frame.reset_index(drop=True)
-
-
-def _references(
-    values: Iterable[Any], found: Survey, ignore: Sequence[int | str], path: str
-) -> tuple[NDArray[np.int64], int]:
-    """Ids of what was written into the column.
-
-    Numbers are ids. Text is a name, in capitals or not, and if no class is called so, an id.
-
-    Returns:
-        (N,) int64, -1 where nothing was written or it is ignored; and how many are ignored.
-
-    Raises:
-        EvaluationError: something is written that is no class.
-    """
-    by_text = {str(i): i for i in found.ids}
-    folded = Counter(name.casefold() for name in found.names)
-    by_text.update(
-        (name.casefold(), i)
-        for i, name in zip(found.ids, found.names, strict=True)
-        if folded[name.casefold()] == 1
-    )
-    left_out = {_text(value) for value in ignore}
-    ids, ignored, unknown = [], 0, Counter[str]()
-    for value in values:
-        text = _text(value)
-        ids.append(-1)
-        if text in left_out and text:
-            ignored += 1
-        elif text in by_text:
-            ids[-1] = by_text[text]
-        elif text:
-            unknown[str(value)] += 1
-    if unknown:
-        shown = ", ".join(f"{value!r} ({n})" for value, n in unknown.most_common(8))
-        legend = ", ".join(f"{i} {name}" for i, name in zip(found.ids, found.names, strict=True))
-        raise EvaluationError(
-            f"{path}: {shown} is no class of the map ({legend}); mend the column, or leave such "
-            f"points out with --ignore"
-        )
-    return np.array(ids, np.int64), ignored
-
-
-def _text(value: Any) -> str:
-    """What was written, in one spelling; empty where nothing was."""
-    if value is None or value != value or str(value) == "<NA>":  # NaN is not itself
-        return ""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip().casefold()
-
-
 def _pixels_of(
     frame: geopandas.GeoDataFrame, raster: ClassRaster, path: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Bounds]:
@@ -323,7 +235,7 @@ def _pixels_of(
     Raises:
         EvaluationError: one side has no CRS, or they can't be brought together.
     """
-    _check_crs(raster, frame.crs is not None, path)
+    check_crs(raster.grid.file_crs is not None, raster.path, frame.crs is not None, path)
     if frame.crs is not None:
         try:
             frame = frame.to_crs(raster.grid.file_crs)
@@ -367,7 +279,7 @@ def _check_strata(
     """
     if "class_id" not in frame.columns or column == "class_id":
         return
-    drawn = np.array([_text(value) for value in frame["class_id"]], dtype=object)
+    drawn = np.array([spelled(value) for value in frame["class_id"]], dtype=object)
     now = np.array([str(i) for i in ids], dtype=object)
     moved = int(((drawn != "") & (ids >= 0) & (drawn != now)).sum())
     if moved:
@@ -381,13 +293,9 @@ def _check_strata(
 # A raster of labels
 
 
-def _by_labels(raster: ClassRaster, path: str, ignore: Sequence[int | str]) -> Evaluation:
-    try:
-        left_out = sorted({int(value) for value in ignore})
-    except ValueError as error:
-        raise UsageError(
-            f"ignore is {', '.join(map(str, ignore))}; labels of a raster are ignored by id"
-        ) from error
+def _by_labels(
+    raster: ClassRaster, path: str, column: str | None, ignore: Sequence[int | str]
+) -> Evaluation:
     if raster.legend:
         ids, names = list(raster.legend), list(raster.legend.values())
     else:
@@ -395,33 +303,32 @@ def _by_labels(raster: ClassRaster, path: str, ignore: Sequence[int | str]) -> E
         ids, names = found.ids, found.names
     counts = np.zeros((len(ids), len(ids)), np.int64)
     unmapped = np.zeros(len(ids), np.int64)
-    unlabelled = ignored = 0
+    unlabelled = ignored = disputed = 0
     stray: Counter[int] = Counter()
     strange: Counter[int] = Counter()
-    with open_class_raster(path) as labels:
-        _check_crs(raster, labels.grid.file_crs is not None, path)
-        theirs = labels.legend
-        with _on_grid_of(raster, labels) as dataset:
-            for strip in raster.strips():
-                truth, known = read_class_ids(dataset, path, strip.top, strip.bottom)
-                skipped = known & np.isin(truth, left_out)
-                ignored += int(skipped.sum())
-                known &= ~skipped
-                unlabelled += int((strip.valid & ~known & ~skipped).sum())
-                for where, array, tally in (
-                    (known, truth, stray),
-                    (strip.valid, strip.ids, strange),
-                ):
-                    unknown = array[where & ~np.isin(array, ids)]
-                    values, numbers = np.unique(unknown, return_counts=True)
-                    tally.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-                if stray or strange:
-                    continue  # the run fails; go on for a whole list
-                both = known & strip.valid
-                counts += metrics.confusion(truth[both], strip.ids[both], ids, ignore_index=None)
-                lost = truth[known & ~strip.valid]
-                unmapped += metrics.confusion(lost, lost, ids, ignore_index=None).diagonal()
-        bounds = _bounds_in(raster, labels)
+    classes = dict(zip(ids, names, strict=True))
+    with open_labels(
+        path, raster.pixels, classes, raster.path, column=column, ignore=ignore
+    ) as labels:
+        for strip in raster.strips():
+            truth, known, contested, skipped = labels.strip(strip.top, strip.bottom)
+            ignored += int(skipped.sum())
+            disputed += int(contested.sum())
+            unlabelled += int((strip.valid & ~(known | skipped | contested)).sum())
+            for where, array, tally in (
+                (known, truth, stray),
+                (strip.valid, strip.ids, strange),
+            ):
+                unknown = array[where & ~np.isin(array, ids)]
+                values, numbers = np.unique(unknown, return_counts=True)
+                tally.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+            if stray or strange:
+                continue  # the run fails; go on for a whole list
+            both = known & strip.valid
+            counts += metrics.confusion(truth[both], strip.ids[both], ids, ignore_index=None)
+            lost = truth[known & ~strip.valid]
+            unmapped += metrics.confusion(lost, lost, ids, ignore_index=None).diagonal()
+        bounds, theirs = labels.bounds, labels.legend
     legend = ", ".join(f"{i} {name}" for i, name in zip(ids, names, strict=True))
     if strange:
         raise EvaluationError(
@@ -449,6 +356,10 @@ def _by_labels(raster: ClassRaster, path: str, ignore: Sequence[int | str]) -> E
         warnings.append(
             f"ids are compared, and map and labels call some by other names: {', '.join(others)}"
         )
+    if disputed:
+        warnings.append(
+            f"polygons of different classes overlap in {disputed} pixels; these don't count"
+        )
     if unmapped.any():
         lost_pixels = int(unmapped.sum())
         warnings.append(f"{lost_pixels} labelled pixels have no class on the map; they don't count")
@@ -461,6 +372,7 @@ def _by_labels(raster: ClassRaster, path: str, ignore: Sequence[int | str]) -> E
             "pixels": int(counts.sum()),
             "unlabelled": unlabelled,
             "ignored": ignored,
+            "disputed": disputed,
             "on_nodata": int(unmapped.sum()),
         },
         "measures": measures,
@@ -479,79 +391,6 @@ def _by_labels(raster: ClassRaster, path: str, ignore: Sequence[int | str]) -> E
         "warnings": warnings,
     }
     return Evaluation(report, counts, None, tuple(warnings))
-
-
-@contextmanager
-def _on_grid_of(raster: ClassRaster, labels: ClassRaster) -> Iterator[Any]:
-    """The labels' dataset, warped virtually where it has another grid than the map.
-
-    Raises:
-        EvaluationError: they can't be brought together.
-    """
-    ours, theirs = raster.dataset, labels.dataset
-    relative = ~theirs.transform @ ours.transform
-    corners = [(0, 0), (ours.width, 0), (0, ours.height)]
-    apart = max(abs(v - w) for at in corners for v, w in zip(relative @ at, at, strict=True))
-    # A thousandth of a pixel is what rounding in headers leaves.
-    if ours.crs == theirs.crs and ours.shape == theirs.shape and apart < 1e-3:
-        yield theirs
-        return
-    if ours.crs is None:
-        raise EvaluationError(
-            f"{raster.path} and {labels.path} lie on different grids and have no CRS to bring them "
-            f"together; give both a CRS (gdal_edit.py -a_srs)"
-        )
-    # Without nodata, what lies beyond the labels would become the class 0: alpha marks it.
-    marked = theirs.nodata is not None or ColorInterp.alpha in theirs.colorinterp
-    try:
-        with WarpedVRT(
-            theirs,
-            crs=ours.crs,
-            transform=ours.transform,
-            width=ours.width,
-            height=ours.height,
-            resampling=Resampling.nearest,
-            add_alpha=not marked,
-            # GDAL interpolates places along a row, by default wrong by up to an eighth of a pixel.
-            # With 0 rasterio makes no VRT at all.
-            tolerance=1e-3,
-        ) as warped:
-            yield warped
-    except GDAL_ERRORS as error:
-        raise EvaluationError(
-            f"{labels.path} can't be brought to the grid of {raster.path} ({first_line(error)})"
-        ) from error
-
-
-def _bounds_in(raster: ClassRaster, labels: ClassRaster) -> Bounds:
-    """The labels' bounds in the map's CRS; infinite where it has no place for them."""
-    if raster.grid.file_crs is None or raster.grid.file_crs == labels.grid.file_crs:
-        return labels.bounds
-    try:
-        change = pyproj.Transformer.from_crs(
-            labels.grid.file_crs, raster.grid.file_crs, always_xy=True
-        )
-        west, south, east, north = change.transform_bounds(*labels.bounds)
-    except pyproj.exceptions.ProjError:
-        return (math.inf,) * 4
-    return west, south, east, north
-
-
-# Both
-
-
-def _check_crs(raster: ClassRaster, has_crs: bool, path: str) -> None:
-    """Refuse a CRS on one side only.
-
-    Raises:
-        EvaluationError: it is so.
-    """
-    if has_crs != (raster.grid.file_crs is not None):
-        bare, other = (raster.path, path) if has_crs else (path, raster.path)
-        raise EvaluationError(
-            f"{bare} has no CRS and {other} has one, so they can't be brought together; give it "
-            f"its CRS (gdal_edit.py -a_srs or ogr2ogr -a_srs)"
-        )
 
 
 def _tally(counts: Counter[int]) -> str:

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import geoseg
-from geoseg import classraster, evaluation, geodesy
+from geoseg import classraster, geodesy
+from geoseg import labels as labels_module
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
 from geoseg.sampling import allocate
 from tests.helpers import make_raster
@@ -272,14 +273,14 @@ def test_memory_is_a_strip(tmp_path, monkeypatch):
     drawn.to_file(points)
     monkeypatch.setattr(geodesy, "CHUNK", 500)
     reads = []
-    original = classraster.read_class_ids
+    original = classraster.read_class_window
 
-    def counted(dataset, name, top, bottom):
-        reads.append((top, bottom))
-        return original(dataset, name, top, bottom)
+    def counted(dataset, name, window):
+        reads.append((window.row, window.bottom))
+        return original(dataset, name, window)
 
-    monkeypatch.setattr(classraster, "read_class_ids", counted)
-    monkeypatch.setattr(evaluation, "read_class_ids", counted)
+    monkeypatch.setattr(classraster, "read_class_window", counted)
+    monkeypatch.setattr(labels_module, "read_class_window", counted)
     once = [(top, top + 10) for top in range(0, 100, 10)]
     geoseg.sample(path, count=60)
     assert reads == once * 2
@@ -524,6 +525,7 @@ def test_confusion_by_hand(tmp_path):
         "pixels": 4,
         "unlabelled": 1,
         "ignored": 1,
+        "disputed": 0,
         "on_nodata": 1,
     }
     assert done.report["measures"]["pixel_accuracy"] == 0.75

@@ -31,6 +31,7 @@ ROOMS = [
         "polygons",
         "vectors",
         "classraster",
+        "labels",
         "accuracy",
         "runtimes",
         "models",
