@@ -1,301 +1,414 @@
-"""Scenes, targets and chips for training.
+"""Training scenes: pixels, validity, targets and sides, on disk rather than in memory.
 
-A training scene is held in memory whole: its pixels as physical values, where they were measured,
-and for each pixel the probabilities to learn, from a teacher network or from labels. Chips are cut
-at random places and changed as another sensor, sky or gsd would change them; every chip depends
-on its own random generator only, so that training can go on where it was stopped.
+A scene is read once, strip by strip, as :func:`geoseg.predict` reads it, into flat files that are
+mapped into memory: chips come out of them at random places without decoding, and memory does not
+depend on how large the scenes are.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.errors
-import torch
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from torch import Tensor
-from torch.nn import functional as F
+from rasterio.windows import Window as RasterioWindow
 
-from geoseg.card import Normalization
-from geoseg.errors import BandError, SceneError, TrainingError
-from geoseg.sensors import band_code, band_name, detect_sensor
+from geoseg.card import ClassInfo, Normalization
+from geoseg.chips import fill_nearest
+from geoseg.errors import OutputError, TrainingError
+from geoseg.gdal import GDAL_ERRORS
+from geoseg.pixelgrid import PixelGrid
+from geoseg.plan import on_model_grid
+from geoseg.radiometry import find_radiometry
+from geoseg.reader import SceneReader
+from geoseg.recipe import SceneConfig, TrainConfig
+from geoseg.scene import finest_grid, first_line, gdal_options, open_scene
+from geoseg.split import MARGIN, TRAIN, VALIDATION, block_sides, deal
+from geoseg.targets import UNKNOWN, Targets, Teacher, open_targets
+from geoseg.window import Window
 
 __all__ = [
-    "Augmentation",
-    "ChipSampler",
-    "SceneConfig",
+    "JUDGED",
     "TrainingScene",
-    "add_haze",
-    "coarsen",
+    "band_statistics",
+    "held_out_windows",
+    "load_scene",
     "measure_normalization",
+    "pixels_by_class",
     "quiet",
-    "read_pixels",
+    "reflect",
+    "shown_size",
+    "split_scenes",
+    "teach",
+    "write_held_out",
 ]
 
-LOOKS = ("surface", "top-of-atmosphere")
-
-#: Centre of each band in micrometres (Sentinel-2A; other sensors differ by some percent).
-WAVELENGTH = {
-    "coastal": 0.443,
-    "blue": 0.492,
-    "green": 0.560,
-    "red": 0.665,
-    "rededge1": 0.704,
-    "rededge2": 0.741,
-    "rededge3": 0.783,
-    "nir": 0.833,
-    "nir08": 0.865,
-    "swir1": 1.614,
-    "swir2": 2.202,
-}
+#: Pixels of a strip.
+STRIP_PIXELS = 1 << 20
+#: GDAL's block cache while a scene is read, bytes.
+CACHE_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class SceneConfig:
-    """One scene of the recipe.
+@dataclass
+class TrainingScene:
+    """One scene with its targets.
 
     Attributes:
-        path: a raster file, or a folder of one-band files named by their band code.
-        place: scenes of one place lie on the same side of the split.
-        split: ``train`` or ``validation``.
-        look: ``surface`` or ``top-of-atmosphere`` reflectance.
-        scale: reflectance per number.
-        offset: reflectance at number 0.
-        bands: names in the file's order, for files that don't name their bands.
-        labels: a raster of class ids on the scene's grid; it goes before the teacher.
-        ignore_label: the id in ``labels`` that says nothing.
-        answer: path of another scene on the same grid; the teacher is asked about that one.
-        relabel: the whole scene is of this class, whatever the teacher says.
-        teacher_haze: goes before the recipe's own (see :class:`geoseg.recipe.TrainConfig`).
-        window: (row, col, height, width), px: the part of the scene to use; None is all of it.
-        ignore: windows, px of the file, where the target is wrong or unknown.
+        config: where it came from.
+        grid: where its pixels lie.
+        pixels: (C, H, W), numbers as read, of all bands that are needed.
+        gain: float32 (C,), quantity per number.
+        bias: float32 (C,), quantity at number 0.
+        measured: bool (H, W).
+        target: uint8 (H, W), place of the class in the legend; UNKNOWN where nothing says.
+        labelled: bool (H, W), True where the target comes from labels; elsewhere a teacher says.
+        sure: bool (H, W), True where a teacher gave its answer more than one half.
+        sides: uint8 (H, W), see :mod:`geoseg.split`.
     """
 
-    path: Path
-    place: str
-    split: str = "train"
-    look: str = "surface"
-    scale: float = 1e-4
-    offset: float = 0.0
-    bands: tuple[str, ...] = ()
-    labels: Path | None = None
-    ignore_label: int = 255
-    answer: Path | None = None
-    relabel: str | None = None
-    teacher_haze: tuple[float, ...] = ()
-    window: tuple[int, int, int, int] | None = None
-    ignore: tuple[tuple[int, int, int, int], ...] = ()
+    config: SceneConfig
+    grid: PixelGrid
+    pixels: NDArray[Any]
+    gain: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    measured: NDArray[np.bool_]
+    target: NDArray[np.uint8]
+    labelled: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
+    sides: NDArray[np.uint8]
 
     @property
     def name(self) -> str:
         """The file or folder name without suffix."""
-        return self.path.stem
+        return self.config.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.measured.shape[0], self.measured.shape[1]
+
+    def strips(self) -> Iterator[slice]:
+        """Rows, about a million pixels at a time."""
+        rows = max(1, STRIP_PIXELS // self.shape[1])
+        for top in range(0, self.shape[0], rows):
+            yield slice(top, min(top + rows, self.shape[0]))
+
+    def cut(
+        self,
+        rows: slice | NDArray[np.int64],
+        cols: slice | NDArray[np.int64],
+        sides: Sequence[int],
+        bands: Sequence[int] | slice = slice(None),
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """Physical values of a window, of which only some sides may be seen.
+
+        What was not measured, or lies on another side, takes the value of the nearest pixel that
+        may be seen, as in prediction.
+
+        Args:
+            rows: a slice, or row numbers.
+            cols: likewise.
+            sides: that may be seen.
+            bands: places of the bands wanted.
+
+        Returns:
+            (float32 (C, H, W), bool (H, W): True where seen), or None where nothing is.
+        """
+        seen = self.measured[rows][:, cols] & np.isin(self.sides[rows][:, cols], sides)
+        if not seen.any():
+            return None
+        # The window first: a list of bands would copy all of the scene.
+        numbers = self.pixels[:, rows][:, :, cols][bands]
+        gain, bias = self.gain[bands][:, None, None], self.bias[bands][:, None, None]
+        values = numbers.astype(np.float32) * gain + bias
+        return (values if seen.all() else fill_nearest(values, seen)), seen
+
+    def usable(self, rows: slice, side: int) -> NDArray[np.bool_]:
+        """Where rows are measured, have a target and lie on a side; bool (H, W)."""
+        known = self.target[rows] != UNKNOWN
+        return np.asarray(self.measured[rows] & known & (self.sides[rows] == side))
 
 
-@dataclass(frozen=True)
-class TrainingScene:
-    """One scene with its targets, in memory.
-
-    Attributes:
-        config: where it came from.
-        pixels: float32 (C, H, W), physical values.
-        probs: float16 (K, H, W), what to learn.
-        valid: bool (H, W), True where the pixel was measured and its target is known.
-    """
-
-    config: SceneConfig
-    pixels: NDArray[np.float32]
-    probs: NDArray[np.float16]
-    valid: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How chips are changed; every number 0 (``gsd_max`` 1) leaves them as they are.
-
-    Attributes:
-        flips: whether to flip and turn by quarters.
-        gain: standard deviation of the factor on all bands, and again on each band.
-        haze: the most path radiance in blue, in reflectance, to add to surface reflectance; a
-            third of it and less is added to top-of-atmosphere reflectance, or its own removed.
-        noise: standard deviation of the noise added to each pixel, in reflectance.
-        mix: share of the chips into which a rectangle of another chip is set (CutMix,
-            https://arxiv.org/abs/1905.04899).
-        gsd_max: the coarsest gsd as a multiple of the scene's; 3 turns 10 m into up to 30 m.
-        gsd_share: share of the chips that are made coarser.
-    """
-
-    flips: bool = True
-    gain: float = 0.0
-    haze: float = 0.0
-    noise: float = 0.0
-    mix: float = 0.0
-    gsd_max: float = 1.0
-    gsd_share: float = 0.5
-
-
-def read_pixels(
-    path: Path, bands: Sequence[str], config: SceneConfig
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read a scene's bands as physical values.
-
-    Bands on a coarser grid of the same extent (the 20 m bands of Sentinel-2) are resampled
-    bilinearly to the finest grid among the bands asked for.
+def load_scene(
+    config: TrainConfig,
+    scene: SceneConfig,
+    bands: Sequence[str],
+    scratch: Path,
+    number: int,
+    *,
+    fill: bool = True,
+) -> TrainingScene:
+    """Read a scene and its labels.
 
     Args:
-        path: the scene's file or folder.
-        bands: names, in the order wanted.
-        config: scale, offset and band names.
+        config: the recipe.
+        scene: one of its scenes.
+        bands: names of the bands wanted; the recipe's own come first.
+        scratch: a folder for the flat files.
+        number: of the scene, for their names.
+        fill: read the scene into the flat files; False maps those that another process filled.
 
     Returns:
-        (float32 (C, H, W), bool (H, W): True where any band was measured and all are finite).
+        The scene; all of it on the training side, and targets from labels only.
 
     Raises:
-        SceneError: the scene can't be read, or its bands do not cover one extent.
-        BandError: a band is missing.
+        SceneError: a file can't be read, a band is missing, or the numbers' meaning is unknown.
+        TrainingError: labels or windows do not fit the scene.
+        OutputError: the disk is full.
     """
-    if not path.exists():
-        raise SceneError(f"{path} does not exist; mend the scene's path in the recipe")
-    # A suffix in lower case; folders may hold .jp2 as well.
-    files = (
-        sorted(f for f in path.iterdir() if f.suffix.lower() in (".tif", ".tiff", ".jp2"))
-        if path.is_dir()
-        else [path]
+    opened = open_scene(scene.path)
+    own = tuple(config.bands)
+    spec = ",".join(scene.bands) or None
+    chosen = opened.choose(own, spec)
+    extra = tuple(b for b in bands if b not in own)
+    chosen += opened.choose(extra, spec) if extra else ()
+    radiometry = find_radiometry(
+        opened,
+        chosen,
+        config.quantity,
+        scale=config.scale if scene.scale is None else scene.scale,
+        offset=config.offset if scene.offset is None else scene.offset,
     )
-    try:
-        sources = _find_bands(files, config)
-        missing = [band for band in bands if band not in sources]
-        if missing:
-            raise BandError(
-                f"{path} has no band {', '.join(missing)}; it has {', '.join(sources) or 'none'}; "
-                f"name the bands in the recipe with bands = [...]"
+    full = finest_grid(chosen)
+    whole, _ = on_model_grid(full, config.gsd, config.gsd_range, config.name)
+    area = Window(0, 0, whole.height, whole.width)
+    if scene.window is not None:
+        area = _inside(scene.window, whole, scene)
+    shape = (area.height, area.width)
+
+    def array(name: str, dtype: Any, *leading: int) -> NDArray[Any]:
+        path = scratch / f"{number}-{name}.npy"
+        try:
+            if not fill:
+                return np.lib.format.open_memmap(path, mode="r")
+            return np.lib.format.open_memmap(
+                path, mode="w+", dtype=np.dtype(dtype), shape=(*leading, *shape)
             )
-        with quiet():
-            grids = []
-            for band in bands:
-                with rasterio.open(sources[band][0]) as dataset:
-                    grids.append((dataset.height, dataset.width))
-            height, width = max(grids)
-            if any(height * w != width * h for h, w in grids):
-                raise SceneError(
-                    f"the bands of {path} have the sizes {sorted(set(grids))}; they must cover one "
-                    f"extent, so that one size is a multiple of the other"
-                )
-            pixels = np.empty((len(bands), height, width), np.float32)
-            measured = np.zeros((height, width), bool)
-            for i, band in enumerate(bands):
-                file, index = sources[band]
-                with rasterio.open(file) as dataset:
-                    pixels[i] = dataset.read(
-                        index, out_shape=(height, width), resampling=Resampling.bilinear
-                    )
-                    mask = dataset.read_masks(
-                        index, out_shape=(height, width), resampling=Resampling.nearest
-                    )
-                measured |= mask > 0
-    except rasterio.errors.RasterioError as error:
-        raise SceneError(f"{path} can't be read: {error}") from error
-    finite = np.isfinite(pixels).all(axis=0)
-    pixels = np.where(finite & measured, pixels * config.scale + config.offset, 0.0)
-    return pixels.astype(np.float32), measured & finite
+        except OSError as error:
+            raise OutputError(f"{path} can't be written ({error}); free some space") from error
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Chips without a place on Earth can be learned from; rasterio's warning does not help."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        yield
-
-
-def _find_bands(files: Sequence[Path], config: SceneConfig) -> dict[str, tuple[Path, int]]:
-    """Band name -> file and index in it (from 1)."""
-    texts: list[tuple[Path, int, str]] = []
-    for file in files:
-        with quiet(), rasterio.open(file) as dataset:
-            if config.bands and len(files) == 1:
-                if len(config.bands) != dataset.count:
-                    raise BandError(
-                        f"{file} has {dataset.count} bands and the recipe names "
-                        f"{len(config.bands)}; name all of them, in the file's order"
-                    )
-                return {name: (file, i) for i, name in enumerate(config.bands, start=1)}
-            for i, description in enumerate(dataset.descriptions, start=1):
-                texts.append((file, i, description or (file.stem if dataset.count == 1 else "")))
-    codes = [code for _, _, text in texts if (code := band_code(text))]
-    sensor = detect_sensor([file.name for file in files], codes)
-    found = {}
-    for file, i, text in texts:
-        if name := band_name(text, sensor):
-            found[name] = (file, i)
+    with (
+        gdal_options(opened.paths[0], CACHE_BYTES),
+        SceneReader(chosen, whole.crop(area), src_nodata=scene.src_nodata) as reader,
+        open_targets(config, scene, whole) as targets,
+    ):
+        found = TrainingScene(
+            config=scene,
+            grid=reader.grid,
+            pixels=array("pixels", reader.dtype, len(chosen)),
+            gain=np.array(radiometry.gain, np.float32),
+            bias=np.array(radiometry.bias, np.float32),
+            measured=array("measured", bool),
+            target=array("target", np.uint8),
+            labelled=array("labelled", bool),
+            sure=array("sure", bool),
+            sides=array("sides", np.uint8),
+        )
+        if not fill:
+            return found
+        for rows in found.strips():
+            height = rows.stop - rows.start
+            window = Window(rows.start, 0, height, area.width)
+            found.pixels[:, rows], found.measured[rows] = reader.read(window)
+            found.target[rows] = targets.read(
+                Window(area.row + rows.start, area.col, height, area.width)
+            )
+            found.labelled[rows] = found.target[rows] != UNKNOWN
+        targets.check(", ".join(f"{c.id} {c.name}" for c in config.classes))
+    for place in scene.ignore:
+        here = _inside(place, whole, scene).intersection(area)
+        if here is not None:
+            rows = slice(here.row - area.row, here.bottom - area.row)
+            cols = slice(here.col - area.col, here.right - area.col)
+            found.measured[rows, cols] = False
+    _check_overlap(found, targets)
     return found
 
 
-def add_haze(
-    pixels: NDArray[np.float32], bands: Sequence[str], amount: float
-) -> NDArray[np.float32]:
-    """Turn surface reflectance into what a plausible sky would make of it, or the other way round.
+def teach(scene: TrainingScene, teacher: Teacher, bands: Sequence[int]) -> None:
+    """Fill in a teacher's most likely class where no label is, in place.
 
-    A band at wavelength w gets the path radiance ``amount * (0.492 / w)**3`` and loses the share
-    ``4.4 * amount * (0.492 / w)`` of the ground's light. Fitted to pairs of L1C and L2A scenes of
-    four places: at 0.075 it gives 0.075, 0.051, 0.030, 0.015, 0.002 in blue, green, red, nir and
-    swir1, where the pairs give 0.076, 0.048, 0.030, 0.024, 0.003.
+    It is what drawing is balanced by, and what the held-out side is compared with.
 
     Args:
-        pixels: float32 (C, H, W), reflectance.
-        bands: C names.
-        amount: path radiance in blue, in reflectance; below 0 that much is taken away.
+        scene: all bands that the teacher needs are among its own.
+        teacher: to be asked.
+        bands: places of the teacher's bands in the scene.
+    """
+    card = teacher.card
+    halo = min(max(card.margin, card.overlap // 2), card.size // 4)
+    for core, window in _squares(scene.shape, card.size, halo):
+        cut = scene.cut(window.rows, window.cols, (TRAIN, VALIDATION, MARGIN), bands)
+        if cut is None:
+            continue
+        inner = np.s_[
+            core.row - window.row : core.bottom - window.row,
+            core.col - window.col : core.right - window.col,
+        ]
+        probs = teacher.probs(cut[0])[:, *inner]
+        place = np.s_[core.rows, core.cols]
+        answered = scene.measured[place] & ~scene.labelled[place]
+        scene.target[place] = np.where(answered, probs.argmax(axis=0), scene.target[place])
+        scene.sure[place] = answered & (probs.max(axis=0) > 0.5)
+
+
+def _squares(shape: tuple[int, int], size: int, halo: int) -> Iterator[tuple[Window, Window]]:
+    """Squares that cover a scene once, each with the window around it."""
+    height, width = shape
+    side = max(size - 2 * halo, 1)
+    for row in range(0, height, side):
+        for col in range(0, width, side):
+            core = Window(row, col, min(side, height - row), min(side, width - col))
+            top, left = max(row - halo, 0), max(col - halo, 0)
+            bottom, right = min(core.bottom + halo, height), min(core.right + halo, width)
+            yield core, Window(top, left, bottom - top, right - left)
+
+
+def _inside(window: tuple[int, int, int, int], grid: PixelGrid, scene: SceneConfig) -> Window:
+    row, col, height, width = window
+    if not (0 <= row < row + height <= grid.height and 0 <= col < col + width <= grid.width):
+        raise TrainingError(
+            f"{scene.path}: the window {tuple(window)} (row, col, height, width) does not lie in "
+            f"its {grid.height} x {grid.width} px"
+        )
+    return Window(row, col, height, width)
+
+
+def _check_overlap(scene: TrainingScene, targets: Targets) -> None:
+    """Refuse labels of which none lies on a measured pixel.
+
+    Raises:
+        TrainingError: it is so; both extents are in the message.
+    """
+    if not scene.config.labels:
+        return
+    if any((scene.labelled[rows] & scene.measured[rows]).any() for rows in scene.strips()):
+        return
+    raise TrainingError(
+        f"no label of {', '.join(p.name for p in scene.config.labels)} lies on a measured pixel of "
+        f"{scene.config.path}: {targets.extents()}; give labels of this place, or mend the CRS of "
+        f"one of them"
+    )
+
+
+def pixels_by_class(scene: TrainingScene, classes: int, side: int, cell: int) -> NDArray[np.int64]:
+    """Count usable pixels in square cells.
+
+    Args:
+        scene: the scene.
+        classes: K.
+        side: of the split.
+        cell: side of a cell, px.
 
     Returns:
-        float32 (C, H, W), not below 0.
+        int64 (rows of cells, columns of cells, K).
     """
-    share = np.array([WAVELENGTH["blue"] / WAVELENGTH.get(b, 10.0) for b in bands], np.float32)
-    light = (abs(amount) * share**3)[:, None, None]
-    kept = (1.0 - 4.4 * abs(amount) * share)[:, None, None]
-    hazy = pixels * kept + light if amount >= 0 else (pixels - light) / kept
-    result: NDArray[np.float32] = np.maximum(hazy, 0.0).astype(np.float32)
-    return result
+    height, width = scene.shape
+    down, across = -(-height // cell), -(-width // cell)
+    counts = np.zeros((down, across, classes), np.int64)
+    columns = np.arange(width) // cell
+    for row in range(down):
+        rows = slice(row * cell, min((row + 1) * cell, height))
+        keep = scene.usable(rows, side)
+        place = columns[None].repeat(rows.stop - rows.start, axis=0)[keep]
+        flat = place * classes + scene.target[rows][keep]
+        counts[row] = np.bincount(flat, minlength=across * classes).reshape(across, classes)
+    return counts
+
+
+def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> None:
+    """Put every pixel on its side, in place.
+
+    Args:
+        config: the recipe.
+        scenes: all of them, with their targets.
+
+    Raises:
+        TrainingError: there are too few places, or a side has nothing to learn or to judge.
+    """
+    split, classes = config.split, len(config.classes)
+    if split.by == "scenes":
+        for scene in scenes:
+            scene.sides[:] = TRAIN if scene.config.split == "train" else VALIDATION
+    elif split.by == "files":
+        places = sorted({scene.config.where for scene in scenes})
+        counts = np.zeros((len(places), classes), np.int64)
+        for scene in scenes:
+            total = pixels_by_class(scene, classes, TRAIN, 1 << 30).sum(axis=(0, 1))
+            counts[places.index(scene.config.where)] += total
+        fold = deal(counts, split.folds, config.seed)
+        for scene in scenes:
+            held = fold[places.index(scene.config.where)] == split.fold - 1
+            scene.sides[:] = VALIDATION if held else TRAIN
+    else:
+        block, margin = split.block, split.margin
+        if split.by == "random":
+            block, margin = config.chip, 0
+        blocks = [pixels_by_class(scene, classes, TRAIN, block) for scene in scenes]
+        flat = np.concatenate([b.reshape(-1, classes) for b in blocks])
+        fold = deal(flat, split.folds, config.seed)
+        start = 0
+        for scene, counts in zip(scenes, blocks, strict=True):
+            down, across = counts.shape[:2]
+            held = (fold[start : start + down * across] == split.fold - 1).reshape(down, across)
+            start += down * across
+            scene.sides[:] = block_sides(scene.shape, block, held, margin)
+    _check_sides(config, scenes)
+
+
+def _check_sides(config: TrainConfig, scenes: Sequence[TrainingScene]) -> None:
+    for side, name in ((TRAIN, "training"), (VALIDATION, "validation")):
+        if not any(scene.usable(rows, side).any() for scene in scenes for rows in scene.strips()):
+            raise TrainingError(
+                f"no pixel on the {name} side is measured and has a target; look at nodata, labels "
+                f"and split (by {config.split.by}, fold {config.split.fold} of "
+                f"{config.split.folds}, margin {config.split.margin} px)"
+            )
 
 
 def measure_normalization(
-    scenes: Sequence[TrainingScene], kind: str, clip: tuple[float, float] | None
+    scenes: Sequence[TrainingScene],
+    bands: int,
+    kind: str,
+    clip: tuple[float, float] | None,
 ) -> Normalization:
-    """Take a normalization's parameters from the training scenes, each scene counting the same.
+    """Take a normalization's parameters from the training side, each scene counting the same.
 
-    Only valid pixels count: nodata would pull the mean down.
+    All measured pixels of the training side count, labelled or not, and no others: nodata would
+    pull the mean down, and held-out pixels are not to be known.
 
     Args:
-        scenes: of the training side.
+        scenes: all of them.
+        bands: how many, from the first, the network sees.
         kind: ``z-score``, or ``log-logistic``: of the mean m and standard deviation s of
             y = log(50 x + 1), with center = m - s and spread = 5 s, so that the input becomes
             sigmoid((y - m) / s).
-        clip: (low, high) for the physical values, or None.
+        clip: (low, high) for the quantity, or None.
 
     Raises:
         TrainingError: no pixel is valid, a band never changes, or the kind can't be measured.
     """
     if kind not in ("z-score", "log-logistic"):
         raise TrainingError(f"normalization is {kind!r}; training measures z-score or log-logistic")
-    means, squares = [], []
-    for scene in scenes:
-        x = scene.pixels[:, scene.valid].astype(np.float64)
-        if x.size == 0:
-            continue
+
+    def change(x: NDArray[np.float64]) -> NDArray[np.float64]:
         x = x.clip(*clip) if clip else x
-        x = np.log1p(50.0 * x) if kind == "log-logistic" else x
-        means.append(x.mean(axis=1))
-        squares.append((x**2).mean(axis=1))
-    if not means:
-        raise TrainingError("no training scene has a valid pixel; look at nodata and labels")
-    mean = np.mean(means, axis=0)
-    deviation = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 0.0))
+        return np.log1p(50.0 * x) if kind == "log-logistic" else x
+
+    mean, deviation = band_statistics(scenes, bands, change)
+    if not np.isfinite(mean).all():
+        raise TrainingError(
+            "the training scenes hold numbers for which log(50 x + 1) is none: the quantity is no "
+            "reflectance; give clip = [0.0, 2.0] or normalization = 'z-score'"
+        )
     if not (deviation > 0).all():
         raise TrainingError(
             f"bands {np.flatnonzero(~(deviation > 0)).tolist()} hold one value in all training "
@@ -311,184 +424,145 @@ def measure_normalization(
     return Normalization(kind, parameters, clip)
 
 
-def coarsen(
-    pixels: Tensor, probs: Tensor, valid: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Area-average pixels and targets to fewer pixels; what is not valid has no part in it.
+def band_statistics(
+    scenes: Sequence[TrainingScene],
+    bands: int,
+    change: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda x: x,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each band on the training side, each scene counting the same.
 
     Args:
-        pixels: float (C, H, W).
-        probs: float (K, H, W).
-        valid: bool (H, W).
-        size: (rows, columns) wanted.
+        scenes: all of them.
+        bands: how many, from the first.
+        change: applied to the values before.
 
     Returns:
-        (pixels, probs, valid) at the new size; valid where more than half of the area was.
+        Two float64 (C,).
+
+    Raises:
+        TrainingError: no pixel of the training side is measured.
     """
-    weight = valid[None].float()
-    share = F.adaptive_avg_pool2d(weight, size)
-    stack = F.adaptive_avg_pool2d(torch.cat((pixels, probs)) * weight, size)
-    stack = stack / share.clamp_min(1e-6)
-    return stack[: len(pixels)], stack[len(pixels) :], share[0] > 0.5
+    means, squares = [], []
+    for scene in scenes:
+        pixels, total, square = 0, np.zeros(bands), np.zeros(bands)
+        gain = scene.gain[:bands, None].astype(np.float64)
+        bias = scene.bias[:bands, None].astype(np.float64)
+        for rows in scene.strips():
+            keep = scene.measured[rows] & (scene.sides[rows] == TRAIN)
+            x = change(scene.pixels[:bands, rows][:, keep].astype(np.float64) * gain + bias)
+            pixels += x.shape[1]
+            total += x.sum(axis=1)
+            square += (x**2).sum(axis=1)
+        if pixels:
+            means.append(total / pixels)
+            squares.append(square / pixels)
+    if not means:
+        raise TrainingError("no pixel of the training side is measured; look at nodata and split")
+    mean = np.mean(means, axis=0)
+    return mean, np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 0.0))
 
 
-class ChipSampler:
-    """Cuts random chips from the training scenes and changes them."""
+def held_out_windows(scene: TrainingScene, size: int, halo: int) -> Iterator[tuple[Window, Window]]:
+    """Squares that cover the held-out pixels of a scene once, each with the window around it.
 
-    def __init__(
-        self,
-        scenes: Sequence[TrainingScene],
-        bands: Sequence[str],
-        *,
-        size: int,
-        balance: float,
-        augmentation: Augmentation,
-    ) -> None:
-        """Index the scenes' pixels by class.
+    Args:
+        scene: the scene.
+        size: side of the window with its halo, px.
+        halo: px around a square that the network sees besides.
 
-        Args:
-            scenes: of the training side.
-            bands: names of the pixels' bands.
-            size: chip side, px.
-            balance: share of the chips that are laid around a pixel of a class drawn evenly among
-                the classes, the rarer ones so more often; the others lie anywhere, large scenes
-                more often.
-            augmentation: how chips are changed.
-
-        Raises:
-            TrainingError: no scene has a valid pixel.
-        """
-        self._scenes = [scene for scene in scenes if scene.valid.any()]
-        if not self._scenes:
-            raise TrainingError("no training scene has a valid pixel; look at nodata and labels")
-        self._bands = tuple(bands)
-        self._size = size
-        self._balance = balance
-        self._augmentation = augmentation
-        area = np.sqrt([scene.valid.sum() for scene in self._scenes])
-        self._scene_share = area / area.sum()
-        # For each class and scene, the flat places of the pixels that are most likely of it.
-        self._places: list[list[NDArray[np.int64]]] = []
-        for scene in self._scenes:
-            best = np.where(scene.valid, scene.probs.argmax(axis=0), -1).ravel()
-            self._places.append([np.flatnonzero(best == k) for k in range(len(scene.probs))])
-        counts = np.array([[len(p) for p in places] for places in self._places], float)
-        self._classes = np.flatnonzero(counts.sum(axis=0) > 0)
-        # The root keeps one large scene from giving all examples of a class.
-        share = np.sqrt(counts)
-        self._class_share = share / np.maximum(share.sum(axis=0), 1e-9)
-        # The most path radiance that a scene can lose before its darkest pixels go black.
-        self._dark = [self._darkest_blue(scene) for scene in self._scenes]
-
-    def _darkest_blue(self, scene: TrainingScene) -> float:
-        if "blue" not in self._bands:
-            return 0.0
-        blue = scene.pixels[self._bands.index("blue")][scene.valid]
-        return float(np.percentile(blue, 1))
-
-    def batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw chips.
-
-        Args:
-            rng: all that is random.
-            count: N.
-
-        Returns:
-            (pixels float32 (N, C, H, W) in physical values, probs float32 (N, K, H, W),
-            weight float32 (N, H, W): 1 where valid, else 0).
-        """
-        chips = [self._chip(rng) for _ in range(count)]
-        for i in range(count):
-            if rng.random() < self._augmentation.mix:
-                self._set_in(rng, chips[i], chips[int(rng.integers(count))])
-        pixels, probs, valid = (torch.stack(part) for part in zip(*chips, strict=True))
-        return pixels, probs, valid.float()
-
-    def _chip(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        a = self._augmentation
-        index, row, col = self._place(rng)
-        scene = self._scenes[index]
-        factor = 1.0
-        if a.gsd_max > 1.0 and rng.random() < a.gsd_share:
-            factor = float(rng.uniform(1.0, a.gsd_max))
-        side = round(self._size * factor)
-        rows = self._span(rng, row, side, scene.valid.shape[0])
-        cols = self._span(rng, col, side, scene.valid.shape[1])
-        parts = (scene.pixels, scene.probs, scene.valid)
-        pixels, probs, valid = (
-            torch.from_numpy(np.ascontiguousarray(part[..., rows, :][..., cols])) for part in parts
-        )
-        chip = (pixels, probs.float(), valid)
-        if side != self._size:
-            chip = coarsen(*chip, (self._size, self._size))
-        if a.flips:
-            turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-            chip = (
-                _turn(chip[0], turns, flip),
-                _turn(chip[1], turns, flip),
-                _turn(chip[2], turns, flip),
-            )
-        changed = self._change_light(rng, chip[0].numpy(), scene.config.look, self._dark[index])
-        return torch.from_numpy(changed), chip[1], chip[2]
-
-    def _place(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """A scene and a pixel of it around which a chip is laid."""
-        if rng.random() < self._balance:
-            k = int(rng.choice(self._classes))
-            index = int(rng.choice(len(self._scenes), p=self._class_share[:, k]))
-            flat = int(rng.choice(self._places[index][k]))
-            row, col = divmod(flat, self._scenes[index].valid.shape[1])
-            return index, row, col
-        index = int(rng.choice(len(self._scenes), p=self._scene_share))
-        height, width = self._scenes[index].valid.shape
-        return index, int(rng.integers(height)), int(rng.integers(width))
-
-    def _span(
-        self, rng: np.random.Generator, center: int, side: int, length: int
-    ) -> slice | NDArray[np.int64]:
-        """``side`` px around the center; a scene that is too small is continued by mirror."""
-        start = center - int(rng.integers(side))
-        if side <= length:
-            start = min(max(start, 0), length - side)
-            return slice(start, start + side)
-        index = np.arange(start, start + side) % (2 * length)
-        return np.where(index < length, index, 2 * length - 1 - index)
-
-    def _change_light(
-        self, rng: np.random.Generator, pixels: NDArray[np.float32], look: str, dark: float
-    ) -> NDArray[np.float32]:
-        a = self._augmentation
-        if a.haze > 0 and rng.random() < 0.7:
-            if look == "surface":
-                amount = rng.uniform(0.0, a.haze)
-            else:
-                amount = rng.uniform(-min(0.9 * dark, 0.75 * a.haze), a.haze / 3)
-            pixels = add_haze(pixels, self._bands, float(amount))
-        if a.gain > 0:
-            gain = rng.normal(0.0, a.gain) + rng.normal(0.0, a.gain, len(pixels))
-            pixels = pixels * np.exp(gain).astype(np.float32)[:, None, None]
-        if a.noise > 0:
-            # After a coarser gsd was made: a coarser sensor is not a quieter one.
-            noise = rng.standard_normal(pixels.shape, dtype=np.float32)
-            pixels = pixels + noise * np.float32(a.noise * rng.random())
-        return pixels
-
-    def _set_in(
-        self,
-        rng: np.random.Generator,
-        chip: tuple[Tensor, Tensor, Tensor],
-        other: tuple[Tensor, Tensor, Tensor],
-    ) -> None:
-        """Copy one rectangle of another chip into this one, pixels and targets alike."""
-        height, width = (int(x) for x in rng.integers(self._size // 8, self._size // 2 + 1, 2))
-        row = int(rng.integers(self._size - height + 1))
-        col = int(rng.integers(self._size - width + 1))
-        for target, source in zip(chip, other, strict=True):
-            target[..., row : row + height, col : col + width] = source[
-                ..., row : row + height, col : col + width
-            ]
+    Yields:
+        (core, window): the core lies in the window, and both in the scene.
+    """
+    for core, window in _squares(scene.shape, size, halo):
+        if scene.usable(core.rows, VALIDATION)[:, core.cols].any():
+            yield core, window
 
 
-def _turn(x: Tensor, turns: int, flip: bool) -> Tensor:
-    x = torch.rot90(x, turns, dims=(-2, -1))
-    return x.flip(-1) if flip else x.contiguous()
+#: Sides that a network may see when it is judged: held-out pixels and the margin around them.
+JUDGED = (VALIDATION, MARGIN)
+
+
+def reflect(start: int, side: int, length: int) -> slice | NDArray[np.int64]:
+    """``side`` px from ``start`` on; a scene that is too small is continued by mirror.
+
+    Args:
+        start: first px; moved so that the span lies in the scene where that is long enough.
+        side: px.
+        length: of the scene.
+    """
+    if side <= length:
+        start = min(max(start, 0), length - side)
+        return slice(start, start + side)
+    index = np.arange(start, start + side) % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
+
+
+def shown_size(scenes: Sequence[TrainingScene]) -> str:
+    """How much there is to learn from, for people."""
+    pixels = sum(math.prod(scene.shape) for scene in scenes)
+    return f"{len(scenes)} scenes, {pixels / 1e6:.3g} Mpx"
+
+
+def write_held_out(
+    folder: Path, scenes: Sequence[TrainingScene], classes: Sequence[ClassInfo]
+) -> list[Path]:
+    """Write the held-out labels as class rasters, for ``geoseg evaluate``.
+
+    Args:
+        folder: for the files, one a scene with held-out labels, named after it.
+        scenes: all of them, split.
+        classes: the legend.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: one can't be written.
+    """
+    written: list[Path] = []
+    ids = np.array([c.id for c in classes], np.uint8)
+    for scene in scenes:
+        if not scene.config.labels or not (scene.sides == VALIDATION).any():
+            continue
+        path = folder / f"{scene.name}.tif"
+        number = 2
+        while path in written:
+            path, number = folder / f"{scene.name}-{number}.tif", number + 1
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (
+                quiet(),
+                rasterio.open(
+                    path,
+                    "w",
+                    driver="GTiff",
+                    height=scene.shape[0],
+                    width=scene.shape[1],
+                    count=1,
+                    dtype="uint8",
+                    nodata=255,
+                    crs=scene.grid.crs,
+                    transform=scene.grid.transform,
+                    compress="deflate",
+                    tiled=True,
+                ) as dataset,
+            ):
+                for rows in scene.strips():
+                    held = scene.usable(rows, VALIDATION) & scene.labelled[rows]
+                    values = np.where(held, ids[scene.target[rows].clip(0, len(ids) - 1)], 255)
+                    area = RasterioWindow(0, rows.start, scene.shape[1], rows.stop - rows.start)
+                    dataset.write(values.astype(np.uint8), 1, window=area)
+                dataset.update_tags(1, **{f"class_{c.id}": c.name for c in classes})
+                dataset.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes})
+        except GDAL_ERRORS as error:
+            raise OutputError(f"{path} can't be written ({first_line(error)})") from error
+        written.append(path)
+    return written
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Scenes without a place on Earth can be learned from; rasterio's warning does not help."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield

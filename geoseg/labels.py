@@ -42,6 +42,7 @@ __all__ = [
     "PlacedPolygons",
     "PolygonFile",
     "RasterLabels",
+    "bounds_in",
     "check_crs",
     "class_ids",
     "is_vector",
@@ -617,8 +618,13 @@ def on_grid(labels: ClassRaster, grid: PixelGrid, other: str) -> Iterator[Any]:
         ) from error
 
 
-def _bounds_in(crs: Any, labels: ClassRaster) -> Bounds:
-    """The labels' bounds in another CRS; infinite where it has no place for them."""
+def bounds_in(crs: Any, labels: ClassRaster) -> Bounds:
+    """Bounds of a class raster in another CRS; infinite where it has no place for them.
+
+    Args:
+        crs: rasterio's or pyproj's; None gives the raster's own bounds.
+        labels: open.
+    """
     if crs is None or crs == labels.dataset.crs:
         return labels.bounds
     try:
@@ -694,4 +700,4 @@ def open_labels(
     with open_class_raster(path) as labels:
         check_crs(grid.crs is not None, other, labels.grid.file_crs is not None, path)
         with on_grid(labels, grid, other) as dataset:
-            yield RasterLabels(labels, dataset, _bounds_in(grid.crs, labels), left_out)
+            yield RasterLabels(labels, dataset, bounds_in(grid.crs, labels), left_out)

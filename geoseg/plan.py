@@ -26,7 +26,7 @@ from geoseg.stitch import TAPERS
 from geoseg.window import Window
 from geoseg.zoo import DEFAULT_MODEL, find_model
 
-__all__ = ["Outputs", "Plan", "PredictOptions", "make_plan"]
+__all__ = ["Outputs", "Plan", "PredictOptions", "make_plan", "on_model_grid"]
 
 #: A scene may be this much coarser than the coarsest gsd of the card before it is refused.
 COARSEST_FACTOR = 4.0
@@ -273,7 +273,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     aoi = _read_aoi(options.aoi, full.crs) if options.aoi is not None else ()
     grid = _crop(full, options, aoi)
     _check_vector(outputs, options, grid)
-    model_grid, notes = _model_grid(grid, card)
+    model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
     if radiometry.doubt:
         notes.append(radiometry.doubt)
     notes += _old_companions(outputs)
@@ -386,24 +386,39 @@ def _old_companions(outputs: Outputs) -> list[str]:
     ]
 
 
-def _model_grid(grid: PixelGrid, card: ModelCard) -> tuple[PixelGrid, list[str]]:
-    """The grid that the network sees, and what to tell the user about it."""
+def on_model_grid(
+    grid: PixelGrid, gsd: float, gsd_range: tuple[float, float], name: str
+) -> tuple[PixelGrid, list[str]]:
+    """The grid that a network sees.
+
+    Args:
+        grid: the scene's.
+        gsd: the model's, metres.
+        gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
+        name: the model's, for messages.
+
+    Returns:
+        The scene's grid, or one over the same ground with the model's gsd; and what to tell.
+
+    Raises:
+        SceneError: the scene is far too coarse.
+    """
     if grid.gsd is None:
-        return grid, [f"the scene's gsd is unknown: taken as the model's {card.gsd:g} m"]
-    low, high = card.gsd_range[0] / GSD_SLACK, card.gsd_range[1] * GSD_SLACK
-    if all(low <= gsd <= high for gsd in grid.gsd):
+        return grid, [f"the scene's gsd is unknown: taken as the model's {gsd:g} m"]
+    low, high = gsd_range[0] / GSD_SLACK, gsd_range[1] * GSD_SLACK
+    if all(low <= own <= high for own in grid.gsd):
         return grid, []
     across, down = grid.gsd
     if max(grid.gsd) > high * COARSEST_FACTOR:
         raise SceneError(
-            f"the scene's pixels are {across:.3g} x {down:.3g} m and the model {card.name!r} takes "
-            f"{card.gsd_range[0]:g} to {card.gsd_range[1]:g} m: they hold too little to be refined "
-            f"to {card.gsd:g} m; choose a model for coarser scenes"
+            f"the scene's pixels are {across:.3g} x {down:.3g} m and the model {name!r} takes "
+            f"{gsd_range[0]:g} to {gsd_range[1]:g} m: they hold too little to be refined to "
+            f"{gsd:g} m; choose a model for coarser scenes"
         )
-    resampled = grid.zoom(_snap(card.gsd / across), _snap(card.gsd / down))
+    resampled = grid.zoom(_snap(gsd / across), _snap(gsd / down))
     return resampled, [
         f"the scene's pixels of {across:.3g} x {down:.3g} m are resampled to the model's "
-        f"{card.gsd:g} m, and the result back to the scene's grid"
+        f"{gsd:g} m, and the result back to the scene's grid"
     ]
 
 

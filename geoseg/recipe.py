@@ -1,42 +1,54 @@
-"""A recipe: what a training run does, and its TOML file."""
+"""A recipe: what a training run does, and its file."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from geoseg.card import ClassInfo
-from geoseg.data import LOOKS, Augmentation, SceneConfig
+from geoseg.augment import Augmentation
+from geoseg.card import QUANTITIES, ClassInfo
 from geoseg.errors import TrainingError
 from geoseg.losses import make_loss
+from geoseg.pairing import find_files, pair
+from geoseg.split import SplitConfig
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "load_config"]
+__all__ = [
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "SceneConfig",
+    "TrainConfig",
+    "dump_config",
+    "load_config",
+    "load_document",
+    "make_config",
+]
 
 
 def _adamw(
-    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+    parameters: Iterable[dict[str, Any]], learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
 def _sgd(
-    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+    parameters: Iterable[dict[str, Any]], learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     # 0.9 is the momentum of FCN, DeepLab and PSPNet alike.
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
 
 
-#: Name in a recipe -> function of (parameters, learning rate, weight decay).
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float, float], torch.optim.Optimizer]] = {
+#: Name in a recipe -> function of (parameter groups, learning rate, weight decay).
+OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], float, float], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "sgd": _sgd,
 }
@@ -56,6 +68,67 @@ def _poly(done: float) -> float:
 #: gives the learning rate as a share of the highest.
 SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": _cosine, "poly": _poly}
 
+#: In a recipe -> what Lightning Fabric calls it.
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """One scene of the recipe.
+
+    Attributes:
+        path: a raster file, or a folder of one-band files.
+        labels: what is there: rasters of class ids or of class colours, or vector files; where
+            several say something of a pixel, the first one counts. Empty: only a teacher knows.
+        place: scenes of one place lie on the same side of the split; by default each is its own.
+        split: ``train`` or ``validation`` (for a split by scenes).
+        column: of vector labels, with the class.
+        ignore_label: ids, or names in a vector's column, that say nothing.
+        radius: metres around points and lines of vector labels that are of their class.
+        bands: as ``geoseg predict --bands``: numbers or labels in the recipe's order; or names of
+            all bands, in the file's order, for files that don't name them.
+        scale: quantity per number, in place of what the file or its sensor says.
+        offset: quantity at number 0, likewise.
+        src_nodata: the number that means "not measured".
+        window: (row, col, height, width), px: the part of the scene to use; None is all of it.
+        ignore: such windows in which the target is wrong or unknown.
+    """
+
+    path: Path
+    labels: tuple[Path, ...] = ()
+    place: str = ""
+    split: str = "train"
+    column: str | None = None
+    ignore_label: tuple[int | str, ...] = ()
+    radius: float = 0.0
+    bands: tuple[str, ...] = ()
+    scale: float | None = None
+    offset: float | None = None
+    src_nodata: float | None = None
+    window: tuple[int, int, int, int] | None = None
+    ignore: tuple[tuple[int, int, int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            TrainingError: a value breaks its rule.
+        """
+        if self.split not in ("train", "validation"):
+            raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise TrainingError(f"{self.path}: radius is {self.radius}; it must be 0 m at least")
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's name without suffix."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """The place, or the scene itself where none is given."""
+        return self.place or str(self.path)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -67,70 +140,97 @@ class TrainConfig:
         bands: the input bands by common name.
         classes: the legend.
         scenes: what to learn from and what to hold out.
+        split: how the scenes are split.
+        label_values: class name -> what stands for it in the labels: an id, a text in a vector's
+            column, or a colour ``#RRGGBB``. By default the class's id (rasters), id or name
+            (vectors) or own colour (colour rasters).
         network: a name of :func:`geoseg.models.list_models`.
         network_options: keyword arguments of it.
-        normalization: ``log-logistic`` or ``z-score``; measured on the training scenes.
-        clip: (low, high) for the reflectance before it, or None.
-        gsd: metres per pixel of the scenes.
-        gsd_range: for the card.
+        quantity: what the network is fed with: ``reflectance``, or ``number`` as in the file.
+        normalization: ``log-logistic`` or ``z-score``.
+        normalization_parameters: its parameters by name, one number a band; measured on the
+            training side where none are given.
+        clip: (low, high) for the quantity before it, or None.
+        gsd: metres per pixel that the network works at; scenes outside ``gsd_range`` are
+            resampled to it. Scenes without a place on Earth are taken as they are.
+        gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
+        scale: for scenes that have none of their own.
+        offset: likewise.
         inference: the card's size, overlap, margin and multiple; the network's own multiple where
             none is given.
         plausible: for the card: band -> (low, high) of a sound scene's median.
         license: for the card.
         provenance: for the card.
-        teacher: a model folder or .zip whose probabilities are learned, or None: labels only.
-        teacher_haze: path radiances in blue (see :func:`geoseg.data.add_haze`) through which the
-            teacher gets to see surface reflectance; its answers are averaged. For a teacher that
-            was taught on top-of-atmosphere reflectance.
-        steps: batches in all.
-        batch: chips in one batch.
+        teacher: a model whose probabilities are learned where there are no labels, or None.
+        teacher_halo: px around a chip that only the teacher sees.
+        steps: of the optimizer, in all.
+        batch: chips in one forward pass.
+        accumulate: forward passes to one step.
         chip: their side, px.
+        pool: chips that are kept and drawn from again, 0 for none: where making a chip costs more
+            than learning from it, as with a teacher.
+        fresh: new chips in the pool at each step.
         loss: a sum such as ``ce+0.5*dice``, see :func:`geoseg.losses.make_loss`. Losses that take
             labels take each pixel's most likely class.
         aux_weight: factor of the loss of an auxiliary output, for networks that have one.
-        class_weights: ``none``; ``median_frequency``, measured on the training scenes (see
+        class_weights: ``none``; ``median_frequency``, measured on the training side (see
             :func:`geoseg.losses.median_frequency_weights`); or a number a class. They come on top
             of ``balance``, which shows rare classes more often.
         optimizer: ``adamw``, or ``sgd`` with a momentum of 0.9.
         learning_rate: the highest.
+        encoder_rate: the encoder's learning rate as a share of it.
         weight_decay: of the optimizer.
         warmup: steps over which the learning rate rises; then it falls to 0.
         schedule: how it falls: ``cosine``, half a cosine, or ``poly``, (1 - done)^0.9.
         ema: decay of the moving average of the weights, which is what is validated and saved.
-        precision: ``float32``, or ``bfloat16`` for the network's forward and backward pass: quicker
-            where the hardware has it; weights, loss and validation stay float32.
+        precision: ``float32``; or ``bfloat16`` or, on a GPU, ``float16`` for the network's forward
+            and backward pass: quicker where the hardware has it. Weights, loss and validation stay
+            float32.
         balance: share of the chips laid around a class drawn evenly.
         every: steps between two rows of the log, each with a validation and a checkpoint.
-        validation_gsds: multiples of gsd at which the held-out scenes are judged.
+        patience: validations without a better mean IoU after which training ends; 0 is never.
+        keep: whose weights become the model: those of the ``best`` validation by mean IoU, or the
+            ``last``.
+        validation_gsds: multiples of gsd at which the held-out side is judged.
         seed: of everything random.
         augmentation: how chips are changed.
     """
 
     name: str
-    description: str
     bands: tuple[str, ...]
     classes: tuple[ClassInfo, ...]
     scenes: tuple[SceneConfig, ...]
+    description: str = ""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    label_values: Mapping[str, Any] = field(default_factory=dict)
     network: str = "small_unet"
     network_options: Mapping[str, Any] = field(default_factory=dict)
-    normalization: str = "log-logistic"
-    clip: tuple[float, float] | None = (0.0, 2.0)
+    quantity: str = "reflectance"
+    normalization: str = "z-score"
+    normalization_parameters: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    clip: tuple[float, float] | None = None
     gsd: float = 10.0
     gsd_range: tuple[float, float] = (8.0, 13.0)
+    scale: float | None = None
+    offset: float | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
     plausible: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     license: str = "other"
     provenance: str = ""
     teacher: Path | None = None
-    teacher_haze: tuple[float, ...] = (0.0,)
+    teacher_halo: int = 0
     steps: int = 1000
     batch: int = 8
+    accumulate: int = 1
     chip: int = 96
+    pool: int = 0
+    fresh: int = 2
     loss: str = "soft_ce"
     aux_weight: float = 0.4
     class_weights: str | tuple[float, ...] = "none"
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    encoder_rate: float = 1.0
     weight_decay: float = 1e-4
     warmup: int = 100
     schedule: str = "cosine"
@@ -138,6 +238,8 @@ class TrainConfig:
     precision: str = "float32"
     balance: float = 0.5
     every: int = 250
+    patience: int = 0
+    keep: str = "best"
     validation_gsds: tuple[float, ...] = (1.0,)
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -148,15 +250,63 @@ class TrainConfig:
         Raises:
             TrainingError: a value breaks its rule.
         """
+        if not self.scenes:
+            raise TrainingError("the recipe names no scene; it takes one at least")
+        if not self.bands or not self.classes:
+            raise TrainingError("the recipe needs bands and classes, one at least of each")
+        self._check_split()
+        names = [c.name for c in self.classes]
+        strange = sorted(set(self.label_values) - set(names))
+        if strange:
+            raise TrainingError(f"label_values names {strange}; the classes are {names}")
+        for scene in self.scenes:
+            if not scene.labels and self.teacher is None:
+                raise TrainingError(
+                    f"{scene.path} has no labels and the recipe has no teacher; give one of them"
+                )
+        for name, choices in (
+            ("precision", PRECISIONS),
+            ("quantity", QUANTITIES),
+            ("keep", ("best", "last")),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in choices:
+                raise TrainingError(
+                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(sorted(choices))}"
+                )
+        for name in ("steps", "batch", "accumulate", "chip", "fresh", "every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 at least")
+        for name in ("pool", "warmup", "patience", "teacher_halo", "learning_rate", "encoder_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 at least")
+        for name in ("balance", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 to 1")
+        if self.chip < 8:
+            raise TrainingError(f"chip is {self.chip} px; it must be 8 at least")
+        if self.pool and self.pool < self.batch * self.accumulate:
+            raise TrainingError(
+                f"pool is {self.pool} chips and a step takes {self.batch * self.accumulate}; make "
+                f"it 0 or larger than that"
+            )
+        if not 0 < self.gsd < math.inf:
+            raise TrainingError(f"gsd is {self.gsd}; it must be above 0 m")
+        self._check_loss()
+
+    def _check_split(self) -> None:
         sides: dict[str, set[str]] = {}
         for scene in self.scenes:
-            if scene.split not in ("train", "validation"):
+            sides.setdefault(scene.where, set()).add(scene.split)
+        if self.split.by != "scenes":
+            named = [scene.name for scene in self.scenes if scene.split == "validation"]
+            if named:
                 raise TrainingError(
-                    f"{scene.path}: split is {scene.split!r}; it is train or validation"
+                    f"the split is by {self.split.by} and {named[0]} says split = 'validation'; "
+                    f"leave one of them out"
                 )
-            if scene.look not in LOOKS:
-                raise TrainingError(f"{scene.path}: look is {scene.look!r}; it is one of {LOOKS}")
-            sides.setdefault(scene.place, set()).add(scene.split)
+            return
         both = sorted(place for place, splits in sides.items() if len(splits) > 1)
         if both:
             raise TrainingError(
@@ -166,31 +316,9 @@ class TrainConfig:
         for split in ("train", "validation"):
             if not any(scene.split == split for scene in self.scenes):
                 raise TrainingError(
-                    f"no scene has split = {split!r}; name at least one place for it"
+                    f"no scene has split = {split!r}; name at least one place for it, or split by "
+                    f"blocks or files"
                 )
-        if self.precision not in ("float32", "bfloat16"):
-            raise TrainingError(f"precision is {self.precision!r}; it is float32 or bfloat16")
-        names = [c.name for c in self.classes]
-        for scene in self.scenes:
-            if scene.relabel is not None and scene.relabel not in names:
-                raise TrainingError(
-                    f"{scene.path}: relabel is {scene.relabel!r}; the classes are {names}"
-                )
-            if scene.labels is None and scene.relabel is None and self.teacher is None:
-                raise TrainingError(
-                    f"{scene.path} has no labels and the recipe has no teacher; give one of them"
-                )
-        for name in ("steps", "batch", "chip", "every"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 at least")
-        if self.chip < 8:
-            raise TrainingError(f"chip is {self.chip} px; it must be 8 at least")
-        for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in table:
-                raise TrainingError(
-                    f"{name} is {getattr(self, name)!r}; it is one of {sorted(table)}"
-                )
-        self._check_loss()
 
     def _check_loss(self) -> None:
         given = self.class_weights
@@ -216,48 +344,125 @@ def load_config(path: str | Path) -> TrainConfig:
     """Read a recipe.
 
     ``${NAME}`` in a path stands for an environment variable; relative paths start at the recipe's
-    folder, those of scenes at its ``folder``.
+    folder, those of scenes at its ``folder``. A scene with ``images`` in place of ``path`` stands
+    for many: files or globs, each paired with its ``labels`` (see :func:`geoseg.pairing.pair`).
+
+    Args:
+        path: a TOML file, or JSON as :func:`dump_config` writes it.
 
     Raises:
-        TrainingError: the file is not TOML, a key is unknown or missing, or a variable is not set.
+        TrainingError: the file can't be read, a key is unknown or missing, or a variable is not
+            set.
     """
     path = Path(path)
+    return make_config(load_document(path), path.resolve().parent, str(path))
+
+
+def load_document(path: Path) -> dict[str, Any]:
+    """What a recipe's file holds, unchecked.
+
+    Args:
+        path: a TOML or JSON file.
+
+    Raises:
+        TrainingError: it can't be read.
+    """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
         raise TrainingError(f"the recipe {path} can't be read: {error}") from error
-    base = path.resolve().parent
-    folder = _path(document.pop("folder", "."), base)
-    scenes = tuple(_scene(entry, folder) for entry in document.pop("scenes", []))
-    classes = tuple(_make(ClassInfo, entry, "classes") for entry in document.pop("classes", []))
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
-    }
-    if "teacher" in values:
-        values["teacher"] = _path(values["teacher"], base)
-    if "plausible" in values:
-        values["plausible"] = {k: tuple(v) for k, v in values["plausible"].items()}
-    if "augmentation" in values:
-        values["augmentation"] = _make(Augmentation, values["augmentation"], "augmentation")
-    config: TrainConfig = _make(
-        TrainConfig, {**values, "scenes": scenes, "classes": classes}, str(path)
+    if not isinstance(document, dict):
+        raise TrainingError(f"the recipe {path} holds no table of keys")
+    return document
+
+
+def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainConfig:
+    """Build a recipe from what its file holds.
+
+    Args:
+        document: keys and values as TOML gives them.
+        base: the folder at which relative paths start.
+        where: for messages.
+
+    Raises:
+        TrainingError: as for :func:`load_config`.
+    """
+    values: dict[str, Any] = {k: _tuples(v) for k, v in document.items()}
+    folder = _path(values.pop("folder", "."), base)
+    scenes = [
+        scene for entry in document.get("scenes", []) for scene in _scenes(entry, folder, where)
+    ]
+    values["scenes"] = tuple(scenes)
+    values["classes"] = (
+        tuple(_make(ClassInfo, entry, "classes") for entry in values["classes"])
+        if ("classes" in values)
+        else ()
     )
+    if values.get("teacher") is not None:
+        values["teacher"] = _teacher(values["teacher"], base)
+    for key, kind in (("augmentation", Augmentation), ("split", SplitConfig)):
+        if key in values:
+            values[key] = _make(kind, values[key], key)
+    config: TrainConfig = _make(TrainConfig, values, where)
     return config
 
 
-def _scene(entry: Mapping[str, Any], folder: Path) -> SceneConfig:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-    for key in ("path", "labels", "answer"):
+def dump_config(config: TrainConfig) -> str:
+    """A recipe as JSON that :func:`load_config` reads, with absolute paths.
+
+    Args:
+        config: the recipe.
+
+    Returns:
+        The text.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        raise TypeError(value)  # pragma: no cover - a recipe holds nothing else
+
+    document = asdict(config)
+    for scene in document["scenes"]:
+        for key in [k for k, v in scene.items() if v is None or v == ()]:
+            del scene[key]
+    document = {k: v for k, v in document.items() if v is not None}
+    return json.dumps(document, indent=1, ensure_ascii=False, default=plain) + "\n"
+
+
+def _tuples(value: Any) -> Any:
+    """Lists become tuples, at any depth."""
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, Mapping):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneConfig]:
+    values: dict[str, Any] = {k: _tuples(v) for k, v in entry.items()}
+    for key in ("labels", "images"):
         if key in values:
-            values[key] = _path(values[key], folder)
-    if "ignore" in values:
-        values["ignore"] = tuple(tuple(window) for window in values["ignore"])
-    scene: SceneConfig = _make(SceneConfig, values, f"scene {entry.get('path')}")
-    return scene
+            given = values[key] if isinstance(values[key], tuple) else (values[key],)
+            values[key] = tuple(_path(text, folder) for text in given)
+    if isinstance(values.get("ignore_label"), int | str):
+        values["ignore_label"] = (values["ignore_label"],)
+    if "images" not in values:
+        if "path" in values:
+            values["path"] = _path(values["path"], folder)
+        return [_make(SceneConfig, values, f"{where}: scene {entry.get('path')}")]
+    images, labels = values.pop("images"), values.pop("labels", ())
+    return [
+        _make(SceneConfig, {**values, "path": path, "labels": found}, f"{where}: scene {path}")
+        for path, found in pair(find_files(images), find_files(labels))
+    ]
 
 
 def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """Build a dataclass from a table; a misspelt key is an error, not a default in silence."""
+    if not isinstance(values, Mapping):
+        raise TrainingError(f"{where}: found {values!r}; a table of keys belongs there")
     names = [f.name for f in fields(kind)]
     unknown = sorted(set(values) - set(names))
     if unknown:
@@ -268,14 +473,20 @@ def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         raise TrainingError(f"{where}: {error}") from error
 
 
-def _path(text: str, base: Path) -> Path:
+def _teacher(text: str, base: Path) -> Path:
+    """A path, or the name of an embedded model as it is."""
+    path = _path(text, base)
+    return path if path.exists() or "/" in text or "$" in text else Path(text)
+
+
+def _path(text: str | Path, base: Path) -> Path:
     def variable(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if not value:
             raise TrainingError(
-                f"the path {text!r} needs the environment variable {match[1]}, which is not set; "
-                f"set it to the folder that the recipe's first lines describe"
+                f"the path {str(text)!r} needs the environment variable {match[1]}, which is not "
+                f"set; set it to the folder that the recipe's first lines describe"
             )
         return value
 
-    return base / re.sub(r"\$\{(\w+)\}", variable, text)
+    return base / re.sub(r"\$\{(\w+)\}", variable, str(text))

@@ -1,29 +1,368 @@
-"""What each pixel of a training scene should become, from labels or a teacher."""
+"""What each pixel of a training scene should become, from labels or from a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-import rasterio.errors
+import pyproj
+import shapely
 import torch
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from torch import nn
 
-from geoseg.card import ModelCard, read_model
-from geoseg.data import SceneConfig, TrainingScene, add_haze, quiet, read_pixels
-from geoseg.errors import SceneError, TrainingError
+from geoseg.card import ModelCard
+from geoseg.classraster import ClassRaster
+from geoseg.errors import TrainingError
+from geoseg.gdal import GDAL_ERRORS
+from geoseg.geodesy import MapGrid
+from geoseg.labels import (
+    PolygonFile,
+    RasterLabels,
+    bounds_in,
+    check_crs,
+    class_ids,
+    is_vector,
+    on_grid,
+    open_labels,
+    read_features,
+    read_polygons,
+)
 from geoseg.models import load_network
 from geoseg.models.normalize import normalize
-from geoseg.recipe import TrainConfig
+from geoseg.pixelgrid import PixelGrid
+from geoseg.recipe import SceneConfig, TrainConfig
+from geoseg.scene import first_line, gdal_options, opened
+from geoseg.window import Window
+from geoseg.zoo import find_model
 
-__all__ = ["label_probs", "load_scene", "load_teacher", "teacher_probs"]
+__all__ = ["UNKNOWN", "Targets", "Teacher", "load_teacher", "open_targets"]
+
+#: Where nothing says what is there; class ids end at 254, so a legend has at most 255 classes.
+UNKNOWN = 255
+
+#: Reads a window of one label file: uint8 (H, W), places in the legend or UNKNOWN.
+Read = Callable[[Window], NDArray[np.uint8]]
 
 
-def load_teacher(config: TrainConfig, device: torch.device) -> tuple[ModelCard, nn.Module] | None:
+@dataclass
+class Targets:
+    """A scene's labels on its grid.
+
+    Attributes:
+        grid: where the pixels lie.
+        path: of the scene.
+        sources: (path, read, bounds in the grid's CRS) of each label file.
+        stray: what is neither a class nor ignored, with pixels, of each file.
+    """
+
+    grid: PixelGrid
+    path: Path
+    sources: list[tuple[Path, Read, tuple[float, ...]]] = field(default_factory=list)
+    stray: dict[Path, Counter[str]] = field(default_factory=dict)
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Targets of a window; where label files overlap, the first one counts.
+
+        Args:
+            window: within the grid.
+
+        Returns:
+            uint8 (H, W), places in the legend, UNKNOWN where no label is.
+        """
+        target = np.full((window.height, window.width), UNKNOWN, np.uint8)
+        for _, read, _ in self.sources:
+            missing = target == UNKNOWN
+            if missing.any():
+                target[missing] = read(window)[missing]
+        return target
+
+    def check(self, legend: str) -> None:
+        """Refuse labels that are no class.
+
+        Args:
+            legend: what they may be, for the message.
+
+        Raises:
+            TrainingError: there are some.
+        """
+        for path, found in self.stray.items():
+            if found:
+                shown = ", ".join(f"{text} ({n} px)" for text, n in found.most_common(8))
+                raise TrainingError(
+                    f"the labels {path} hold {shown}, which are neither classes ({legend}) nor "
+                    f"ignored; mend classes, label_values or ignore_label"
+                )
+
+    def extents(self) -> str:
+        """Where the scene and its labels lie, for a message."""
+        grid = self.grid
+        corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
+        x, y = zip(*(grid.transform @ corner for corner in corners), strict=True)
+        lines = [f"the scene reaches over {_shown((min(x), min(y), max(x), max(y)))}"]
+        lines += [f"{path.name} over {_shown(bounds)}" for path, _, bounds in self.sources]
+        return ", ".join(lines) + " (west, south, east, north in the scene's CRS)"
+
+
+def _shown(bounds: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{v:.7g}" for v in bounds) + ")"
+
+
+@contextmanager
+def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> Iterator[Targets]:
+    """Open a scene's labels.
+
+    Args:
+        config: the recipe, for its legend.
+        scene: one of its scenes.
+        grid: where the targets are wanted.
+
+    Yields:
+        What reads them; nothing but UNKNOWN where the scene has no labels.
+
+    Raises:
+        TrainingError: a file can't be read, or can't be brought to the grid.
+        UsageError: a vector file lacks the column, or holds shapes without area and no radius.
+        LabelError: a CRS is missing on one side, or a text in the column is no class.
+    """
+    targets = Targets(grid, scene.path)
+    with ExitStack() as stack:
+        for path in scene.labels:
+            targets.stray[path] = Counter()
+            if not path.exists():
+                raise TrainingError(f"{path}: no such file; mend the scene's labels")
+            if is_vector(path):
+                read, bounds = _vector(config, scene, path, grid)
+            else:
+                read, bounds = _raster(config, scene, path, targets, stack)
+            targets.sources.append((path, read, bounds))
+        yield targets
+
+
+# Vector files
+
+
+def _vector(
+    config: TrainConfig, scene: SceneConfig, path: Path, grid: PixelGrid
+) -> tuple[Read, tuple[float, ...]]:
+    legend = {c.id: str(config.label_values.get(c.name, c.name)) for c in config.classes}
+    column = scene.column
+    if scene.radius > 0:
+        polygons = _buffered(path, column, legend, scene, grid)
+    else:
+        polygons = read_polygons(
+            path, column, legend, ignore=scene.ignore_label, owner="the recipe"
+        )
+    placed = polygons.on(grid, str(scene.path))
+    place = _places(config)
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        found = placed.window(window)
+        return np.where(found.known, place[found.ids.clip(0, 254)], np.uint8(UNKNOWN))
+
+    return read, placed.bounds
+
+
+def _places(config: TrainConfig) -> NDArray[np.uint8]:
+    """Class id -> place in the legend."""
+    place = np.full(256, UNKNOWN, np.uint8)
+    for i, c in enumerate(config.classes):
+        place[c.id] = i
+    return place
+
+
+def _buffered(
+    path: Path, column: str | None, legend: Mapping[int, str], scene: SceneConfig, grid: PixelGrid
+) -> PolygonFile:
+    """Points and lines with the scene's radius around them, and polygons as they are.
+
+    Raises:
+        TrainingError: there is no CRS to measure metres in.
+    """
+    kinds = ["Point", "LineString", "Polygon"]
+    frame = read_features(
+        str(path), column, [*kinds, *(f"Multi{kind}" for kind in kinds)], "point, line or polygon"
+    )
+    if column is None:
+        column = "reference" if "reference" in frame.columns else "class_id"
+        if column not in frame.columns:
+            names = [str(name) for name in frame.columns if name != frame.geometry.name]
+            raise TrainingError(
+                f"{path} has no column 'reference' or 'class_id'; say with column which of "
+                f"{', '.join(names)} tells the class"
+            )
+    check_crs(grid.crs is not None, str(scene.path), frame.crs is not None, str(path))
+    if frame.crs is None:
+        raise TrainingError(
+            f"radius is in metres, and neither {scene.path} nor {path} has a CRS that gives "
+            f"metres; give them one (gdal_edit.py -a_srs)"
+        )
+    ids, ignored = class_ids(
+        frame[column], legend, scene.ignore_label, str(path), owner="the recipe", things="features"
+    )
+    rows = np.flatnonzero(ids >= 0)
+    if not len(rows):
+        raise TrainingError(
+            f"{path}: none of its {len(frame)} features has a class in the column {column!r}"
+        )
+    kept = frame.iloc[rows]
+    metres = kept.to_crs(kept.estimate_utm_crs())
+    area = metres.geometry.geom_type.isin(["Polygon", "MultiPolygon"])
+    # 16 segments a quarter: the circle's area is right to 0.2 %.
+    shapes = metres.geometry.where(area, metres.geometry.buffer(scene.radius, quad_segs=16))
+    return PolygonFile(
+        str(path),
+        column,
+        ids[rows],
+        shapely.force_2d(np.asarray(shapes.array)),
+        rows,
+        pyproj.CRS(metres.crs),
+        len(frame),
+        len(frame) - len(rows) - ignored,
+        ignored,
+    )
+
+
+# Rasters
+
+
+def _raster(
+    config: TrainConfig, scene: SceneConfig, path: Path, targets: Targets, stack: ExitStack
+) -> tuple[Read, tuple[float, ...]]:
+    stack.enter_context(gdal_options(str(path)))
+    dataset = stack.enter_context(opened(str(path)))
+    bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
+    colored = any(str(v).startswith("#") for v in config.label_values.values())
+    if bands == 3 or (bands == 1 and colored):
+        labels = ClassRaster(str(path), dataset, MapGrid.of(dataset), {})
+        bounds = bounds_in(targets.grid.crs, labels)
+        on = stack.enter_context(on_grid(labels, targets.grid, str(scene.path)))
+        return _colors(config, path, on, targets), bounds
+    ids = stack.enter_context(open_labels(path, targets.grid, {}, str(scene.path)))
+    assert isinstance(ids, RasterLabels)
+    return _ids(config, scene, ids, targets), ids.bounds
+
+
+def _ids(config: TrainConfig, scene: SceneConfig, labels: RasterLabels, targets: Targets) -> Read:
+    """Of a raster of class ids."""
+    path = Path(labels.path)
+    values = []
+    for c in config.classes:
+        value = config.label_values.get(c.name, c.id)
+        if not isinstance(value, int):
+            raise TrainingError(
+                f"label_values.{c.name} is {value!r} and {path} is a raster of ids; give the id"
+            )
+        values.append(value)
+    ignored = [v for v in scene.ignore_label if isinstance(v, int)]
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        found = labels.window(window)
+        target = np.full(found.ids.shape, UNKNOWN, np.uint8)
+        for i, value in enumerate(values):
+            target[found.known & (found.ids == value)] = i
+        strange = found.ids[found.known & (target == UNKNOWN) & ~np.isin(found.ids, ignored)]
+        for value, n in zip(*np.unique(strange, return_counts=True), strict=True):
+            targets.stray[path][str(value)] += int(n)
+        return target
+
+    return read
+
+
+def _colors(config: TrainConfig, path: Path, dataset: Any, targets: Targets) -> Read:
+    """Of a raster of class colours; any other colour says nothing (an edge, say)."""
+    from rasterio.windows import Window as RasterioWindow
+
+    colors = []
+    for c in config.classes:
+        text = str(config.label_values.get(c.name, c.color))
+        try:
+            if len(text) != 7:
+                raise ValueError(text)
+            colors.append(int(text.removeprefix("#"), 16))
+        except ValueError as error:
+            raise TrainingError(
+                f"label_values.{c.name} is {text!r} and {path} is a raster of colours; give the "
+                f"colour as #RRGGBB"
+            ) from error
+    table = _color_table(dataset, path) if dataset.count == 1 else None
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        area = RasterioWindow(window.col, window.row, window.width, window.height)
+        try:
+            if table is not None:
+                code = table[dataset.read(1, window=area)]
+            else:
+                rgb = dataset.read([1, 2, 3], window=area).astype(np.int64)
+                code = (rgb[0] << 16) | (rgb[1] << 8) | rgb[2]
+            known = dataset.dataset_mask(window=area) != 0
+        except GDAL_ERRORS as error:
+            raise TrainingError(
+                f"{path}: rows {window.row} to {window.bottom - 1} can't be read "
+                f"({first_line(error)}); the file is damaged or cut short"
+            ) from error
+        target = np.full(code.shape, UNKNOWN, np.uint8)
+        for i, color in enumerate(colors):
+            target[known & (code == color)] = i
+        return target
+
+    return read
+
+
+def _color_table(dataset: Any, path: Path) -> NDArray[np.int64]:
+    """Number -> colour of a raster with a colour table."""
+    try:
+        table = dataset.colormap(1)
+    except ValueError as error:
+        raise TrainingError(
+            f"label_values gives colours, and {path} has one band without a colour table; give ids"
+        ) from error
+    colors = np.full(256, -1, np.int64)
+    for number, (red, green, blue, _) in table.items():
+        colors[number] = (red << 16) | (green << 8) | blue
+    return colors
+
+
+# A teacher
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model whose probabilities are learned.
+
+    Attributes:
+        card: its card.
+        network: in evaluation mode, on the device.
+        device: where it is.
+    """
+
+    card: ModelCard
+    network: nn.Module
+    device: torch.device
+
+    def probs(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Its answer to a chip.
+
+        Args:
+            values: float32 (C, H, W), in its quantity and band order.
+
+        Returns:
+            float32 (K, H, W).
+        """
+        x = torch.from_numpy(np.ascontiguousarray(values))[None].to(self.device)
+        with torch.inference_mode():
+            logits = self.network(normalize(x, self.card.normalization))
+            probs: NDArray[np.float32] = logits.float().softmax(dim=1)[0].cpu().numpy()
+        return probs
+
+
+def load_teacher(config: TrainConfig, device: torch.device) -> Teacher | None:
     """Read a recipe's teacher.
 
     Args:
@@ -31,175 +370,29 @@ def load_teacher(config: TrainConfig, device: torch.device) -> tuple[ModelCard, 
         device: where the network shall be.
 
     Returns:
-        Its card and network, or None where the recipe has no teacher.
+        The teacher, or None where the recipe has none.
 
     Raises:
-        TrainingError: the teacher's classes are others, or it does not give softmax probabilities.
+        TrainingError: its classes or quantity are others, or it gives no softmax probabilities.
         ModelError: it can't be read.
     """
     if config.teacher is None:
         return None
-    model = read_model(config.teacher)
-    theirs, ours = [c.name for c in model.card.classes], [c.name for c in config.classes]
+    model = find_model(config.teacher)
+    card = model.card
+    theirs, ours = [c.name for c in card.classes], [c.name for c in config.classes]
     if theirs != ours:
         raise TrainingError(
             f"the teacher's classes are {theirs} and the recipe's are {ours}; they must be the "
             f"same, in the same order"
         )
-    if model.card.activation != "softmax":
+    if card.activation != "softmax":
         raise TrainingError(
-            f"the teacher's activation is {model.card.activation!r}; only softmax can be learned"
+            f"the teacher's activation is {card.activation!r}; only softmax can be learned"
         )
-    return model.card, load_network(model).to(device)
-
-
-def load_scene(
-    config: TrainConfig,
-    scene: SceneConfig,
-    teacher: tuple[ModelCard, nn.Module] | None,
-    device: torch.device,
-) -> TrainingScene:
-    """Read a scene and find its targets.
-
-    Args:
-        config: the recipe.
-        scene: one of its scenes.
-        teacher: card and network, on the device.
-        device: where the teacher is.
-
-    Raises:
-        SceneError: a file can't be read, or a band is missing.
-        TrainingError: labels or windows do not fit the scene.
-    """
-    pixels, valid = read_pixels(scene.path, config.bands, scene)
-    shape = valid.shape
-    if scene.labels is not None:
-        ids = [c.id for c in config.classes]
-        probs, known = label_probs(scene.labels, ids, scene.ignore_label, shape)
-        valid = valid & known
-    elif scene.relabel is not None:
-        probs = np.zeros((len(config.classes), *shape), np.float16)
-        probs[[c.name for c in config.classes].index(scene.relabel)] = 1.0
-    elif teacher is not None:
-        card, network = teacher
-        seen, seen_valid = read_pixels(scene.answer or scene.path, card.bands, scene)
-        if seen_valid.shape != shape:
-            raise TrainingError(
-                f"{scene.answer} is {seen_valid.shape[0]} x {seen_valid.shape[1]} px and "
-                f"{scene.path} is {shape[0]} x {shape[1]}; an answer lies on the scene's own grid"
-            )
-        probs = _ask(config, scene, card, network, seen, device)
-        valid = valid & seen_valid
-    else:
-        raise TrainingError(f"{scene.path} has no labels and the recipe has no teacher")
-    for window in scene.ignore:
-        valid[_slices(window, shape, scene)] = False
-    if scene.window is not None:
-        part = _slices(scene.window, shape, scene)
-        pixels, probs, valid = pixels[:, *part], probs[:, *part], valid[part]
-    return TrainingScene(scene, pixels, probs, valid)
-
-
-def _ask(
-    config: TrainConfig,
-    scene: SceneConfig,
-    card: ModelCard,
-    network: nn.Module,
-    seen: NDArray[np.float32],
-    device: torch.device,
-) -> NDArray[np.float16]:
-    """The teacher's answer (K, H, W) to a scene's pixels (C, H, W), through haze where asked."""
-    through: tuple[float, ...] = (0.0,)
-    if scene.answer is None and scene.look == "surface":
-        through = scene.teacher_haze or config.teacher_haze
-    answers = [
-        teacher_probs(card, network, add_haze(seen, card.bands, amount), device)
-        for amount in through
-    ]
-    mean: NDArray[np.float32] = np.stack(answers).mean(axis=0, dtype=np.float32)
-    return mean.astype(np.float16)
-
-
-def _slices(
-    window: tuple[int, int, int, int], shape: Sequence[int], scene: SceneConfig
-) -> tuple[slice, slice]:
-    row, col, height, width = window
-    inside = 0 <= row < row + height <= shape[0] and 0 <= col < col + width <= shape[1]
-    if not inside:
+    if card.quantity != config.quantity:
         raise TrainingError(
-            f"{scene.path}: the window {window} (row, col, height, width) does not lie in its "
-            f"{shape[0]} x {shape[1]} px"
+            f"the teacher takes {card.quantity} and the recipe {config.quantity}; make them alike"
         )
-    return slice(row, row + height), slice(col, col + width)
-
-
-def teacher_probs(
-    card: ModelCard, network: nn.Module, pixels: NDArray[np.float32], device: torch.device
-) -> NDArray[np.float16]:
-    """Ask a teacher about a whole scene.
-
-    Args:
-        card: the teacher's card; its activation must be softmax.
-        network: in evaluation mode, on the device.
-        pixels: float32 (C, H, W), in the card's quantity and band order.
-        device: where the network is.
-
-    Returns:
-        float16 (K, H, W).
-    """
-    _, height, width = pixels.shape
-    probs = np.empty((len(card.classes), height, width), np.float16)
-    # Chips of the card's size, of which only what lies a margin inside counts; their places are
-    # multiples of the card's multiple, and so are their sides except at the scene's end.
-    halo = -(-card.margin // card.multiple) * card.multiple
-    core = max(card.size // card.multiple * card.multiple - 2 * halo, card.multiple)
-    for row in range(0, height, core):
-        for col in range(0, width, core):
-            top, left = max(row - halo, 0), max(col - halo, 0)
-            bottom, right = min(row + core, height), min(col + core, width)
-            chip = pixels[:, top : bottom + halo, left : right + halo]
-            x = torch.from_numpy(np.ascontiguousarray(chip))[None].to(device)
-            with torch.inference_mode():
-                y = network(normalize(x, card.normalization)).softmax(dim=1)[0].cpu().numpy()
-            probs[:, row:bottom, col:right] = y[
-                :, row - top : bottom - top, col - left : right - left
-            ]
-    return probs
-
-
-def label_probs(
-    path: Path, ids: Sequence[int], ignore: int, shape: tuple[int, int]
-) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Read a label raster as probabilities of 0 and 1.
-
-    Args:
-        path: one band of class ids.
-        ids: the classes' ids, in the model's order.
-        ignore: the id that says nothing.
-        shape: (H, W) of the scene.
-
-    Returns:
-        (float16 (K, H, W), bool (H, W): True where there is a label).
-
-    Raises:
-        TrainingError: the raster has another shape, or ids that are no class.
-        SceneError: it can't be read.
-    """
-    try:
-        with quiet(), rasterio.open(path) as dataset:
-            labels: NDArray[Any] = dataset.read(1)
-    except rasterio.errors.RasterioError as error:
-        raise SceneError(f"the labels {path} can't be read: {error}") from error
-    if labels.shape != shape:
-        raise TrainingError(
-            f"the labels {path} are {labels.shape[0]} x {labels.shape[1]} px and the scene is "
-            f"{shape[0]} x {shape[1]}; labels lie on the scene's own grid"
-        )
-    known = np.isin(labels, ids)
-    stray = np.unique(labels[~known & (labels != ignore)])
-    if stray.size:
-        raise TrainingError(
-            f"the labels {path} hold {stray[:8].tolist()}, which are neither classes {list(ids)} "
-            f"nor the ignored {ignore}; mend classes or ignore_label"
-        )
-    return np.stack([labels == i for i in ids]).astype(np.float16), known
+    network = load_network(model).to(device).to(memory_format=torch.channels_last)
+    return Teacher(card, network, device)

@@ -1,17 +1,19 @@
-"""Training: a recipe, scenes and a teacher or labels in; a model folder out.
+"""Training: a recipe, scenes and labels or a teacher in; a model folder out.
 
-``<output>.training`` beside the output holds the checkpoint and ``log.csv`` while it runs. A run
-that was stopped goes on from there when the same command is given again, and ends with the same
-weights as one that was never stopped.
+``<output>.training`` beside the output holds checkpoint, log and curve (see
+:mod:`geoseg.trainlog`). A run that was stopped goes on from there when the same command is given
+again, and ends with the same weights as one that was never stopped.
 """
 
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
-import io
-from collections.abc import Callable, Mapping, Sequence
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,75 +22,290 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.card import ModelCard, Normalization
-from geoseg.data import ChipSampler, TrainingScene, coarsen, measure_normalization
+from geoseg.augment import coarsen
+from geoseg.card import ModelCard, Normalization, read_model
+from geoseg.chips import prefetch
+from geoseg.data import (
+    JUDGED,
+    TrainingScene,
+    band_statistics,
+    held_out_windows,
+    load_scene,
+    measure_normalization,
+    shown_size,
+    split_scenes,
+    teach,
+    write_held_out,
+)
 from geoseg.errors import ModelError, OutputError, TrainingError
-from geoseg.losses import Loss, make_loss, median_frequency_weights
+from geoseg.losses import make_loss, median_frequency_weights
 from geoseg.metrics import confusion, iou, mean_iou, pixel_accuracy
 from geoseg.models import create_model, save_model
 from geoseg.models.normalize import normalize
 from geoseg.models.table import chip_multiple
-from geoseg.recipe import OPTIMIZERS, SCHEDULES, TrainConfig, load_config
-from geoseg.targets import load_scene, load_teacher
+from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config, load_config
+from geoseg.report import Progress
+from geoseg.runtimes.torch import pick_device
+from geoseg.split import VALIDATION
+from geoseg.targets import load_teacher
+from geoseg.trainchips import Chip, ChipSource
+from geoseg.trainlog import RECIPE_NAME, RunFolder
 
 __all__ = ["train"]
 
-CHECKPOINT_NAME = "checkpoint.pt"
-LOG_NAME = "log.csv"
 #: The label of pixels without a target; no class's channel, however many there are.
 IGNORED = -1
+#: Parts of a network that are its encoder, by the names of their modules.
+ENCODERS = {"encoder", "backbone", "groups", "features"}
+#: Seconds between two tellings of progress.
+TELL_EVERY = 1.0
 
 
-def _validate(
-    network: nn.Module,
-    normalization: Normalization,
-    scenes: Sequence[TrainingScene],
-    factor: float,
-    device: torch.device,
-) -> NDArray[np.int64]:
-    """The confusion matrix of the held-out scenes made ``factor`` times coarser."""
-    classes = len(scenes[0].probs)
-    counts = np.zeros((classes, classes), np.int64)
-    for scene in scenes:
-        pixels, probs, valid = (
-            torch.from_numpy(scene.pixels),
-            torch.from_numpy(scene.probs.astype(np.float32)),
-            torch.from_numpy(scene.valid),
+def train(
+    config: str | Path | TrainConfig,
+    output: str | Path,
+    *,
+    resume: bool = True,
+    progress: Progress | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    threads: int | None = None,
+) -> ModelCard:
+    """Train a model and write its folder.
+
+    Args:
+        config: a recipe (see :class:`geoseg.recipe.TrainConfig`), or the path of its file.
+        output: the new model folder. ``<output>.training`` keeps checkpoint, log, curve, recipe,
+            TensorBoard events and the held-out labels as rasters.
+        resume: go on from a checkpoint that is there; False starts from the first step.
+        progress: called with event dicts: ``progress``, ``log``, ``note``, ``warning``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        devices: how many GPUs (or, on the CPU, processes) share each batch, through Lightning
+            Fabric.
+        threads: for computing on a CPU; None leaves one core to the making of chips.
+
+    Returns:
+        The card that was written, with the scores on the held-out side.
+
+    Raises:
+        OutputError: the output exists already, or can't be written.
+        TrainingError: the recipe is wrong, labels don't fit, the loss is no number, or the
+            checkpoint is of another recipe.
+        SceneError: a scene can't be read.
+        ModelError: the teacher can't be read, or the network does not take its options.
+        DeviceError: the device isn't there.
+    """
+    if not isinstance(config, TrainConfig):
+        config = load_config(config)
+    output = Path(output)
+    if output.exists():
+        raise OutputError(f"{output} exists already; give another folder, or remove it first")
+    if devices < 1 or config.batch % devices:
+        raise TrainingError(
+            f"batch is {config.batch} chips for {devices} devices; it must be a multiple of them"
         )
-        if factor != 1.0:
-            height, width = (max(round(n / factor), 1) for n in scene.valid.shape)
-            pixels, probs, valid = coarsen(pixels, probs, valid, (height, width))
-        with torch.inference_mode():
-            logits = network(normalize(pixels[None].to(device), normalization))[0].cpu()
-        keep = valid.numpy()
-        truth, predicted = probs.argmax(dim=0).numpy(), logits.argmax(dim=0).numpy()
-        counts += confusion(truth[keep], predicted[keep], classes, ignore_index=None)
-    return counts
+    where = pick_device(device)
+    if config.precision == "float16" and where.type != "cuda":
+        raise TrainingError(
+            f"precision is float16 and the device {where.type}; float16 is for CUDA: use bfloat16"
+        )
+    from lightning.fabric import Fabric
+
+    accelerator = "gpu" if where.type == "cuda" else where.type
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=[where.index] if where.index is not None else devices,
+        strategy="auto" if devices == 1 else "ddp_spawn",
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+    )
+    if devices == 1:
+        return _run(fabric, config, output, resume, progress, threads)
+    from torch.multiprocessing import ProcessRaisedException
+
+    try:
+        fabric.launch(_Processes(config, output, resume, progress, threads))
+    except ProcessRaisedException as error:
+        # The text ends with the line of the error that one of the processes raised.
+        kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if not kind.startswith("geoseg."):
+            raise
+        raise TrainingError(message) from error
+    return read_model(output).card
 
 
-def _agreement(counts: NDArray[np.int64]) -> dict[str, float]:
-    """What log and card say about a confusion matrix."""
-    return {
-        "agreement": round(pixel_accuracy(counts), 4),
-        "mean_iou": round(mean_iou(counts), 4),
-    }
+class _Processes:
+    """What each of several processes does.
+
+    Neither the arguments nor the result may be a frozen dataclass: Fabric takes those apart.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __call__(self, fabric: Any) -> None:
+        _run(fabric, *self._arguments)
 
 
-def _class_weights(
-    config: TrainConfig, scenes: Sequence[TrainingScene]
-) -> Sequence[float] | NDArray[np.float64] | None:
-    """The recipe's class weights, measured on the training scenes where it says so."""
-    if isinstance(config.class_weights, tuple):
-        return config.class_weights
-    if config.class_weights == "none":
-        return None
-    classes = len(config.classes)
-    counts, appearances = np.zeros((2, classes), np.int64)
-    for scene in scenes:
-        pixels = np.bincount(scene.probs.argmax(axis=0)[scene.valid], minlength=classes)
-        counts += pixels
-        appearances += np.where(pixels > 0, pixels.sum(), 0)
-    return median_frequency_weights(counts, appearances)
+def _run(
+    fabric: Any,
+    config: TrainConfig,
+    output: Path,
+    resume: bool,
+    progress: Progress | None,
+    threads: int | None,
+) -> ModelCard:
+    """One process of a run; the first one reads, judges and writes."""
+    tell = _Teller(progress if fabric.global_rank == 0 else None)
+    folder = RunFolder(output, hashlib.sha256(repr(config).encode()).hexdigest())
+    if not resume and fabric.global_rank == 0:
+        folder.forget()
+    state = folder.read()
+    with _threads(threads, fabric.device):
+        network = _create(config).to(fabric.device)
+        _try(config, network, fabric.device)
+        if fabric.global_rank == 0:
+            folder.prepare()
+        fabric.barrier()
+        try:
+            return _learn(fabric, config, output, folder, state, network, tell)
+        finally:
+            if fabric.global_rank == 0:
+                folder.clean()
+
+
+def _learn(
+    fabric: Any,
+    config: TrainConfig,
+    output: Path,
+    folder: RunFolder,
+    state: dict[str, Any] | None,
+    network: nn.Module,
+    tell: _Teller,
+) -> ModelCard:
+    first_process = fabric.global_rank == 0
+    teacher = load_teacher(config, fabric.device)
+    bands = tuple(dict.fromkeys((*config.bands, *(teacher.card.bands if teacher else ()))))
+    scenes = _read(fabric, config, bands, folder, tell)
+    if first_process:
+        if teacher is not None:
+            for number, scene in enumerate(scenes, start=1):
+                teach(scene, teacher, [bands.index(b) for b in teacher.card.bands])
+                tell("progress", stage="teacher", done=number, total=len(scenes))
+        split_scenes(config, scenes)
+        folder.write(RECIPE_NAME, dump_config(config).encode())
+        write_held_out(folder.held_out, scenes, config.classes)
+    fabric.barrier()
+    if config.split.by == "random":
+        tell.warn(
+            "the split is random: training and validation chips are neighbours and look alike, so "
+            "the scores flatter; split by blocks or files for honest ones"
+        )
+    normalization = _normalization(config, scenes)
+    source = ChipSource(config, scenes, bands, _white(config, scenes), teacher)
+    missing = [c.name for c, n in zip(config.classes, source.class_pixels, strict=True) if n == 0]
+    if missing and teacher is None:
+        tell.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
+    tell("note", message=f"{shown_size(scenes)}; {_shown_split(config, scenes)}")
+    card = _card(config, normalization, chip_multiple(network))
+    loss = make_loss(
+        config.loss,
+        weight=_class_weights(config, source),
+        ignore_index=IGNORED,
+        aux_weight=config.aux_weight,
+    )
+
+    # On a CPU this is about a third quicker.
+    network = network.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(network).eval()
+    optimizer = OPTIMIZERS[config.optimizer](
+        _parameters(config, network), config.learning_rate, config.weight_decay
+    )
+    run = _State(config, network, average, optimizer, fabric)
+    if state is not None:
+        run.load(state)
+        tell("note", message=f"going on after step {run.step} of {config.steps}")
+    model, stepper = fabric.setup(network, optimizer)
+    model.train()
+    started, begun = time.monotonic(), run.step
+    batches = prefetch(
+        _share(source.batch(step), config, fabric) for step in range(run.step, config.steps)
+    )
+    with closing(_events(folder, run.step)) if first_process else nullcontext() as writer:
+        for chips in batches:
+            # A seed for each step, and what it draws does not depend on where the run began.
+            torch.manual_seed(
+                int(np.random.default_rng([config.seed, 2, run.step]).integers(2**63))
+            )
+            run.losses.append(_step(fabric, config, run.step, chips, model, loss, stepper, card))
+            _average(average, network, config.ema, run.step)
+            run.step += 1
+            left = (time.monotonic() - started) / (run.step - begun) * (config.steps - run.step)
+            tell.progress(run.step, config.steps, run.losses[-1], left)
+            if run.step % config.every and run.step < config.steps:
+                continue
+            stop = False
+            if first_process:
+                row = run.judge(normalization, scenes, card)
+                folder.save(run.state(), run.log)
+                _write_events(writer, row)
+                tell("log", seconds_left=round(left), **row)
+                stop = run.patience_is_over()
+            if fabric.broadcast(stop):
+                tell("note", message=f"no better for {config.patience} validations: stopped")
+                break
+    if not first_process:
+        return card
+    chosen, step = run.chosen()
+    scores = _scores(config, chosen, normalization, scenes, card, fabric.device)
+    scores["weights_of_step"] = step
+    card = card.with_scores(**scores)
+    save_model(card, chosen.to(memory_format=torch.contiguous_format), output)
+    folder.forget()
+    return card
+
+
+class _Teller:
+    """Tells events, not too often."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._last = -math.inf
+
+    def __call__(self, event: str, **values: Any) -> None:
+        if self._progress is not None:
+            self._progress({"event": event, **values})
+
+    def warn(self, message: str) -> None:
+        self("warning", message=message)
+
+    def progress(self, done: int, total: int, loss: float, left: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= TELL_EVERY or done == total:
+            self._last = now
+            self(
+                "progress",
+                stage="train",
+                done=done,
+                total=total,
+                loss=round(loss, 4),
+                seconds_left=round(left),
+            )
+
+
+@contextmanager
+def _threads(threads: int | None, device: torch.device) -> Iterator[None]:
+    """Threads of torch on a CPU, put back afterwards."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        spare = max(1, (os.cpu_count() or 1) - 1)
+        torch.set_num_threads(threads or min(before, spare))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# Before the first step
 
 
 def _create(config: TrainConfig) -> nn.Module:
@@ -132,6 +349,149 @@ def _try(config: TrainConfig, network: nn.Module, device: torch.device) -> None:
             )
 
 
+def _read(
+    fabric: Any, config: TrainConfig, bands: Sequence[str], folder: RunFolder, tell: _Teller
+) -> list[TrainingScene]:
+    """All scenes; the first process reads them into flat files, the others map these."""
+    scenes = []
+    for first in (True, False):
+        if (fabric.global_rank == 0) == first:
+            for number, scene in enumerate(config.scenes):
+                scenes.append(load_scene(config, scene, bands, folder.scratch, number, fill=first))
+                tell("progress", stage="scenes", done=number + 1, total=len(config.scenes))
+        fabric.barrier()
+    return scenes
+
+
+def _normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> Normalization:
+    if config.normalization_parameters:
+        return Normalization(
+            config.normalization, dict(config.normalization_parameters), config.clip
+        )
+    return measure_normalization(scenes, len(config.bands), config.normalization, config.clip)
+
+
+def _white(config: TrainConfig, scenes: Sequence[TrainingScene]) -> float:
+    """The value of white: 1 for reflectance, 255 for bytes, else what few pixels exceed."""
+    if config.quantity == "reflectance":
+        return 1.0
+    if all(scene.pixels.dtype == np.uint8 for scene in scenes):
+        return 255.0
+    mean, deviation = band_statistics(scenes, len(config.bands))
+    return float((mean + 3 * deviation).max())
+
+
+def _shown_split(config: TrainConfig, scenes: Sequence[TrainingScene]) -> str:
+    held = sum(int(s.usable(rows, VALIDATION).sum()) for s in scenes for rows in s.strips())
+    return f"split by {config.split.by}, {held} pixels with a target held out"
+
+
+def _class_weights(
+    config: TrainConfig, source: ChipSource
+) -> Sequence[float] | NDArray[np.float64] | None:
+    """The recipe's class weights, measured on the training side where it says so."""
+    if isinstance(config.class_weights, tuple):
+        return config.class_weights
+    if config.class_weights == "none":
+        return None
+    return median_frequency_weights(source.class_pixels, source.class_appearances)
+
+
+def _parameters(config: TrainConfig, network: nn.Module) -> list[dict[str, Any]]:
+    """The optimizer's groups: those of the encoder may learn at a smaller rate.
+
+    Raises:
+        TrainingError: a smaller rate is asked for and the network has no encoder.
+    """
+    named = list(network.named_parameters())
+    encoder = [p for name, p in named if ENCODERS & set(name.split("."))]
+    if config.encoder_rate == 1.0:
+        return [{"params": [p for _, p in named], "rate": 1.0}]
+    if not encoder:
+        raise TrainingError(
+            f"encoder_rate is {config.encoder_rate} and the network {config.network!r} has no "
+            f"encoder; leave it out"
+        )
+    ids = {id(p) for p in encoder}
+    return [
+        {"params": [p for _, p in named if id(p) not in ids], "rate": 1.0},
+        {"params": encoder, "rate": config.encoder_rate},
+    ]
+
+
+def _card(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
+    """The card of the model to be, made before training so that its errors come first."""
+    try:
+        return ModelCard(
+            name=config.name,
+            description=config.description,
+            network=config.network,
+            # The card's weights are the whole network's: nothing is to be fetched for its encoder.
+            network_options={
+                k: v for k, v in config.network_options.items() if k != "encoder_weights"
+            },
+            bands=config.bands,
+            classes=config.classes,
+            gsd=config.gsd,
+            gsd_range=config.gsd_range,
+            quantity=config.quantity,
+            normalization=normalization,
+            plausible=config.plausible,
+            license=config.license,
+            provenance=config.provenance,
+            **{"multiple": multiple, **config.inference},
+        )
+    except (ModelError, TypeError, ValueError) as error:
+        raise TrainingError(f"the recipe makes no sound model card: {error}") from error
+
+
+# Steps
+
+
+def _share(chips: list[Chip], config: TrainConfig, fabric: Any) -> list[list[Chip]]:
+    """This process's chips, one list a forward pass."""
+    own = chips[fabric.global_rank :: fabric.world_size]
+    size = config.batch // fabric.world_size
+    return [own[i : i + size] for i in range(0, len(own), size)]
+
+
+def _step(
+    fabric: Any,
+    config: TrainConfig,
+    step: int,
+    parts: list[list[Chip]],
+    model: nn.Module,
+    loss: Any,
+    optimizer: Any,
+    card: ModelCard,
+) -> float:
+    """One step of the optimizer; gives its loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = _learning_rate(config, step) * group["rate"]
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for number, chips in enumerate(parts, start=1):
+        pixels, probs, weight = (
+            torch.stack([getattr(chip, name) for chip in chips]).to(fabric.device)
+            for name in ("pixels", "probs", "weight")
+        )
+        x = normalize(pixels, card.normalization).contiguous(memory_format=torch.channels_last)
+        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+            value = loss(model(x), probs.float(), weight) / len(parts)
+            if not torch.isfinite(value):
+                origins = "; ".join(dict.fromkeys(chip.origin for chip in chips))
+                raise TrainingError(
+                    f"the loss is {value.item()} at step {step + 1}, with chips of {origins}; "
+                    f"lower learning_rate, and look for values that are no numbers there; the "
+                    f"checkpoint before it is kept"
+                )
+            fabric.backward(value)
+        total += float(value.item())
+    fabric.clip_gradients(model, optimizer, max_norm=1.0, error_if_nonfinite=False)
+    optimizer.step()
+    return total
+
+
 def _learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then the schedule's fall down to 0 after the last step."""
     if step < config.warmup:
@@ -153,259 +513,237 @@ def _average(average: nn.Module, network: nn.Module, decay: float, step: int) ->
                 mean.copy_(now)
 
 
-class _Folder:
-    """Checkpoint and log of a run, each written whole or not at all."""
+class _State:
+    """What a run knows at a step, and what its checkpoint holds."""
 
-    def __init__(self, output: Path, digest: str) -> None:
-        self.path = output.with_name(output.name + ".training")
-        self._digest = digest
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        fabric: Any,
+    ) -> None:
+        self.step = 0
+        self.losses: list[float] = []
+        self.log: list[dict[str, float]] = []
+        self._config = config
+        self._network = network
+        self._average = average
+        self._optimizer = optimizer
+        self._fabric = fabric
+        self._best: dict[str, Tensor] | None = None
+        self._best_score = -math.inf
+        self._best_step = 0
 
-    def write(self, state: dict[str, Any], log: Sequence[Mapping[str, float]]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(log[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(log)
-        buffer = io.BytesIO()
-        torch.save({**state, "log": list(log), "recipe": self._digest}, buffer)
-        contents = {LOG_NAME: text.getvalue().encode(), CHECKPOINT_NAME: buffer.getvalue()}
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for name, content in contents.items():
-                partial = self.path / f".{name}.partial"
-                partial.write_bytes(content)
-                partial.replace(self.path / name)
-        except OSError as error:
-            raise OutputError(f"the checkpoint in {self.path} can't be written: {error}") from error
-
-    def forget(self) -> None:
-        """Remove the checkpoint; the log stays."""
-        (self.path / CHECKPOINT_NAME).unlink(missing_ok=True)
-
-    def read(self) -> dict[str, Any] | None:
-        """The checkpoint, or None where there is none. Nothing in it can run code.
-
-        Raises:
-            TrainingError: it is of another recipe, or damaged.
-        """
-        file = self.path / CHECKPOINT_NAME
-        if not file.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, ValueError, EOFError, OSError) as error:
-            raise TrainingError(
-                f"the checkpoint {file} can't be read ({error}); remove it to start again"
-            ) from error
-        if state.get("recipe") != self._digest:
-            raise TrainingError(
-                f"the checkpoint {file} is of another recipe; train from the first step "
-                f"(--no-resume), or give another output folder"
-            )
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "step": self.step,
+            "network": self._network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._fabric._precision.state_dict(),
+            "best_score": self._best_score,
+            "best_step": self._best_step,
+        }
+        if self._best is not None:
+            state["best"] = self._best
         return state
 
+    def load(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self._fabric._precision.load_state_dict(state["scaler"])
+        self.step, self.log = state["step"], state["log"]
+        self._best = state.get("best")
+        self._best_score, self._best_step = state["best_score"], state["best_step"]
 
-def train(
-    config: str | Path | TrainConfig,
-    output: str | Path,
-    *,
-    resume: bool = True,
-    progress: Callable[[str], None] | None = None,
-    device: str = "cpu",
-) -> ModelCard:
-    """Train a model and write its folder.
-
-    Args:
-        config: a recipe (see :class:`TrainConfig`), or the path of its TOML file.
-        output: the new model folder. ``<output>.training`` keeps checkpoint and log.
-        resume: go on from a checkpoint that is there; False starts from the first step.
-        progress: called with one line of text now and then.
-        device: a torch device.
-
-    Returns:
-        The card that was written, with the scores on the held-out scenes.
-
-    Raises:
-        OutputError: the output exists already, or can't be written.
-        TrainingError: the recipe is wrong, the loss is no number, or the checkpoint is of another
-            recipe.
-        SceneError: a scene can't be read.
-        ModelError: the teacher can't be read, or the network does not take its options.
-    """
-    if not isinstance(config, TrainConfig):
-        config = load_config(config)
-    output = Path(output)
-    if output.exists():
-        raise OutputError(f"{output} exists already; give another folder, or remove it first")
-    say = progress or (lambda line: None)
-    where = torch.device(device)
-    folder = _Folder(output, hashlib.sha256(repr(config).encode()).hexdigest())
-    if not resume:
-        folder.forget()
-    state = folder.read()
-
-    network = _create(config).to(where)
-    _try(config, network, where)
-    scenes: list[TrainingScene] = []
-    teacher = load_teacher(config, where)
-    for scene in config.scenes:
-        scenes.append(load_scene(config, scene, teacher, where))
-        say(f"scene {len(scenes)} of {len(config.scenes)}: {scene.name}")
-    taught = [scene for scene in scenes if scene.config.split == "train"]
-    held_out = [scene for scene in scenes if scene.config.split == "validation"]
-    normalization = measure_normalization(taught, config.normalization, config.clip)
-    sampler = ChipSampler(
-        taught,
-        config.bands,
-        size=config.chip,
-        balance=config.balance,
-        augmentation=config.augmentation,
-    )
-    card = _card(config, normalization, chip_multiple(network))
-
-    loss = make_loss(
-        config.loss,
-        weight=_class_weights(config, taught),
-        ignore_index=IGNORED,
-        aux_weight=config.aux_weight,
-    )
-    # On a CPU this is about a third quicker.
-    network = network.to(memory_format=torch.channels_last)
-    average = copy.deepcopy(network).eval()
-    optimizer = OPTIMIZERS[config.optimizer](
-        network.parameters(), config.learning_rate, config.weight_decay
-    )
-    first = 0
-    log: list[dict[str, float]] = []
-    losses: list[float] = []
-    if state is not None:
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, log = state["step"], state["log"]
-        say(f"going on after step {first} of {config.steps}")
-
-    network.train()
-    for step in range(first, config.steps):
-        # A generator for each step: what step 500 draws does not depend on where the run began.
-        rng = np.random.default_rng([config.seed, step])
-        batch = sampler.batch(rng, config.batch)
-        # So for what networks draw themselves, such as dropout.
-        torch.manual_seed(int(rng.integers(2**63)))
-        losses.append(_step(config, step, batch, network, loss, optimizer, card))
-        _average(average, network, config.ema, step)
-        if (step + 1) % config.every and step + 1 < config.steps:
-            continue
-        row = {"step": float(step + 1), "loss": float(np.mean(losses))}
-        losses = []
+    def judge(
+        self, normalization: Normalization, scenes: Sequence[TrainingScene], card: ModelCard
+    ) -> dict[str, float]:
+        """Validate the average; the row goes to the log."""
+        config = self._config
+        row = {"step": float(self.step), "loss": float(np.mean(self.losses))}
+        row["learning_rate"] = _learning_rate(config, self.step - 1)
+        self.losses = []
+        device = next(self._average.parameters()).device
+        ious = []
         for factor in config.validation_gsds:
-            counts = _validate(average, normalization, held_out, factor, where)
-            for name, value in _agreement(counts).items():
+            found = _judge(config, self._average, normalization, scenes, factor, card, device)
+            for name, value in found.summary().items():
                 row[f"{name}_{config.gsd * factor:g}m"] = value
-        log.append(row)
-        folder.write(
-            {
-                "step": step + 1,
-                "network": network.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-            log,
+            ious.append(mean_iou(found.counts))
+        self.log.append(row)
+        score = float(np.mean(ious))
+        if score > self._best_score:
+            self._best_score, self._best_step = score, self.step
+            if config.keep == "best":
+                now = self._average.state_dict()
+                self._best = {k: v.detach().clone() for k, v in now.items()}
+        return row
+
+    def patience_is_over(self) -> bool:
+        """Whether the last validations were no better than one before them."""
+        patience = self._config.patience
+        since = sum(1 for row in self.log if row["step"] > self._best_step)
+        return patience > 0 and since >= patience
+
+    def chosen(self) -> tuple[nn.Module, int]:
+        """The weights that become the model, and their step."""
+        if self._config.keep == "best" and self._best is not None:
+            self._average.load_state_dict(self._best)
+            return self._average, self._best_step
+        return self._average, self.step
+
+
+# Judging
+
+
+class _Judgement:
+    """How a network did on the held-out side.
+
+    Attributes:
+        counts: int64 (K, K), all scenes together.
+        scenes: by scene: its counts, and of the pixels of which a teacher is sure (right, all).
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros((classes, classes), np.int64)
+        self.scenes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def add(self, place: str, counts: NDArray[np.int64], sure: NDArray[np.int64]) -> None:
+        """Count a window of a scene."""
+        self.counts += counts
+        before = self.scenes.get(place)
+        self.scenes[place] = (
+            (counts, sure) if before is None else (before[0] + counts, before[1] + sure)
         )
-        say(", ".join(f"{k} {v:g}" for k, v in row.items()))
 
-    scores = _scores(config, average, normalization, held_out, where)
-    card = card.with_scores(**scores)
-    save_model(card, average.to(memory_format=torch.contiguous_format), output)
-    folder.forget()
-    return card
+    def summary(self) -> dict[str, float]:
+        """What the log says."""
+        found = {
+            "agreement": round(pixel_accuracy(self.counts), 4),
+            "mean_iou": round(mean_iou(self.counts), 4),
+        }
+        return {**found, **self.by_scene()}
+
+    def by_scene(self) -> dict[str, float]:
+        """Averages over scenes, for a teacher; empty without one."""
+        sure = [s[0] / s[1] for _, s in self.scenes.values() if s[1] > 0]
+        if not sure:
+            return {}
+        every = [pixel_accuracy(counts) for counts, _ in self.scenes.values()]
+        return {
+            "scene_agreement": round(float(np.mean(every)), 4),
+            "scene_agreement_where_sure": round(float(np.mean(sure)), 4),
+        }
 
 
-def _step(
+def _judge(
     config: TrainConfig,
-    step: int,
-    batch: tuple[Tensor, Tensor, Tensor],
     network: nn.Module,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
+    normalization: Normalization,
+    scenes: Sequence[TrainingScene],
+    factor: float,
     card: ModelCard,
-) -> float:
-    """One batch forwards and backwards; gives its loss."""
-    device = next(network.parameters()).device
-    pixels, probs, weight = (x.to(device) for x in batch)
-    for group in optimizer.param_groups:
-        group["lr"] = _learning_rate(config, step)
-    x = normalize(pixels, card.normalization).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        output = network(x)
-    value = loss(output, probs, weight)
-    if not torch.isfinite(value):
-        raise TrainingError(
-            f"the loss is {value.item()} at step {step + 1}; lower learning_rate, and look for "
-            f"values that are no numbers in scenes and labels; the checkpoint before it is kept"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(value)
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-    return float(value.item())
-
-
-def _card(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
-    """The card of the model to be, made before training so that its errors come first."""
-    try:
-        return ModelCard(
-            name=config.name,
-            description=config.description,
-            network=config.network,
-            # The card's weights are the whole network's: nothing is to be fetched for its encoder.
-            network_options={
-                k: v for k, v in config.network_options.items() if k != "encoder_weights"
-            },
-            bands=config.bands,
-            classes=config.classes,
-            gsd=config.gsd,
-            gsd_range=config.gsd_range,
-            normalization=normalization,
-            plausible=config.plausible,
-            license=config.license,
-            provenance=config.provenance,
-            **{"multiple": multiple, **config.inference},
-        )
-    except (ModelError, TypeError, ValueError) as error:
-        raise TrainingError(f"the recipe makes no sound model card: {error}") from error
+    device: torch.device,
+) -> _Judgement:
+    """Predict the held-out side made ``factor`` times coarser, and count."""
+    classes = len(config.classes)
+    found = _Judgement(classes)
+    halo = min(max(card.margin, card.overlap // 2), card.size // 4)
+    legend = np.arange(classes, dtype=np.uint8)[:, None, None]
+    for scene in scenes:
+        for core, window in held_out_windows(scene, card.size, halo):
+            cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
+            if cut is None:
+                continue
+            inside = np.zeros((window.height, window.width), bool)
+            row, col = core.row - window.row, core.col - window.col
+            inside[row : row + core.height, col : col + core.width] = True
+            valid = inside & scene.usable(window.rows, VALIDATION)[:, window.cols]
+            target = scene.target[window.rows, window.cols]
+            sure = scene.sure[window.rows, window.cols] & valid
+            pixels = torch.from_numpy(cut[0])
+            truth, keep = target, valid
+            if factor != 1.0:
+                size = max(round(window.height / factor), 1), max(round(window.width / factor), 1)
+                probs = torch.from_numpy((target[None] == legend).astype(np.float32))
+                pixels, probs, known = coarsen(pixels, probs, torch.from_numpy(valid), size)
+                truth, keep = probs.argmax(dim=0).numpy(), known.numpy()
+            x = normalize(pixels[None].to(device), normalization)
+            with torch.inference_mode():
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            predicted = logits[0].argmax(dim=0).cpu().numpy()
+            right = np.zeros(2, np.int64)
+            if factor == 1.0:
+                right[:] = (predicted == truth)[sure].sum(), sure.sum()
+            counts = confusion(
+                truth[keep].astype(np.int64), predicted[keep], classes, ignore_index=None
+            )
+            found.add(str(scene.config.path), counts, right)
+    return found
 
 
 def _scores(
     config: TrainConfig,
     network: nn.Module,
     normalization: Normalization,
-    held_out: Sequence[TrainingScene],
+    scenes: Sequence[TrainingScene],
+    card: ModelCard,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What the card says about the held-out scenes, over all pixels and place by place."""
-    places: dict[str, list[TrainingScene]] = {}
-    for scene in held_out:
-        places.setdefault(scene.config.place, []).append(scene)
+    """What the card says about the held-out side."""
+    labelled = any(scene.config.labels for scene in scenes)
     scores: dict[str, Any] = {
-        "held_out_pixels": int(sum(scene.valid.sum() for scene in held_out)),
-        "compared_with": (
-            "the teacher's most likely class, which is no ground truth"
-            if config.teacher
-            else "labels"
+        "split": f"by {config.split.by}"
+        + (
+            ""
+            if config.split.by == "scenes"
+            else f", part {config.split.fold} of {config.split.folds} held out"
         ),
-        f"agreement_by_place_at_{config.gsd:g}m": {
-            place: _agreement(_validate(network, normalization, scenes, 1.0, device))["agreement"]
-            for place, scenes in sorted(places.items())
-        },
+        "compared_with": "labels"
+        if labelled
+        else "the teacher's most likely class, which is no ground truth",
     }
+    if config.keep == "best":
+        scores["chosen"] = "the step that did best on these same held-out pixels, which flatters"
     for factor in config.validation_gsds:
-        counts = _validate(network, normalization, held_out, factor, device)
-        scores[f"at_{config.gsd * factor:g}m"] = {
-            **_agreement(counts),
+        found = _judge(config, network, normalization, scenes, factor, card, device)
+        scores.setdefault("held_out_pixels", int(found.counts.sum()))
+        entry: dict[str, Any] = {
+            **found.summary(),
             "iou": {
                 c.name: round(float(value), 4)
-                for c, value in zip(config.classes, iou(counts), strict=True)
+                for c, value in zip(config.classes, iou(found.counts), strict=True)
                 if not np.isnan(value)
             },
         }
+        if factor == 1.0 and 1 < len(found.scenes) <= 50:
+            entry["agreement_by_scene"] = {
+                Path(path).stem: round(pixel_accuracy(counts), 4)
+                for path, (counts, _) in sorted(found.scenes.items())
+            }
+        scores[f"at_{config.gsd * factor:g}m"] = entry
     return scores
+
+
+# TensorBoard
+
+
+def _events(folder: RunFolder, step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    try:
+        return SummaryWriter(str(folder.path), purge_step=step + 1 if step else None)
+    except OSError as error:
+        raise OutputError(f"events can't be written to {folder.path}: {error}") from error
+
+
+def _write_events(writer: Any, row: Mapping[str, float]) -> None:
+    for name, value in row.items():
+        if name != "step" and math.isfinite(value):
+            writer.add_scalar(name, value, int(row["step"]))
+    writer.flush()

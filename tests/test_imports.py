@@ -40,6 +40,8 @@ ROOMS = [
     {"plan"},
     {"preflight", "report"},
     {
+        "augment",
+        "pairing",
         "pipeline",
         "dryrun",
         "evaluation",
@@ -51,8 +53,12 @@ ROOMS = [
         "recipe",
         "sampling",
         "speed",
+        "split",
         "targets",
+        "trainchips",
         "training",
+        "trainlog",
+        "trainplan",
     },
     {"cli"},
 ]

@@ -41,16 +41,27 @@ class _Human:
         if kind == "progress" and self.bar:
             done, total = event["done"], max(1, event["total"])
             filled = 30 * done // total
-            self.line = (
+            left = f"  {_clock(event['seconds_left'])} left" if "seconds_left" in event else ""
+            line = (
                 f"\r{event['stage']:>9} [{'#' * filled}{'.' * (30 - filled)}] "
-                f"{100 * done // total:3d}%"
+                f"{100 * done // total:3d}%{left}"
             )
-            click.echo(self.line, nl=False, err=True)
+            click.echo(line.ljust(len(self.line)), nl=False, err=True)
+            self.line = line
             return
         if self.line:
             click.echo("\r" + " " * (len(self.line) - 1) + "\r", nl=False, err=True)
             self.line = ""
-        if kind == "warning" and self.level >= -1:
+        if kind == "note" and self.level >= 0:
+            click.echo(event["message"], err=True)
+        elif kind == "log" and self.level >= 0:
+            shown = ", ".join(
+                f"{name} {value:.4g}"
+                for name, value in event.items()
+                if name not in ("event", "seconds_left")
+            )
+            click.echo(f"{shown}  ({_clock(event['seconds_left'])} left)", err=True)
+        elif kind == "warning" and self.level >= -1:
             click.echo(f"geoseg: warning: {event['message']}", err=True)
         elif kind == "start" and self.level >= 0:
             scene, model = event["scene"], event["model"]
@@ -62,3 +73,10 @@ class _Human:
                 click.echo(f"bands  {bands}", err=True)
                 for line in scene["ignored"]:
                     click.echo(f"unused {line}", err=True)
+
+
+def _clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

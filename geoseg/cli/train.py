@@ -3,27 +3,107 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from geoseg.cli.options import band_options
+from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
 
 
 @click.command("train")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The new model folder."
 )
+@click.option("--images", multiple=True, help="Scenes: files, folders or globs; repeatable.")
+@click.option(
+    "--labels",
+    multiple=True,
+    help="Class rasters, masks in class colours, polygons or points; repeatable.",
+)
+@click.option("--column", help="Of vector labels, with the class.  [default: class_id]")
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A class, and what stands for it in the labels: id, #RRGGBB or text.  [default: all that "
+    "the labels hold]",
+)
+@click.option("--ignore", multiple=True, metavar="ID", help="A label that says nothing.")
+@click.option("--radius", type=float, default=0.0, help="Metres around points and lines.")
+@band_options
+@click.option("--gsd", type=float, help="Metres per pixel, for images without a CRS.")
+@click.option("--network", help="See geoseg models list --networks.  [default: deeplabv3plus]")
+@click.option("--encoder", help="Any of timm's.  [default: mobilenetv3_small_100]")
+@click.option("--encoder-weights", help="Pretrained: a tag, or a file.")
+@click.option("--teacher", help="A model whose probabilities are learned where labels lack.")
+@click.option(
+    "--split",
+    type=click.Choice(["blocks", "files", "random"]),
+    help="What is held out: squares of each image, whole images, or chips by chance (flatters).  "
+    "[default: blocks; files from 10 images on]",
+)
+@click.option("--block", type=int, help="Side of a block, px.")
+@click.option("--margin", type=int, help="Px around held-out blocks that nobody learns from.")
+@click.option("--fold", metavar="I/K", help="Hold out part I of K.  [default: 1/5]")
+@click.option("--steps", type=int, help="Of the optimizer.  [default: 1000]")
+@click.option("--batch", type=int, help="Chips in one forward pass.  [default: 8]")
+@click.option("--chip", type=int, help="Their side, px.")
+@click.option("--lr", "learning_rate", type=float, help="Highest learning rate.  [default: 0.001]")
+@click.option("--loss", help="A sum such as ce+0.5*dice.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
+@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of a recipe; repeatable."
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--devices", type=int, default=1, help="GPUs that share each batch.")
+@click.option("--threads", type=int, help="For computing on a CPU.")
 @click.option("--no-resume", is_flag=True, help="Start anew instead of going on.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "json", "none"]), default="auto", show_default=True
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
 @click.option("-v", "--verbose", count=True, help="-vv shows tracebacks.")
-def command(config: Path, output: Path, no_resume: bool, quiet: bool, verbose: int) -> None:
-    """Teach a network from a TOML config file.
+def command(
+    output: Path,
+    device: str,
+    devices: int,
+    threads: int | None,
+    no_resume: bool,
+    progress: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
+    """Teach a network, from a recipe (CONFIG) or from --images and --labels.
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped goes on where it was when the same command is given again. Beside the
+    model folder, OUTPUT.training holds log, curve, recipe and the held-out labels.
     """
     from geoseg.training import train
+    from geoseg.trainplan import TrainOptions, make_recipe
 
-    card = train(config, output, resume=not no_resume, progress=None if quiet else click.echo)
-    if not quiet:
-        click.echo(f"{card.name} is in {output}; use it with geoseg predict SCENE -m {output}")
+    recipe = make_recipe(TrainOptions(**options), output)
+    card = train(
+        recipe,
+        output,
+        resume=not no_resume,
+        progress=progress_printer(progress, -1 if quiet else verbose),
+        device=device,
+        devices=devices,
+        threads=threads,
+    )
+    if quiet or progress == "json":
+        return
+    for gsd, scores in card.scores.items():
+        if gsd.startswith("at_"):
+            click.echo(
+                f"held out, {gsd[3:]}: agreement {scores['agreement']:.3f}, mean IoU "
+                f"{scores['mean_iou']:.3f}"
+            )
+    click.echo(f"{card.name} is in {output}; use it with geoseg predict SCENE -m {output}")

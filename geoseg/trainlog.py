@@ -1,0 +1,167 @@
+"""The folder of a training run: checkpoint, log, curve, TensorBoard events.
+
+``<output>.training`` lies beside the model folder to be. Each file in it is written whole or not at
+all, so that a run that is killed at any moment leaves a sound checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geoseg.errors import OutputError, TrainingError
+
+__all__ = ["RunFolder", "draw_curve"]
+
+CHECKPOINT_NAME = "checkpoint.pt"
+LOG_NAME = "log.csv"
+CURVE_NAME = "curve.png"
+RECIPE_NAME = "recipe.json"
+
+
+class RunFolder:
+    """What a run keeps while it goes on, and what stays when it has ended."""
+
+    def __init__(self, output: Path, digest: str) -> None:
+        """Name the folder; nothing is written yet.
+
+        Args:
+            output: the model folder to be.
+            digest: of the recipe; a checkpoint of another one is refused.
+        """
+        self.path = output.with_name(output.name + ".training")
+        self._digest = digest
+
+    @property
+    def scratch(self) -> Path:
+        """For the scenes' flat files; removed at the end."""
+        return self.path / "scratch"
+
+    @property
+    def held_out(self) -> Path:
+        """For rasters of the held-out labels."""
+        return self.path / "held_out"
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what a killed run left.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        try:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            shutil.rmtree(self.held_out, ignore_errors=True)
+            self.scratch.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"the folder {self.path} can't be written: {error}") from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder, whole or not at all.
+
+        Args:
+            name: of the file.
+            content: of it.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        partial = self.path / f".{name}.{os.getpid()}.partial"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(self.path / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(f"{self.path / name} can't be written: {error}") from error
+
+    def save(self, state: Mapping[str, Any], log: Sequence[Mapping[str, float]]) -> None:
+        """Write the log as CSV and picture, then the checkpoint.
+
+        Args:
+            state: tensors, numbers and texts by name.
+            log: one row a validation; all rows have the first one's keys.
+
+        Raises:
+            OutputError: a file can't be written.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(log[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(log)
+        self.write(LOG_NAME, text.getvalue().encode())
+        self.write(CURVE_NAME, draw_curve(log))
+        buffer = io.BytesIO()
+        torch.save({**state, "log": list(log), "recipe": self._digest}, buffer)
+        self.write(CHECKPOINT_NAME, buffer.getvalue())
+
+    def forget(self) -> None:
+        """Remove the checkpoint; log and curve stay."""
+        (self.path / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Remove the scenes' flat files."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def read(self) -> dict[str, Any] | None:
+        """The checkpoint, or None where there is none. Nothing in it can run code.
+
+        Raises:
+            TrainingError: it is of another recipe, or damaged.
+        """
+        file = self.path / CHECKPOINT_NAME
+        if not file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, ValueError, EOFError, OSError) as error:
+            raise TrainingError(
+                f"the checkpoint {file} can't be read ({error}); remove it to start again"
+            ) from error
+        if state.get("recipe") != self._digest:
+            raise TrainingError(
+                f"the checkpoint {file} is of another recipe; train from the first step "
+                f"(--no-resume), or give another output folder"
+            )
+        return state
+
+
+def draw_curve(log: Sequence[Mapping[str, float]]) -> bytes:
+    """The loss and the held-out scores over the steps.
+
+    Args:
+        log: rows with ``step``, ``loss`` and scores.
+
+    Returns:
+        A PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps = [row["step"] for row in log]
+    axes.plot(steps, [row["loss"] for row in log], "o-", color="0.4", label="loss (training)")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    scores = axes.twinx()
+    for name in log[0]:
+        if name.startswith("mean_iou"):
+            scores.plot(steps, [row[name] for row in log], "s-", label=f"{name} (held out)")
+        elif name.startswith("agreement"):
+            scores.plot(steps, [row[name] for row in log], "--", label=f"{name} (held out)")
+    scores.set_ylabel("share")
+    scores.set_ylim(0, 1)
+    lines = [*axes.get_lines(), *scores.get_lines()]
+    axes.legend(lines, [str(line.get_label()) for line in lines], loc="lower center", fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
