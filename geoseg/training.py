@@ -120,7 +120,7 @@ def train(
     )
     if devices == 1:
         return _run(fabric, config, output, resume, progress, threads)
-    from torch.multiprocessing import ProcessRaisedException
+    from torch.multiprocessing.spawn import ProcessRaisedException
 
     try:
         fabric.launch(_Processes(config, output, resume, progress, threads))
