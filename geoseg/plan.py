@@ -24,7 +24,7 @@ from geoseg.reader import SceneReader
 from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
 from geoseg.stitch import TAPERS
 from geoseg.window import Window
-from geoseg.zoo import DEFAULT_MODEL, find_model
+from geoseg.zoo import choose_model, find_model
 
 __all__ = ["Outputs", "Plan", "PredictOptions", "make_plan", "on_model_grid"]
 
@@ -43,7 +43,8 @@ class PredictOptions:
     """What the user may say; each field is the command line's option of the same name.
 
     Attributes:
-        model: an embedded model's name, or a model folder or .zip.
+        model: an embedded model's name, or a model folder or .zip; None for the embedded one that
+            suits the scene's bands and gsd.
         output: the class raster, or None for ``<scene>_landcover.tif`` in the current folder.
         vector: the polygons, or None for the class raster's name with .gpkg.
         no_vector: write no polygons.
@@ -72,7 +73,7 @@ class PredictOptions:
         overwrite: replace outputs that exist.
     """
 
-    model: str | Path = DEFAULT_MODEL
+    model: str | Path | None = None
     output: str | Path | None = None
     vector: str | Path | None = None
     no_vector: bool = False
@@ -171,6 +172,7 @@ class Plan:
     Attributes:
         options: the user's.
         files: the model.
+        chosen: why this one.
         scene: what was opened.
         bands: of the scene, in the model's order.
         radiometry: from numbers to the card's quantity.
@@ -184,6 +186,7 @@ class Plan:
 
     options: PredictOptions
     files: ModelFiles
+    chosen: str
     scene: Scene
     bands: tuple[SceneBand, ...]
     radiometry: Radiometry
@@ -262,7 +265,10 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     """
     opened = open_scene(scene)
     outputs = _outputs(opened.name, options)
-    files = find_model(options.model)
+    if options.model is None:
+        files, chosen = choose_model(opened, options.bands)
+    else:
+        files, chosen = find_model(options.model), "asked for"
     _protect_inputs(outputs, [*opened.paths, files.path, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)
@@ -303,6 +309,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     return Plan(
         options=replace(options, size=chips.size, overlap=overlap),
         files=files,
+        chosen=chosen,
         scene=opened,
         bands=bands,
         radiometry=radiometry,

@@ -162,6 +162,9 @@ class TrainConfig:
         license: for the card.
         provenance: for the card.
         teacher: a model whose probabilities are learned where there are no labels, or None.
+        teacher_temperature: its probabilities are raised to the power of one over this, and made
+            to add up to 1: below 1 they are sharpened, which brings out which class is the
+            likeliest.
         teacher_halo: px around a chip that only the teacher sees.
         steps: of the optimizer, in all.
         batch: chips in one forward pass.
@@ -218,6 +221,7 @@ class TrainConfig:
     license: str = "other"
     provenance: str = ""
     teacher: Path | None = None
+    teacher_temperature: float = 1.0
     teacher_halo: int = 0
     steps: int = 1000
     batch: int = 8
@@ -291,8 +295,9 @@ class TrainConfig:
                 f"pool is {self.pool} chips and a step takes {self.batch * self.accumulate}; make "
                 f"it 0 or larger than that"
             )
-        if not 0 < self.gsd < math.inf:
-            raise TrainingError(f"gsd is {self.gsd}; it must be above 0 m")
+        for name in ("gsd", "teacher_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be above 0")
         self._check_loss()
 
     def _check_split(self) -> None:

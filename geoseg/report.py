@@ -132,6 +132,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "path": str(plan.files.path),
             "sha256": plan.files.sha256,
             "license": card.license,
+            "chosen": plan.chosen,
         },
         "scene": {
             "name": plan.scene.name,

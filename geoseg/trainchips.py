@@ -190,6 +190,9 @@ class ChipSource:
         probs, weight = cut.probs, cut.seen & cut.labelled
         if self._teacher is not None:
             answer = self._teacher.probs(values[self._asked])
+            if config.teacher_temperature != 1.0:
+                answer = answer ** np.float32(1 / config.teacher_temperature)
+                answer /= answer.sum(axis=0)
             probs = np.where(cut.labelled, probs, answer)
             weight = cut.seen
         inner = np.s_[halo : halo + side, halo : halo + side]

@@ -48,7 +48,8 @@ def model_option(function: F) -> F:
     return click.option(
         "-m",
         "--model",
-        help="Embedded model's name, or a model folder or .zip.  [default: landcover-ms]",
+        help="Embedded model's name, or a model folder or .zip.  [default: the embedded one that "
+        "suits the scene's bands and gsd]",
     )(function)
 
 

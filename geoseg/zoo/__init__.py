@@ -1,15 +1,16 @@
-"""The embedded models: one folder each, found by name."""
+"""The embedded models: one folder each, found by name, or chosen for a scene."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from geoseg.card import CARD_NAME, ModelFiles, read_model
-from geoseg.errors import ModelError
+from geoseg.card import CARD_NAME, ModelCard, ModelFiles, read_model
+from geoseg.errors import BandError, ModelError
+from geoseg.scene import Scene, finest_grid
 
-__all__ = ["DEFAULT_MODEL", "find_model", "list_embedded"]
+__all__ = ["choose_model", "find_model", "list_embedded"]
 
-DEFAULT_MODEL = "landcover-ms"
 _ROOT = Path(__file__).parent
 
 
@@ -36,3 +37,57 @@ def find_model(name: str | Path) -> ModelFiles:
         f"no model {str(name)!r}: it is neither a model folder or .zip nor one of the embedded "
         f"{', '.join(list_embedded())}; see geoseg models list"
     )
+
+
+def choose_model(scene: Scene, bands: str | None = None) -> tuple[ModelFiles, str]:
+    """The embedded model that suits a scene.
+
+    Its bands must be in the scene. Of several models the one whose range of gsd is nearest to the
+    scene's is taken, and of equally near ones that with more bands.
+
+    Args:
+        scene: what was opened.
+        bands: what the user says of them, see :meth:`geoseg.scene.Scene.choose`.
+
+    Returns:
+        The model, and why it was taken.
+
+    Raises:
+        BandError: no embedded model's bands are in the scene.
+    """
+    fits: list[tuple[float, int, ModelFiles, tuple[float, float] | None]] = []
+    refused = []
+    for name in list_embedded():
+        files = find_model(name)
+        try:
+            chosen = scene.choose(files.card.bands, bands)
+        except BandError as error:
+            refused.append((name, error))
+            continue
+        gsd = finest_grid(chosen).gsd
+        fits.append((_distance(gsd, files.card), -len(files.card.bands), files, gsd))
+    if not fits:
+        why = "; ".join(f"{name}: {error}" for name, error in refused)
+        raise BandError(f"no embedded model takes this scene ({why}); give one with -m")
+    _, _, files, gsd = min(fits, key=lambda fit: fit[:2])
+    card = files.card
+    why = f"the scene has its bands ({', '.join(card.bands)})"
+    if gsd is None:
+        why += "; the scene's gsd is unknown"
+    else:
+        low, high = card.gsd_range
+        why += f"; pixels of {max(gsd):.3g} m, and it takes {low:g} to {high:g} m"
+    others = [fit[2].card for fit in fits if fit[2] is not files]
+    if others and gsd is not None:
+        why += "; others take " + ", ".join(
+            f"{other.gsd_range[0]:g} to {other.gsd_range[1]:g} m ({other.name})" for other in others
+        )
+    return files, why
+
+
+def _distance(gsd: tuple[float, float] | None, card: ModelCard) -> float:
+    """How far a scene's gsd lies from what a model takes, as a logarithm; 0 within."""
+    if gsd is None:
+        return 0.0
+    low, high = card.gsd_range
+    return max(math.log(low / min(gsd)), math.log(max(gsd) / high), 0.0)
