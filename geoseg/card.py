@@ -21,7 +21,15 @@ from typing import Any, TypeVar
 
 from geoseg.errors import ModelError
 
-__all__ = ["ClassInfo", "ModelCard", "ModelFiles", "Normalization", "read_model", "write_card"]
+__all__ = [
+    "ClassInfo",
+    "ModelCard",
+    "ModelFiles",
+    "Normalization",
+    "card_text",
+    "read_model",
+    "write_card",
+]
 
 T = TypeVar("T")
 
@@ -98,6 +106,8 @@ class ModelCard:
         quantity: what one unit of input means: ``reflectance`` (0..1) or ``number`` (raw).
         normalization: from the quantity to the network's input.
         activation: ``softmax``, ``sigmoid`` or ``none`` (the network gives probabilities).
+        temperature: logits are divided by it before the softmax, so that probabilities are right
+            on average (Guo et al. 2017, https://arxiv.org/abs/1706.04599); 1 for other activations.
         size: default chip side, px.
         overlap: default overlap of neighbouring chips, px, total.
         margin: outermost px of a chip whose predictions are not trusted (the receptive field's
@@ -130,6 +140,7 @@ class ModelCard:
     provenance: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every rule that a card must keep.
@@ -169,6 +180,18 @@ class ModelCard:
         )
         check(self.quantity in QUANTITIES, "quantity", self.quantity, f"one of {QUANTITIES}")
         check(self.activation in ACTIVATIONS, "activation", self.activation, str(ACTIVATIONS))
+        check(
+            math.isfinite(self.temperature) and self.temperature > 0,
+            "geoseg:temperature",
+            self.temperature,
+            "finite and above 0",
+        )
+        check(
+            self.temperature == 1.0 or self.activation == "softmax",
+            "geoseg:temperature",
+            self.temperature,
+            f"1 for the activation {self.activation}; only softmax has one",
+        )
         kind = self.normalization.kind
         check(
             kind in NORMALIZATION_PARAMETERS,
@@ -254,6 +277,8 @@ class ModelCard:
                     else list(self.normalization.clip),
                 },
                 "geoseg:activation": self.activation,
+                # Absent where it does nothing, so that older cards keep their bytes.
+                **({} if self.temperature == 1.0 else {"geoseg:temperature": self.temperature}),
                 "geoseg:gsd": self.gsd,
                 "geoseg:gsd_range": list(self.gsd_range),
                 "geoseg:size": self.size,
@@ -336,6 +361,7 @@ class ModelCard:
                 quantity=p["geoseg:quantity"],
                 normalization=_take(p, "geoseg:normalization", _normalization),
                 activation=p["geoseg:activation"],
+                temperature=_take(p, "geoseg:temperature", float, 1.0),
                 size=_take(p, "geoseg:size", _whole),
                 overlap=_take(p, "geoseg:overlap", _whole),
                 margin=_take(p, "geoseg:margin", _whole, 0),
@@ -560,6 +586,10 @@ def write_card(card: ModelCard, folder: str | Path) -> Path:
         The file's path.
     """
     path = Path(folder) / CARD_NAME
-    text = json.dumps(card.to_mlm(), indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(card_text(card), encoding="utf-8")
     return path
+
+
+def card_text(card: ModelCard) -> str:
+    """The content of ``model.json``."""
+    return json.dumps(card.to_mlm(), indent=2, ensure_ascii=False) + "\n"

@@ -67,6 +67,7 @@ def cards(draw):
     gsd = draw(st.floats(0.05, 1000))
     size = draw(st.integers(1, 2048))
     low = draw(finite)
+    activation = draw(st.sampled_from(ACTIVATIONS))
     return ModelCard(
         name=draw(st.from_regex(r"[a-z][a-z0-9-]{1,20}[a-z0-9]", fullmatch=True)),
         description=draw(words),
@@ -78,7 +79,8 @@ def cards(draw):
         network_options=draw(st.dictionaries(st.just("width"), st.integers(1, 64))),
         quantity=draw(st.sampled_from(QUANTITIES)),
         normalization=draw(normalizations(len(bands))),
-        activation=draw(st.sampled_from(ACTIVATIONS)),
+        activation=activation,
+        temperature=draw(positive) if activation == "softmax" else 1.0,
         size=size,
         overlap=draw(st.integers(0, size - 1)),
         margin=draw(st.integers(0, 64)),
@@ -203,6 +205,9 @@ Z = Normalization("z-score", {"mean": (0.0, 0.0), "stddev": (1.0, 1.0)})
         ({"gsd_range": (5.0, 9.0)}, "gsd_range"),
         ({"quantity": "radiance"}, "quantity"),
         ({"activation": "relu"}, "activation"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
         ({"normalization": Normalization("magic")}, "normalization"),
         ({"normalization": Normalization("z-score")}, "normalization.mean"),
         ({"normalization": replace(Z, parameters={**Z.parameters, "mean": (1.0,)})}, "mean"),
@@ -394,6 +399,19 @@ def test_the_digest_changes_with_card_and_weights(tmp_path):
     digests.append(read_model(folder).sha256)
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_a_temperature_of_one_leaves_the_cards_bytes():
+    assert "geoseg:temperature" not in CARD.to_mlm()["properties"]
+    warm = replace(CARD, temperature=2.5)
+    assert warm.to_mlm()["properties"]["geoseg:temperature"] == 2.5
+    assert geoseg.card.card_text(replace(warm, temperature=1.0)) == geoseg.card.card_text(CARD)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_only_softmax_has_a_temperature(activation):
+    with pytest.raises(ModelError, match=r"geoseg:temperature is 2.0; .*only softmax"):
+        replace(CARD, activation=activation, temperature=2.0)
 
 
 def test_scores_are_added_to_a_copy():

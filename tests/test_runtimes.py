@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -41,6 +43,19 @@ def test_probabilities_are_what_the_card_says(model, dtype):
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_a_temperature_changes_probabilities_and_no_label(model, temperature):
+    files = geoseg.load_model(model)
+    warm = replace(files, card=replace(files.card, temperature=temperature))
+    pixels = np.random.default_rng(0).integers(0, 120, (2, 2, 9, 7)).astype(np.uint16)
+    plain = load_runtime(files, RADIOMETRY, device="cpu").probs(pixels)
+    softened = load_runtime(warm, RADIOMETRY, device="cpu").probs(pixels)
+    np.testing.assert_array_equal(plain.argmax(axis=1), softened.argmax(axis=1))
+    power = plain.astype(np.float64) ** (1 / temperature)
+    np.testing.assert_allclose(softened, power / power.sum(axis=1, keepdims=True), atol=1e-5)
+    assert np.array_equal(plain, softened) == (temperature == 1.0)
 
 
 def test_a_device_that_keeps_tensors_gives_the_same_map(model, tmp_path):

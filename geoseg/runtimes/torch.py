@@ -113,6 +113,8 @@ class TorchRuntime:
         x = raw.to(self._device, non_blocking=True).to(torch.float32)
         x = normalize(x * self._gain + self._bias, self._card.normalization)
         logits = self._network(x.contiguous(memory_format=torch.channels_last))
+        if self._card.temperature != 1.0:
+            logits = logits / self._card.temperature
         return _ACTIVATIONS[self._card.activation](logits).to(torch.float32).contiguous()
 
     def zeros(self, shape: tuple[int, ...]) -> Any:

@@ -9,14 +9,15 @@ from geoseg.card import CARD_NAME, ModelCard, ModelFiles, read_model
 from geoseg.errors import BandError, ModelError
 from geoseg.scene import Scene, finest_grid
 
-__all__ = ["choose_model", "find_model", "list_embedded"]
+__all__ = ["ZOO", "choose_model", "find_model", "list_embedded"]
 
-_ROOT = Path(__file__).parent
+#: Where they are.
+ZOO = Path(__file__).resolve().parent
 
 
 def list_embedded() -> list[str]:
     """The names of the embedded models."""
-    return sorted(p.parent.name for p in _ROOT.glob(f"*/{CARD_NAME}"))
+    return sorted(p.parent.name for p in ZOO.glob(f"*/{CARD_NAME}"))
 
 
 def find_model(name: str | Path) -> ModelFiles:
@@ -32,7 +33,7 @@ def find_model(name: str | Path) -> ModelFiles:
     if Path(name).exists():
         return read_model(name)
     if str(name) in list_embedded():
-        return read_model(_ROOT / str(name))
+        return read_model(ZOO / str(name))
     raise ModelError(
         f"no model {str(name)!r}: it is neither a model folder or .zip nor one of the embedded "
         f"{', '.join(list_embedded())}; see geoseg models list"
