@@ -1,21 +1,23 @@
-"""How right a class raster is: against labelled points, or against a raster of labels.
+"""How right a class raster or a model is: against labelled points, or against labels.
 
 Points that were drawn by chance tell the accuracy of the map and the true areas of the classes,
-with intervals (see :mod:`geoseg.accuracy`). A raster of labels tells how its own pixels agree with
-the map (see :mod:`geoseg.metrics`), and nothing of the ground that it leaves out.
+with intervals (see :mod:`geoseg.accuracy`). Labels, as a raster or as polygons, tell how their own
+pixels agree with the map (see :mod:`geoseg.comparison`), and nothing of the ground that they leave
+out.
 """
 
 from __future__ import annotations
 
 import csv as csv_format
 import io
-import json as json_format
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from json import dumps
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
@@ -24,11 +26,20 @@ from numpy.typing import NDArray
 
 from geoseg import metrics
 from geoseg.accuracy import Accuracy, Estimate, estimate
+from geoseg.card import CARD_NAME, ModelFiles, card_text
 from geoseg.classraster import ClassRaster, open_class_raster, survey
+from geoseg.comparison import compare, number, shown
 from geoseg.errors import EvaluationError, UsageError
-from geoseg.labels import Bounds, check_crs, class_ids, open_labels, read_features, spelled
+from geoseg.labels import Bounds, check_crs, class_ids, read_features, spelled
 from geoseg.outputs import Staging, explain_write_error
+from geoseg.page import page
+from geoseg.pictures import Pictures, class_colors
 from geoseg.scene import first_line, is_remote
+from geoseg.zoo import ZOO, find_model, list_embedded
+
+if TYPE_CHECKING:
+    from geoseg.pipeline import Prediction
+    from geoseg.report import Progress
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -40,7 +51,7 @@ class Evaluation:
     Attributes:
         report: as JSON has it; what is undefined is None.
         matrix: int64 (K, K), points or pixels by reference (rows) and map class (columns).
-        accuracy: of labelled points; None for a raster of labels.
+        accuracy: of labelled points; None for labels.
         warnings: what makes the numbers less sure.
     """
 
@@ -57,17 +68,31 @@ def evaluate(
     labels: str | Path | None = None,
     column: str | None = None,
     ignore: Sequence[int | str] = (),
+    scene: str | Path | Sequence[str | Path] | None = None,
+    bands: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    src_nodata: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    probs: str | Path | None = None,
+    boundary_tolerance: float | None = None,
     json: str | Path | None = None,
     csv: str | Path | None = None,
+    html: str | Path | None = None,
+    write_card: bool = False,
+    write_temperature: bool = False,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Compare a class raster with what is really there.
+    """Compare a class raster, or a model's map of a scene, with what is really there.
 
-    Rasters are read strip by strip, so that memory does not depend on their height.
+    Rasters are read strip by strip, so that memory does not depend on their height. Polygons are
+    held whole.
 
     Args:
         raster: class raster; its classes are those in its tags, or where it has none, those of
-            its pixels.
+            its pixels. With ``scene``, a model: an embedded one's name, or a folder or .zip.
         points: vector file of labelled points: a random sample with the map's classes as strata,
             as :func:`geoseg.sample` draws it; or
         labels: raster of labels on any grid, with the map's ids, or vector file of polygons; in
@@ -76,47 +101,273 @@ def evaluate(
         column: of points or polygons, with the name or id of the class that is really there, empty
             where nobody looked.  [default: reference for points, class_id for polygons]
         ignore: labels that mean no class ("cloud", 0): ids, or for points and polygons names, too.
+        scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
+            probabilities go into the system's temporary folder (TMPDIR) and are removed.
+        bands: of the scene, and the next five, see :class:`geoseg.plan.PredictOptions`.
+        scale: quantity per number.
+        offset: quantity at number 0.
+        src_nodata: the scene's number for "not measured".
+        device: where the model runs.
+        threads: for computing on a CPU.
+        probs: raster of the map's probabilities, as ``geoseg predict --probs`` writes it: they are
+            compared with how often the map is right (see :mod:`geoseg.calibration`). A model's
+            are at hand anyway.
+        boundary_tolerance: metres by which a border may lie elsewhere (see
+            :mod:`geoseg.boundaries`); by default twice the side of a pixel in the map's middle.
         json: file for the report.
         csv: file for a table, one measure a line.
+        html: file for a page with tables and pictures.
+        write_card: put the scores into the card of the model, under ``evaluations``.
+        write_temperature: put the temperature that fits these labels into the card, so that the
+            model's probabilities are right on average from then on.
         overwrite: replace files that exist.
+        progress: called with event dicts while the model runs.
 
     Returns:
-        Accuracies and areas with 95 % intervals, or the measures of :mod:`geoseg.metrics`.
+        For points, accuracies and areas with 95 % intervals; for labels, the measures of
+        :mod:`geoseg.metrics`, :mod:`geoseg.boundaries`, :mod:`geoseg.objects` (polygons only) and
+        :mod:`geoseg.calibration` (with probabilities).
 
     Raises:
         UsageError: the options contradict each other, or a vector file lacks the column.
         SceneError: a raster can't be read.
+        ModelError: the model can't be read.
         EvaluationError: map and labels don't overlap, can't be brought together, or differ in
             their classes; or the sample tells nothing.
         OutputError: a file can't be written.
     """
     if (points is None) == (labels is None):
         raise UsageError("give either points (--points) or labels (--labels)")
+    if points is not None:
+        for option, value in (("--probs", probs), ("--boundary-tolerance", boundary_tolerance)):
+            if value is not None:
+                raise UsageError(f"{option} is for labels; leave it out with --points")
+    if boundary_tolerance is not None and not 0 <= boundary_tolerance < math.inf:
+        raise UsageError(
+            f"the boundary tolerance is {boundary_tolerance:g} m; it must be at least 0"
+        )
+    reading = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
+    files = None if scene is None else find_model(raster)
+    _check_model_options(raster, files, {**reading, "threads": threads}, probs, labels)
+    card = _card_to_write(files, write_card, write_temperature, labels)
     truth = points if labels is None else labels
-    finals = [Path(path) for path in (json, csv) if path is not None]
-    inputs = {Path(p).resolve() for p in (raster, truth) if not is_remote(str(p))}  # type: ignore[arg-type]
+    finals = [Path(path) for path in (json, csv, html) if path is not None]
+    inputs = [truth, probs, *([raster] if scene is None else _paths(scene))]
+    read = {Path(p).resolve() for p in inputs if p is not None and not is_remote(str(p))}
+    if files is not None:
+        read.add(files.path.resolve())
     for final in finals:
-        if final.resolve() in inputs:
+        resolved = final.resolve()
+        if resolved in read or (files is not None and files.path.resolve() in resolved.parents):
             raise UsageError(f"{final} is an input of this run; give the output another name")
-    with Staging(finals, overwrite=overwrite) as staging:
-        with open_class_raster(raster) as opened:
-            if points is not None:
-                done = _by_points(opened, str(points), column or "reference", ignore)
-            else:
-                done = _by_labels(opened, str(labels), column, ignore)
-        texts = {
-            json: json_format.dumps(done.report, indent=2, ensure_ascii=False) + "\n",
-            csv: _table(done.report),
-        }
+    finals += [card] if card is not None else []
+    with (
+        Staging(finals, overwrite=overwrite, replaced=[card] if card else []) as staging,
+        ExitStack() as stack,
+    ):
+        run = None
+        if files is not None and scene is not None:
+            wanted = {**reading, "device": device, "threads": threads}
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="geoseg-")))
+            run = _run(raster, scene, folder, labels is not None, progress, wanted)
+            raster, probs = run.raster, folder / "probs.tif"
+        opened = stack.enter_context(open_class_raster(raster))
+        if files is not None:
+            opened = replace(opened, path=f"{files.card.name} on {_stem(scene)}")
+        if labels is not None:
+            found = compare(
+                opened,
+                str(labels),
+                column=column,
+                ignore=ignore,
+                probs=probs,
+                tolerance=boundary_tolerance,
+            )
+            done = Evaluation(found.report, found.matrix, None, found.warnings)
+            pictures: Pictures | None = found.pictures
+        else:
+            done, pictures = _by_points(opened, str(points), column or "reference", ignore)
+        if files is not None and run is not None:
+            done = _with_model(done, files, run, scene)
+        colors = class_colors(opened.dataset, [c["id"] for c in done.report["classes"]])
+        texts: dict[Path, str] = {}
+        if json is not None:
+            texts[Path(json)] = dumps(done.report, indent=2, ensure_ascii=False) + "\n"
+        if csv is not None:
+            texts[Path(csv)] = _table(done.report)
+        if html is not None:
+            texts[Path(html)] = page(done.report, pictures, colors)
+        if card is not None and files is not None:
+            texts[card] = _new_card(files, done.report, scene, write_card, write_temperature)
         for path, text in texts.items():
-            if path is None:
-                continue
             try:
-                staging.path(Path(path)).write_text(text, encoding="utf-8", newline="")
+                staging.path(path).write_text(text, encoding="utf-8", newline="")
             except OSError as error:
-                raise explain_write_error(error, Path(path)) from error
+                raise explain_write_error(error, path) from error
         staging.publish(finals)
     return done
+
+
+# Models
+
+
+def _check_model_options(
+    raster: str | Path,
+    files: ModelFiles | None,
+    reading: dict[str, Any],
+    probs: str | Path | None,
+    labels: str | Path | None,
+) -> None:
+    """Refuse options that only a model has, without one, and the other way round.
+
+    Raises:
+        UsageError: it is so.
+    """
+    if files is not None:
+        if probs is not None:
+            raise UsageError("--probs is of a map; a model's probabilities are at hand: leave it")
+        return
+    given = [name for name, value in reading.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} says how a model reads its scene; give a model and "
+            f"--scene, or leave it out"
+        )
+    path = Path(raster)
+    known = not path.exists() and str(raster) in list_embedded()
+    if known or path.is_dir() or path.suffix.lower() == ".zip":
+        raise UsageError(
+            f"{raster} is a model, not a map; say with --scene what it shall map, or give a class "
+            f"raster"
+        )
+
+
+def _card_to_write(
+    files: ModelFiles | None, scores: bool, temperature: bool, labels: str | Path | None
+) -> Path | None:
+    """The card's file, where it shall be written.
+
+    Raises:
+        UsageError: it can't be.
+    """
+    if not (scores or temperature):
+        return None
+    option = "--write-card" if scores else "--write-temperature"
+    if files is None:
+        raise UsageError(f"{option} writes into a model's card; give a model and --scene")
+    if not files.path.is_dir() or files.path.resolve().parent == ZOO:
+        what = "is a .zip" if files.path.is_file() else "is an embedded model"
+        raise UsageError(
+            f"{files.path} {what}, whose card stays as it is; copy it into a folder of your own "
+            f"for {option}"
+        )
+    if temperature and labels is None:
+        raise UsageError("--write-temperature needs --labels: points are too few to fit it")
+    if temperature and files.card.activation != "softmax":
+        raise UsageError(
+            f"the model's activation is {files.card.activation}; a temperature is of softmax: "
+            f"leave --write-temperature out"
+        )
+    return files.path / CARD_NAME
+
+
+def _paths(scene: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [scene] if isinstance(scene, str | Path) else list(scene)
+
+
+def _stem(scene: Any) -> str:
+    return Path(str(_paths(scene)[0])).name
+
+
+def _run(
+    model: str | Path,
+    scene: str | Path | Sequence[str | Path],
+    folder: Path,
+    probs: bool,
+    progress: Progress | None,
+    options: dict[str, Any],
+) -> Prediction:
+    """A model's map of a scene, and its probabilities as floats, in a folder."""
+    from geoseg.pipeline import predict  # maps are judged without torch
+
+    def hear(event: dict[str, Any]) -> None:
+        # Warnings are in the report, and would be heard twice.
+        if progress is not None and event["event"] in ("start", "progress"):
+            progress(event)
+
+    return predict(
+        scene,
+        folder / "map.tif",
+        model=model,
+        probs=folder / "probs.tif" if probs else None,
+        probs_dtype="float32",
+        no_vector=True,
+        progress=hear,
+        **options,
+    )
+
+
+def _with_model(done: Evaluation, files: ModelFiles, run: Prediction, scene: Any) -> Evaluation:
+    """An evaluation that says which model was judged, on what, and how quick it was."""
+    seconds = run.report["seconds"]
+    report = {
+        "model": {
+            "name": files.card.name,
+            "path": str(files.path),
+            "sha256": files.sha256,
+            "temperature": files.card.temperature,
+        },
+        "scene": [str(path) for path in _paths(scene)],
+        "speed": {
+            "mpx_s": run.report["pixels"]["valid"] / 1e6 / max(seconds["total"], 1e-3),
+            "seconds": seconds,
+            "device": run.report["device"],
+        },
+        **done.report,
+    }
+    if "calibration" in report:
+        report["calibration"]["probs"] = report["map"]  # those in the folder are gone by then
+    warnings = (*run.report["warnings"], *done.warnings)
+    report["warnings"] = list(warnings)
+    return replace(done, report=report, warnings=warnings)
+
+
+def _new_card(
+    files: ModelFiles, report: dict[str, Any], scene: Any, scores: bool, temperature: bool
+) -> str:
+    """The card's new text.
+
+    Raises:
+        EvaluationError: no temperature fits.
+    """
+    card = files.card
+    if scores:
+        truth = report.get("labels") or report["points"]
+        entry: dict[str, Any] = {"scene": _stem(scene), "counted": report["counted"]}
+        if card.temperature != 1.0:
+            entry["temperature"] = card.temperature
+        if "measures" in report:
+            entry["measures"] = report["measures"]
+            entry["iou"] = {c["name"]: c["iou"] for c in report["classes"]}
+            found = report["calibration"]
+            entry["calibration"] = {k: v for k, v in found.items() if k != "probs"}
+        else:
+            entry["overall_accuracy"] = report["overall_accuracy"]
+            for name in ("users_accuracy", "producers_accuracy"):
+                entry[name] = {c["name"]: c[name] for c in report["classes"]}
+        earlier = card.scores.get("evaluations", {})
+        kept = dict(earlier) if isinstance(earlier, Mapping) else {"earlier": earlier}
+        card = card.with_scores(evaluations={**kept, Path(truth).name: entry})
+    if temperature:
+        fitted = report["calibration"]["temperature"]["value"]
+        if fitted is None:
+            raise EvaluationError(
+                f"no temperature of 0.02 to 50 fits {report['labels']}, so none was written; all "
+                f"pixels are right, or probabilities tell nothing: leave --write-temperature out"
+            )
+        # What was fitted softens probabilities that the card's own temperature had softened.
+        card = replace(card, temperature=files.card.temperature * fitted)
+    return card_text(card)
 
 
 # Points
@@ -129,15 +380,17 @@ class _Read:
     Attributes:
         ids: (N,) int64 the map's class; -1 where it has none.
         inside: (N,) within the map's edges.
+        pictures: of the map.
     """
 
     ids: NDArray[np.int64]
     inside: NDArray[np.bool_]
+    pictures: Pictures
 
 
 def _by_points(
     raster: ClassRaster, path: str, column: str, ignore: Sequence[int | str]
-) -> Evaluation:
+) -> tuple[Evaluation, Pictures]:
     frame = read_features(path, column, ("Point",), "point")
     found = survey(raster)
     classes = dict(zip(found.ids, found.names, strict=True))
@@ -158,7 +411,7 @@ def _by_points(
         raise EvaluationError(
             f"none of the {len(frame)} labelled points of {path} lies on a class of {raster.path}: "
             f"{outside} are outside and {on_nodata} on nodata; the map reaches over "
-            f"{_shown(raster.bounds)}, the points over {_shown(bounds)} (west, south, east, north "
+            f"{shown(raster.bounds)}, the points over {shown(bounds)} (west, south, east, north "
             f"in the map's CRS)"
         )
     _check_strata(frame, column, read.ids, raster.path, path)
@@ -222,7 +475,7 @@ def _by_points(
         "area_shares": {"rows": "map", "columns": "reference", "shares": accuracy.matrix.tolist()},
         "warnings": warnings,
     }
-    return Evaluation(report, counts, accuracy, tuple(warnings))
+    return Evaluation(report, counts, accuracy, tuple(warnings)), read.pictures
 
 
 def _pixels_of(
@@ -262,11 +515,13 @@ def _read_map(raster: ClassRaster, cols: NDArray[np.int64], rows: NDArray[np.int
     height, width = raster.grid.height, raster.grid.width
     inside = (cols >= 0) & (cols < width) & (rows >= 0) & (rows < height)
     ids = np.full(len(cols), -1, np.int64)
+    pictures = Pictures(height, width)
     for strip in raster.strips():
+        pictures.add(strip.top, np.where(strip.valid, strip.ids, -1))
         here = np.flatnonzero(inside & (rows >= strip.top) & (rows < strip.bottom))
         place = rows[here] - strip.top, cols[here]
         ids[here] = np.where(strip.valid[place], strip.ids[place].astype(np.int64), -1)
-    return _Read(ids, inside)
+    return _Read(ids, inside, pictures)
 
 
 def _check_strata(
@@ -290,131 +545,12 @@ def _check_strata(
         )
 
 
-# A raster of labels
-
-
-def _by_labels(
-    raster: ClassRaster, path: str, column: str | None, ignore: Sequence[int | str]
-) -> Evaluation:
-    if raster.legend:
-        ids, names = list(raster.legend), list(raster.legend.values())
-    else:
-        found = survey(raster)
-        ids, names = found.ids, found.names
-    counts = np.zeros((len(ids), len(ids)), np.int64)
-    unmapped = np.zeros(len(ids), np.int64)
-    unlabelled = ignored = disputed = 0
-    stray: Counter[int] = Counter()
-    strange: Counter[int] = Counter()
-    classes = dict(zip(ids, names, strict=True))
-    with open_labels(
-        path, raster.pixels, classes, raster.path, column=column, ignore=ignore
-    ) as labels:
-        for strip in raster.strips():
-            truth, known, contested, skipped = labels.strip(strip.top, strip.bottom)
-            ignored += int(skipped.sum())
-            disputed += int(contested.sum())
-            unlabelled += int((strip.valid & ~(known | skipped | contested)).sum())
-            for where, array, tally in (
-                (known, truth, stray),
-                (strip.valid, strip.ids, strange),
-            ):
-                unknown = array[where & ~np.isin(array, ids)]
-                values, numbers = np.unique(unknown, return_counts=True)
-                tally.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-            if stray or strange:
-                continue  # the run fails; go on for a whole list
-            both = known & strip.valid
-            counts += metrics.confusion(truth[both], strip.ids[both], ids, ignore_index=None)
-            lost = truth[known & ~strip.valid]
-            unmapped += metrics.confusion(lost, lost, ids, ignore_index=None).diagonal()
-        bounds, theirs = labels.bounds, labels.legend
-    legend = ", ".join(f"{i} {name}" for i, name in zip(ids, names, strict=True))
-    if strange:
-        raise EvaluationError(
-            f"{raster.path} holds the ids {_tally(strange)}, and the legend in its tags has only "
-            f"{legend}; give the raster as it was written, or mend its tags"
-        )
-    if stray:
-        raise EvaluationError(
-            f"{path} holds the ids {_tally(stray)}, and the map's classes are {legend}; bring the "
-            f"labels to the map's ids, or leave such pixels out with --ignore ID"
-        )
-    if not counts.sum():
-        raise EvaluationError(
-            f"no pixel has both a class and a label: {int(unmapped.sum())} labels lie on the map's "
-            f"nodata, {ignored} are ignored; {raster.path} reaches over {_shown(raster.bounds)}, "
-            f"{path} over {_shown(bounds)} (west, south, east, north in the map's CRS)"
-        )
-    warnings = []
-    others = [
-        f"{i} ({name}, {theirs[i]})"
-        for i, name in zip(ids, names, strict=True)
-        if i in theirs and theirs[i].casefold() != name.casefold()
-    ]
-    if raster.legend and others:
-        warnings.append(
-            f"ids are compared, and map and labels call some by other names: {', '.join(others)}"
-        )
-    if disputed:
-        warnings.append(
-            f"polygons of different classes overlap in {disputed} pixels; these don't count"
-        )
-    if unmapped.any():
-        lost_pixels = int(unmapped.sum())
-        warnings.append(f"{lost_pixels} labelled pixels have no class on the map; they don't count")
-    measures = {name: _number(measure(counts)) for name, measure in metrics.MEASURES.items()}
-    per_class = {name: measure(counts) for name, measure in metrics.CLASS_MEASURES.items()}
-    report = {
-        "map": raster.path,
-        "labels": path,
-        "counted": {
-            "pixels": int(counts.sum()),
-            "unlabelled": unlabelled,
-            "ignored": ignored,
-            "disputed": disputed,
-            "on_nodata": int(unmapped.sum()),
-        },
-        "measures": measures,
-        "classes": [
-            {
-                "id": ids[i],
-                "name": names[i],
-                "labelled_pixels": int(counts[i].sum()),
-                "mapped_pixels": int(counts[:, i].sum()),
-                "labels_on_nodata": int(unmapped[i]),
-                **{name: _number(values[i]) for name, values in per_class.items()},
-            }
-            for i in range(len(ids))
-        ],
-        "counts": {"rows": "labels", "columns": "map", "pixels": counts.tolist()},
-        "warnings": warnings,
-    }
-    return Evaluation(report, counts, None, tuple(warnings))
-
-
-def _tally(counts: Counter[int]) -> str:
-    """Ids and pixels for a message."""
-    shown = ", ".join(f"{i} ({n} px)" for i, n in sorted(counts.items())[:8])
-    return shown + (f" and {len(counts) - 8} more" if len(counts) > 8 else "")
-
-
-def _shown(bounds: Bounds) -> str:
-    """Bounds for a message."""
-    return ", ".join(f"{v:.7g}" for v in bounds)
-
-
-def _number(value: Any) -> float | None:
-    """None for what is undefined: JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
-
-
 def _numbers(found: Estimate, place: Any = ()) -> dict[str, float | None]:
     return {
-        "value": _number(found.value[place]),
-        "standard_error": _number(found.standard_error[place]),
-        "low": _number(found.low[place]),
-        "high": _number(found.high[place]),
+        "value": number(found.value[place]),
+        "standard_error": number(found.standard_error[place]),
+        "low": number(found.low[place]),
+        "high": number(found.high[place]),
     }
 
 
@@ -424,6 +560,8 @@ def _table(report: dict[str, Any]) -> str:
     writer = csv_format.writer(text, lineterminator="\n")
     writer.writerow(("class_id", "class_name", "measure", "value", "standard_error", "low", "high"))
     whole = report.get("measures") or {"overall_accuracy": report["overall_accuracy"]}
+    if "speed" in report:
+        whole = {**whole, "mpx_s": report["speed"]["mpx_s"]}
     for (class_id, name), values in [
         (("", ""), whole),
         *(((c["id"], c["name"]), c) for c in report["classes"]),

@@ -25,12 +25,15 @@ class Staging:
     Use as a context manager; what was not published when it ends is removed.
     """
 
-    def __init__(self, finals: Sequence[Path], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, finals: Sequence[Path], *, overwrite: bool = False, replaced: Sequence[Path] = ()
+    ) -> None:
         """Check that the outputs can be written, before any work.
 
         Args:
             finals: the outputs' final paths.
             overwrite: replace what is there.
+            replaced: those of them that are replaced in any case.
 
         Raises:
             OutputError: an output exists, two are the same file, or a folder can't be written.
@@ -42,7 +45,7 @@ class Staging:
             seen.add(final.resolve())
             if final.is_dir():
                 raise OutputError(f"{final} is a folder; the output must be a file's name")
-            if final.exists() and not overwrite:
+            if final.exists() and not overwrite and final not in replaced:
                 raise OutputError(
                     f"{final} exists already; give --overwrite to replace it, or -o another name"
                 )
@@ -56,6 +59,7 @@ class Staging:
                 )
         self.finals = list(finals)
         self.overwrite = overwrite
+        self.replaced = list(replaced)
         self._folders: dict[Path, Path] = {}
 
     def __enter__(self) -> Staging:
@@ -116,8 +120,9 @@ class Staging:
             except OSError as error:
                 raise explain_write_error(error, final) from error
         new = [final for final in finals if not final.exists()]
-        if not self.overwrite and len(new) < len(finals):
-            other = next(final for final in finals if final not in new)
+        there = [final for final in finals if final not in new and final not in self.replaced]
+        if not self.overwrite and there:
+            other = there[0]
             raise OutputError(
                 f"{other} appeared while this run was at work, so another run writes there; "
                 f"nothing was replaced"

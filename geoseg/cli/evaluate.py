@@ -6,31 +6,60 @@ from typing import Any
 
 import click
 
+from geoseg.cli.options import band_options, device_options
+from geoseg.cli.progress import progress_printer
+
 __all__ = ["command"]
 
 
 @click.command("evaluate")
-@click.argument("raster", metavar="MAP.tif", type=click.Path())
+@click.argument("raster", metavar="MAP_OR_MODEL", type=click.Path())
 @click.option("--points", type=click.Path(), help="Labelled points of geoseg sample.")
-@click.option("--labels", type=click.Path(), help="Raster of labels, on any grid.")
-@click.option("--column", help="Of the points, with the true class.  [default: reference]")
+@click.option("--labels", type=click.Path(), help="Raster of labels, on any grid, or polygons.")
+@click.option(
+    "--column",
+    help="Of points or polygons, with the true class.  [default: reference; class_id of polygons]",
+)
 @click.option(
     "--ignore", multiple=True, metavar="ID", help="A label that means no class; repeatable."
 )
+@click.option(
+    "--scene",
+    multiple=True,
+    type=click.Path(),
+    help="For a model: what it maps; repeatable for one-band files.",
+)
+@band_options
+@device_options
+@click.option("--probs", type=click.Path(), help="The map's probabilities, of predict --probs.")
+@click.option(
+    "--boundary-tolerance",
+    type=float,
+    metavar="METRES",
+    help="How far off a border may be.  [default: 2 pixels]",
+)
 @click.option("--json", type=click.Path(), metavar="FILE", help="Write the report as JSON.")
 @click.option("--csv", type=click.Path(), metavar="FILE", help="Write a table, a measure a line.")
+@click.option("--html", type=click.Path(), metavar="FILE", help="Write a page with pictures.")
+@click.option("--write-card", is_flag=True, help="Put the scores into the model's card.")
+@click.option(
+    "--write-temperature", is_flag=True, help="Put the temperature that fits into the card."
+)
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
-@click.option("-v", "--verbose", count=True, help="-vv shows tracebacks.")
-def command(raster: str, quiet: bool, verbose: int, **options: Any) -> None:
-    """Say how right a class raster is.
+@click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks.")
+def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **options: Any) -> None:
+    """Say how right a class raster is, or a model on a scene.
 
     Give either --points, a labelled random sample (geoseg sample draws it): accuracies and the
-    true areas of the classes, with 95 % intervals; or --labels, a raster of labels: how its
+    true areas of the classes, with 95 % intervals; or --labels, a raster or polygons: how their
     pixels agree with the map.
     """
     from geoseg.evaluation import evaluate
 
+    if scene:
+        options["scene"] = scene[0] if len(scene) == 1 else list(scene)
+        options["progress"] = progress_printer("auto", -1 if quiet else verbose)
     done = evaluate(raster, **options)
     for message in done.warnings:
         click.echo(f"geoseg: warning: {message}", err=True)
@@ -40,9 +69,14 @@ def command(raster: str, quiet: bool, verbose: int, **options: Any) -> None:
         _print_labels(done.report)
     else:
         _print_points(done.report)
-    for path in (options["json"], options["csv"]):
+    if "speed" in done.report:
+        speed = done.report["speed"]
+        click.echo(f"{speed['mpx_s']:.3g} Mpx/s on {speed['device']}")
+    for path in (options["json"], options["csv"], options["html"]):
         if path is not None:
             click.echo(path)
+    if options["write_card"] or options["write_temperature"]:
+        click.echo(f"{raster}: its card was written")
 
 
 def _print_points(report: dict[str, Any]) -> None:
@@ -79,14 +113,33 @@ def _print_labels(report: dict[str, Any]) -> None:
     )
     for name, value in report["measures"].items():
         click.echo(f"{name.replace('_', ' '):<22} {_plain(value)}")
-    names = ("iou", "f1", "precision", "recall")
-    click.echo(f"{'class':<22}{'labelled px':>13} " + " ".join(f"{n:>9}" for n in names))
+    titles = {
+        "iou": "iou",
+        "f1": "f1",
+        "precision": "precision",
+        "recall": "recall",
+        "boundary_f1": "border f1",
+        "polygons": "polygons",
+        "polygons_right": "right",
+    }
+    names = [name for name in titles if name in report["classes"][0]]
+    click.echo(f"{'class':<22}{'labelled px':>13} " + " ".join(f"{titles[n]:>9}" for n in names))
     for entry in report["classes"]:
         values = " ".join(f"{_plain(entry[n]):>9}" for n in names)
         click.echo(f"{entry['name']:<22}{entry['labelled_pixels']:>13} {values}")
+    if "boundaries" in report:
+        click.echo(f"borders are met within {report['boundaries']['tolerance_m']:.4g} m")
+    if "calibration" in report:
+        fitted = report["calibration"]["temperature"]
+        click.echo(
+            f"with temperature {_plain(fitted['value'])} ece is {_plain(fitted['ece_after'])} "
+            f"instead of {_plain(fitted['ece_before'])} ({fitted['sampled_pixels']} px)"
+        )
 
 
 def _plain(value: float | None) -> str:
+    if isinstance(value, int):
+        return str(value)
     return "-" if value is None else f"{value:.4f}"
 
 

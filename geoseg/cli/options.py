@@ -9,7 +9,14 @@ import click
 
 from geoseg.errors import UsageError
 
-__all__ = ["Bbox", "band_options", "json_option", "model_option", "scene_argument"]
+__all__ = [
+    "Bbox",
+    "band_options",
+    "device_options",
+    "json_option",
+    "model_option",
+    "scene_argument",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +72,19 @@ def band_options(function: F) -> F:
         click.option("--scale", type=float, help="Reflectance = number * SCALE + OFFSET."),
         click.option("--offset", type=float, help="See --scale.  [default: 0]"),
         click.option("--src-nodata", type=float, help="The number that means: not measured."),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def device_options(function: F) -> F:
+    """Where a model runs."""
+    decorators = (
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+        ),
+        click.option("-j", "--threads", type=int, help="Threads for computing on a CPU."),
     )
     for decorator in reversed(decorators):
         function = decorator(function)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import Bbox, band_options, model_option, scene_argument
+from geoseg.cli.options import Bbox, band_options, device_options, model_option, scene_argument
 from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
@@ -59,8 +59,7 @@ __all__ = ["command"]
     help="How: filter, iterations, alpha, beta, gamma, spatial, bilateral, radius; repeatable.",
 )
 @click.option("--batch-size", type=int, help="Chips in one forward pass.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
+@device_options
 @click.option("--min-area", type=float, default=0.0, help="Smallest area before --simplify, m2.")
 @click.option("--simplify", type=float, default=0.0, help="Tolerance of polygon borders, m.")
 @click.option(

@@ -1,0 +1,108 @@
+"""Small pictures of a map and its labels, gathered while the strips go by."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SIDE", "Pictures", "class_colors", "png"]
+
+#: Longest side of a picture, px.
+SIDE = 900
+RIGHT, WRONG = (158, 202, 160), (203, 24, 29)
+
+RGB = tuple[int, int, int]
+
+
+class Pictures:
+    """Every n-th pixel of every n-th row of a map and of its labels: nearest neighbours."""
+
+    def __init__(self, height: int, width: int) -> None:
+        """Prepare.
+
+        Args:
+            height: of the map, px.
+            width: of the map, px.
+        """
+        self.every = max(1, -(-max(height, width) // SIDE))
+        self._first = self.every // 2
+        self._cols = np.s_[min(self._first, width - 1) :: self.every]
+        self._height = height
+        self._mapped: list[NDArray[Any]] = []
+        self._labels: list[NDArray[Any]] = []
+
+    def add(self, top: int, mapped: NDArray[Any], labels: NDArray[Any] | None = None) -> None:
+        """Take the next strip.
+
+        Args:
+            top: its first row.
+            mapped: (H, W) ids; -1 for none.
+            labels: likewise.
+        """
+        first = min(self._first, self._height - 1)
+        rows = np.s_[(first - top) % self.every if top > first else first - top :: self.every]
+        self._mapped.append(np.array(mapped[rows, self._cols], np.int32))
+        if labels is not None:
+            self._labels.append(np.array(labels[rows, self._cols], np.int32))
+
+    @property
+    def mapped(self) -> NDArray[np.int32]:
+        """(h, w) ids; -1 for none."""
+        return np.concatenate(self._mapped)
+
+    @property
+    def labels(self) -> NDArray[np.int32] | None:
+        """(h, w) ids; -1 for none. None where no labels came."""
+        return np.concatenate(self._labels) if self._labels else None
+
+    def paint(self, ids: NDArray[np.int32], colors: Mapping[int, RGB]) -> NDArray[np.uint8]:
+        """(h, w, 4) RGBA of ids; transparent where there is none."""
+        out = np.zeros((*ids.shape, 4), np.uint8)
+        for i in np.unique(ids).tolist():
+            if i in colors:
+                out[ids == i] = (*colors[i], 255)
+        return out
+
+    def agreement(self) -> NDArray[np.uint8] | None:
+        """(h, w, 4) RGBA: where map and labels are the same, and where not; None without labels."""
+        labels, mapped = self.labels, self.mapped
+        if labels is None:
+            return None
+        out = np.zeros((*mapped.shape, 4), np.uint8)
+        both = (labels >= 0) & (mapped >= 0)
+        out[both & (labels == mapped)] = (*RIGHT, 255)
+        out[both & (labels != mapped)] = (*WRONG, 255)
+        return out
+
+
+def class_colors(dataset: Any, ids: list[int]) -> dict[int, RGB]:
+    """Colours of the classes: of the raster's colour table, or where it has none, any.
+
+    Args:
+        dataset: rasterio's.
+        ids: of the classes.
+    """
+    try:
+        table = dataset.colormap(1)
+    except ValueError:  # it has none
+        table = {}
+    if all(i in table for i in ids) and len({table[i][:3] for i in ids}) == len(ids):
+        return {i: (table[i][0], table[i][1], table[i][2]) for i in ids}
+    from matplotlib import colormaps
+
+    some = (np.asarray(colormaps["tab20"].colors)[:, :3] * 255).round().astype(int).tolist()  # type: ignore[attr-defined]
+    picked = [some[(2 * k + (k // 10) % 2) % 20] for k in range(len(ids))]
+    return {i: (c[0], c[1], c[2]) for i, c in zip(ids, picked, strict=True)}
+
+
+def png(rgba: NDArray[np.uint8]) -> bytes:
+    """A picture as a PNG file."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, rgba, format="png")
+    return buffer.getvalue()
