@@ -34,8 +34,8 @@ SAMPLE_PIXELS = 1_000_000
 SAMPLE_NUMBERS = 10_000_000
 #: Temperatures beyond these say that there is no sound one.
 COLDEST, HOTTEST = 0.02, 50.0
-#: The smallest probability that float32 is trusted with.
-LEAST_FLOAT = 1e-7
+#: A softmax in float32 keeps small probabilities to seven digits; below this, they count as this.
+LEAST_FLOAT = 1e-12
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +48,8 @@ class Probabilities:
         path: the file.
         dataset: rasterio's.
         bands: of each of the map's classes, from 1.
-        least: half of the smallest step that the file can tell, or 1e-7 for floats.
+        least: half of the smallest step that the file can tell, or 1e-12 for floats. With eight
+            bits, temperatures of very sure models come out some percent too low.
     """
 
     path: str

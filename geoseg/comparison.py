@@ -83,9 +83,7 @@ class _Pass:
         size = len(self.ids)
         self.counts += metrics.confusion(labelled[both], mapped[both], size, ignore_index=None)
         self.unmapped += np.bincount(labelled[known & ~strip.valid], minlength=size)
-        self.pictures.add(
-            strip.top, np.where(strip.valid, strip.ids, -1), np.where(known, truth, -1)
-        )
+        self.pictures.add(strip.top, strip.ids, strip.valid, truth, known)
         labelled[~both] = -1
         mapped[~both] = -1
         if self.boundaries is not None:
@@ -111,7 +109,7 @@ class _Pass:
     ) -> NDArray[np.int16]:
         """(H, W) places of the classes, -1 elsewhere; ids that are no class are tallied."""
         inside = where & (ids >= 0) & (ids <= 65535)
-        places = self.table[np.where(inside, ids, 65536).astype(np.int64)]
+        places = self.table[np.where(inside, ids.astype(np.int64), 65536)]
         values, numbers = np.unique(ids[where & (places < 0)], return_counts=True)
         unknown.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
         return places

@@ -517,7 +517,7 @@ def _read_map(raster: ClassRaster, cols: NDArray[np.int64], rows: NDArray[np.int
     ids = np.full(len(cols), -1, np.int64)
     pictures = Pictures(height, width)
     for strip in raster.strips():
-        pictures.add(strip.top, np.where(strip.valid, strip.ids, -1))
+        pictures.add(strip.top, strip.ids, strip.valid)
         here = np.flatnonzero(inside & (rows >= strip.top) & (rows < strip.bottom))
         place = rows[here] - strip.top, cols[here]
         ids[here] = np.where(strip.valid[place], strip.ids[place].astype(np.int64), -1)

@@ -35,19 +35,29 @@ class Pictures:
         self._mapped: list[NDArray[Any]] = []
         self._labels: list[NDArray[Any]] = []
 
-    def add(self, top: int, mapped: NDArray[Any], labels: NDArray[Any] | None = None) -> None:
+    def add(
+        self,
+        top: int,
+        ids: NDArray[Any],
+        valid: NDArray[np.bool_],
+        labels: NDArray[Any] | None = None,
+        known: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Take the next strip.
 
         Args:
             top: its first row.
-            mapped: (H, W) ids; -1 for none.
-            labels: likewise.
+            ids: (H, W) of the map.
+            valid: (H, W), where they mean something.
+            labels: (H, W) ids of the labels.
+            known: (H, W), where they mean something.
         """
         first = min(self._first, self._height - 1)
-        rows = np.s_[(first - top) % self.every if top > first else first - top :: self.every]
-        self._mapped.append(np.array(mapped[rows, self._cols], np.int32))
-        if labels is not None:
-            self._labels.append(np.array(labels[rows, self._cols], np.int32))
+        start = first - top if top <= first else (first - top) % self.every
+        place = (np.s_[start :: self.every], self._cols)
+        self._mapped.append(_signed(ids[place], valid[place]))
+        if labels is not None and known is not None:
+            self._labels.append(_signed(labels[place], known[place]))
 
     @property
     def mapped(self) -> NDArray[np.int32]:
@@ -77,6 +87,11 @@ class Pictures:
         out[both & (labels == mapped)] = (*RIGHT, 255)
         out[both & (labels != mapped)] = (*WRONG, 255)
         return out
+
+
+def _signed(ids: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Ids with -1 where they mean nothing, whatever their dtype."""
+    return np.where(valid, ids.astype(np.int32), np.int32(-1))
 
 
 def class_colors(dataset: Any, ids: list[int]) -> dict[int, RGB]:
