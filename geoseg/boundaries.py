@@ -57,7 +57,8 @@ class Boundaries:
 
         Args:
             classes: K.
-            gsd: metres per pixel along columns and along rows.
+            gsd: metres per pixel from column to column and from row to row; it is taken as the
+                same everywhere.
             tolerance: metres, at least 0; a pixel that lies just as far is within.
         """
         across, down = gsd
