@@ -29,7 +29,7 @@ from geoseg.accuracy import Accuracy, Estimate, estimate
 from geoseg.card import CARD_NAME, ModelFiles, card_text
 from geoseg.classraster import ClassRaster, open_class_raster, survey
 from geoseg.comparison import compare, number, shown
-from geoseg.errors import EvaluationError, UsageError
+from geoseg.errors import EvaluationError, OutputError, UsageError
 from geoseg.labels import Bounds, check_crs, class_ids, read_features, spelled
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.page import page
@@ -295,16 +295,22 @@ def _run(
         if progress is not None and event["event"] in ("start", "progress"):
             progress(event)
 
-    return predict(
-        scene,
-        folder / "map.tif",
-        model=model,
-        probs=folder / "probs.tif" if probs else None,
-        probs_dtype="float32",
-        no_vector=True,
-        progress=hear,
-        **options,
-    )
+    try:
+        return predict(
+            scene,
+            folder / "map.tif",
+            model=model,
+            probs=folder / "probs.tif" if probs else None,
+            probs_dtype="float32",
+            no_vector=True,
+            progress=hear,
+            **options,
+        )
+    except OutputError as error:
+        raise OutputError(
+            f"the map and its probabilities can't be kept in the temporary folder {folder.parent} "
+            f"({error}); set TMPDIR to a folder with more room"
+        ) from error
 
 
 def _with_model(done: Evaluation, files: ModelFiles, run: Prediction, scene: Any) -> Evaluation:

@@ -431,6 +431,12 @@ def test_a_failed_run_leaves_card_and_folder_as_they_were(tmp_path, model):
     assert sorted(p.name for p in model.iterdir()) == ["model.json", "weights.safetensors"]
 
 
+def test_a_full_temporary_folder_is_named(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("geoseg.outputs.Staging.free_bytes", lambda self: 10)
+    with pytest.raises(OutputError, match=r"temporary folder .*set TMPDIR to a folder with more"):
+        geoseg.evaluate(model, scene=SCENE, **LABELS)
+
+
 def test_what_a_model_can_not_have(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_map("map.tif", [[1]])
@@ -557,7 +563,8 @@ def test_a_model_on_the_command_line(tmp_path, model):
     assert result.returncode == 0, result.stderr
     for words in ("Mpx/s on cpu", "border f1", "with temperature", "r.html", "card was written"):
         assert words in result.stdout
-    report = json.loads((tmp_path / "r.json").read_text())
+    text = (tmp_path / "r.json").read_text()
+    report = json.loads(text, parse_constant=pytest.fail)  # of NaN and Infinity
     assert ",,ece," in (tmp_path / "r.csv").read_text()
     assert "evaluations" in (tmp_path / "model" / "model.json").read_text()
     assert report["calibration"]["bins"][0]["accuracy"] is None

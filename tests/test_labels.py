@@ -158,6 +158,23 @@ def test_long_edges_of_another_crs_are_curves(tmp_path):
     assert (found.known == expected)[~near].all()
 
 
+def test_neighbours_of_another_crs_stay_neighbours(tmp_path):
+    """Both sides of a border become the same curve, however each polygon runs along it."""
+    lon, lat = np.linspace(10, 20, 8), np.linspace(54, 62, 8)
+    boxes = [
+        shapely.box(lon[i], lat[j], lon[i + 1], lat[j + 1], ccw=(i + j) % 2 == 0)
+        for i in range(7)
+        for j in range(7)
+    ]
+    path = write(tmp_path / "l.gpkg", boxes, [1] * len(boxes), crs="EPSG:4326")
+    grid = PixelGrid(400, 400, Affine(1000, 0, 300_000, 0, -1000, 6_600_000), GRID.crs)
+    placed = read_polygons(path, None, LEGEND).on(grid, "map.tif")
+    members = placed.members(Window(0, 0, 400, 400))
+    count = np.zeros((400, 400), int)
+    np.add.at(count, (members.row, members.col), 1)
+    assert (count == 1).all() and len(np.unique(members.feature)) == 20
+
+
 def test_polygons_that_are_not_valid_are_mended(tmp_path):
     def world(*xy):
         return [UTM @ p for p in xy]

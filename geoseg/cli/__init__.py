@@ -25,7 +25,7 @@ _COMMANDS = {
     "models": ("geoseg.cli.models", "List, show and import models."),
     "train": ("geoseg.cli.train", "Teach a network from a config file."),
     "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
-    "evaluate": ("geoseg.cli.evaluate", "Say how right a map is, by points or labels."),
+    "evaluate": ("geoseg.cli.evaluate", "Say how right a map or a model is, by points or labels."),
 }
 
 
