@@ -53,7 +53,7 @@ class Pictures:
             known: (H, W), where they mean something.
         """
         first = min(self._first, self._height - 1)
-        start = first - top if top <= first else (first - top) % self.every
+        start = (first - top) % self.every
         place = (np.s_[start :: self.every], self._cols)
         self._mapped.append(_signed(ids[place], valid[place]))
         if labels is not None and known is not None:

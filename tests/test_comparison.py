@@ -22,8 +22,8 @@ from affine import Affine
 from PIL import Image
 
 import geoseg
+from geoseg import calibration, geodesy
 from geoseg import card as card_module
-from geoseg import geodesy
 from geoseg.card import ClassInfo, Normalization
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
 from geoseg.models import create_model, save_model
@@ -178,8 +178,9 @@ def test_polygons_elsewhere_are_told_from_the_map(tmp_path):
 # Strips
 
 
-@pytest.mark.parametrize("rows", [1, 3, 7])
-def test_nothing_depends_on_the_strips(tmp_path, monkeypatch, rows):
+@pytest.mark.parametrize(("rows", "sample"), [(1, 200), (3, 10**6), (7, 200)])
+def test_nothing_depends_on_the_strips(tmp_path, monkeypatch, rows, sample):
+    monkeypatch.setattr(calibration, "SAMPLE_PIXELS", sample)
     ids = blocks()
     path = make_map(tmp_path / "map.tif", ids)
     vector = to_polygons(tmp_path / "labels.gpkg", other(ids))
@@ -224,6 +225,20 @@ def test_borders_have_a_tolerance_in_metres(tmp_path):
     assert "boundaries" not in geoseg.evaluate(bare, labels=bare).report
     with pytest.raises(UsageError, match="no CRS that gives metres"):
         geoseg.evaluate(bare, labels=bare, boundary_tolerance=5)
+
+
+def test_where_map_or_labels_say_nothing_there_is_no_border(tmp_path):
+    ids = np.full((20, 20), 1)
+    ids[:, 10:] = 3
+    known = np.full((20, 20), 1)
+    known[:, 9:] = 255
+    for one, two in ((ids, known), (known, ids)):
+        path = make_map(tmp_path / "map.tif", one)
+        labels = make_map(tmp_path / "l.tif", two)
+        report = geoseg.evaluate(path, labels=labels).report
+        for entry in report["classes"]:
+            assert entry["mapped_border_pixels"] == entry["labelled_border_pixels"] == 0
+        assert report["measures"]["mean_boundary_f1"] is None
 
 
 # Probabilities
