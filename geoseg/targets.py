@@ -357,7 +357,7 @@ class Teacher:
         """
         x = torch.from_numpy(np.ascontiguousarray(values))[None].to(self.device)
         with torch.inference_mode():
-            logits = self.network(normalize(x, self.card.normalization))
+            logits = self.network(normalize(x, self.card.normalization)) / self.card.temperature
             probs: NDArray[np.float32] = logits.float().softmax(dim=1)[0].cpu().numpy()
         return probs
 

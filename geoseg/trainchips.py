@@ -192,7 +192,7 @@ class ChipSource:
             answer = self._teacher.probs(values[self._asked])
             if config.teacher_temperature != 1.0:
                 answer = answer ** np.float32(1 / config.teacher_temperature)
-                answer /= answer.sum(axis=0)
+                answer /= np.maximum(answer.sum(axis=0), 1e-6)
             probs = np.where(cut.labelled, probs, answer)
             weight = cut.seen
         inner = np.s_[halo : halo + side, halo : halo + side]

@@ -419,6 +419,12 @@ def _parameters(config: TrainConfig, network: nn.Module) -> list[dict[str, Any]]
     ]
 
 
+def _temperature(config: TrainConfig) -> float:
+    """What brings back a teacher's own softness where its sharpened answer was learned."""
+    only_taught = config.teacher is not None and not any(s.labels for s in config.scenes)
+    return 1 / config.teacher_temperature if only_taught else 1.0
+
+
 def _card(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
     """The card of the model to be, made before training so that its errors come first."""
     try:
@@ -436,6 +442,7 @@ def _card(config: TrainConfig, normalization: Normalization, multiple: int) -> M
             gsd_range=config.gsd_range,
             quantity=config.quantity,
             normalization=normalization,
+            temperature=_temperature(config),
             plausible=config.plausible,
             license=config.license,
             provenance=config.provenance,
