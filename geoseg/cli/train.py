@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import band_options
+from geoseg.cli.options import band_options, device_options
 from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
@@ -60,9 +60,8 @@ __all__ = ["command"]
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of a recipe; repeatable."
 )
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@device_options
 @click.option("--devices", type=int, default=1, help="GPUs that share each batch.")
-@click.option("--threads", type=int, help="For computing on a CPU.")
 @click.option("--no-resume", is_flag=True, help="Start anew instead of going on.")
 @click.option(
     "--progress", type=click.Choice(["auto", "json", "none"]), default="auto", show_default=True
@@ -86,17 +85,16 @@ def command(
     model folder, OUTPUT.training holds log, curve, recipe and the held-out labels.
     """
     from geoseg.training import train
-    from geoseg.trainplan import TrainOptions, make_recipe
 
-    recipe = make_recipe(TrainOptions(**options), output)
     card = train(
-        recipe,
+        options.pop("config"),
         output,
         resume=not no_resume,
         progress=progress_printer(progress, -1 if quiet else verbose),
         device=device,
         devices=devices,
         threads=threads,
+        **options,
     )
     if quiet or progress == "json":
         return
