@@ -111,12 +111,22 @@ def _by_name(
     partners: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in labels:
         partners[folder(path)].append(path)
+    stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for image in images:
+        stems[folder(image)].add(image.stem)
     pairs: list[tuple[Path, tuple[Path, ...]]] = []
     used = Counter[Path]()
     for image in images:
         here = partners[folder(image)]
         same = [p for p in here if p.stem == image.stem and p != image]
-        longer = [p for p in here if p.stem.startswith(image.stem) and p != image]
+        # tile_10_labels begins with tile_1, too, but is of tile_10.
+        longer = [
+            p
+            for p in here
+            if p != image
+            and image.stem
+            == max(filter(p.stem.startswith, stems[folder(image)]), key=len, default=None)
+        ]
         found = same or longer
         if len(found) != 1:
             return None
