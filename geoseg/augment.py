@@ -136,8 +136,10 @@ class Augmentation:
             if isinstance(value, tuple | bool):
                 continue
             most = 1.0 if name.endswith("share") or name in _SHARES else math.inf
+            if name == "haze":
+                most = MOST_HAZE
             if not 0 <= value <= most or math.isinf(value):
-                limit = "0 to 1" if most == 1.0 else "0 and above"
+                limit = "0 and above" if math.isinf(most) else f"0 to {most:g}"
                 raise TrainingError(f"augmentation.{name} is {value}; it must be {limit}")
         if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
             raise TrainingError(
@@ -153,6 +155,8 @@ class Augmentation:
             )
 
 
+#: Above 1 / 4.4 nothing of the ground's light would be left in blue.
+MOST_HAZE = 0.2
 _SHARES = ("dropout", "mix", "mix_again", "statistics")
 
 
