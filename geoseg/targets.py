@@ -211,8 +211,7 @@ def _buffered(
         raise TrainingError(
             f"{path}: none of its {len(frame)} features has a class in the column {column!r}"
         )
-    kept = frame.iloc[rows]
-    metres = kept.to_crs(kept.estimate_utm_crs())
+    metres = frame.iloc[rows].to_crs(_metres_around(grid))
     area = metres.geometry.geom_type.isin(["Polygon", "MultiPolygon"])
     # 16 segments a quarter: the circle's area is right to 0.2 %.
     shapes = metres.geometry.where(area, metres.geometry.buffer(scene.radius, quad_segs=16))
@@ -229,6 +228,13 @@ def _buffered(
     )
 
 
+def _metres_around(grid: PixelGrid) -> pyproj.CRS:
+    """A CRS in which a metre is one near the grid, however far the labels reach beyond it."""
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(*(grid.transform @ (grid.width / 2, grid.height / 2)))
+    return pyproj.CRS.from_dict({"proj": "aeqd", "lon_0": lon, "lat_0": lat, "datum": "WGS84"})
+
+
 # Rasters
 
 
@@ -241,9 +247,12 @@ def _raster(
     colored = any(str(v).startswith("#") for v in config.label_values.values())
     if bands == 3 or (bands == 1 and colored):
         labels = ClassRaster(str(path), dataset, MapGrid.of(dataset), {})
+        check_crs(targets.grid.crs is not None, str(scene.path), dataset.crs is not None, str(path))
         bounds = bounds_in(targets.grid.crs, labels)
+        # A virtual warp has no colour table.
+        table = _color_table(dataset, path) if bands == 1 else None
         on = stack.enter_context(on_grid(labels, targets.grid, str(scene.path)))
-        return _colors(config, path, on, targets), bounds
+        return _colors(config, path, on, table), bounds
     ids = stack.enter_context(open_labels(path, targets.grid, {}, str(scene.path)))
     assert isinstance(ids, RasterLabels)
     return _ids(config, scene, ids, targets), ids.bounds
@@ -260,6 +269,7 @@ def _ids(config: TrainConfig, scene: SceneConfig, labels: RasterLabels, targets:
                 f"label_values.{c.name} is {value!r} and {path} is a raster of ids; give the id"
             )
         values.append(value)
+    _check_distinct(values, config)
     ignored = [v for v in scene.ignore_label if isinstance(v, int)]
 
     def read(window: Window) -> NDArray[np.uint8]:
@@ -275,7 +285,24 @@ def _ids(config: TrainConfig, scene: SceneConfig, labels: RasterLabels, targets:
     return read
 
 
-def _colors(config: TrainConfig, path: Path, dataset: Any, targets: Targets) -> Read:
+def _check_distinct(values: Sequence[int | str], config: TrainConfig) -> None:
+    """Refuse labels in which one value stands for several classes.
+
+    Raises:
+        TrainingError: it is so.
+    """
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        names = [c.name for c, value in zip(config.classes, values, strict=True) if value == twice]
+        raise TrainingError(
+            f"in the labels {twice} stands for {' and '.join(names)}; give each class a value of "
+            f"its own in label_values"
+        )
+
+
+def _colors(
+    config: TrainConfig, path: Path, dataset: Any, table: NDArray[np.int64] | None
+) -> Read:
     """Of a raster of class colours; any other colour says nothing (an edge, say)."""
     from rasterio.windows import Window as RasterioWindow
 
@@ -291,7 +318,7 @@ def _colors(config: TrainConfig, path: Path, dataset: Any, targets: Targets) -> 
                 f"label_values.{c.name} is {text!r} and {path} is a raster of colours; give the "
                 f"colour as #RRGGBB"
             ) from error
-    table = _color_table(dataset, path) if dataset.count == 1 else None
+    _check_distinct([f"#{color:06X}" for color in colors], config)
 
     def read(window: Window) -> NDArray[np.uint8]:
         area = RasterioWindow(window.col, window.row, window.width, window.height)
