@@ -241,7 +241,8 @@ class ChipSource:
                 f"pixel of the training side; make chip smaller"
             )
         values, seen = found
-        target = np.where(scene.labelled[rows][:, cols], scene.target[rows][:, cols], UNKNOWN)
+        labelled = scene.labelled[rows][:, cols] & seen
+        target = np.where(labelled, scene.target[rows][:, cols], UNKNOWN)
         if own != side:
             values = resize(torch.from_numpy(values), side, side).numpy()
             place = ((np.arange(side) + 0.5) * own / side).astype(np.int64)
