@@ -425,7 +425,8 @@ def dump_config(config: TrainConfig) -> str:
 
     def plain(value: Any) -> Any:
         if isinstance(value, Path):
-            return str(value)
+            # What is not there is the name of an embedded teacher.
+            return str(value.absolute() if value.exists() else value)
         raise TypeError(value)  # pragma: no cover - a recipe holds nothing else
 
     document = asdict(config)
@@ -464,6 +465,14 @@ def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneCon
     ]
 
 
+#: Type of a default -> what may stand in its place, and its name.
+_KINDS: dict[type[Any], tuple[Any, str]] = {
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    bool: (bool, "true or false"),
+}
+
+
 def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """Build a dataclass from a table; a misspelt key is an error, not a default in silence."""
     if not isinstance(values, Mapping):
@@ -472,6 +481,10 @@ def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     unknown = sorted(set(values) - set(names))
     if unknown:
         raise TrainingError(f"{where}: the keys {unknown} are unknown; the keys are {names}")
+    for f in fields(kind):
+        wanted, what = _KINDS.get(type(f.default), (object, ""))
+        if f.name in values and not isinstance(values[f.name], wanted):
+            raise TrainingError(f"{where}: {f.name} is {values[f.name]!r}; it must be {what}")
     try:
         return kind(**values)
     except TypeError as error:
