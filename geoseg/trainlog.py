@@ -11,12 +11,14 @@ import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from geoseg.errors import OutputError, TrainingError
+from geoseg.scene import first_line
 
 __all__ = ["RunFolder", "draw_curve"]
 
@@ -106,8 +108,10 @@ class RunFolder:
         (self.path / CHECKPOINT_NAME).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Remove the scenes' flat files."""
+        """Remove the scenes' flat files, and the folder where nothing else is in it."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def read(self) -> dict[str, Any] | None:
         """The checkpoint, or None where there is none. Nothing in it can run code.
@@ -120,9 +124,10 @@ class RunFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, ValueError, EOFError, OSError) as error:
+        except Exception as error:  # torch.load raises errors of pickle, which is imported nowhere
             raise TrainingError(
-                f"the checkpoint {file} can't be read ({error}); remove it to start again"
+                f"the checkpoint {file} can't be read ({first_line(error)}); remove it to start "
+                f"again"
             ) from error
         if state.get("recipe") != self._digest:
             raise TrainingError(
