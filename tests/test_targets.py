@@ -76,7 +76,7 @@ def squares() -> tuple[geopandas.GeoDataFrame, np.ndarray]:
     for row in range(3):
         for col in range(3):
             x, y = 500000 + 80 + 160 * col, 5000000 - 100 - 190 * row
-            points = rng.uniform(-70, 70, (12, 2)) + (x, y)
+            points = rng.uniform(-70, 70, (12, 2)) + np.array([x, y])
             shapes.append(shapely.MultiPoint(points).convex_hull)
             ids.append(int(rng.choice(IDS)))
     place = {int(i): k for k, i in enumerate(IDS)}
@@ -193,7 +193,7 @@ def test_points_become_discs_of_their_radius_on_the_ground(tmp_path, crs, res, e
 
 def test_a_radius_needs_a_crs_and_points_need_a_radius(tmp_path):
     path = points(tmp_path / "points.gpkg", [(15.0, 45.15)], [3])
-    with pytest.raises(UsageError, match="no .*polygon"):
+    with pytest.raises(UsageError, match=r"no .*polygon"):
         read(tmp_path, path)
     with pytest.raises(LabelError, match="has no CRS"):
         read(tmp_path, path, grid=replace(GRID, crs=None), radius=50.0)
@@ -300,7 +300,7 @@ def test_label_values_stand_for_classes_in_a_raster(tmp_path):
     make_raster(tmp_path / "labels.tif", values)
     found = read(tmp_path, tmp_path / "labels.tif", label_values={"water": 22, "trees": 11})
     np.testing.assert_array_equal(found, np.select([values[0] == 22, values[0] == 11], [0, 1], 2))
-    with pytest.raises(TrainingError, match="'W' and .*is a raster of ids"):
+    with pytest.raises(TrainingError, match=r"'W' and .*is a raster of ids"):
         read(tmp_path, tmp_path / "labels.tif", label_values={"water": "W"})
 
 
@@ -386,7 +386,7 @@ def test_colours_of_the_recipe_go_before_the_legends(tmp_path):
     path = write_png(tmp_path / "mask.png", rgb)
     found = read(tmp_path, path, grid=BARE, label_values={"trees": "#123456"})
     np.testing.assert_array_equal(found, target)
-    with pytest.raises(TrainingError, match="'green' and .*is a raster of colours"):
+    with pytest.raises(TrainingError, match=r"'green' and .*is a raster of colours"):
         read(tmp_path, path, grid=BARE, label_values={"trees": "green"})
 
 

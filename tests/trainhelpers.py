@@ -168,7 +168,7 @@ def write_teacher(folder: Path, network: str = "small_unet", **changes: Any) -> 
     options = {"width": 4, "depth": 1} if network == "small_unet" else {}
     net = create_model(network, in_channels=3, classes=3, **options).eval()
     with torch.no_grad():
-        net.head.weight *= 20
+        net.head.weight *= 60
     values: dict[str, Any] = {
         "name": "teacher",
         "description": "",

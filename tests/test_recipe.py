@@ -1,0 +1,280 @@
+"""geoseg.recipe: recipes, their files, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geoseg.errors import TrainingError
+from geoseg.models import model_info
+from geoseg.recipe import (
+    SCHEDULES,
+    SceneConfig,
+    TrainConfig,
+    dump_config,
+    load_config,
+    make_config,
+)
+from geoseg.split import SplitConfig
+from tests.trainhelpers import WILD, tiny_recipe
+
+
+def write_recipe(folder: Path, text: str, scenes: str = "", tables: str = "") -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(
+        'name = "tiny"\nbands = ["blue", "red", "nir"]\n'
+        'classes = [{ id = 0, name = "water", color = "#0000FF" }]\n'
+        f"{text}\nscenes = [\n{scenes}]\n{tables}"
+    )
+    return path
+
+
+SCENES = (
+    '{ path = "a.tif", place = "here", labels = "a_labels.tif" },\n'
+    '{ path = "b.tif", place = "there", labels = ["/b.gpkg", "c.tif"], split = "validation" },\n'
+)
+
+
+def test_paths_start_at_the_recipe_and_variables_are_filled_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOSEG_TEST_PLACE", "/somewhere")
+    text = 'folder = "scenes"\nteacher = "${GEOSEG_TEST_PLACE}/teacher"'
+    config = load_config(write_recipe(tmp_path, text, SCENES))
+    assert config.scenes[0].path == tmp_path / "scenes" / "a.tif"
+    assert config.scenes[0].labels == (tmp_path / "scenes" / "a_labels.tif",)
+    assert config.scenes[1].labels == (Path("/b.gpkg"), tmp_path / "scenes" / "c.tif")
+    assert config.teacher == Path("/somewhere/teacher")
+
+    monkeypatch.delenv("GEOSEG_TEST_PLACE")
+    with pytest.raises(TrainingError, match="GEOSEG_TEST_PLACE, which is not set"):
+        load_config(write_recipe(tmp_path, text, SCENES))
+
+
+def test_a_teacher_is_a_folder_that_is_there_or_an_embedded_model(tmp_path):
+    path = write_recipe(tmp_path, 'teacher = "landcover"', SCENES)
+    assert load_config(path).teacher == Path("landcover")
+    (tmp_path / "landcover").mkdir()
+    assert load_config(path).teacher == tmp_path / "landcover"
+
+
+def test_images_stand_for_many_scenes(tmp_path):
+    for name in ("x/a.tif", "x/b.tif", "y/a.png", "y/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    scenes = '{ images = "x/*.tif", labels = ["y"], place = "p", radius = 5.0 },\n'
+    config = load_config(write_recipe(tmp_path, "split = {by = 'blocks'}", scenes))
+    assert [(s.path.name, s.labels[0].name) for s in config.scenes] == [
+        ("a.tif", "a.png"),
+        ("b.tif", "b.png"),
+    ]
+    assert all((s.place, s.radius) == ("p", 5.0) for s in config.scenes)
+
+
+@pytest.mark.parametrize(
+    ("text", "scenes", "message"),
+    [
+        ("learning_rat = 1", SCENES, "learning_rat.*unknown"),
+        ("", SCENES.replace("there", "here"), "here.*both sides"),
+        ("", SCENES.replace("validation", "test"), "train or validation"),
+        ("", SCENES.splitlines()[0], "no scene has split = 'validation'"),
+        ("", "", "names no scene"),
+        ("split = {by = 'blocks'}", SCENES, "by blocks and b says split = 'validation'"),
+        ("split = {by = 'halves'}", SCENES, "by 'halves'"),
+        ("split = {fold = 6}", SCENES, "fold is 6"),
+        ("split = {parts = 6}", SCENES, r"split: the keys \['parts'\] are unknown"),
+        ("split = 'blocks'", SCENES, "a table of keys belongs there"),
+        ("", SCENES.replace(', labels = "a_labels.tif"', ""), "no labels.*no teacher"),
+        ("", SCENES.replace("place =", "plaice ="), "plaice"),
+        ("", SCENES.replace('path = "a.tif", ', ""), "path"),
+        ("", SCENES.replace('place = "here"', "radius = -1.0"), "radius is -1"),
+        ("label_values = {lava = 3}", SCENES, r"names \['lava'\]; the classes are \['water'\]"),
+        ("steps = 0", SCENES, "steps is 0"),
+        ("accumulate = 0", SCENES, "accumulate is 0"),
+        ("chip = 4", SCENES, "chip is 4 px"),
+        ("pool = 7", SCENES, "pool is 7 chips and a step takes 8"),
+        ("ema = 1.5", SCENES, r"ema is 1\.5; it must be 0 to 1"),
+        ("balance = -0.5", SCENES, r"balance is -0\.5"),
+        ("patience = -1", SCENES, "patience is -1"),
+        ("learning_rate = nan", SCENES, "learning_rate is nan"),
+        ("gsd = 0.0", SCENES, r"gsd is 0\.0"),
+        ('keep = "all"', SCENES, "keep is 'all'; it is one of best, last"),
+        ('quantity = "radiance"', SCENES, "quantity is 'radiance'"),
+        ('precision = "half"', SCENES, "precision is 'half'"),
+        ("steps = = 0", SCENES, "can't be read"),
+        ('loss = "dise"', SCENES, "names 'dise'"),
+        ('loss = "focal(gamma=-1)"', SCENES, "gamma is -1"),
+        ("aux_weight = -1", SCENES, "aux_weight is -1"),
+        ('class_weights = "often"', SCENES, "class_weights is 'often'; it is 'none', 'median"),
+        ("class_weights = [1, 2]", SCENES, "2 numbers and the recipe 1 classes"),
+        ("class_weights = [-1]", SCENES, "each 0 at least"),
+        ('class_weights = ["1"]', SCENES, r"class_weights is \('1',\)"),
+        ('loss = "dice"\nclass_weights = [1]', SCENES, "no use for class weights"),
+        ('loss = "dice"\nclass_weights = "median_frequency"', SCENES, "no use for class weights"),
+        ('optimizer = "lbfgs"', SCENES, "optimizer is 'lbfgs'; it is one of adamw, sgd"),
+        ('schedule = "flat"', SCENES, "schedule is 'flat'; it is one of cosine, poly"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(tmp_path: Path, text: str, scenes: str, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        load_config(write_recipe(tmp_path, text, scenes))
+
+
+def test_a_misspelt_augmentation_is_an_error(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, "", SCENES, "[augmentation]\nflip = true\n")
+    with pytest.raises(TrainingError, match=r"augmentation: the keys \['flip'\] are unknown"):
+        load_config(path)
+
+
+def test_a_value_of_another_kind_is_explained(tmp_path: Path) -> None:
+    for text in ('steps = "many"', 'ema = "0.9"', "gsd = [10.0]", 'chip = "wide"'):
+        with pytest.raises(TrainingError, match=text.split()[0]):
+            load_config(write_recipe(tmp_path, text, SCENES))
+    tables = '[augmentation]\ngain = "much"\n'
+    with pytest.raises(TrainingError, match="gain"):
+        load_config(write_recipe(tmp_path, "", SCENES, tables))
+
+
+def full_recipe(tmp_path: Path) -> TrainConfig:
+    """Every field has a value that is not its default."""
+    config = tiny_recipe(tmp_path, scenes=2)
+    first, second = config.scenes
+    first = replace(
+        first,
+        place="here",
+        column="kind",
+        ignore_label=(9, "cloud"),
+        radius=2.5,
+        bands=("nir", "red", "blue"),
+        scale=2e-4,
+        offset=-0.1,
+        src_nodata=7.0,
+        window=(0, 8, 80, 80),
+        ignore=((0, 0, 4, 4), (5, 6, 7, 8)),
+    )
+    return replace(
+        config,
+        description="d “é”",
+        scenes=(first, second),
+        split=SplitConfig("blocks", 3, 2, 40, 5),
+        label_values={"water": "#0000FE", "trees": 4},
+        network_options={"width": 4, "depth": 1},
+        normalization="log-logistic",
+        normalization_parameters={"center": (0.1, 0.2, 0.3), "spread": (1.0, 2.0, 3.0)},
+        clip=(0.0, 2.0),
+        gsd=20.0,
+        gsd_range=(15.0, 25.0),
+        plausible={"blue": (0.0, 1.0)},
+        license="MIT",
+        provenance="p",
+        teacher=tmp_path / "teacher",
+        teacher_halo=4,
+        accumulate=2,
+        pool=40,
+        fresh=3,
+        loss="ce+0.5*dice",
+        aux_weight=0.3,
+        class_weights=(1.0, 2.0, 3.0),
+        optimizer="sgd",
+        encoder_rate=0.5,
+        weight_decay=0.01,
+        schedule="poly",
+        precision="bfloat16",
+        balance=0.25,
+        patience=3,
+        keep="last",
+        validation_gsds=(1.0, 2.0),
+        seed=7,
+        augmentation=WILD,
+    )
+
+
+def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
+    for config in (full_recipe(tmp_path), tiny_recipe(tmp_path)):
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        path = tmp_path / "elsewhere" / "recipe.json"
+        path.write_text(dump_config(config), encoding="utf-8")
+        again = load_config(path)
+        assert again == config
+        assert repr(again) == repr(config)  # which a checkpoint is known by
+        json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_field_is_dumped(tmp_path: Path) -> None:
+    """A recipe that is full has no default left but those few."""
+    config = full_recipe(tmp_path)
+    default = tiny_recipe(tmp_path)
+    same = {f.name for f in fields(TrainConfig) if getattr(config, f.name) == f.default}
+    assert same <= {"network", "quantity", "steps", "teacher_temperature"}
+    assert config.scenes != default.scenes
+    document = json.loads(dump_config(config))
+    assert set(document) == {f.name for f in fields(TrainConfig)}
+
+
+def test_a_relative_path_is_dumped_as_an_absolute_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_recipe(Path("scenes"))
+    assert not config.scenes[0].path.is_absolute()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text(dump_config(config))
+    again = load_config(tmp_path / "run" / "recipe.json")
+    assert again.scenes[0].path == tmp_path / "scenes" / "scene0.tif"
+    assert again.scenes[0].labels == (tmp_path / "scenes" / "scene0_labels.tif",)
+
+
+def test_a_scene_has_a_name_and_a_place():
+    scene = SceneConfig(Path("/x/tile.tif"))
+    assert (scene.name, scene.where) == ("tile", "/x/tile.tif")
+    assert replace(scene, place="alps").where == "alps"
+
+
+def test_what_is_no_table_of_keys(tmp_path):
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(TrainingError, match="holds no table"):
+        load_config(tmp_path / "list.json")
+    with pytest.raises(TrainingError, match="can't be read"):
+        load_config(tmp_path / "gone.toml")
+    with pytest.raises(TrainingError, match="one at least of each"):
+        make_config({"name": "x", "bands": [], "scenes": [{"path": "a.tif"}]}, tmp_path, "here")
+
+
+def test_schedules_fall_from_one_to_zero() -> None:
+    for schedule in SCHEDULES.values():
+        values = [schedule(done) for done in np.linspace(0, 1, 20)]
+        assert values[0] == 1.0 and values[-1] == pytest.approx(0.0, abs=1e-12)
+        assert values == sorted(values, reverse=True)
+    assert SCHEDULES["cosine"](0.5) == pytest.approx(0.5)
+    assert SCHEDULES["poly"](0.75) == pytest.approx(0.25**0.9)
+
+
+#: Recipes that are not ready for this test.
+LEFT_OUT = {"landcover-ms"}
+CONFIGS = [
+    path
+    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+    if path.stem not in LEFT_OUT
+]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_published_recipe_names_a_network_and_what_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GEOSEG_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("GEOSEG_TEACHER", str(tmp_path / "teacher"))
+    config = load_config(path)
+    assert config.name == path.stem
+    info = model_info(
+        config.network,
+        in_channels=len(config.bands),
+        classes=len(config.classes),
+        **config.network_options,
+    )
+    assert config.inference["multiple"] % info.multiple == 0
+    for scene in config.scenes:
+        for file in (scene.path, *scene.labels):
+            assert file.is_relative_to(tmp_path) or file.exists()

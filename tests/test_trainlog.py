@@ -1,0 +1,118 @@
+"""geoseg.trainlog: what lies beside the model while a run goes on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geoseg.errors import OutputError, TrainingError
+from geoseg.trainlog import RunFolder, draw_curve
+from tests.trainhelpers import rows_of
+
+LOG = [
+    {"step": 10.0, "loss": 1.5, "agreement_10m": 0.25, "mean_iou_10m": 0.125},
+    {"step": 20.0, "loss": 0.5, "agreement_10m": 0.75, "mean_iou_10m": 0.625},
+]
+
+
+def test_what_was_saved_is_read_again(tmp_path):
+    folder = RunFolder(tmp_path / "model", "abc")
+    assert folder.read() is None
+    folder.prepare()
+    weights = torch.rand(3, 4)
+    folder.save({"step": 20, "network": {"w": weights}}, LOG)
+    state = folder.read()
+    assert state is not None and state["step"] == 20 and state["log"] == LOG
+    assert torch.equal(state["network"]["w"], weights)
+    assert rows_of(folder.path / "log.csv") == LOG
+    # Nothing half written lies about, and nothing of the model's own name.
+    assert not list(folder.path.glob(".*"))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.training"]
+    folder.forget()
+    assert folder.read() is None
+    assert (folder.path / "log.csv").exists()
+
+
+def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(tmp_path):
+    folder = RunFolder(tmp_path / "model", "abc")
+    folder.save({"step": 20}, LOG)
+    with pytest.raises(TrainingError, match=r"of another recipe; .*--no-resume"):
+        RunFolder(tmp_path / "model", "abd").read()
+    file = folder.path / "checkpoint.pt"
+    whole = file.read_bytes()
+    for damaged in (whole[:200], b"", b"text"):
+        file.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"checkpoint\.pt can't be read"):
+            folder.read()
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("evil"),))
+
+
+def test_reading_a_checkpoint_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "model", "abc")
+    folder.prepare()
+    torch.save({"recipe": "abc", "step": Evil()}, folder.path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="can't be read"):
+        folder.read()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_failed_write_leaves_the_file_before_it(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "model", "abc")
+    folder.save({"step": 10}, LOG[:1])
+
+    def full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="no space left"):
+        folder.save({"step": 20}, LOG)
+    monkeypatch.undo()
+    state = folder.read()
+    assert state is not None and state["step"] == 10
+    assert rows_of(folder.path / "log.csv") == LOG[:1]
+    assert not list(folder.path.glob(".*"))
+
+
+def test_preparing_removes_what_a_killed_run_left(tmp_path):
+    folder = RunFolder(tmp_path / "model", "abc")
+    folder.prepare()
+    (folder.scratch / "0-pixels.npy").touch()
+    folder.held_out.mkdir()
+    (folder.held_out / "old.tif").touch()
+    folder.save({"step": 10}, LOG[:1])
+    folder.prepare()
+    assert not list(folder.scratch.iterdir()) and not folder.held_out.exists()
+    assert folder.read() is not None
+    folder.clean()
+    assert not folder.scratch.exists()
+
+
+def test_a_folder_in_which_nothing_was_kept_goes_away(tmp_path):
+    folder = RunFolder(tmp_path / "model", "abc")
+    folder.prepare()
+    folder.clean()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_curve_is_a_picture_with_lines():
+    picture = Image.open(io.BytesIO(draw_curve(LOG)))
+    assert picture.format == "PNG" and picture.size == (800, 450)
+    one = np.asarray(picture.convert("RGB")).astype(int)
+    other = np.asarray(
+        Image.open(io.BytesIO(draw_curve([LOG[0], {**LOG[1], "mean_iou_10m": 0.2}]))).convert("RGB")
+    ).astype(int)
+    assert (np.ptp(one, axis=2) > 50).sum() > 200  # coloured lines
+    assert (one != other).any()
+    draw_curve([{"step": 1.0, "loss": 0.5, "agreement_10m": float("nan")}])
