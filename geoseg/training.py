@@ -173,6 +173,7 @@ def _run(
     folder = RunFolder(output, hashlib.sha256(repr(config).encode()).hexdigest())
     if not resume and fabric.global_rank == 0:
         folder.forget()
+    fabric.barrier()
     state = folder.read()
     with _threads(threads, fabric.device):
         network = _create(config).to(fabric.device)
@@ -241,9 +242,9 @@ def _learn(
     model, stepper = fabric.setup(network, optimizer)
     model.train()
     started, begun = time.monotonic(), run.step
-    batches = prefetch(
-        _share(source.batch(step), config, fabric) for step in range(run.step, config.steps)
-    )
+    # A run may have been stopped between its last validation and the model.
+    end = run.step if run.patience_is_over() else config.steps
+    batches = prefetch(_share(source.batch(step), config, fabric) for step in range(run.step, end))
     with closing(_events(folder, run.step)) if first_process else nullcontext() as writer:
         for chips in batches:
             # A seed for each step, and what it draws does not depend on where the run began.
