@@ -6,7 +6,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from geoseg.pairing import find_files, pair
 from geoseg.radiometry import find_radiometry
 from geoseg.recipe import TrainConfig, load_document, make_config
 from geoseg.scene import Scene, gdal_options, open_scene, opened
+from geoseg.sensors import common_name
 from geoseg.zoo import find_model
 
 __all__ = ["TrainOptions", "make_recipe"]
@@ -109,7 +110,8 @@ class TrainOptions:
         """
         data: tuple[str, ...] = ("images", "labels", "column", "classes", "ignore", "radius")
         data += ("bands", "scale", "offset", "src_nodata", "gsd")
-        given = [name for name in data if getattr(self, name) not in (None, (), 0.0, [])]
+        default = {f.name: f.default for f in fields(self)}
+        given = [name for name in data if getattr(self, name) not in (default[name], (), [])]
         if self.config is not None and given:
             raise UsageError(
                 f"--{given[0].replace('_', '-')} is for training without a recipe, and "
@@ -303,7 +305,7 @@ def _bands(scenes: Sequence[Scene], given: str | None) -> tuple[tuple[str, ...],
     if given is not None:
         spec = tuple(text.strip() for text in given.split(",") if text.strip())
         if all(name is None for name in names) and not all(t.isdigit() for t in spec):
-            return spec, spec
+            return tuple(common_name(text) or text for text in spec), spec
         by_label = {str(i): b for i, b in enumerate(first.bands, start=1)}
         by_label |= {b.label: b for b in first.bands}
         by_label |= {b.name: b for b in first.bands if b.name}
@@ -321,8 +323,8 @@ def _bands(scenes: Sequence[Scene], given: str | None) -> tuple[tuple[str, ...],
                     f"{first.name} has {len(names)} bands without names and {scene.name} "
                     f"{len(scene.bands)}; give --bands with the numbers of those to use"
                 )
-        plain = tuple(f"band{i}" for i in range(1, len(names) + 1))
-        return plain, plain
+        numbers = tuple(str(i) for i in range(1, len(names) + 1))
+        return tuple(f"band{i}" for i in numbers), numbers
     found = tuple(dict.fromkeys(name for name in names if name is not None))
     for scene in scenes:
         missing = set(found) - {band.name for band in scene.bands}
