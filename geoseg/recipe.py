@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -481,6 +481,10 @@ def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     unknown = sorted(set(values) - set(names))
     if unknown:
         raise TrainingError(f"{where}: the keys {unknown} are unknown; the keys are {names}")
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise TrainingError(f"{where}: the keys {missing} are missing; the keys are {names}")
     for f in fields(kind):
         wanted, what = _KINDS.get(type(f.default), (object, ""))
         if f.name in values and not isinstance(values[f.name], wanted):
