@@ -465,7 +465,9 @@ config = TrainConfig(
     name="large",
     bands=bands,
     classes=(ClassInfo(1, "a", "#000000"), ClassInfo(2, "b", "#FFFFFF")),
-    scenes=(SceneConfig(folder / "scene.tif", labels=(folder / "labels.tif",), bands=tuple("123456")),),
+    scenes=(
+        SceneConfig(folder / "scene.tif", labels=(folder / "labels.tif",), bands=tuple("123456")),
+    ),
     split=SplitConfig("blocks", block=256, margin=16),
     quantity="number",
     chip=64,
