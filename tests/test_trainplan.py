@@ -103,7 +103,12 @@ def test_the_example_scene_and_its_labels_make_a_model(cli, tmp_path):
     assert done.code == 0, done.err
     assert "mean IoU" in done.out and "geoseg predict SCENE -m First Try!" in done.out
     card = read_model(tmp_path / "First Try!").card
-    assert [c.id for c in card.classes] == list(range(1, 8))
+    with rasterio.open(labels) as dataset:
+        names = {k: v for k, v in dataset.tags(1).items() if k.startswith("class_")}
+        colors = dataset.colormap(1)
+    names.pop("class_0", None)
+    assert {f"class_{c.id}": c.name for c in card.classes} == names
+    assert all(c.rgb == colors[c.id][:3] for c in card.classes) and len(names) == 7
     assert card.network == "deeplabv3plus" and card.name == "first-try"
     assert card.gsd == 28.5 and card.gsd_range[0] < 28.5 < card.gsd_range[1]
     recipe = load_config(tmp_path / "First Try!.training" / "recipe.json")
