@@ -298,6 +298,10 @@ class TrainConfig:
         for name in ("gsd", "teacher_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not self.validation_gsds or not all(1 <= f < math.inf for f in self.validation_gsds):
+            raise TrainingError(
+                f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
+            )
         self._check_loss()
 
     def _check_split(self) -> None:

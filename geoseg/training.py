@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -222,6 +222,8 @@ def _learn(
         tell.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
     tell("note", message=f"{shown_size(scenes)}; {_shown_split(config, scenes)}")
     card = _card(config, normalization, chip_multiple(network))
+    if first_process:
+        _check_gsds(config, scenes, card)
     loss = make_loss(
         config.loss,
         weight=_class_weights(config, source),
@@ -656,7 +658,7 @@ class _Judgement:
         sure = [s[0] / s[1] for _, s in self.scenes.values() if s[1] > 0]
         if not sure:
             return {}
-        every = [pixel_accuracy(counts) for counts, _ in self.scenes.values()]
+        every = [pixel_accuracy(counts) for counts, _ in self.scenes.values() if counts.any()]
         return {
             "scene_agreement": round(float(np.mean(every)), 4),
             "scene_agreement_where_sure": round(float(np.mean(sure)), 4),
@@ -675,8 +677,44 @@ def _judge(
     """Predict the held-out side made ``factor`` times coarser, and count."""
     classes = len(config.classes)
     found = _Judgement(classes)
+    for held in _held_out(config, scenes, factor, card):
+        x = normalize(held.pixels[None].to(device), normalization)
+        with torch.inference_mode():
+            logits = network(x.contiguous(memory_format=torch.channels_last))
+        predicted = logits[0].argmax(dim=0).cpu().numpy()
+        right = np.zeros(2, np.int64)
+        if factor == 1.0:
+            right[:] = (predicted == held.truth)[held.sure].sum(), held.sure.sum()
+        truth = held.truth[held.keep].astype(np.int64)
+        counts = confusion(truth, predicted[held.keep], classes, ignore_index=None)
+        found.add(str(held.scene.config.path), counts, right)
+    return found
+
+
+class _HeldOut(NamedTuple):
+    """A window of the held-out side.
+
+    Attributes:
+        scene: where it lies.
+        pixels: float32 (C, H, W), physical values.
+        truth: (H, W), places in the legend.
+        keep: bool (H, W), True where the network is judged.
+        sure: bool, True where a teacher is sure; at the scene's own gsd only.
+    """
+
+    scene: TrainingScene
+    pixels: Tensor
+    truth: NDArray[Any]
+    keep: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
+
+
+def _held_out(
+    config: TrainConfig, scenes: Sequence[TrainingScene], factor: float, card: ModelCard
+) -> Iterator[_HeldOut]:
+    """The held-out side made ``factor`` times coarser, window by window."""
     halo = min(max(card.margin, card.overlap // 2), card.size // 4)
-    legend = np.arange(classes, dtype=np.uint8)[:, None, None]
+    legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
     for scene in scenes:
         for core, window in held_out_windows(scene, card.size, halo):
             cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
@@ -695,18 +733,21 @@ def _judge(
                 probs = torch.from_numpy((target[None] == legend).astype(np.float32))
                 pixels, probs, known = coarsen(pixels, probs, torch.from_numpy(valid), size)
                 truth, keep = probs.argmax(dim=0).numpy(), known.numpy()
-            x = normalize(pixels[None].to(device), normalization)
-            with torch.inference_mode():
-                logits = network(x.contiguous(memory_format=torch.channels_last))
-            predicted = logits[0].argmax(dim=0).cpu().numpy()
-            right = np.zeros(2, np.int64)
-            if factor == 1.0:
-                right[:] = (predicted == truth)[sure].sum(), sure.sum()
-            counts = confusion(
-                truth[keep].astype(np.int64), predicted[keep], classes, ignore_index=None
+            yield _HeldOut(scene, pixels, truth, keep, sure)
+
+
+def _check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: ModelCard) -> None:
+    """Refuse a gsd at which nothing of the held-out side is left.
+
+    Raises:
+        TrainingError: there is one.
+    """
+    for factor in config.validation_gsds:
+        if not any(held.keep.any() for held in _held_out(config, scenes, factor, card)):
+            raise TrainingError(
+                f"nothing held out is left at {factor:g} times the gsd of {config.gsd:g} m; leave "
+                f"it out of validation_gsds, or hold out larger places"
             )
-            found.add(str(scene.config.path), counts, right)
-    return found
 
 
 def _scores(
@@ -745,11 +786,19 @@ def _scores(
         }
         if factor == 1.0 and 1 < len(found.scenes) <= 50:
             entry["agreement_by_scene"] = {
-                Path(path).stem: round(pixel_accuracy(counts), 4)
-                for path, (counts, _) in sorted(found.scenes.items())
+                name: round(pixel_accuracy(found.scenes[path][0]), 4)
+                for path, name in _short(sorted(found.scenes)).items()
             }
         scores[f"at_{config.gsd * factor:g}m"] = entry
     return scores
+
+
+def _short(paths: Sequence[str]) -> dict[str, str]:
+    """Each path's file name without suffix; where some are alike, all that tells them apart."""
+    if len({Path(path).stem for path in paths}) == len(paths):
+        return {path: Path(path).stem for path in paths}
+    common = os.path.commonpath([Path(path).parent for path in paths])
+    return {path: str(Path(path).relative_to(common)) for path in paths}
 
 
 # TensorBoard
