@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoseg.augment import Augmentation
+from geoseg.augment import Augmentation, blend_weights
 from geoseg.card import ClassInfo
 from geoseg.data import TrainingScene
 from geoseg.errors import TrainingError
@@ -20,7 +20,7 @@ from geoseg.models.normalize import normalize
 from geoseg.recipe import SceneConfig, TrainConfig
 from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig
 from geoseg.targets import UNKNOWN, Teacher, load_teacher
-from geoseg.trainchips import Chip, ChipSource
+from geoseg.trainchips import Chip, ChipSource, _Cut, _mixed
 from geoseg.zoo import find_model
 from tests.trainhelpers import BANDS, WILD, scene_of, tiny_recipe, write_teacher
 
@@ -113,6 +113,33 @@ def test_cutmix_copies_pixels_and_targets_alike():
         assert " with " in chip.origin
         parts += int(((row >= 1000).any()) and (row < 1000).any())
     assert parts > 5
+
+
+@pytest.mark.parametrize("kinds", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+def test_of_a_mixture_all_parts_must_be_seen_and_labelled(kinds):
+    for seed in range(10):
+        rng = np.random.default_rng([seed, 1])
+        cuts = [
+            _Cut(
+                rng.random((1, 20, 20), np.float32),
+                np.eye(2, dtype=np.float32)[rng.integers(2, size=(20, 20))].transpose(2, 0, 1),
+                rng.random((20, 20)) < 0.5,
+                rng.random((20, 20)) < 0.5,
+                name,
+            )
+            for name in ("one", "two")
+        ]
+        changes = Augmentation(mix_kinds=kinds)
+        mixed = _mixed(*cuts, np.random.default_rng(seed), changes)
+        own = blend_weights(np.random.default_rng(seed), 20, kinds)
+        one, two = own > 0, own < 1
+        for name in ("seen", "labelled"):
+            a, b = (getattr(cut, name) for cut in cuts)
+            np.testing.assert_array_equal(getattr(mixed, name), (a | ~one) & (b | ~two))
+        for name in ("pixels", "probs"):
+            a, b = (getattr(cut, name) for cut in cuts)
+            np.testing.assert_allclose(getattr(mixed, name), a * own + b * (1 - own), atol=1e-6)
+        assert mixed.origin == "one with two"
 
 
 def image_is_target(size: int = 40) -> TrainingScene:
@@ -252,10 +279,15 @@ def test_a_pool_keeps_chips_and_gets_fresh_ones_each_step():
     make = source.chip
     source.chip = lambda number: made.append(number) or make(number)  # type: ignore[method-assign]
     steps = 200
+    places_in_pool = set()
     for step in range(steps):
         drawn = source.batch(step)
         assert len({id(c) for c in drawn}) == 4
+        places_in_pool |= {
+            n - 3 * step for n, c in source._pool.items() if any(c is d for d in drawn)
+        }
         assert min(source._pool) >= 3 * step and max(source._pool) < 3 * step + 20
+    assert places_in_pool == set(range(20))
     assert len(made) == len(set(made))
     assert set(made) <= set(range(3 * steps + 20))
     # 20 / 3 steps' draws of 4 of 20: each number is drawn 1.3 times.
@@ -384,3 +416,13 @@ def test_a_teacher_sees_what_the_network_sees(tmp_path):
         chip = source.chip(number)
         answer = teacher.probs(chip.pixels.numpy()[[2, 0, 1]])
         np.testing.assert_allclose(chip.probs.float(), answer, atol=1e-3)
+
+
+def test_a_teachers_answer_is_sharpened(tmp_path):
+    """A temperature of one half squares its probabilities."""
+    soft, _, _ = taught(tmp_path)
+    sharp, _, _ = taught(tmp_path / "sharp", teacher_temperature=0.5)
+    for number in range(10):
+        a, b = soft.chip(number), sharp.chip(number)
+        squares = a.probs.float() ** 2
+        torch.testing.assert_close(b.probs.float(), squares / squares.sum(0), atol=2e-3, rtol=0)

@@ -537,6 +537,35 @@ def test_warnings_about_what_flatters_or_is_missing(tmp_path: Path) -> None:
     assert "no training pixel is bare" in warned(config, "missing")
 
 
+def test_a_gsd_at_which_nothing_is_left_is_told_before_the_first_step(tmp_path: Path) -> None:
+    events: list[Event] = []
+    with pytest.raises(TrainingError, match="nothing held out is left at 40 times the gsd of 10 m"):
+        train(
+            tiny_recipe(tmp_path, validation_gsds=(1.0, 40.0)),
+            tmp_path / "model",
+            progress=events.append,
+        )
+    assert not any(e.get("stage") == "train" for e in events)
+
+
+def test_scenes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, steps=1)
+    other = tiny_recipe(tmp_path / "other", steps=1)
+    config = replace(config, scenes=(*config.scenes, *other.scenes))
+    card = train(config, tmp_path / "model")
+    assert set(card.scores["at_10m"]["agreement_by_scene"]) == {"scene0.tif", "other/scene0.tif"}
+    names = sorted(p.name for p in (tmp_path / "model.training" / "held_out").iterdir())
+    assert names == ["scene0-2.tif", "scene0.tif"]
+
+
+def test_a_sharpened_teachers_own_softness_goes_into_the_card(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(tmp_path, steps=1, teacher=tmp_path / "teacher", teacher_temperature=0.5)
+    assert train(config, tmp_path / "labels").temperature == 1.0
+    bare = replace(config, scenes=tuple(replace(s, labels=()) for s in config.scenes))
+    assert train(bare, tmp_path / "model").temperature == 2.0
+
+
 # Losses, optimizers and networks
 
 
