@@ -364,7 +364,7 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 def coarsen(
     pixels: Tensor, probs: Tensor, valid: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Area-average pixels and targets to fewer pixels; what is not valid has no part in it.
+    """Area-average pixels and targets to fewer pixels; targets that are not valid have no part.
 
     Args:
         pixels: float (C, H, W).
