@@ -186,6 +186,9 @@ class TrainConfig:
         warmup: steps over which the learning rate rises; then it falls to 0.
         schedule: how it falls: ``cosine``, half a cosine, or ``poly``, (1 - done)^0.9.
         ema: decay of the moving average of the weights, which is what is validated and saved.
+        freeze_norm: share of the steps after which batch norms use their running statistics, as in
+            prediction, and these stay as they are; 1 is never. Small batches of unlike scenes have
+            statistics of their own, which the network otherwise goes on learning around.
         precision: ``float32``; or ``bfloat16`` or, on a GPU, ``float16`` for the network's forward
             and backward pass: quicker where the hardware has it. Weights, loss and validation stay
             float32.
@@ -239,6 +242,7 @@ class TrainConfig:
     warmup: int = 100
     schedule: str = "cosine"
     ema: float = 0.998
+    freeze_norm: float = 1.0
     precision: str = "float32"
     balance: float = 0.5
     every: int = 250
@@ -285,7 +289,7 @@ class TrainConfig:
         for name in ("pool", "warmup", "patience", "teacher_halo", "learning_rate", "encoder_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 at least")
-        for name in ("balance", "ema"):
+        for name in ("balance", "ema", "freeze_norm"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 to 1")
         if self.chip < 8:

@@ -253,6 +253,8 @@ def _learn(
             torch.manual_seed(
                 int(np.random.default_rng([config.seed, 2, run.step]).integers(2**63))
             )
+            if run.step >= config.freeze_norm * config.steps:
+                _freeze_norms(network)
             run.losses.append(_step(fabric, config, run.step, chips, model, loss, stepper, card))
             _average(average, network, config.ema, run.step)
             run.step += 1
@@ -514,6 +516,13 @@ def _step(
     fabric.clip_gradients(model, optimizer, max_norm=1.0, error_if_nonfinite=False)
     optimizer.step()
     return total
+
+
+def _freeze_norms(network: nn.Module) -> None:
+    """Let batch norms use their running statistics, and leave these as they are."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:
