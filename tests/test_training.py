@@ -32,6 +32,7 @@ from geoseg.models.normalize import normalize
 from geoseg.recipe import TrainConfig, load_config
 from geoseg.split import MARGIN, VALIDATION, SplitConfig
 from geoseg.training import train
+from geoseg.trainlog import RunFolder
 from tests.helpers import make_raster
 from tests.trainhelpers import (
     BANDS,
@@ -652,6 +653,27 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path: Path, restless: list[dict[
             assert not steps[0.0][name].any()
         elif not name.startswith("encoder"):
             torch.testing.assert_close(steps[0.25][name], step)
+
+
+@pytest.mark.parametrize(("share", "still"), [(0.5, True), (0.75, False), (1.0, False)])
+def test_batch_norms_stay_as_they_are_after_a_share_of_the_steps(
+    share: float, still: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    save = RunFolder.save
+
+    def spy(self: RunFolder, state: dict[str, Any], log: list[dict[str, float]]) -> None:
+        seen[state["step"]] = {k: v.clone() for k, v in state["network"].items()}
+        save(self, state, log)
+
+    monkeypatch.setattr(RunFolder, "save", spy)
+    train(tiny_recipe(tmp_path, steps=8, every=4, freeze_norm=share), tmp_path / "model")
+    for name, before in seen[4].items():
+        same = torch.equal(before, seen[8][name])
+        if "running" in name:
+            assert same == still, name
+        elif name.endswith("weight"):
+            assert not same, name
 
 
 def test_a_rate_for_an_encoder_that_is_not_there_is_refused(tmp_path: Path) -> None:
