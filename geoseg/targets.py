@@ -300,9 +300,7 @@ def _check_distinct(values: Sequence[int | str], config: TrainConfig) -> None:
         )
 
 
-def _colors(
-    config: TrainConfig, path: Path, dataset: Any, table: NDArray[np.int64] | None
-) -> Read:
+def _colors(config: TrainConfig, path: Path, dataset: Any, table: NDArray[np.int64] | None) -> Read:
     """Of a raster of class colours; any other colour says nothing (an edge, say)."""
     from rasterio.windows import Window as RasterioWindow
 

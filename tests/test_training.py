@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -320,6 +321,35 @@ def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> No
         for a, b in zip(states[0][part].values(), states[1][part].values(), strict=True):
             assert torch.equal(a, b)
     assert states[0]["log"] == states[1]["log"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_what_is_kept(number: int, tmp_path: Path) -> None:
+    from geoseg.recipe import dump_config
+
+    (tmp_path / "recipe.json").write_text(dump_config(tiny_recipe(tmp_path, steps=4000, every=4)))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "geoseg", "train", "recipe.json", "-o", "model"),
+            *("--progress", "json", "--threads", "1"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "log":
+            break
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "model.training holds is kept: the same command goes on" in stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "model").exists()
+    left = {path.name for path in (tmp_path / "model.training").iterdir()}
+    assert "checkpoint.pt" in left and "scratch" not in left
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         code = _cli.main(args, prog_name="geoseg", standalone_mode=False)
         _exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        _fail("interrupted; nothing was written", 130, args)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 130, args)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        # Click raises Abort from a KeyboardInterrupt; a command may say in it what was kept.
+        kept = str(error.__cause__ or error)
+        _fail(f"interrupted; {kept or 'nothing was written'}", 130, args)
     except click.ClickException as error:
         error.show()
         _exit(2 if isinstance(error, click.UsageError) else 1)

@@ -86,16 +86,21 @@ def command(
     """
     from geoseg.training import train
 
-    card = train(
-        options.pop("config"),
-        output,
-        resume=not no_resume,
-        progress=progress_printer(progress, -1 if quiet else verbose),
-        device=device,
-        devices=devices,
-        threads=threads,
-        **options,
-    )
+    try:
+        card = train(
+            options.pop("config"),
+            output,
+            resume=not no_resume,
+            progress=progress_printer(progress, -1 if quiet else verbose),
+            device=device,
+            devices=devices,
+            threads=threads,
+            **options,
+        )
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"what {output}.training holds is kept: the same command goes on from its last checkpoint"
+        ) from error
     if quiet or progress == "json":
         return
     for gsd, scores in card.scores.items():
