@@ -99,7 +99,8 @@ def command(
         )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(
-            f"what {output}.training holds is kept: the same command goes on from its last checkpoint"
+            f"what {output}.training holds is kept: the same command goes on from its last "
+            f"checkpoint"
         ) from error
     if quiet or progress == "json":
         return
