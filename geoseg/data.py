@@ -53,6 +53,9 @@ __all__ = [
 
 #: Pixels of a strip.
 STRIP_PIXELS = 1 << 20
+#: Side of the squares in which the pixels of a whole scene are counted, px: their rows are read at
+#: a time.
+LARGE_CELL = 256
 #: GDAL's block cache while a scene is read, bytes.
 CACHE_BYTES = 256 << 20
 
@@ -342,7 +345,7 @@ def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> None:
         places = sorted({scene.config.where for scene in scenes})
         counts = np.zeros((len(places), classes), np.int64)
         for scene in scenes:
-            total = pixels_by_class(scene, classes, TRAIN, 1 << 30).sum(axis=(0, 1))
+            total = pixels_by_class(scene, classes, TRAIN, LARGE_CELL).sum(axis=(0, 1))
             counts[places.index(scene.config.where)] += total
         fold = deal(counts, split.folds, config.seed)
         for scene in scenes:

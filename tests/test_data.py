@@ -155,6 +155,19 @@ def test_scenes_of_one_place_lie_on_one_side(tmp_path):
     assert first == third != second
 
 
+def test_whole_scenes_are_counted_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    config = recipe_of(tmp_path, SplitConfig("files", folds=2))
+    sides = []
+
+    def spy(scene, classes, side, cell):
+        sides.append(cell)
+        return pixels_by_class(scene, classes, side, cell)
+
+    monkeypatch.setattr("geoseg.data.pixels_by_class", spy)
+    load_scenes(config, tmp_path / "scratch")
+    assert sides and max(sides) <= 1024
+
+
 def test_a_side_with_nothing_on_it_is_told(tmp_path):
     config = recipe_of(tmp_path, replace(SPLIT, margin=96))
     with pytest.raises(TrainingError, match=r"no pixel on the training side .*margin 96 px"):
