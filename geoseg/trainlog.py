@@ -61,6 +61,8 @@ class RunFolder:
             shutil.rmtree(self.scratch, ignore_errors=True)
             shutil.rmtree(self.held_out, ignore_errors=True)
             self.scratch.mkdir(parents=True)
+            for partial in self.path.glob(".*.partial"):
+                partial.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"the folder {self.path} can't be written: {error}") from error
 

@@ -92,8 +92,10 @@ def test_preparing_removes_what_a_killed_run_left(tmp_path):
     folder.held_out.mkdir()
     (folder.held_out / "old.tif").touch()
     folder.save({"step": 10}, LOG[:1])
+    (folder.path / ".checkpoint.pt.123.partial").touch()
     folder.prepare()
     assert not list(folder.scratch.iterdir()) and not folder.held_out.exists()
+    assert not list(folder.path.glob(".*"))
     assert folder.read() is not None
     folder.clean()
     assert not folder.scratch.exists()
