@@ -262,6 +262,10 @@ class TrainConfig:
             raise TrainingError("the recipe names no scene; it takes one at least")
         if not self.bands or not self.classes:
             raise TrainingError("the recipe needs bands and classes, one at least of each")
+        if not isinstance(self.bands, tuple) or not all(isinstance(b, str) for b in self.bands):
+            raise TrainingError(f"bands is {self.bands!r}; it must be a list of names")
+        if self.clip is not None and not _is_range(self.clip):
+            raise TrainingError(f"clip is {self.clip!r}; give [low, high], low below high")
         self._check_split()
         names = [c.name for c in self.classes]
         strange = sorted(set(self.label_values) - set(names))
@@ -286,7 +290,8 @@ class TrainConfig:
         for name in ("steps", "batch", "accumulate", "chip", "fresh", "every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 at least")
-        for name in ("pool", "warmup", "patience", "teacher_halo", "learning_rate", "encoder_rate"):
+        whole = ("pool", "warmup", "patience", "teacher_halo", "seed")
+        for name in (*whole, "learning_rate", "encoder_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 at least")
         for name in ("balance", "ema", "freeze_norm"):
@@ -353,6 +358,13 @@ class TrainConfig:
         make_loss(self.loss, weight=weight, aux_weight=self.aux_weight)
 
 
+def _is_range(value: Any) -> bool:
+    """Whether it is (low, high)."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return all(isinstance(v, int | float) for v in value) and value[0] < value[1]
+
+
 def load_config(path: str | Path) -> TrainConfig:
     """Read a recipe.
 
@@ -404,13 +416,14 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
     values: dict[str, Any] = {k: _tuples(v) for k, v in document.items()}
     folder = _path(values.pop("folder", "."), base)
     scenes = [
-        scene for entry in document.get("scenes", []) for scene in _scenes(entry, folder, where)
+        scene
+        for entry in _tables(document.get("scenes", ()), "scenes", where)
+        for scene in _scenes(entry, folder, where)
     ]
     values["scenes"] = tuple(scenes)
-    values["classes"] = (
-        tuple(_make(ClassInfo, entry, "classes") for entry in values["classes"])
-        if ("classes" in values)
-        else ()
+    values["classes"] = tuple(
+        _make(ClassInfo, entry, "classes")
+        for entry in _tables(values.get("classes", ()), "classes", where)
     )
     if values.get("teacher") is not None:
         values["teacher"] = _teacher(values["teacher"], base)
@@ -454,6 +467,17 @@ def _tuples(value: Any) -> Any:
     return value
 
 
+def _tables(value: Any, key: str, where: str) -> Sequence[Mapping[str, Any]]:
+    """A list of tables as it is.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(v, Mapping) for v in value):
+        raise TrainingError(f"{where}: {key} is {value!r}; it must be a list of tables of keys")
+    return value
+
+
 def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneConfig]:
     values: dict[str, Any] = {k: _tuples(v) for k, v in entry.items()}
     for key in ("labels", "images"):
@@ -478,7 +502,12 @@ _KINDS: dict[type[Any], tuple[Any, str]] = {
     int: (int, "a whole number"),
     float: (int | float, "a number"),
     bool: (bool, "true or false"),
+    str: (str, "text"),
+    tuple: (tuple, "a list"),
+    dict: (Mapping, "a table of keys"),
 }
+#: Keys that take more than what their default is.
+_FREE = ("class_weights",)
 
 
 def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
@@ -494,8 +523,13 @@ def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     if missing:
         raise TrainingError(f"{where}: the keys {missing} are missing; the keys are {names}")
     for f in fields(kind):
-        wanted, what = _KINDS.get(type(f.default), (object, ""))
-        if f.name in values and not isinstance(values[f.name], wanted):
+        default = f.default_factory if f.default is MISSING else type(f.default)
+        wanted, what = _KINDS.get(default, (object, ""))  # type: ignore[arg-type]
+        if f.name not in values or f.name in _FREE:
+            continue
+        given = values[f.name]
+        # To Python, true is a number, too.
+        if not isinstance(given, wanted) or (isinstance(given, bool) and what.endswith("number")):
             raise TrainingError(f"{where}: {f.name} is {values[f.name]!r}; it must be {what}")
     try:
         return kind(**values)

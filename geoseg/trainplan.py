@@ -54,7 +54,8 @@ class TrainOptions:
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the number that means "not measured".
-        gsd: metres per pixel, for images that have no place on Earth.
+        gsd: metres per pixel that the network works at; images of another gsd are resampled to
+            it, and those without a place on Earth are taken as being of it.
         network: a name of :func:`geoseg.models.list_models`.
         encoder: of the network.
         encoder_weights: pretrained ones, see :func:`geoseg.models.create_model`.
@@ -117,6 +118,12 @@ class TrainOptions:
                 f"--{given[0].replace('_', '-')} is for training without a recipe, and "
                 f"{self.config} is one; write it there"
             )
+        for name in ("block", "margin"):
+            if getattr(self, name) is not None and self.split in ("files", "random"):
+                raise UsageError(
+                    f"--{name} is of the split by blocks and --split is {self.split}; leave one of "
+                    f"them out"
+                )
         if self.config is None and not self.images:
             raise UsageError("give a recipe, or --images and --labels")
         if self.config is None and not self.labels and self.teacher is None:
@@ -186,6 +193,10 @@ def _parse(text: str) -> dict[str, Any]:
     if not equals or not re.fullmatch(r"[\w.-]+", key.strip()):
         raise UsageError(f"--set {text!r}: give KEY=VALUE, such as ema=0.99 or augmentation.mix=0")
     try:
+        tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--set {text!r}: {key!r} is no key of a recipe ({error})") from error
+    try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
         return tomllib.loads(f"{key} = {_quoted(value.strip())}")
@@ -216,6 +227,7 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     with quiet():
         scenes = [open_scene(path) for path, _ in pairs]
     labels = sorted({path for _, found in pairs for path in found})
+    _check_raster_options(labels, options)
     bands, spec = _bands(scenes, options.bands)
     quantity = _quantity(scenes, bands, spec, options)
     gsd, gsd_range = _gsd(scenes, options.gsd)
@@ -224,7 +236,8 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     area = sum(s.grid.height * s.grid.width for s in scenes)
     chip = options.chip or int(np.clip(shortest // 3 // 32 * 32, 64, 256))
     steps = options.steps or 1000
-    by = options.split or ("files" if len(scenes) >= MANY else "blocks")
+    blocks = len(scenes) < MANY or options.block is not None or options.margin is not None
+    by = options.split or ("blocks" if blocks else "files")
     # About five blocks a part.
     block = int(np.clip(round(math.sqrt(area / (5 * FOLDS)) / 16) * 16, 32, 1024))
     number = quantity == "number"
@@ -389,6 +402,28 @@ def _legend(
         return _vector_legend(labels, options)
     rasters = [path for path in labels if not is_vector(path)]
     return _raster_legend(rasters, options)
+
+
+def _check_raster_options(labels: Sequence[Path], options: TrainOptions) -> None:
+    """Refuse options of vector labels where all labels are rasters: they would do nothing.
+
+    Raises:
+        UsageError: it is so.
+    """
+    if not labels or any(is_vector(path) for path in labels):
+        return
+    for name, value in (("column", options.column), ("radius", options.radius)):
+        if value:
+            raise UsageError(
+                f"--{name} is of polygons, points and lines, and {labels[0].name} is a raster; "
+                f"leave it out"
+            )
+    texts = [text for text in options.ignore if not re.fullmatch(r"-?\d+", text)]
+    if texts:
+        raise UsageError(
+            f"--ignore is {texts[0]!r} and {labels[0].name} is a raster; labels of a raster are "
+            f"ignored by id"
+        )
 
 
 def _given_legend(texts: Sequence[str]) -> tuple[list[ClassInfo], dict[str, Any]]:

@@ -150,6 +150,21 @@ def test_a_recipe_with_changes_and_another_fold(cli, tmp_path):
         (("--images", "a.tif", "--labels", "b.tif", "--fold", "3"), "--fold is '3'; give I/K"),
         (("--images", "a.tif", "--labels", "b.tif", "--set", "ema"), "give KEY=VALUE"),
         (("--images", "a.tif", "--labels", "b.tif", "--set", "=1"), "give KEY=VALUE"),
+        (("--images", "a.tif", "--labels", "b.tif", "--set", "a..b=1"), "'a..b' is no key"),
+        (
+            ("--images", "a.tif", "--labels", "b.tif", "--split", "files", "--block", "9"),
+            "--block is of the split by blocks and --split is files",
+        ),
+        (
+            ("--images", "a.tif", "--labels", "b.tif", "--split", "random", "--margin", "9"),
+            "--margin is of the split by blocks and --split is random",
+        ),
+        (("--images", "a.tif", "--labels", "b.tif", "--column", "x"), "and b.tif is a raster"),
+        (("--images", "a.tif", "--labels", "b.tif", "--radius", "3"), "and b.tif is a raster"),
+        (
+            ("--images", "a.tif", "--labels", "b.tif", "--ignore", "cloud"),
+            "labels of a raster are ignored by id",
+        ),
         (("--images", "a.tif", "--labels", "b.tif", "--class", "=3"), "give NAME or NAME=VALUE"),
         (
             ("--images", "a.tif", "--labels", "b.tif", "--class", "x=2", "--class", "y"),
@@ -176,6 +191,9 @@ def test_options_that_contradict_each_other_are_told_in_one_line(cli, tmp_path, 
         (("--fold", "6/5"), "fold is 6; it must be 1 to 5"),
         (("--split", "random", "--device", "gpu"), "gpu"),
         (("--set", "classes=[]"), "needs bands and classes"),
+        (("--set", "classes=3"), "classes is 3; it must be a list of tables"),
+        (("--set", "scenes=3"), "scenes is 3; it must be a list of tables"),
+        (("--set", "bands=red"), "bands is 'red'; it must be a list of names"),
         (("--set", "classes=[{id = 1}]"), "classes: the keys ['name', 'color'] are missing"),
         (("--images", "gone.tif"), "gone.tif: no such file"),
     ],
@@ -230,6 +248,10 @@ def test_many_images_are_split_by_files_and_few_by_blocks(tmp_path, few):
         tmp_path, images=[tmp_path / "images"], labels=[tmp_path / "labels"], split="random"
     )
     assert other.split.by == "random"
+    blocks = plan(
+        tmp_path, images=[tmp_path / "images"], labels=[tmp_path / "labels"], margin=3, block=32
+    )
+    assert (blocks.split.by, blocks.split.block, blocks.split.margin) == ("blocks", 32, 3)
 
 
 @pytest.mark.parametrize("names", [None, "1,3", "red,nir,blue"])

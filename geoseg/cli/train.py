@@ -36,7 +36,12 @@ __all__ = ["command"]
 @click.option("--ignore", multiple=True, metavar="ID", help="A label that says nothing.")
 @click.option("--radius", type=float, default=0.0, help="Metres around points and lines.")
 @band_options
-@click.option("--gsd", type=float, help="Metres per pixel, for images without a CRS.")
+@click.option(
+    "--gsd",
+    type=float,
+    help="Metres per pixel that the network works at: those of images without a CRS; images with "
+    "one are resampled.  [default: the images' own]",
+)
 @click.option("--network", help="See geoseg models list --networks.  [default: deeplabv3plus]")
 @click.option("--encoder", help="Any of timm's.  [default: mobilenetv3_small_100]")
 @click.option("--encoder-weights", help="Pretrained: a tag, or a file.")
