@@ -289,14 +289,21 @@ def _check_overlap(scene: TrainingScene, targets: Targets) -> None:
     """Refuse labels of which none lies on a measured pixel.
 
     Raises:
-        TrainingError: it is so; both extents are in the message.
+        TrainingError: it is so; where the extents don't meet, both are in the message.
     """
     if not scene.config.labels:
         return
     if any((scene.labelled[rows] & scene.measured[rows]).any() for rows in scene.strips()):
         return
+    names = ", ".join(path.name for path in scene.config.labels)
+    if targets.meet():
+        raise TrainingError(
+            f"no label of {names} lies on a measured pixel of {scene.config.path}, though their "
+            f"extents meet; look at the ids, names or colours of the classes (--class, "
+            f"label_values), at nodata and at what is ignored, or leave this image out"
+        )
     raise TrainingError(
-        f"no label of {', '.join(p.name for p in scene.config.labels)} lies on a measured pixel of "
+        f"no label of {names} lies on a measured pixel of "
         f"{scene.config.path}: {targets.extents()}; give labels of this place, or mend the CRS of "
         f"one of them"
     )

@@ -44,6 +44,7 @@ __all__ = [
     "RasterLabels",
     "bounds_in",
     "check_crs",
+    "class_column",
     "class_ids",
     "is_vector",
     "on_grid",
@@ -236,6 +237,37 @@ def _layer(path: str, what: str) -> str | None:
     return shapes[0] if shapes else None
 
 
+def class_column(
+    path: str, frame: geopandas.GeoDataFrame, column: str | None, usual: Sequence[str]
+) -> str:
+    """The column that says the class.
+
+    Args:
+        path: of the file, for messages.
+        frame: as read.
+        column: the user's word, or None for the first of the usual ones that is there.
+        usual: columns that say it where the user doesn't.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    names = [str(name) for name in frame.columns if name != frame.geometry.name]
+    there = ", ".join(names) or "no column at all"
+    if column is not None:
+        if column not in names:
+            raise UsageError(
+                f"{path} has no column {column!r}; it has {there}: choose with --column"
+            )
+        return column
+    found = next((name for name in usual if name in names), None)
+    if found is None:
+        raise UsageError(
+            f"{path} has no column {' or '.join(map(repr, usual))}; say with --column which of "
+            f"{there} tells the class"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class PolygonFile:
     """Labelled polygons, in the CRS of their file.
@@ -283,16 +315,18 @@ def read_polygons(
     *,
     ignore: Sequence[int | str] = (),
     owner: str = "the map",
+    usual: Sequence[str] = (OWN_COLUMN,),
 ) -> PolygonFile:
     """Read labelled polygons, once and whole.
 
     Args:
         path: any file that geopandas reads, with polygons and multi-polygons only.
         column: with each polygon's class by name or id, empty where it is not known; None for
-            the column class_id, which ``geoseg predict`` writes.
+            the first of the usual ones that is there.
         legend: id -> name of the classes.
         ignore: what means no class in that column: ids or names.
         owner: whose legend it is, for messages.
+        usual: by default the column class_id, which ``geoseg predict`` writes.
 
     Raises:
         UsageError: the file can't be read, lacks the column, or holds other shapes.
@@ -300,17 +334,7 @@ def read_polygons(
     """
     path = str(path)
     frame = read_features(path, None, ("Polygon", "MultiPolygon"), "polygon")
-    names = [str(name) for name in frame.columns if name != frame.geometry.name]
-    if column is None and OWN_COLUMN not in names:
-        raise UsageError(
-            f"{path} has no column {OWN_COLUMN!r}; say with --column which of {', '.join(names)} "
-            f"tells the class"
-        )
-    column = column or OWN_COLUMN
-    if column not in names:
-        raise UsageError(
-            f"{path} has no column {column!r}; it has {', '.join(names)}: choose with --column"
-        )
+    column = class_column(path, frame, column, usual)
     ids, ignored = class_ids(frame[column], legend, ignore, path, owner=owner, things="polygons")
     rows = np.flatnonzero(ids >= 0)
     if not len(rows):

@@ -27,6 +27,7 @@ from geoseg.labels import (
     RasterLabels,
     bounds_in,
     check_crs,
+    class_column,
     class_ids,
     is_vector,
     on_grid,
@@ -42,10 +43,14 @@ from geoseg.scene import first_line, gdal_options, opened
 from geoseg.window import Window
 from geoseg.zoo import find_model
 
-__all__ = ["UNKNOWN", "Targets", "Teacher", "load_teacher", "open_targets"]
+__all__ = ["CLASS_COLUMNS", "UNKNOWN", "Targets", "Teacher", "load_teacher", "open_targets"]
 
 #: Where nothing says what is there; class ids end at 254, so a legend has at most 255 classes.
 UNKNOWN = 255
+
+#: Columns that say the class of a vector label where the recipe names none: what someone who
+#: looked wrote into a sample comes before the map's own class.
+CLASS_COLUMNS = ("reference", "class_id")
 
 #: Reads a window of one label file: uint8 (H, W), places in the legend or UNKNOWN.
 Read = Callable[[Window], NDArray[np.uint8]]
@@ -100,12 +105,23 @@ class Targets:
                     f"ignored; mend classes, label_values or ignore_label"
                 )
 
-    def extents(self) -> str:
-        """Where the scene and its labels lie, for a message."""
+    def meet(self) -> bool:
+        """Whether the extent of some labels reaches over the scene's."""
+        west, south, east, north = self._bounds()
+        return any(
+            b[0] < east and b[2] > west and b[1] < north and b[3] > south
+            for _, _, b in self.sources
+        )
+
+    def _bounds(self) -> tuple[float, float, float, float]:
         grid = self.grid
         corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
         x, y = zip(*(grid.transform @ corner for corner in corners), strict=True)
-        lines = [f"the scene reaches over {_shown((min(x), min(y), max(x), max(y)))}"]
+        return min(x), min(y), max(x), max(y)
+
+    def extents(self) -> str:
+        """Where the scene and its labels lie, for a message."""
+        lines = [f"the scene reaches over {_shown(self._bounds())}"]
         lines += [f"{path.name} over {_shown(bounds)}" for path, _, bounds in self.sources]
         return ", ".join(lines) + " (west, south, east, north in the scene's CRS)"
 
@@ -157,7 +173,12 @@ def _vector(
         polygons = _buffered(path, column, legend, scene, grid)
     else:
         polygons = read_polygons(
-            path, column, legend, ignore=scene.ignore_label, owner="the recipe"
+            path,
+            column,
+            legend,
+            ignore=scene.ignore_label,
+            owner="the recipe",
+            usual=CLASS_COLUMNS,
         )
     placed = polygons.on(grid, str(scene.path))
     place = _places(config)
@@ -189,14 +210,7 @@ def _buffered(
     frame = read_features(
         str(path), column, [*kinds, *(f"Multi{kind}" for kind in kinds)], "point, line or polygon"
     )
-    if column is None:
-        column = "reference" if "reference" in frame.columns else "class_id"
-        if column not in frame.columns:
-            names = [str(name) for name in frame.columns if name != frame.geometry.name]
-            raise TrainingError(
-                f"{path} has no column 'reference' or 'class_id'; say with column which of "
-                f"{', '.join(names)} tells the class"
-            )
+    column = class_column(str(path), frame, column, CLASS_COLUMNS)
     check_crs(grid.crs is not None, str(scene.path), frame.crs is not None, str(path))
     if frame.crs is None:
         raise TrainingError(

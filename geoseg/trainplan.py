@@ -16,12 +16,13 @@ from geoseg.card import ClassInfo
 from geoseg.classraster import open_class_raster
 from geoseg.data import quiet
 from geoseg.errors import RadiometryError, SceneError, TrainingError, UsageError
-from geoseg.labels import is_vector, read_features, spelled
+from geoseg.labels import class_column, is_vector, read_features, spelled
 from geoseg.pairing import find_files, pair
 from geoseg.radiometry import find_radiometry
 from geoseg.recipe import TrainConfig, load_document, make_config
 from geoseg.scene import Scene, gdal_options, open_scene, opened
 from geoseg.sensors import common_name
+from geoseg.targets import CLASS_COLUMNS
 from geoseg.zoo import find_model
 
 __all__ = ["TrainOptions", "make_recipe"]
@@ -456,12 +457,12 @@ def _vector_legend(
     left_out = {spelled(text) for text in options.ignore}
     for path in labels:
         frame = read_features(str(path), options.column, kinds, "polygon")
-        names = [str(n) for n in frame.columns if n != frame.geometry.name]
-        column = options.column or next((n for n in ("class_id", "reference") if n in names), None)
-        if column is None:
+        if options.radius == 0 and not frame.geom_type.str.endswith("Polygon").all():
             raise UsageError(
-                f"{path}: say with --column which of {', '.join(names)} tells the class"
+                f"{path} holds points or lines, which have no area; say with --radius how many "
+                f"metres around them are of their class"
             )
+        column = class_column(str(path), frame, options.column, CLASS_COLUMNS)
         for value in frame[column]:
             text = spelled(value)
             if text and text not in left_out:

@@ -313,6 +313,10 @@ def test_labels_of_another_place_are_told_with_both_extents(tmp_path):
         TrainingError, match=r"no label of far\.tif lies .*over \(500000.*far\.tif over \(548000"
     ):
         load(config, labels=(far,))
+    values = {c.name: f"#11111{c.id}" for c in config.classes}
+    black = make_raster(tmp_path / "black.tif", np.zeros((3, 96, 96), np.uint8))
+    with pytest.raises(TrainingError, match=r"though their extents meet; look at the ids, names"):
+        load(replace(config, label_values=values), labels=(black,))
 
 
 # Statistics

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import shapely.affinity
 from affine import Affine
 from PIL import Image
 
@@ -20,7 +21,10 @@ from geoseg.card import read_model
 from geoseg.cli import main
 from geoseg.errors import GeosegError, SceneError, TrainingError, UsageError
 from geoseg.recipe import TrainConfig, dump_config, load_config
+from geoseg.scene import open_scene
+from geoseg.targets import UNKNOWN, open_targets
 from geoseg.trainplan import TrainOptions, make_recipe
+from geoseg.window import Window
 from tests.helpers import make_raster
 from tests.trainhelpers import (
     BANDS,
@@ -326,6 +330,25 @@ def test_vector_labels_make_the_legend(cli, tmp_path):
     assert [c.name for c in left_out.classes] == ["bare", "water"]
     with pytest.raises(UsageError, match="--column which of kind, number"):
         plan(tmp_path, **options)
+    with pytest.raises(UsageError, match="say with --radius how many metres"):
+        plan(tmp_path, images=["a.tif"], labels=["points.gpkg"], column="kind")
+
+
+@pytest.mark.parametrize("radius", [0.0, 30.0])
+def test_what_someone_saw_comes_before_the_maps_own_class(tmp_path, monkeypatch, radius):
+    """A sample that was labelled has both columns; legend and targets take the same one."""
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "a.tif")
+    corner = shapely.Point(500000 + 200, 5000000 - 200)
+    shapes = [corner.buffer(40), shapely.affinity.translate(corner, 300).buffer(40)]
+    both = {"class_id": [1, 2], "reference": ["wet", "dry"]}
+    frame = geopandas.GeoDataFrame(both, geometry=shapes, crs="EPSG:32633")
+    frame.to_file(tmp_path / "sample.gpkg")
+    config = plan(tmp_path, images=["a.tif"], labels=["sample.gpkg"], radius=radius)
+    assert [c.name for c in config.classes] == ["dry", "wet"]
+    with open_targets(config, config.scenes[0], open_scene(tmp_path / "a.tif").grid) as targets:
+        found = targets.read(Window(0, 0, 96, 96))
+    assert set(np.unique(found)) == {0, 1, UNKNOWN}
 
 
 def test_photos_and_masks_in_colours(cli, tmp_path):

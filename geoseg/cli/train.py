@@ -24,7 +24,9 @@ __all__ = ["command"]
     multiple=True,
     help="Class rasters, masks in class colours, polygons or points; repeatable.",
 )
-@click.option("--column", help="Of vector labels, with the class.  [default: class_id]")
+@click.option(
+    "--column", help="Of vector labels, with the class.  [default: reference, or class_id]"
+)
 @click.option(
     "--class",
     "classes",
