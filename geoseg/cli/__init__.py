@@ -23,7 +23,7 @@ _COMMANDS = {
     "predict": ("geoseg.cli.predict", "Turn a scene into a land-cover raster and polygons."),
     "info": ("geoseg.cli.info", "Say what geoseg sees in a scene and which models fit it."),
     "models": ("geoseg.cli.models", "List, show and import models."),
-    "train": ("geoseg.cli.train", "Teach a network from a config file."),
+    "train": ("geoseg.cli.train", "Teach a network, from images and labels or a recipe."),
     "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
     "evaluate": ("geoseg.cli.evaluate", "Say how right a map or a model is, by points or labels."),
 }

@@ -52,7 +52,8 @@ __all__ = ["command"]
     "--split",
     type=click.Choice(["blocks", "files", "random"]),
     help="What is held out: squares of each image, whole images, or chips by chance (flatters).  "
-    "[default: blocks; files from 10 images on]",
+    "[default: blocks; files from 10 images on, "
+    "without --block and --margin]",
 )
 @click.option("--block", type=int, help="Side of a block, px.")
 @click.option("--margin", type=int, help="Px around held-out blocks that nobody learns from.")
