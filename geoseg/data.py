@@ -8,6 +8,7 @@ depend on how large the scenes are.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.errors
+import rasterio.warp
+import shapely
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
@@ -31,7 +34,7 @@ from geoseg.radiometry import find_radiometry
 from geoseg.reader import SceneReader
 from geoseg.recipe import SceneConfig, TrainConfig
 from geoseg.scene import finest_grid, first_line, gdal_options, open_scene
-from geoseg.split import MARGIN, TRAIN, VALIDATION, block_sides, deal
+from geoseg.split import MARGIN, TRAIN, VALIDATION, deal, fill_blocks
 from geoseg.targets import UNKNOWN, Targets, Teacher, open_targets
 from geoseg.window import Window
 
@@ -45,6 +48,7 @@ __all__ = [
     "pixels_by_class",
     "quiet",
     "reflect",
+    "short_names",
     "shown_size",
     "split_scenes",
     "teach",
@@ -75,6 +79,7 @@ class TrainingScene:
         labelled: bool (H, W), True where the target comes from labels; elsewhere a teacher says.
         sure: bool (H, W), True where a teacher gave its answer more than one half.
         sides: uint8 (H, W), see :mod:`geoseg.split`.
+        fault: why none of its labels counts; empty where some do, or it has none.
     """
 
     config: SceneConfig
@@ -87,6 +92,7 @@ class TrainingScene:
     labelled: NDArray[np.bool_]
     sure: NDArray[np.bool_]
     sides: NDArray[np.uint8]
+    fault: str = ""
 
     @property
     def name(self) -> str:
@@ -232,7 +238,7 @@ def load_scene(
             rows = slice(here.row - area.row, here.bottom - area.row)
             cols = slice(here.col - area.col, here.right - area.col)
             found.measured[rows, cols] = False
-    _check_overlap(found, targets)
+    found.fault = _fault(found, targets)
     return found
 
 
@@ -285,28 +291,33 @@ def _inside(window: tuple[int, int, int, int], grid: PixelGrid, scene: SceneConf
     return Window(row, col, height, width)
 
 
-def _check_overlap(scene: TrainingScene, targets: Targets) -> None:
-    """Refuse labels of which none lies on a measured pixel.
-
-    Raises:
-        TrainingError: it is so; where the extents don't meet, both are in the message.
-    """
+def _fault(scene: TrainingScene, targets: Targets) -> str:
+    """What is wrong where no label lies on a measured pixel; both extents are in it."""
     if not scene.config.labels:
-        return
+        return ""
     if any((scene.labelled[rows] & scene.measured[rows]).any() for rows in scene.strips()):
-        return
+        return ""
     names = ", ".join(path.name for path in scene.config.labels)
     if targets.meet():
-        raise TrainingError(
+        return (
             f"no label of {names} lies on a measured pixel of {scene.config.path}, though their "
             f"extents meet; look at the ids, names or colours of the classes (--class, "
             f"label_values), at nodata and at what is ignored, or leave this image out"
         )
-    raise TrainingError(
+    return (
         f"no label of {names} lies on a measured pixel of "
         f"{scene.config.path}: {targets.extents()}; give labels of this place, or mend the CRS of "
         f"one of them"
     )
+
+
+def short_names(scenes: Sequence[TrainingScene]) -> dict[str, str]:
+    """Each scene's path -> its name without suffix, or as much as tells it from the others."""
+    paths = sorted({str(scene.config.path) for scene in scenes})
+    if len({Path(path).stem for path in paths}) == len(paths):
+        return {path: Path(path).stem for path in paths}
+    common = os.path.commonpath([Path(path).parent for path in paths])
+    return {path: str(Path(path).relative_to(common).with_suffix("")) for path in paths}
 
 
 def pixels_by_class(scene: TrainingScene, classes: int, side: int, cell: int) -> NDArray[np.int64]:
@@ -334,44 +345,135 @@ def pixels_by_class(scene: TrainingScene, classes: int, side: int, cell: int) ->
     return counts
 
 
-def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> None:
+def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> list[str]:
     """Put every pixel on its side, in place.
+
+    Scenes that show the same ground lie on one side there: those of one place, and those whose
+    footprints overlap.
 
     Args:
         config: the recipe.
         scenes: all of them, with their targets.
 
+    Returns:
+        What makes the scores less sure.
+
     Raises:
-        TrainingError: there are too few places, or a side has nothing to learn or to judge.
+        TrainingError: there are too few places, a side has nothing to learn or to judge, or scenes
+            on different grids overlap and are to be split by blocks.
     """
     split, classes = config.split, len(config.classes)
+    groups = _same_ground(scenes, whole=split.by in ("scenes", "files"))
+    doubts: list[str] = []
     if split.by == "scenes":
         for scene in scenes:
             scene.sides[:] = TRAIN if scene.config.split == "train" else VALIDATION
+        for group in groups:
+            if len({scene.config.split for scene in group}) > 1:
+                names = ", ".join(str(scene.config.path) for scene in group)
+                doubts.append(
+                    f"{names} overlap and are on both sides of the split, so the scores flatter"
+                )
     elif split.by == "files":
-        places = sorted({scene.config.where for scene in scenes})
-        counts = np.zeros((len(places), classes), np.int64)
-        for scene in scenes:
-            total = pixels_by_class(scene, classes, TRAIN, LARGE_CELL).sum(axis=(0, 1))
-            counts[places.index(scene.config.where)] += total
-        fold = deal(counts, split.folds, config.seed)
-        for scene in scenes:
-            held = fold[places.index(scene.config.where)] == split.fold - 1
-            scene.sides[:] = VALIDATION if held else TRAIN
+        totals = np.zeros((len(groups), classes), np.int64)
+        for i, group in enumerate(groups):
+            for scene in group:
+                totals[i] += pixels_by_class(scene, classes, TRAIN, LARGE_CELL).sum(axis=(0, 1))
+        fold = deal(totals, split.folds, config.seed)
+        for i, group in enumerate(groups):
+            for scene in group:
+                scene.sides[:] = VALIDATION if fold[i] == split.fold - 1 else TRAIN
     else:
         block, margin = split.block, split.margin
         if split.by == "random":
             block, margin = config.chip, 0
-        blocks = [pixels_by_class(scene, classes, TRAIN, block) for scene in scenes]
+        blocks: list[NDArray[np.int64]] = []
+        for group in groups:
+            _check_one_grid(group)
+            counts = [pixels_by_class(scene, classes, TRAIN, block) for scene in group]
+            blocks.append(np.sum(counts, axis=0))
         flat = np.concatenate([b.reshape(-1, classes) for b in blocks])
         fold = deal(flat, split.folds, config.seed)
         start = 0
-        for scene, counts in zip(scenes, blocks, strict=True):
-            down, across = counts.shape[:2]
+        for group, here in zip(groups, blocks, strict=True):
+            down, across = here.shape[:2]
             held = (fold[start : start + down * across] == split.fold - 1).reshape(down, across)
             start += down * across
-            scene.sides[:] = block_sides(scene.shape, block, held, margin)
+            for scene in group:
+                fill_blocks(scene.sides, block, held, margin)
     _check_sides(config, scenes)
+    return doubts
+
+
+def _same_ground(scenes: Sequence[TrainingScene], *, whole: bool) -> list[list[TrainingScene]]:
+    """Scenes in groups: those whose footprints overlap, and those of one place.
+
+    Where blocks are split, not whole scenes, those of one place that have no footprint are together
+    if they are alike; windows of one file are not.
+    """
+    outlines = [_outline(scene.grid) for scene in scenes]
+    group = list(range(len(scenes)))
+
+    def root(i: int) -> int:
+        while group[i] != i:
+            i = group[i]
+        return i
+
+    for i, scene in enumerate(scenes):
+        for j, other in enumerate(scenes[:i]):
+            alike = (scene.shape, scene.grid.transform) == (other.shape, other.grid.transform)
+            same_place = scene.config.where == other.config.where and (
+                whole or (alike and outlines[i] is None)
+            )
+            if same_place or _overlap(outlines[i], outlines[j]):
+                group[root(i)] = root(j)
+    found: dict[int, list[TrainingScene]] = {}
+    for i, scene in enumerate(scenes):
+        found.setdefault(root(i), []).append(scene)
+    return list(found.values())
+
+
+def _outline(grid: PixelGrid) -> Any:
+    """A grid's outline on WGS 84; None without a CRS that leads there."""
+    if grid.crs is None:
+        return None
+    x, y = np.linspace(0, grid.width, 22), np.linspace(0, grid.height, 22)
+    cols = np.concatenate([x, np.full(22, grid.width), x[::-1], np.zeros(22)])
+    rows = np.concatenate([np.zeros(22), y, np.full(22, grid.height), y[::-1]])
+    places = [grid.transform @ place for place in zip(cols.tolist(), rows.tolist(), strict=True)]
+    try:
+        lon, lat = rasterio.warp.transform(grid.crs, "EPSG:4326", *zip(*places, strict=True))
+    except GDAL_ERRORS:
+        return None
+    outline = shapely.Polygon(np.column_stack((lon, lat)))
+    return outline if outline.is_valid else None
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    """Whether two outlines share ground, and not only an edge."""
+    if a is None or b is None or not a.intersects(b):
+        return False
+    return bool(a.intersection(b).area > 1e-6 * min(a.area, b.area))
+
+
+def _check_one_grid(group: Sequence[TrainingScene]) -> None:
+    """Refuse scenes of one ground whose blocks are not the same.
+
+    Raises:
+        TrainingError: they lie on different grids.
+    """
+    first = group[0]
+    for scene in group[1:]:
+        a, b = first.grid, scene.grid
+        corners = [(0, 0), (a.width, 0), (0, a.height)]
+        relative = ~a.transform @ b.transform
+        apart = max(abs(v - w) for at in corners for v, w in zip(relative @ at, at, strict=True))
+        if (a.height, a.width, a.crs) != (b.height, b.width, b.crs) or apart > 0.5:
+            raise TrainingError(
+                f"{first.config.path} and {scene.config.path} show the same ground on different "
+                f"grids, so that blocks of one lie across those of the other; split by files "
+                f"(--split files), which keeps them together"
+            )
 
 
 def _check_sides(config: TrainConfig, scenes: Sequence[TrainingScene]) -> None:
@@ -530,14 +632,16 @@ def write_held_out(
         OutputError: one can't be written.
     """
     written: list[Path] = []
+    names = {path: name.replace(os.sep, "-") for path, name in short_names(scenes).items()}
     ids = np.array([c.id for c in classes], np.uint8)
     for scene in scenes:
-        if not scene.config.labels or not (scene.sides == VALIDATION).any():
+        parts = (scene.usable(rows, VALIDATION) & scene.labelled[rows] for rows in scene.strips())
+        if not any(part.any() for part in parts):
             continue
-        path = folder / f"{scene.name}.tif"
+        path = folder / f"{names[str(scene.config.path)]}.tif"
         number = 2
-        while path in written:
-            path, number = folder / f"{scene.name}-{number}.tif", number + 1
+        while path in written:  # windows of one file
+            path, number = path.with_stem(f"{path.stem}-{number}"), number + 1
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with (

@@ -368,7 +368,9 @@ def _new_card(
                 entry[name] = {c["name"]: c[name] for c in report["classes"]}
         earlier = card.scores.get("evaluations", {})
         kept = dict(earlier) if isinstance(earlier, Mapping) else {"earlier": earlier}
-        card = card.with_scores(evaluations={**kept, Path(truth).name: entry})
+        card = card.with_scores(
+            evaluations={**kept, f"{_stem(scene)} with {Path(truth).name}": entry}
+        )
     if temperature:
         fitted = report["calibration"]["temperature"]["value"]
         if fitted is None:

@@ -47,15 +47,17 @@ class Staging:
                 raise OutputError(f"{final} is a folder; the output must be a file's name")
             if final.exists() and not overwrite and final not in replaced:
                 raise OutputError(
-                    f"{final} exists already; give --overwrite to replace it, or -o another name"
+                    f"{final} exists already; give --overwrite to replace it, or another name"
                 )
             if not final.parent.is_dir():
-                raise OutputError(f"{final.parent} is no folder; make it first, or -o another name")
+                raise OutputError(
+                    f"{final.parent} is no folder; make it first, or give another name"
+                )
             log = Path(f"{final}-wal")
             if log.exists() and log.stat().st_size > 0:
                 raise OutputError(
                     f"{final} is open in another program (QGIS?), which has unsaved changes to "
-                    f"it; close it there, or -o another name"
+                    f"it; close it there, or give another name"
                 )
         self.finals = list(finals)
         self.overwrite = overwrite

@@ -82,7 +82,7 @@ def pair(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[Path, tup
         labels: label files; none pairs every image with nothing.
 
     Returns:
-        Each image with its labels.
+        Each image with its labels; by place, an image that no label reaches has none.
 
     Raises:
         TrainingError: neither way works; the message says what has no partner.
@@ -160,9 +160,8 @@ def _by_place(
             for path, other in zip(labels, footprints, strict=True)
             if other is not None and box.intersects(other)
         )
-        if meets:
-            pairs.append((image, meets))
-    if not pairs:
+        pairs.append((image, meets))
+    if not any(meets for _, meets in pairs):
         box, other = _scene_footprint(images[0]), footprints[0]
         assert box is not None and other is not None
         raise TrainingError(

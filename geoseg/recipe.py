@@ -271,11 +271,11 @@ class TrainConfig:
         strange = sorted(set(self.label_values) - set(names))
         if strange:
             raise TrainingError(f"label_values names {strange}; the classes are {names}")
-        for scene in self.scenes:
-            if not scene.labels and self.teacher is None:
-                raise TrainingError(
-                    f"{scene.path} has no labels and the recipe has no teacher; give one of them"
-                )
+        if self.teacher is None and not any(scene.labels for scene in self.scenes):
+            raise TrainingError(
+                f"{self.scenes[0].path} has no labels, nor has any other scene, and the recipe has "
+                f"no teacher; give one of them"
+            )
         for name, choices in (
             ("precision", PRECISIONS),
             ("quantity", QUANTITIES),
@@ -312,6 +312,11 @@ class TrainConfig:
                 f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
             )
         self._check_loss()
+        if len(self.classes) < 2:
+            raise TrainingError(
+                f"there is one class, {self.classes[0].name}: a network that knows no other is "
+                f"always right; name a second one, such as all the rest"
+            )
 
     def _check_split(self) -> None:
         sides: dict[str, set[str]] = {}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import TrainingError
 
-__all__ = ["MARGIN", "TRAIN", "VALIDATION", "SplitConfig", "block_sides", "deal"]
+__all__ = ["MARGIN", "TRAIN", "VALIDATION", "SplitConfig", "deal", "fill_blocks"]
 
 #: The sides of a pixel.
 TRAIN, VALIDATION, MARGIN = 0, 1, 2
@@ -112,25 +112,21 @@ def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     return fold
 
 
-def block_sides(
-    shape: tuple[int, int], block: int, held_out: NDArray[np.bool_], margin: int
-) -> NDArray[np.uint8]:
-    """The side of each pixel of a scene that is split by blocks.
+def fill_blocks(
+    sides: NDArray[np.uint8], block: int, held_out: NDArray[np.bool_], margin: int
+) -> None:
+    """Put each pixel of a scene that is split by blocks on its side, in place.
 
     Args:
-        shape: (H, W) of the scene.
+        sides: uint8 (H, W), becomes :data:`TRAIN`, :data:`VALIDATION` and :data:`MARGIN`.
         block: side of a block, px; those at the right and bottom edges may be smaller.
         held_out: bool (rows of blocks, columns of blocks).
         margin: px around held-out blocks that belong to neither side.
-
-    Returns:
-        uint8 (H, W) of :data:`TRAIN`, :data:`VALIDATION` and :data:`MARGIN`.
     """
-    sides = np.full(shape, TRAIN, np.uint8)
+    sides[:] = TRAIN
     places = np.argwhere(held_out) * block
     for row, col in places:
         top, left = max(row - margin, 0), max(col - margin, 0)
         sides[top : row + block + margin, left : col + block + margin] = MARGIN
     for row, col in places:
         sides[row : row + block, col : col + block] = VALIDATION
-    return sides

@@ -32,6 +32,7 @@ from geoseg.data import (
     held_out_windows,
     load_scene,
     measure_normalization,
+    short_names,
     shown_size,
     split_scenes,
     teach,
@@ -170,7 +171,7 @@ def _run(
 ) -> ModelCard:
     """One process of a run; the first one reads, judges and writes."""
     tell = _Teller(progress if fabric.global_rank == 0 else None)
-    folder = RunFolder(output, hashlib.sha256(repr(config).encode()).hexdigest())
+    folder = RunFolder(output, _digest(config))
     if not resume and fabric.global_rank == 0:
         folder.forget()
     fabric.barrier()
@@ -206,7 +207,8 @@ def _learn(
             for number, scene in enumerate(scenes, start=1):
                 teach(scene, teacher, [bands.index(b) for b in teacher.card.bands])
                 tell("progress", stage="teacher", done=number, total=len(scenes))
-        split_scenes(config, scenes)
+        for doubt in split_scenes(config, scenes):
+            tell.warn(doubt)
         folder.write(RECIPE_NAME, dump_config(config).encode())
         write_held_out(folder.held_out, scenes, config.classes)
     fabric.barrier()
@@ -327,6 +329,19 @@ def _threads(threads: int | None, device: torch.device) -> Iterator[None]:
 # Before the first step
 
 
+def _digest(config: TrainConfig) -> str:
+    """Of the recipe and the state of its files: a checkpoint goes with these alone."""
+    digest = hashlib.sha256(repr(config).encode())
+    named = [config.teacher, *(p for s in config.scenes for p in (s.path, *s.labels))]
+    for path in sorted({path for path in named if path is not None}):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                about = file.stat()
+                digest.update(f"{file}|{about.st_size}|{about.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
 def _create(config: TrainConfig) -> nn.Module:
     """The network with its first weights."""
     options = dict(config.network_options)
@@ -372,14 +387,24 @@ def _read(
     fabric: Any, config: TrainConfig, bands: Sequence[str], folder: RunFolder, tell: _Teller
 ) -> list[TrainingScene]:
     """All scenes; the first process reads them into flat files, the others map these."""
-    scenes = []
+    scenes: dict[int, TrainingScene] = {}
+    asked = [i for i, s in enumerate(config.scenes) if s.labels or config.teacher is not None]
     for first in (True, False):
         if (fabric.global_rank == 0) == first:
-            for number, scene in enumerate(config.scenes):
-                scenes.append(load_scene(config, scene, bands, folder.scratch, number, fill=first))
-                tell("progress", stage="scenes", done=number + 1, total=len(config.scenes))
+            for done, i in enumerate(asked, start=1):
+                scene = config.scenes[i]
+                scenes[i] = load_scene(config, scene, bands, folder.scratch, i, fill=first)
+                tell("progress", stage="scenes", done=done, total=len(asked))
         fabric.barrier()
-    return scenes
+    kept = [i for i, s in scenes.items() if not s.fault or config.teacher is not None]
+    if fabric.global_rank == 0 and not kept:
+        raise TrainingError(next(s.fault for s in scenes.values() if s.fault))
+    for i, scene in enumerate(config.scenes):
+        if i not in asked:
+            tell.warn(f"{scene.path} has no labels: it is left out")
+        elif scenes[i].fault:
+            tell.warn(scenes[i].fault)
+    return [scenes[i] for i in fabric.broadcast(kept)]
 
 
 def _normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> Normalization:
@@ -508,8 +533,8 @@ def _step(
                 origins = "; ".join(dict.fromkeys(chip.origin for chip in chips))
                 raise TrainingError(
                     f"the loss is {value.item()} at step {step + 1}, with chips of {origins}; "
-                    f"lower learning_rate, and look for values that are no numbers there; the "
-                    f"checkpoint before it is kept"
+                    f"look for values that are no numbers there, or start anew with a lower "
+                    f"learning_rate (--no-resume)"
                 )
             fabric.backward(value)
         total += float(value.item())
@@ -796,18 +821,11 @@ def _scores(
         if factor == 1.0 and 1 < len(found.scenes) <= 50:
             entry["agreement_by_scene"] = {
                 name: round(pixel_accuracy(found.scenes[path][0]), 4)
-                for path, name in _short(sorted(found.scenes)).items()
+                for path, name in short_names(scenes).items()
+                if path in found.scenes
             }
         scores[f"at_{config.gsd * factor:g}m"] = entry
     return scores
-
-
-def _short(paths: Sequence[str]) -> dict[str, str]:
-    """Each path's file name without suffix; where some are alike, all that tells them apart."""
-    if len({Path(path).stem for path in paths}) == len(paths):
-        return {path: Path(path).stem for path in paths}
-    common = os.path.commonpath([Path(path).parent for path in paths])
-    return {path: str(Path(path).relative_to(common)) for path in paths}
 
 
 # TensorBoard

@@ -7,6 +7,7 @@ all, so that a run that is killed at any moment leaves a sound checkpoint.
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 import shutil
@@ -25,6 +26,7 @@ __all__ = ["RunFolder", "draw_curve"]
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
 CURVE_NAME = "curve.png"
+LOCK_NAME = ".lock"
 RECIPE_NAME = "recipe.json"
 
 
@@ -40,6 +42,7 @@ class RunFolder:
         """
         self.path = output.with_name(output.name + ".training")
         self._digest = digest
+        self._lock: int | None = None
 
     @property
     def scratch(self) -> Path:
@@ -52,11 +55,25 @@ class RunFolder:
         return self.path / "held_out"
 
     def prepare(self) -> None:
-        """Make the folder, and remove what a killed run left.
+        """Make the folder, keep it for this run alone, and remove what a killed one left.
 
         Raises:
-            OutputError: it can't be written.
+            OutputError: it can't be written, or another run is at work in it.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Held until the process ends, however it does.
+            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            assert self._lock is not None
+            os.close(self._lock)
+            self._lock = None
+            raise OutputError(
+                f"another run is at work in {self.path}; wait for it, or give another output folder"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"the folder {self.path} can't be written: {error}") from error
         try:
             shutil.rmtree(self.scratch, ignore_errors=True)
             shutil.rmtree(self.held_out, ignore_errors=True)
@@ -101,9 +118,15 @@ class RunFolder:
         writer.writerows(log)
         self.write(LOG_NAME, text.getvalue().encode())
         self.write(CURVE_NAME, draw_curve(log))
-        buffer = io.BytesIO()
-        torch.save({**state, "log": list(log), "recipe": self._digest}, buffer)
-        self.write(CHECKPOINT_NAME, buffer.getvalue())
+        partial = self.path / f".{CHECKPOINT_NAME}.{os.getpid()}.partial"
+        try:
+            torch.save({**state, "log": list(log), "recipe": self._digest}, partial)
+            partial.replace(self.path / CHECKPOINT_NAME)
+        except (OSError, RuntimeError) as error:  # torch's own where the disk is full
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"the checkpoint in {self.path} can't be written: {first_line(error)}"
+            ) from error
 
     def forget(self) -> None:
         """Remove the checkpoint; log and curve stay."""
@@ -111,7 +134,12 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove the scenes' flat files, and the folder where nothing else is in it."""
+        if self._lock is None:
+            return
         shutil.rmtree(self.scratch, ignore_errors=True)
+        (self.path / LOCK_NAME).unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
         with suppress(OSError):
             self.path.rmdir()
 
@@ -133,8 +161,8 @@ class RunFolder:
             ) from error
         if state.get("recipe") != self._digest:
             raise TrainingError(
-                f"the checkpoint {file} is of another recipe; train from the first step "
-                f"(--no-resume), or give another output folder"
+                f"the checkpoint {file} is of another recipe, or scenes or labels have changed "
+                f"since; train from the first step (--no-resume), or give another output folder"
             )
         return state
 

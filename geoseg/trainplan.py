@@ -20,7 +20,7 @@ from geoseg.labels import class_column, is_vector, read_features, spelled
 from geoseg.pairing import find_files, pair
 from geoseg.radiometry import find_radiometry
 from geoseg.recipe import TrainConfig, load_document, make_config
-from geoseg.scene import Scene, gdal_options, open_scene, opened
+from geoseg.scene import RASTER_SUFFIXES, Scene, gdal_options, open_scene, opened
 from geoseg.sensors import common_name
 from geoseg.targets import CLASS_COLUMNS
 from geoseg.zoo import find_model
@@ -114,6 +114,11 @@ class TrainOptions:
         data += ("bands", "scale", "offset", "src_nodata", "gsd")
         default = {f.name: f.default for f in fields(self)}
         given = [name for name in data if getattr(self, name) not in (default[name], (), [])]
+        if self.config is not None and Path(self.config).suffix.lower() in RASTER_SUFFIXES:
+            raise UsageError(
+                f"{self.config} is no recipe but an image; the shell may have taken a glob apart: "
+                f"quote it (--images 'scenes/*.tif'), or repeat --images"
+            )
         if self.config is not None and given:
             raise UsageError(
                 f"--{given[0].replace('_', '-')} is for training without a recipe, and "

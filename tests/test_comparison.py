@@ -409,7 +409,8 @@ def test_scores_in_the_card_are_the_same_each_time(tmp_path, model):
         texts.append((model / "model.json").read_text())
     assert texts[0] == texts[1]
     ((name, entry),) = geoseg.load_model(model).card.scores["evaluations"].items()
-    assert name == "landsat7_nc_2000_labels.tif" and entry["scene"] == "landsat7_nc_2000.tif"
+    assert name == "landsat7_nc_2000.tif with landsat7_nc_2000_labels.tif"
+    assert entry["scene"] == "landsat7_nc_2000.tif"
     assert set(entry["iou"]) == {c.name for c in geoseg.load_model(model).card.classes}
     assert "ece" in entry["calibration"] and "mpx_s" not in texts[0]
     assert geoseg.load_model(model).card.temperature == 1.0
@@ -429,7 +430,7 @@ def test_points_judge_a_model_too(tmp_path, model):
         html=tmp_path / "p.html",
     )
     assert done.report["overall_accuracy"]["value"] == 1.0
-    entry = geoseg.load_model(model).card.scores["evaluations"]["p.gpkg"]
+    entry = geoseg.load_model(model).card.scores["evaluations"]["landsat7_nc_2000.tif with p.gpkg"]
     assert entry["overall_accuracy"]["value"] == 1.0 and "calibration" not in entry
     assert "Overall accuracy 1.0000" in Page((tmp_path / "p.html").read_text()).words
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from geoseg.data import (
     measure_normalization,
     pixels_by_class,
     reflect,
+    split_scenes,
     teach,
     write_held_out,
 )
@@ -309,14 +313,13 @@ def test_labels_of_another_place_are_told_with_both_extents(tmp_path):
     far = make_raster(
         tmp_path / "far.tif", np.full((1, 10, 10), 3, np.uint8), transform=place_of(50)
     )
-    with pytest.raises(
-        TrainingError, match=r"no label of far\.tif lies .*over \(500000.*far\.tif over \(548000"
-    ):
-        load(config, labels=(far,))
+    assert load(config).fault == ""
+    fault = load(config, labels=(far,)).fault
+    assert re.search(r"no label of far\.tif lies .*over \(500000.*far\.tif over \(548000", fault)
     values = {c.name: f"#11111{c.id}" for c in config.classes}
     black = make_raster(tmp_path / "black.tif", np.zeros((3, 96, 96), np.uint8))
-    with pytest.raises(TrainingError, match=r"though their extents meet; look at the ids, names"):
-        load(replace(config, label_values=values), labels=(black,))
+    fault = load(replace(config, label_values=values), labels=(black,)).fault
+    assert "though their extents meet; look at the ids, names" in fault
 
 
 # Statistics
@@ -552,3 +555,44 @@ def test_memory_does_not_hold_the_scene(tmp_path):
     assert done.returncode == 0, done.stderr
     # Four times as many pixels; they would be 288 MB more as float32.
     assert int(done.stdout) < 0.15 * (6 * side * side * 4 * 3 / 4)
+
+
+# Scenes that show the same ground
+
+
+def copied(scene: SceneConfig, to: Path, **changes: Any) -> SceneConfig:
+    return SceneConfig(Path(shutil.copyfile(scene.path, to)), scene.labels, **changes)
+
+
+@pytest.mark.parametrize("by", ["blocks", "files", "random"])
+def test_two_dates_of_one_place_lie_on_one_side(by: str, tmp_path: Path) -> None:
+    """By their footprints alone: nobody said that they are of one place."""
+    config = tiny_recipe(tmp_path, 3, split=SplitConfig(by, block=16, margin=4, folds=2))
+    again = (copied(s, tmp_path / f"again{i}.tif") for i, s in enumerate(config.scenes))
+    scenes = load_scenes(replace(config, scenes=(*config.scenes, *again)), tmp_path)
+    for first, second in zip(scenes[:3], scenes[3:], strict=True):
+        np.testing.assert_array_equal(first.sides, second.sides)
+    sides = np.concatenate([scene.sides.ravel() for scene in scenes])
+    assert (sides == VALIDATION).any() and (sides == TRAIN).any()
+
+
+def test_blocks_of_other_grids_over_the_same_ground_are_refused(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, split=SplitConfig("blocks", block=16, margin=4, folds=2))
+    shifted = copied(config.scenes[0], tmp_path / "shifted.tif")
+    with rasterio.open(shifted.path, "r+") as dataset:
+        dataset.transform = dataset.transform @ Affine.translation(5, 3)
+    config = replace(config, scenes=(*config.scenes, shifted))
+    with pytest.raises(TrainingError, match=r"same ground on different grids.*split by files"):
+        load_scenes(config, tmp_path)
+    # Together they are one place, which can't be dealt into two parts.
+    with pytest.raises(TrainingError, match="1 places have labels"):
+        load_scenes(replace(config, split=SplitConfig("files", folds=2)), tmp_path)
+
+
+def test_overlap_across_the_users_own_split_is_told(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, 2, split=SplitConfig("scenes"))
+    first, second = config.scenes
+    held = copied(first, tmp_path / "copy.tif", split="validation")
+    config = replace(config, scenes=(first, replace(second, split="validation"), held))
+    (doubt,) = split_scenes(config, load_scenes(config, tmp_path))
+    assert "both sides" in doubt and "copy.tif" in doubt and "scene1.tif" not in doubt

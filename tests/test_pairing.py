@@ -67,6 +67,7 @@ def test_by_place_every_image_gets_all_labels_that_reach_over_it(tmp_path):
     assert names(pair(images, [west, east])) == [
         ("0.tif", ("west.gpkg",)),
         ("1.tif", ("west.gpkg", "east.geojson")),
+        ("2.tif", ()),
     ]
     # The label file's own CRS does not matter.
     moved = geopandas.read_file(west).to_crs("EPSG:3857")
@@ -74,6 +75,7 @@ def test_by_place_every_image_gets_all_labels_that_reach_over_it(tmp_path):
     assert names(pair(images, [tmp_path / "moved.gpkg"])) == [
         ("0.tif", ("moved.gpkg",)),
         ("1.tif", ("moved.gpkg",)),
+        ("2.tif", ()),
     ]
 
 

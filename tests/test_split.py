@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_cdt
 
 from geoseg.errors import TrainingError
-from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig, block_sides, deal
+from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig, deal, fill_blocks
 
 
 @given(
@@ -21,7 +21,8 @@ from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig, block_sides, de
 def test_sides_follow_from_the_distance_to_held_out_blocks(shape, block, margin, seed):
     down, across = (-(-n // block) for n in shape)
     held = np.random.default_rng(seed).random((down, across)) < 0.3
-    sides = block_sides(shape, block, held, margin)
+    sides = np.full(shape, 77, np.uint8)
+    fill_blocks(sides, block, held, margin)
     out = held.repeat(block, axis=0).repeat(block, axis=1)[: shape[0], : shape[1]]
     far = distance_transform_cdt(~out, "chessboard") if out.any() else np.full(shape, 10**6)
     expected = np.where(far > margin, TRAIN, np.where(out, VALIDATION, MARGIN))

@@ -552,6 +552,51 @@ def test_a_student_learns_from_a_teacher_without_labels(tmp_path: Path) -> None:
     assert not (tmp_path / "model.training" / "held_out").exists()
 
 
+def test_images_that_no_label_reaches_are_left_out_and_told(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, 3)
+    first, far, bare = config.scenes
+    scenes = (first, replace(far, labels=first.labels), replace(bare, labels=()))
+    config = replace(config, scenes=scenes)
+    events: list[Event] = []
+    train(config, tmp_path / "model", progress=events.append)
+    told = [e["message"] for e in events if e["event"] == "warning"]
+    assert any("no label of scene0_labels.tif lies" in text for text in told)
+    assert any("scene2.tif has no labels: it is left out" in text for text in told)
+    assert any("1 scenes" in e.get("message", "") for e in events)
+    with pytest.raises(TrainingError, match=r"no label of scene0_labels\.tif lies"):
+        train(replace(config, scenes=scenes[1:]), tmp_path / "none")
+    # A teacher knows of them all the same.
+    teacher = tmp_path / "teacher"
+    write_teacher(teacher)
+    train(replace(config, teacher=teacher), tmp_path / "taught", progress=events.append)
+    assert any("3 scenes" in e.get("message", "") for e in events)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path)
+    rivals: list[str] = []
+
+    def rival(event: Event) -> None:
+        if event["event"] == "log" and not rivals:
+            with pytest.raises(OutputError, match="another run is at work") as caught:
+                train(config, tmp_path / "model")
+            rivals.append(str(caught.value))
+
+    train(config, tmp_path / "model", progress=rival)
+    assert rivals
+    assert not (tmp_path / "model.training" / ".lock").exists()
+
+
+def test_labels_that_changed_since_are_not_continued(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path)
+    stop_after(4, config, tmp_path / "model")
+    labels = config.scenes[0].labels[0]
+    os.utime(labels, ns=(0, 0))
+    with pytest.raises(TrainingError, match="scenes or labels have changed since"):
+        train(config, tmp_path / "model")
+    train(config, tmp_path / "model", resume=False)
+
+
 def test_warnings_about_what_flatters_or_is_missing(tmp_path: Path) -> None:
     def warned(config: TrainConfig, name: str) -> str:
         events: list[Event] = []
