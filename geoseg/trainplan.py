@@ -36,6 +36,7 @@ COLORS = (
 #: From so many images on, whole images are held out instead of blocks of them.
 MANY = 10
 FOLDS = 5
+STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,8 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     legend, values = _legend(labels, options)
     shortest = min(min(s.grid.height, s.grid.width) for s in scenes)
     area = sum(s.grid.height * s.grid.width for s in scenes)
-    chip = options.chip or int(np.clip(shortest // 3 // 32 * 32, 64, 256))
-    steps = options.steps or 1000
+    chip = options.chip or int(np.clip(shortest // 4 // 32 * 32, 64, 256))
+    steps = options.steps or STEPS
     blocks = len(scenes) < MANY or options.block is not None or options.margin is not None
     by = options.split or ("blocks" if blocks else "files")
     # About five blocks a part.
@@ -300,8 +301,10 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
 
 
 def _encoder(options: TrainOptions) -> dict[str, Any]:
-    """The default network's small encoder, where the user names no network."""
-    return {} if options.network else {"encoder": options.encoder or "mobilenetv3_small_100"}
+    """The default network made small, where the user names no network."""
+    if options.network:
+        return {}
+    return {"encoder": options.encoder or "mobilenetv3_small_100", "channels": 64}
 
 
 def _slug(text: str) -> str:

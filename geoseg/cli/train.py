@@ -58,7 +58,7 @@ __all__ = ["command"]
 @click.option("--block", type=int, help="Side of a block, px.")
 @click.option("--margin", type=int, help="Px around held-out blocks that nobody learns from.")
 @click.option("--fold", metavar="I/K", help="Hold out part I of K.  [default: 1/5]")
-@click.option("--steps", type=int, help="Of the optimizer.  [default: 1000]")
+@click.option("--steps", type=int, help="Of the optimizer.  [default: 500]")
 @click.option("--batch", type=int, help="Chips in one forward pass.  [default: 8]")
 @click.option("--chip", type=int, help="Their side, px.")
 @click.option("--lr", "learning_rate", type=float, help="Highest learning rate.  [default: 0.001]")
