@@ -610,6 +610,15 @@ def test_a_failed_rename_takes_the_others_back(tmp_path, model, monkeypatch):
     assert not (tmp_path / "out.tif").exists() and left_overs(tmp_path) == []
 
 
+def test_preview_of_a_large_scene_without_a_crs(tmp_path, model):
+    """It is shown smaller than it is, so its pixels are resampled."""
+    raster = {"crs": None, "transform": Affine.identity()}
+    _, result = run(tmp_path, blocks(30, 1000), model, raster=raster, preview=tmp_path / "p.png")
+    with rasterio.open(tmp_path / "p.png") as picture:
+        assert picture.read().std() > 5
+    assert result.report["grid"]["crs"] is None
+
+
 def test_a_geopackage_that_is_open_elsewhere_is_not_overwritten(tmp_path, model):
     import sqlite3
 
