@@ -279,8 +279,7 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
             for path, found in pairs
         ],
         "split": {"by": by, "block": block, "margin": min(max(block // 6, 1), 64), "folds": FOLDS},
-        "network": "deeplabv3plus",
-        "network_options": _encoder(options),
+        **_network(options),
         "encoder_rate": 0.3 if options.encoder_weights else 1.0,
         "loss": "ce+0.5*dice" if labels else "soft_ce",
         "chip": chip,
@@ -300,11 +299,19 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     }
 
 
-def _encoder(options: TrainOptions) -> dict[str, Any]:
-    """The default network made small, where the user names no network."""
+def _network(options: TrainOptions) -> dict[str, Any]:
+    """The network where the user names none.
+
+    A small U-Net, which learns most from few labels and no pretrained weights; with an encoder, a
+    DeepLabV3+ with a light decoder.
+    """
     if options.network:
         return {}
-    return {"encoder": options.encoder or "mobilenetv3_small_100", "channels": 64}
+    if options.encoder is None and options.encoder_weights is None:
+        return {"network": "small_unet"}
+    # The encoder's name goes before this one.
+    network = {"encoder": "mobilenetv3_small_100", "channels": 64}
+    return {"network": "deeplabv3plus", "network_options": network}
 
 
 def _slug(text: str) -> str:

@@ -113,7 +113,7 @@ def test_the_example_scene_and_its_labels_make_a_model(cli, tmp_path):
     names.pop("class_0", None)
     assert {f"class_{c.id}": c.name for c in card.classes} == names
     assert all(c.rgb == colors[c.id][:3] for c in card.classes) and len(names) == 7
-    assert card.network == "deeplabv3plus" and card.name == "first-try"
+    assert card.network == "small_unet" and card.name == "first-try"
     assert card.gsd == 28.5 and card.gsd_range[0] < 28.5 < card.gsd_range[1]
     recipe = load_config(tmp_path / "First Try!.training" / "recipe.json")
     assert recipe.split.by == "blocks" and recipe.scenes[0].path == scene.resolve()
@@ -474,3 +474,16 @@ def test_pixels_of_half_the_size_are_of_the_same_model(tmp_path):
     config = plan(tmp_path, images=images, labels=labels)
     assert config.gsd_range[0] < 5 and config.gsd_range[1] > 10
     assert 5 <= config.gsd <= 10.01
+
+
+def test_an_encoder_asks_for_a_network_that_has_one(tmp_path: Path) -> None:
+    data = {
+        "images": [EXAMPLES / "landsat7_nc_2000.tif"],
+        "labels": [EXAMPLES / "landsat7_nc_2000_labels.tif"],
+    }
+    plain = make_recipe(TrainOptions(**data), tmp_path / "one")
+    assert (plain.network, dict(plain.network_options)) == ("small_unet", {})
+    named = make_recipe(TrainOptions(**data, encoder="resnet18"), tmp_path / "two")
+    assert named.network == "deeplabv3plus" and named.network_options["encoder"] == "resnet18"
+    both = make_recipe(TrainOptions(**data, network="unet", encoder="resnet18"), tmp_path / "three")
+    assert (both.network, dict(both.network_options)) == ("unet", {"encoder": "resnet18"})

@@ -44,8 +44,11 @@ __all__ = ["command"]
     help="Metres per pixel that the network works at: those of images without a CRS; images with "
     "one are resampled.  [default: the images' own]",
 )
-@click.option("--network", help="See geoseg models list --networks.  [default: deeplabv3plus]")
-@click.option("--encoder", help="Any of timm's.  [default: mobilenetv3_small_100]")
+@click.option(
+    "--network",
+    help="See geoseg models list --networks.  [default: small_unet; with an encoder deeplabv3plus]",
+)
+@click.option("--encoder", help="Any of timm's, for networks that take one.")
 @click.option("--encoder-weights", help="Pretrained: a tag, or a file.")
 @click.option("--teacher", help="A model whose probabilities are learned where labels lack.")
 @click.option(
