@@ -317,7 +317,7 @@ def short_names(scenes: Sequence[TrainingScene]) -> dict[str, str]:
     if len({Path(path).stem for path in paths}) == len(paths):
         return {path: Path(path).stem for path in paths}
     common = os.path.commonpath([Path(path).parent for path in paths])
-    return {path: str(Path(path).relative_to(common).with_suffix("")) for path in paths}
+    return {path: str(Path(path).relative_to(common)) for path in paths}
 
 
 def pixels_by_class(scene: TrainingScene, classes: int, side: int, cell: int) -> NDArray[np.int64]:
@@ -470,8 +470,8 @@ def _check_one_grid(group: Sequence[TrainingScene]) -> None:
         apart = max(abs(v - w) for at in corners for v, w in zip(relative @ at, at, strict=True))
         if (a.height, a.width, a.crs) != (b.height, b.width, b.crs) or apart > 0.5:
             raise TrainingError(
-                f"{first.config.path} and {scene.config.path} show the same ground on different "
-                f"grids, so that blocks of one lie across those of the other; split by files "
+                f"{first.config.path} and {scene.config.path} show the same ground in different "
+                f"grids or windows, so that blocks of one lie across those of the other; split by files "
                 f"(--split files), which keeps them together"
             )
 
@@ -638,7 +638,9 @@ def write_held_out(
         parts = (scene.usable(rows, VALIDATION) & scene.labelled[rows] for rows in scene.strips())
         if not any(part.any() for part in parts):
             continue
-        path = folder / f"{names[str(scene.config.path)]}.tif"
+        path = (
+            folder / f"{names[str(scene.config.path)].removesuffix(scene.config.path.suffix)}.tif"
+        )
         number = 2
         while path in written:  # windows of one file
             path, number = path.with_stem(f"{path.stem}-{number}"), number + 1

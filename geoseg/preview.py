@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from geoseg.rasters import NODATA
@@ -22,6 +23,8 @@ __all__ = ["write_preview"]
 
 #: Longest side of each picture, px.
 SIDE = 900
+#: Stands for the coordinates of a scene that has no CRS.
+PLANE = CRS.from_epsg(3857)
 _TRUE_COLOUR = ("red", "green", "blue")
 
 
@@ -99,7 +102,12 @@ def _picture(
         names = plan.card.bands[:1]
     factor = (plan.grid.width / shape[1], plan.grid.height / shape[0])
     grid = replace(plan.grid.zoom(*factor), height=shape[0], width=shape[1])
-    with SceneReader([by_name[n] for n in names], grid) as reader:
+    bands = [by_name[n] for n in names]
+    if grid.crs is None:
+        # Resampling asks for a CRS; the bands share their coordinates, and any plane will do.
+        grid = replace(grid, crs=PLANE)
+        bands = [replace(band, grid=replace(band.grid, crs=PLANE)) for band in bands]
+    with SceneReader(bands, grid) as reader:
         pixels, measured = reader.read(Window(0, 0, *shape))
     valid = valid & measured
     if not valid.any():

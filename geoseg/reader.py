@@ -15,7 +15,6 @@ import rasterio.features
 import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from geoseg.errors import BandError, SceneError
@@ -31,8 +30,6 @@ REMOTE_TRIES = 3
 #: Resampling works on squares of about this many pixels of the file or the grid, so that its
 #: memory is small whatever the window.
 RESAMPLE_SIDE = 1024
-#: Stands for the coordinates of a file that has no CRS.
-PLANE = CRS.from_epsg(3857)
 
 
 @dataclass(frozen=True)
@@ -363,17 +360,14 @@ def _warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.floa
     """Values (C, H, W) with NaN for gaps, averaged or interpolated onto another grid."""
     out = np.full((len(values), to.height, to.width), np.nan, dtype=np.float32)
     finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
-    # GDAL wants a CRS even where there is nothing to transform: without any, both grids are of one
-    # file's own coordinates, and any plane will do.
-    crs = [grid.crs or PLANE for grid in (of, to)]
     rasterio.warp.reproject(
         values.astype(np.float32, copy=False),
         out,
         src_transform=of.transform,
-        src_crs=crs[0],
+        src_crs=of.crs,
         src_nodata=math.nan,
         dst_transform=to.transform,
-        dst_crs=crs[1],
+        dst_crs=to.crs,
         dst_nodata=math.nan,
         resampling=Resampling.average if finer and of.crs == to.crs else Resampling.bilinear,
         # Otherwise a gap in one band only is mixed into its neighbours.
@@ -402,7 +396,7 @@ def _check_resampling(band: SceneBand, grid: PixelGrid) -> None:
     Raises:
         SceneError: it does.
     """
-    if (band.grid.crs is None) != (grid.crs is None):
+    if band.grid.crs is None or grid.crs is None:
         raise SceneError(
             f"{band.label} has another grid than the scene and no CRS to bring it there; "
             f"give all bands one grid"

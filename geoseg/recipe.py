@@ -312,11 +312,6 @@ class TrainConfig:
                 f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
             )
         self._check_loss()
-        if len(self.classes) < 2:
-            raise TrainingError(
-                f"there is one class, {self.classes[0].name}: a network that knows no other is "
-                f"always right; name a second one, such as all the rest"
-            )
 
     def _check_split(self) -> None:
         sides: dict[str, set[str]] = {}

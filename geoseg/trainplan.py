@@ -239,6 +239,11 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     quantity = _quantity(scenes, bands, spec, options)
     gsd, gsd_range = _gsd(scenes, options.gsd)
     legend, values = _legend(labels, options)
+    if len(legend) < 2:
+        raise TrainingError(
+            f"the labels hold one class, {legend[0].name}: a network that knows no other is always "
+            f"right; label something else, too, or name a second class with --class"
+        )
     shortest = min(min(s.grid.height, s.grid.width) for s in scenes)
     area = sum(s.grid.height * s.grid.width for s in scenes)
     chip = options.chip or int(np.clip(shortest // 4 // 32 * 32, 64, 256))

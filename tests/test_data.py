@@ -446,8 +446,9 @@ def test_a_teacher_fills_in_what_labels_leave_open(tmp_path):
 
 def test_held_out_labels_become_rasters_that_evaluate_takes(tmp_path):
     config = recipe_of(tmp_path, SPLIT)
-    other = replace(config.scenes[0], window=(0, 0, 96, 64))  # of the same name
-    config = replace(config, scenes=(*config.scenes, other))
+    config = replace(
+        config, scenes=tuple(replace(config.scenes[0], window=w) for w in (None, (0, 0, 96, 96)))
+    )  # of the same name
     scenes = load_scenes(config, tmp_path / "scratch")
     files = write_held_out(tmp_path / "held_out", scenes, CLASSES)
     assert [f.name for f in files] == ["scene0.tif", "scene0-2.tif"]
@@ -582,7 +583,7 @@ def test_blocks_of_other_grids_over_the_same_ground_are_refused(tmp_path: Path) 
     with rasterio.open(shifted.path, "r+") as dataset:
         dataset.transform = dataset.transform @ Affine.translation(5, 3)
     config = replace(config, scenes=(*config.scenes, shifted))
-    with pytest.raises(TrainingError, match=r"same ground on different grids.*split by files"):
+    with pytest.raises(TrainingError, match=r"same ground in different grids.*split by files"):
         load_scenes(config, tmp_path)
     # Together they are one place, which can't be dealt into two parts.
     with pytest.raises(TrainingError, match="1 places have labels"):
@@ -590,9 +591,10 @@ def test_blocks_of_other_grids_over_the_same_ground_are_refused(tmp_path: Path) 
 
 
 def test_overlap_across_the_users_own_split_is_told(tmp_path: Path) -> None:
-    config = tiny_recipe(tmp_path, 2, split=SplitConfig("scenes"))
+    config = tiny_recipe(tmp_path, 2)
     first, second = config.scenes
     held = copied(first, tmp_path / "copy.tif", split="validation")
-    config = replace(config, scenes=(first, replace(second, split="validation"), held))
+    scenes = (first, replace(second, split="validation"), held)
+    config = replace(config, scenes=scenes, split=SplitConfig("scenes"))
     (doubt,) = split_scenes(config, load_scenes(config, tmp_path))
     assert "both sides" in doubt and "copy.tif" in doubt and "scene1.tif" not in doubt

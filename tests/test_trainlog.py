@@ -1,6 +1,6 @@
 """geoseg.trainlog: what lies beside the model while a run goes on."""
 
-from __future__ import annotations
+from __future__ import os
 
 import io
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_what_was_saved_is_read_again(tmp_path):
     assert torch.equal(state["network"]["w"], weights)
     assert rows_of(folder.path / "log.csv") == LOG
     # Nothing half written lies about, and nothing of the model's own name.
-    assert not list(folder.path.glob(".*"))
+    assert not list(folder.path.glob(".*.partial"))
     assert [p.name for p in tmp_path.iterdir()] == ["model.training"]
     folder.forget()
     assert folder.read() is None
@@ -41,7 +41,7 @@ def test_what_was_saved_is_read_again(tmp_path):
 def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(tmp_path):
     folder = RunFolder(tmp_path / "model", "abc")
     folder.save({"step": 20}, LOG)
-    with pytest.raises(TrainingError, match=r"of another recipe; .*--no-resume"):
+    with pytest.raises(TrainingError, match=r"of another recipe, .*--no-resume"):
         RunFolder(tmp_path / "model", "abd").read()
     file = folder.path / "checkpoint.pt"
     whole = file.read_bytes()
@@ -82,7 +82,7 @@ def test_a_failed_write_leaves_the_file_before_it(tmp_path, monkeypatch):
     state = folder.read()
     assert state is not None and state["step"] == 10
     assert rows_of(folder.path / "log.csv") == LOG[:1]
-    assert not list(folder.path.glob(".*"))
+    assert not list(folder.path.glob(".*.partial"))
 
 
 def test_preparing_removes_what_a_killed_run_left(tmp_path):
@@ -93,9 +93,12 @@ def test_preparing_removes_what_a_killed_run_left(tmp_path):
     (folder.held_out / "old.tif").touch()
     folder.save({"step": 10}, LOG[:1])
     (folder.path / ".checkpoint.pt.123.partial").touch()
+    assert folder._lock is not None
+    os.close(folder._lock)  # as the system does when a process is killed
+    folder = RunFolder(tmp_path / "model", "abc")
     folder.prepare()
     assert not list(folder.scratch.iterdir()) and not folder.held_out.exists()
-    assert not list(folder.path.glob(".*"))
+    assert not list(folder.path.glob(".*.partial"))
     assert folder.read() is not None
     folder.clean()
     assert not folder.scratch.exists()

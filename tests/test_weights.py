@@ -195,7 +195,11 @@ def test_the_local_name_of_a_file_on_the_hub_is_its_repository() -> None:
     ("name", "spec", "message"),
     [
         ("nosuchnet", "imagenet", "timm does not know"),
-        ("resnet18", "imagenette", "is unknown; give 'imagenet', 'torchgeo:NAME' or the path"),
+        (
+            "resnet18",
+            "imagenette",
+            "is unknown; give 'imagenet', 'torchgeo:NAME', 'package:NAME' or the path",
+        ),
         ("resnet18.nosuchtag", "imagenet", r"it has such as .*resnet18\.a1_in1k"),
         ("vgg_none", "imagenet", "timm does not know"),
         ("resnet18", "nowhere.pth", "there is no weights file nowhere.pth"),
