@@ -471,8 +471,8 @@ def _check_one_grid(group: Sequence[TrainingScene]) -> None:
         if (a.height, a.width, a.crs) != (b.height, b.width, b.crs) or apart > 0.5:
             raise TrainingError(
                 f"{first.config.path} and {scene.config.path} show the same ground in different "
-                f"grids or windows, so that blocks of one lie across those of the other; split by files "
-                f"(--split files), which keeps them together"
+                f"grids or windows, so that blocks of one lie across those of the other; split by "
+                f"files (--split files), which keeps them together"
             )
 
 

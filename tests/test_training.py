@@ -631,7 +631,7 @@ def test_scenes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     card = train(config, tmp_path / "model")
     assert set(card.scores["at_10m"]["agreement_by_scene"]) == {"scene0.tif", "other/scene0.tif"}
     names = sorted(p.name for p in (tmp_path / "model.training" / "held_out").iterdir())
-    assert names == ["scene0-2.tif", "scene0.tif"]
+    assert names == ["other-scene0.tif", "scene0.tif"]
 
 
 def test_a_sharpened_teachers_own_softness_goes_into_the_card(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """geoseg.trainlog: what lies beside the model while a run goes on."""
 
-from __future__ import os
+from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
