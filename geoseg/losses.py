@@ -33,6 +33,7 @@ __all__ = [
     "cross_entropy",
     "dice",
     "focal",
+    "lovasz",
     "make_loss",
     "median_frequency_weights",
     "ohem",
@@ -266,11 +267,56 @@ def dice(
     return total / (present.sum().clamp_min(1) if present_only else len(present))
 
 
+def lovasz(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
+    """Lovász-Softmax: a convex stand-in for one minus the mean IoU, over the batch.
+
+    For each class, with e the absolute errors |y - p| of all labelled pixels from the largest to
+    the smallest: sum of e_i times what taking pixel i in adds to the Jaccard loss of the pixels
+    before it; the mean over the classes that have a label in the batch. Berman et al. 2018,
+    algorithm 1 (https://arxiv.org/abs/1705.08790).
+
+    Args:
+        logits: float (N, K, H, W).
+        labels: integer (N, H, W), 0 to K - 1 or ``ignore_index``.
+        ignore_index: the label that says nothing.
+
+    Returns:
+        A scalar, 0 to 1.
+
+    Raises:
+        TrainingError: shapes do not fit, or a label is no class.
+
+    Examples:
+        Without any doubt all right, and all wrong:
+
+        >>> logits = torch.tensor([[[[100.0, -100.0]], [[-100.0, 100.0]]]])
+        >>> float(lovasz(logits, torch.tensor([[[0, 1]]]))), float(
+        ...     lovasz(logits, torch.tensor([[[1, 0]]]))
+        ... )
+        (0.0, 1.0)
+    """
+    logits = _computable(logits)
+    truth, known = _truth(logits, labels, ignore_index)
+    probs = logits.softmax(dim=1).movedim(1, -1)[known]
+    one_hot = F.one_hot(truth[known], logits.shape[1]).to(probs)
+    errors, order = (one_hot - probs).abs().sort(dim=0, descending=True)
+    hits = one_hot.gather(0, order)
+    labelled = hits.sum(dim=0)
+    missed = labelled - hits.cumsum(dim=0)
+    # Of the pixels so far and all others of the class; at least 1 for a class that is there.
+    jaccard = 1.0 - missed / (labelled + (1.0 - hits).cumsum(dim=0)).clamp_min(1.0)
+    steps = torch.diff(jaccard, dim=0, prepend=jaccard.new_zeros(1, jaccard.shape[1]))
+    present = labelled > 0
+    total = ((errors * steps).sum(dim=0) * present).sum()
+    return total / present.sum().clamp_min(1)
+
+
 #: Name in a recipe -> function.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": cross_entropy,
     "dice": dice,
     "focal": focal,
+    "lovasz": lovasz,
     "ohem": ohem,
     "soft_ce": soft_cross_entropy,
 }
@@ -373,8 +419,8 @@ def make_loss(
 
     Args:
         spec: the text.
-        weight: K numbers of 0 and more, of the classes; for all terms but dice, which counts the
-            classes alike by what it is.
+        weight: K numbers of 0 and more, of the classes; for all terms but dice and lovasz, which
+            count the classes alike by what they are.
         ignore_index: the label that says nothing.
         aux_weight: factor of the auxiliary output's loss, 0 and more; 0.4 is that of Zhao et al.
             2017, PSPNet (https://arxiv.org/abs/1612.01105).

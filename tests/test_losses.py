@@ -18,6 +18,7 @@ from geoseg.losses import (
     cross_entropy,
     dice,
     focal,
+    lovasz,
     make_loss,
     median_frequency_weights,
     ohem,
@@ -25,7 +26,9 @@ from geoseg.losses import (
 )
 
 #: Those that take labels.
-HARD: list[Callable[..., Tensor]] = [cross_entropy, dice, focal, ohem]
+HARD: list[Callable[..., Tensor]] = [cross_entropy, dice, focal, lovasz, ohem]
+#: Those of them that count all classes alike.
+UNWEIGHTED = (dice, lovasz)
 
 
 def example(
@@ -150,6 +153,27 @@ def test_dice_is_that_of_smp(classes: int, smooth: float) -> None:
     torch.testing.assert_close(dice(logits, labels, smooth=smooth), theirs)
 
 
+@pytest.mark.parametrize("classes", [4, 6])  # two of the six have no label
+def test_lovasz_is_that_of_smp(classes: int) -> None:
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    logits, _ = example(classes, dtype=torch.float32)
+    _, labels = example(4)
+    theirs = LovaszLoss("multiclass", ignore_index=255)(logits, labels)
+    torch.testing.assert_close(lovasz(logits, labels), theirs)
+
+
+def test_lovasz_of_certain_answers_is_one_minus_the_mean_iou() -> None:
+    """At the corners of the cube it is the Jaccard loss itself."""
+    _, labels = example(ignored=False)
+    answer = labels.roll(1, dims=2)
+    logits = 200.0 * torch.nn.functional.one_hot(answer, 4).movedim(-1, 1).double()
+    counts = torch.bincount(4 * labels.flatten() + answer.flatten(), minlength=16).view(4, 4)
+    hits = counts.diagonal()
+    iou = (hits / (counts.sum(0) + counts.sum(1) - hits)).double()
+    torch.testing.assert_close(lovasz(logits, labels), 1.0 - iou.mean())
+
+
 def test_dice_of_the_classes_that_are_there() -> None:
     logits, _ = example(6)
     _, labels = example(4)
@@ -244,7 +268,7 @@ def test_gradients(loss: Callable[..., Tensor]) -> None:
 @pytest.mark.parametrize("loss", HARD)
 def test_an_ignored_batch_is_zero_with_zero_gradient(loss: Callable[..., Tensor]) -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
-    weight = {} if loss is dice else {"weight": torch.tensor([0.5, 1.0, 2.0])}
+    weight = {} if loss in UNWEIGHTED else {"weight": torch.tensor([0.5, 1.0, 2.0])}
     for keywords in ({}, weight):
         value = loss(logits, torch.full((2, 4, 4), 255), **keywords)
         logits.grad = None
@@ -321,7 +345,7 @@ def test_labels_that_do_not_fit_are_explained(loss: Callable[..., Tensor]) -> No
         loss(logits, torch.tensor([[[0, 3], [-2, 255]]]))
     with pytest.raises(TrainingError, match=r"\(1, 3, 2, 2\) and the labels \(1, 2, 3\)"):
         loss(logits, torch.zeros(1, 2, 3, dtype=torch.long))
-    if loss is not dice:
+    if loss not in UNWEIGHTED:
         with pytest.raises(TrainingError, match="2 class weights and 3 classes"):
             loss(logits, torch.zeros(1, 2, 2, dtype=torch.long), weight=torch.ones(2))
 
@@ -334,6 +358,7 @@ def test_labels_that_do_not_fit_are_explained(loss: Callable[..., Tensor]) -> No
     [
         ("ce", cross_entropy),
         ("dice", dice),
+        ("lovasz", lovasz),
         (" dice ( present_only = true , smooth=2 ) ", None),
         ("focal(gamma=2)", focal),
         ("focal()", focal),
