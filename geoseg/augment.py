@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,6 +91,10 @@ class Augmentation:
             in rectangles (CutMix, https://arxiv.org/abs/1905.04899) and along smooth fields.
         statistics: share of the chips that are moved towards the mean and spread of another one,
             band by band, in the logarithm of reflectance.
+        ease: share of the run, at its end, in which light and colours are changed less: what is
+            learned last then suits pictures as they are.
+        ease_to: by what the changes of light and colours, and the shares of chips that become
+            grey, change bands or lose one, are multiplied then.
     """
 
     flips: bool = True
@@ -125,6 +129,8 @@ class Augmentation:
     mix_again: float = 0.0
     mix_kinds: tuple[float, float, float] = (0.0, 1.0, 0.0)
     statistics: float = 0.0
+    ease: float = 0.0
+    ease_to: float = 0.4
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -154,10 +160,25 @@ class Augmentation:
                 f"fields), 0 at least and not all 0"
             )
 
+    def at(self, done: float) -> Augmentation:
+        """How chips are changed at one moment of a run.
+
+        Args:
+            done: share of the run that is over, 0 to 1.
+        """
+        if done < 1 - self.ease:
+            return self
+        return replace(self, **{name: getattr(self, name) * self.ease_to for name in _EASED})
+
 
 #: Above 1 / 4.4 nothing of the ground's light would be left in blue.
 MOST_HAZE = 0.2
-_SHARES = ("dropout", "mix", "mix_again", "statistics")
+_SHARES = ("dropout", "mix", "mix_again", "statistics", "ease", "ease_to")
+#: What is eased at the end of a run.
+_EASED = (
+    *("gain", "band_gain", "tilt", "band_offset", "haze", "veil", "shadow", "dropout"),
+    *("contrast", "brightness", "gamma", "saturation", "hue", "grey_share", "shuffle_share"),
+)
 
 
 def add_haze(pixels: Floats, bands: Sequence[str], amount: float) -> Floats:

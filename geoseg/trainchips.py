@@ -176,14 +176,15 @@ class ChipSource:
         Raises:
             TrainingError: no place was found after many tries.
         """
-        config, a = self._config, self._config.augmentation
+        config = self._config
+        a = config.augmentation.at(self._done(number))
         rng = np.random.default_rng([config.seed, 0, number])
         halo = config.teacher_halo if self._teacher is not None else 0
         factor = 1.0
         if a.gsd_max > 1.0 and rng.random() < a.gsd_share:
             factor = float(rng.uniform(1.0, a.gsd_max))
         side = round(config.chip * factor)
-        cut = self._source(rng, side + 2 * halo)
+        cut = self._source(rng, side + 2 * halo, a)
         values = cut.pixels
         if factor == 1.0:
             values = finish(rng, values, a, self._white)
@@ -205,9 +206,17 @@ class ChipSource:
             pixels = torch.from_numpy(finish(rng, pixels.numpy(), a, self._white))
         return Chip(pixels, target.half(), known.float(), cut.origin)
 
-    def _source(self, rng: np.random.Generator, side: int, depth: int = 0) -> _Cut:
+    def _done(self, number: int) -> float:
+        """Share of the run that is over when a chip is first drawn."""
+        config = self._config
+        if config.pool:
+            return max(number - config.pool, 0) / max(config.steps * config.fresh, 1)
+        return number / (config.steps * config.batch * config.accumulate)
+
+    def _source(
+        self, rng: np.random.Generator, side: int, a: Augmentation, depth: int = 0
+    ) -> _Cut:
         """A piece under another light, with others mixed in."""
-        a = self._config.augmentation
         cut = self._cut(rng, side)
         values = cut.pixels
         if a.statistics > 0 and rng.random() < a.statistics:
@@ -216,7 +225,7 @@ class ChipSource:
         cut = _Cut(values, cut.probs, cut.labelled, cut.seen, cut.origin)
         share = a.mix if depth == 0 else a.mix_again
         if share > 0 and depth < 3 and rng.random() < share:
-            cut = _mixed(cut, self._source(rng, side, depth + 1), rng, a)
+            cut = _mixed(cut, self._source(rng, side, a, depth + 1), rng, a)
         return cut
 
     def _cut(self, rng: np.random.Generator, side: int) -> _Cut:

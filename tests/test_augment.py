@@ -88,7 +88,20 @@ def test_each_number_changes_chips_alone_and_0_turns_it_off(name):
 
 def test_every_number_of_light_is_tried_above():
     elsewhere = {"flips", "zoom", "gsd_max", "mix", "mix_again", "mix_kinds", "statistics"}
+    elsewhere |= {"ease", "ease_to"}
     assert {f.name for f in fields(Augmentation)} == {*LIGHT, *SHARES, *elsewhere}
+
+
+def test_a_run_ends_with_all_light_and_colours_eased():
+    """Nothing is eased but what changes them, and none of it is left out."""
+    eased = replace(WILD, ease=0.25, ease_to=0.5).at(0.75)
+    assert replace(WILD, ease=0.25).at(0.74) == replace(WILD, ease=0.25)
+    halved = {f.name for f in fields(WILD) if getattr(eased, f.name) != getattr(WILD, f.name)}
+    assert halved - {"ease", "ease_to"} == {*LIGHT, "grey_share", "shuffle_share", "dropout"} - {
+        "noise",
+        "blur",
+    }
+    assert eased.hue == WILD.hue / 2 and eased.grey_share == WILD.grey_share / 2
 
 
 def test_a_share_of_0_turns_off_what_it_is_the_share_of():

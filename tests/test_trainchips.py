@@ -197,6 +197,22 @@ def test_light_changes_pixels_and_not_targets():
     assert not torch.equal(a.pixels, b.pixels)
 
 
+@pytest.mark.parametrize("pool", [0, 8])
+def test_light_is_eased_at_the_end_of_a_run(pool):
+    """Of 10 steps the last 3: whatever is drawn before is changed, and nothing made after."""
+    scene = image_is_target()
+    lit = Augmentation(flips=False, gain=0.1, ease=0.3, ease_to=0.0)
+    a, b = (
+        source_of(recipe_of(2, steps=10, pool=pool, fresh=4, augmentation=x), scene)
+        for x in (NONE, lit)
+    )
+    first = 28 + pool  # of the chips that come in at step 7
+    for number in (0, first - 1):
+        assert not torch.equal(a.chip(number).pixels, b.chip(number).pixels)
+    for number in (first, first + 11):
+        assert torch.equal(a.chip(number).pixels, b.chip(number).pixels)
+
+
 # Weights
 
 
