@@ -37,8 +37,6 @@ from geoseg.window import Window
 
 __all__ = ["Prediction", "predict"]
 
-#: Chips in one forward pass. A CPU's cache overflows beyond one or two.
-BATCH_SIZES = {"cpu": 1, "mps": 4, "cuda": 16}
 #: Rows that are classified and written at a time.
 THIN_ROWS = 64
 
@@ -226,46 +224,45 @@ def _forward(
     log: RunLog,
 ) -> Iterator[tuple[Window, Any]]:
     """Each chip's probabilities, in the grid's order; all-nodata chips are left out."""
-    batch_size = plan.options.batch_size or BATCH_SIZES.get(runtime.device.split(":")[0], 1)
     crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
-    windows: list[Window] = []
-    batch: list[NDArray[Any]] = []
-    measured: list[NDArray[np.bool_]] = []
 
-    def run() -> Iterator[tuple[Window, Any]]:
-        pixels = np.stack(batch)
-        with log.clock("forward"):
-            probs = runtime.probs(pixels)
+    def chips() -> Iterator[tuple[_Chip, NDArray[Any]]]:
+        for row in rows:
+            valid_of[row.strip.row] = row.strip_valid
+            for window in row.windows:
+                with log.clock("chips"):
+                    pixels = row.chip(window)
+                if pixels is None:
+                    log.chips_skipped += 1
+                elif crf is None:
+                    yield _Chip(window), pixels
+                else:
+                    yield _Chip(window, pixels, row.measured(window)), pixels
+
+    for chip, probs in log.timed("forward", runtime.run(chips(), plan.options.batch_size)):
         if crf is not None:
+            assert chip.pixels is not None and chip.measured is not None
             with log.clock("crf"):
-                probs = crf(probs, pixels, np.stack(measured), windows)
-        log.chips_run += len(batch)
-        yield from zip(windows, probs, strict=True)
-        for items in (windows, batch, measured):
-            items.clear()
+                probs = crf(probs[None], chip.pixels[None], chip.measured[None], [chip.window])[0]
+        log.chips_run += 1
+        done = log.chips_run + log.chips_skipped
+        log.tell("progress", stage="chips", done=done, total=len(plan.chips))
+        yield chip.window, probs
 
-    for row in rows:
-        valid_of[row.strip.row] = row.strip_valid
-        for window in row.windows:
-            with log.clock("chips"):
-                chip = row.chip(window)
-            if chip is None:
-                log.chips_skipped += 1
-                continue
-            windows.append(window)
-            batch.append(chip)
-            if crf is not None:
-                measured.append(row.measured(window))
-            if len(batch) == batch_size:
-                yield from run()
-                log.tell(
-                    "progress",
-                    stage="chips",
-                    done=log.chips_run + log.chips_skipped,
-                    total=len(plan.chips),
-                )
-    if batch:
-        yield from run()
+
+@dataclass(frozen=True)
+class _Chip:
+    """What is still needed of a chip when its probabilities come back.
+
+    Attributes:
+        window: where it lies.
+        pixels: raw numbers (C, H, W), where a CRF follows.
+        measured: (H, W), likewise.
+    """
+
+    window: Window
+    pixels: NDArray[Any] | None = None
+    measured: NDArray[np.bool_] | None = None
 
 
 @contextmanager

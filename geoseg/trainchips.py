@@ -213,9 +213,7 @@ class ChipSource:
             return max(number - config.pool, 0) / max(config.steps * config.fresh, 1)
         return number / (config.steps * config.batch * config.accumulate)
 
-    def _source(
-        self, rng: np.random.Generator, side: int, a: Augmentation, depth: int = 0
-    ) -> _Cut:
+    def _source(self, rng: np.random.Generator, side: int, a: Augmentation, depth: int = 0) -> _Cut:
         """A piece under another light, with others mixed in."""
         cut = self._cut(rng, side)
         values = cut.pixels

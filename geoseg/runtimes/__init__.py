@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,43 @@ from numpy.typing import NDArray
 from geoseg.card import ModelFiles
 from geoseg.radiometry import Radiometry
 
-__all__ = ["RUNTIMES", "Runtime", "load_runtime"]
+__all__ = ["RUNTIMES", "Runtime", "load_runtime", "one_by_one"]
+
+T = TypeVar("T")
 
 
 class Runtime(Protocol):
     """A network made ready for one scene.
 
     Attributes:
+        name: its key in :data:`RUNTIMES`.
+        precision: of the forward passes: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         classes: K, channels of the probabilities.
         device: where it runs, in words.
     """
 
+    name: str
+    precision: str
     classes: int
     device: str
+
+    def run(
+        self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
+    ) -> Iterator[tuple[T, Any]]:
+        """Each chip's probabilities, in the order in which the chips come.
+
+        Chips are taken as fast as the runtime can use them and no faster. What a chip's
+        probabilities are does not depend on the chips around it.
+
+        Args:
+            chips: (what comes back with it, raw numbers (C, H, W)).
+            batch_size: the most chips in one forward pass on a GPU; a CPU takes them one by one,
+                which is fastest there and gives the same bits whatever is asked for.
+
+        Yields:
+            (what came with the chip, float32 (K, H, W)); the array may be overwritten once the
+            next one is asked for.
+        """
 
     def probs(self, pixels: NDArray[Any]) -> Any:
         """Probabilities of a batch.
@@ -46,6 +70,19 @@ class Runtime(Protocol):
 
     def to_numpy(self, array: Any) -> NDArray[np.float32]:
         """The other way round; may share memory."""
+
+
+def one_by_one(
+    probs: Callable[[NDArray[Any]], Any], chips: Iterable[tuple[T, NDArray[Any]]]
+) -> Iterator[tuple[T, Any]]:
+    """The plainest :meth:`Runtime.run`.
+
+    Args:
+        probs: of a batch.
+        chips: (what comes back with it, raw numbers (C, H, W)).
+    """
+    for item, pixels in chips:
+        yield item, probs(pixels[None])[0]
 
 
 def _torch(files: ModelFiles, radiometry: Radiometry, device: str, threads: int | None) -> Runtime:

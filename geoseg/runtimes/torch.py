@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +16,14 @@ from geoseg.errors import DeviceError
 from geoseg.models import load_network
 from geoseg.models.normalize import normalize
 from geoseg.radiometry import Radiometry
+from geoseg.runtimes import one_by_one
 
 __all__ = ["TorchRuntime", "load", "pick_device"]
+
+T = TypeVar("T")
+
+#: Chips in one forward pass, to begin with.
+BATCH_SIZES = {"mps": 4, "cuda": 16}
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: torch.softmax(x, dim=1),
@@ -75,6 +82,9 @@ class TorchRuntime:
     are tensors on the device.
     """
 
+    name = "torch"
+    precision = "fp32"
+
     def __init__(
         self, network: nn.Module, card: ModelCard, radiometry: Radiometry, device: torch.device
     ) -> None:
@@ -109,7 +119,35 @@ class TorchRuntime:
                 f"{pixels.shape[3]} px; use a smaller --batch-size or --size"
             ) from error
 
+    def run(
+        self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
+    ) -> Iterator[tuple[T, Any]]:
+        """Each chip's probabilities; see :meth:`geoseg.runtimes.Runtime.run`.
+
+        On a GPU a batch that does not fit into its memory is halved, and so are all after it.
+        """
+        if self._device.type == "cpu":
+            # A CPU's cache overflows beyond one or two chips.
+            yield from one_by_one(self.probs, chips)
+            return
+        size = batch_size or BATCH_SIZES.get(self._device.type, 1)
+        waiting = iter(chips)
+        while batch := list(islice(waiting, size)):
+            while batch:
+                try:
+                    probs = self.probs(np.stack([pixels for _, pixels in batch[:size]]))
+                except DeviceError:
+                    if size == 1:
+                        raise
+                    size = (size + 1) // 2
+                    continue
+                yield from zip((item for item, _ in batch[:size]), probs, strict=True)
+                del batch[:size]
+
     def _forward(self, raw: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            # Pinned memory is copied while the host goes on.
+            raw = raw.pin_memory()
         x = raw.to(self._device, non_blocking=True).to(torch.float32)
         x = normalize(x * self._gain + self._bias, self._card.normalization)
         logits = self._network(x.contiguous(memory_format=torch.channels_last))
