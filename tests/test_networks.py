@@ -474,6 +474,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "torchvision_fcn_resnet50": {},
     "torchvision_deeplabv3_resnet50": {},
     "dynamicworld": {},
+    "half_resnet": {"width": 8, "stem": 4, "dilations": (1, 2)},
     "linear": {},
     "small_unet": {"width": 4, "depth": 2},
 }
@@ -704,7 +705,7 @@ def test_encoders_that_cut_cells_are_put_back_by_cells() -> None:
 
 def test_names_can_be_searched_and_looked_up() -> None:
     assert list_models("pspnet*") == ["pspnet", "pspnet101", "pspnet101_std_stem", "pspnet50"]
-    assert set(list_models(tag="geoseg")) == {"dynamicworld", "linear", "small_unet"}
+    assert set(list_models(tag="geoseg")) == {"dynamicworld", "half_resnet", "linear", "small_unet"}
     found = info("pspnet101")
     assert (found.year, found.output_stride, found.multiple) == (2017, 8, 8)
     assert found.url.startswith("https://arxiv.org/")

@@ -75,6 +75,7 @@ _CRFASRNN = Paper("CRF-RNN, Zheng et al.", 2015, "https://arxiv.org/abs/1502.032
 _DYNAMICWORLD = Paper(
     "Dynamic World, Brown et al.", 2022, "https://doi.org/10.1038/s41597-022-01307-4"
 )
+_RESNET = Paper("Residual blocks, He et al.", 2016, "https://arxiv.org/abs/1512.03385")
 _UNET = Paper("U-Net, Ronneberger et al.", 2015, "https://arxiv.org/abs/1505.04597")
 _LINEAR = Paper(
     "Logistic regression on a pixel's bands",
@@ -183,6 +184,7 @@ NETWORKS: dict[str, Network] = {
     ),
     "crfasrnn_fcn8s": Network("crfrnn:FCNCRF", _CRFASRNN),
     "dynamicworld": Network("dynamicworld:DynamicWorld", _DYNAMICWORLD, "geoseg"),
+    "half_resnet": Network("half_resnet:HalfResNet", _RESNET, "geoseg"),
     "linear": Network("linear:Linear", _LINEAR, "geoseg"),
     "small_unet": Network("small_unet:SmallUNet", _UNET, "geoseg"),
     **{
