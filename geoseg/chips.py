@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.grid import ChipGrid
+from geoseg.grid import ChipGrid, Lane
 from geoseg.window import Window
 
 __all__ = ["ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
@@ -32,20 +32,29 @@ class ChipRow:
 
     Attributes:
         windows: of its chips, from the left.
-        pixels: (C, rows, scene width), the rows that lie within the scene.
-        valid: (rows, scene width), True = measured.
+        pixels: (C, rows, columns), what lies within the scene.
+        valid: (rows, columns), True = measured.
+        left: the scene's column that the arrays begin with.
         strip: the rows that no later row of chips touches: a prefix of ``valid``'s rows.
     """
 
     windows: tuple[Window, ...]
     pixels: NDArray[Any]
     valid: NDArray[np.bool_]
+    left: int
     strip: Window
 
     @property
     def strip_valid(self) -> NDArray[np.bool_]:
         """The strip's part of ``valid``."""
-        return self.valid[: self.strip.height]
+        return self.valid[: self.strip.height, self._cols(self.strip)]
+
+    def _cols(self, window: Window) -> slice:
+        return slice(window.col - self.left, window.right - self.left)
+
+    def is_measured(self, window: Window) -> bool:
+        """Whether a chip holds a measured pixel."""
+        return bool(self.valid[:, self._cols(window)].any())
 
     def chip(self, window: Window) -> NDArray[Any] | None:
         """A chip as the network sees it, (C, H, W), or None where no pixel of it was measured.
@@ -53,10 +62,10 @@ class ChipRow:
         Where nothing was measured it holds the nearest measured pixel of the chip: zeros would
         make a belt of wrong classes along the border. Beyond the scene's edge it is reflected.
         """
-        valid = self.valid[:, window.cols]
+        valid = self.valid[:, self._cols(window)]
         if not valid.any():
             return None
-        pixels = self.pixels[:, :, window.cols]
+        pixels = self.pixels[:, :, self._cols(window)]
         if not valid.all():
             pixels = fill_nearest(pixels, valid)
         missing = (window.height - pixels.shape[1], window.width - pixels.shape[2])
@@ -67,28 +76,34 @@ class ChipRow:
     def measured(self, window: Window) -> NDArray[np.bool_]:
         """Where a chip's pixels are the scene's own and valid, (height, width)."""
         measured = np.zeros((window.height, window.width), dtype=np.bool_)
-        valid = self.valid[:, window.cols]
+        valid = self.valid[:, self._cols(window)]
         measured[: valid.shape[0], : valid.shape[1]] = valid
         return measured
 
 
-def chip_rows(reader: PixelReader, grid: ChipGrid) -> Iterator[ChipRow]:
+def chip_rows(
+    reader: PixelReader, grid: ChipGrid, lane: Lane | None = None, first: int = 0
+) -> Iterator[ChipRow]:
     """Read a scene, row of chips by row of chips.
 
     Args:
         reader: gives pixels and validity.
         grid: where the chips lie.
+        lane: the columns that are wanted; None for all.
+        first: number of the row of chips to begin with.
 
     Yields:
         Rows of chips from the top. Rows that two of them share are kept, not read again.
     """
+    lane = lane or Lane.whole(grid)
     starts = grid.row_starts
+    left, right = lane.starts[0], min(lane.starts[-1] + grid.chip_width, grid.width)
     pixels: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
-    end = 0  # first row that was not read yet
-    for i, start in enumerate(starts):
+    end = starts[first]  # first row that was not read yet
+    for i, start in enumerate(starts[first:], start=first):
         stop = min(start + grid.chip_height, grid.height)
-        new_pixels, new_valid = reader.read(Window(end, 0, stop - end, grid.width))
+        new_pixels, new_valid = reader.read(Window(end, left, stop - end, right - left))
         if pixels is None or valid is None:
             pixels, valid = new_pixels, new_valid
         else:
@@ -97,8 +112,9 @@ def chip_rows(reader: PixelReader, grid: ChipGrid) -> Iterator[ChipRow]:
             valid = np.concatenate([valid[valid.shape[0] - kept :], new_valid])
         end = stop
         below = starts[i + 1] if i + 1 < len(starts) else grid.height
-        strip = Window(start, 0, below - start, grid.width)
-        yield ChipRow(tuple(grid.row_chips(start)), pixels, valid, strip)
+        strip = Window(start, lane.left, below - start, lane.right - lane.left)
+        windows = (Window(start, col, grid.chip_height, grid.chip_width) for col in lane.starts)
+        yield ChipRow(tuple(windows), pixels, valid, left, strip)
 
 
 def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
@@ -126,7 +142,7 @@ def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:
 _END = object()
 
 
-def prefetch(items: Iterable[T], depth: int = 1) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
     """Run an iterator ahead in a thread, so that reading overlaps with computing.
 
     An error in the iterator is raised here, at its place. Leaving the loop early ends the thread.

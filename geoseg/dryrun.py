@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def dry_run(
         runtime.to_numpy(probs if crf is None else crf(probs, pixels, measured, [window]))
         times.append(time.perf_counter() - start)
     seconds = log.seconds["read"] + float(np.median(times[1:])) * needed
-    memory = peak_memory() + plan.array_bytes
+    memory = peak_memory() + plan.lane_bytes(plan.lanes(sys.maxsize)[0])
     sizes = plan.output_bytes
     report = {
         **plan_report(plan),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from geoseg.errors import UsageError
 from geoseg.window import Window
 
-__all__ = ["ChipGrid"]
+__all__ = ["ChipGrid", "Lane"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,44 @@ class ChipGrid:
         """
         for col in self.col_starts:
             yield Window(row, col, self.chip_height, self.chip_width)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A range of a scene's columns that is predicted from top to bottom.
+
+    A wide scene goes lane by lane where memory is small. Chips that reach into two lanes are run
+    for both, so that a pixel is blended from the same chips in the same order as without lanes.
+
+    Attributes:
+        left: first column that comes out of it.
+        right: the first column after these.
+        starts: first columns of the chips that touch them.
+    """
+
+    left: int
+    right: int
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, grid: ChipGrid, left: int, right: int) -> Lane:
+        """The lane of some columns.
+
+        Args:
+            grid: of the scene.
+            left: first column.
+            right: the first one after.
+
+        >>> Lane.of(ChipGrid(1, 10, size=4, overlap=1), 3, 6).starts
+        (0, 3)
+        """
+        starts = (c for c in grid.col_starts if c < right and c + grid.chip_width > left)
+        return cls(left, right, tuple(starts))
+
+    @classmethod
+    def whole(cls, grid: ChipGrid) -> Lane:
+        """All columns in one lane."""
+        return cls.of(grid, 0, grid.width)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from geoseg.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs of the same outputs are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Staging", "explain_write_error"]
 
@@ -22,11 +29,22 @@ _SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
 class Staging:
     """A hidden folder beside each output, from which finished files are renamed into place.
 
-    Use as a context manager; what was not published when it ends is removed.
+    Use as a context manager; what was not published when it ends is removed. A run that can be
+    resumed says what it is made from: then the folder beside its first output has a name of its
+    own (see :meth:`resumable`), is kept where :attr:`keep` is True at an early end, and is found
+    again by the next run.
+
+    Attributes:
+        keep: whether what is there shall stay for a later run; only counts for a run that can be
+            resumed and ends before it has published its outputs.
     """
 
     def __init__(
-        self, finals: Sequence[Path], *, overwrite: bool = False, replaced: Sequence[Path] = ()
+        self,
+        finals: Sequence[Path],
+        *,
+        overwrite: bool = False,
+        replaced: Sequence[Path] = (),
     ) -> None:
         """Check that the outputs can be written, before any work.
 
@@ -62,25 +80,95 @@ class Staging:
         self.finals = list(finals)
         self.overwrite = overwrite
         self.replaced = list(replaced)
+        self.keep = False
+        self._run: Mapping[str, Any] | None = None
+        self._restart = False
+        self._lock: int | None = None
         self._folders: dict[Path, Path] = {}
+
+    def resumable(self, run: Mapping[str, Any], *, restart: bool = False) -> Staging:
+        """Have what is finished kept for a later run of the same.
+
+        Args:
+            run: what the outputs are made from and how, for JSON.
+            restart: forget what an earlier run of these outputs left.
+
+        Returns:
+            Itself; entering it raises an OutputError where another run is at work on the same
+            outputs, or an earlier one of them was made from something else.
+        """
+        self._run, self._restart = run, restart
+        return self
 
     def __enter__(self) -> Staging:
         """Make the hidden folders."""
         try:
             for final in self.finals:
                 parent = final.absolute().parent
-                if parent not in self._folders:
-                    self._folders[parent] = Path(
-                        tempfile.mkdtemp(prefix=f".geoseg-{os.getpid()}-", dir=parent)
-                    )
+                if parent in self._folders:
+                    continue
+                if self._run is not None and not self._folders:
+                    self._folders[parent] = self._resumable(parent / f".geoseg-{final.name}")
+                    continue
+                self._folders[parent] = Path(
+                    tempfile.mkdtemp(prefix=f".geoseg-{os.getpid()}-", dir=parent)
+                )
         except OSError as error:
             self._remove()
             raise explain_write_error(error, final) from error
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Remove what was not published."""
+        """Remove what was not published and is not to be kept."""
+        if self.keep and self._folders:
+            # The first one is the one that the next run looks for.
+            self._folders.pop(next(iter(self._folders)))
         self._remove()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _resumable(self, folder: Path) -> Path:
+        """Take a run's folder for this process alone, and see that it is of the same run.
+
+        Raises:
+            OutputError: another process has it, or it is of another run.
+        """
+        folder.mkdir(exist_ok=True)
+        # Held until the process ends, however it does.
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise OutputError(
+                f"another run is at work on {self.finals[0]} now; wait for it, or give another name"
+            ) from error
+        self._lock = lock
+        record = folder / "run.json"
+        if not self._restart and record.exists():
+            try:
+                before = json.loads(record.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                before = None
+            changed = _changes(before, json.loads(json.dumps(self._run)))
+            if changed:
+                os.close(lock)
+                self._lock = None
+                raise OutputError(
+                    f"a run that was stopped has left finished strips for {self.finals[0]}, and "
+                    f"this one differs from it: {'; '.join(changed)}. Give the same command to "
+                    f"go on, or --restart to begin anew"
+                )
+        else:
+            for old in folder.iterdir():
+                if old.name != "lock":
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            partial = folder / "run.json.partial"
+            partial.write_text(json.dumps(self._run), encoding="utf-8")
+            os.replace(partial, record)
+        return folder
 
     def _remove(self) -> None:
         for folder in self._folders.values():
@@ -141,6 +229,17 @@ class Staging:
                     with suppress(OSError):
                         published.unlink()
                 raise explain_write_error(error, final) from error
+
+
+def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """What differs between two runs, in words."""
+    if not isinstance(before, dict):
+        return ["its record can't be read"]
+    return [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,24 +18,36 @@ from numpy.typing import NDArray
 
 from geoseg.chips import ChipRow, chip_rows, prefetch
 from geoseg.crf import ChipCRF
-from geoseg.errors import ModelError, OutputError, SceneError
+from geoseg.decide import decide
+from geoseg.errors import DeviceError, ModelError, OutputError, SceneError
+from geoseg.memory import memory_budget
 from geoseg.outputs import Staging, explain_write_error
-from geoseg.plan import Plan, PredictOptions, make_plan
+from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan
 from geoseg.preflight import preflight
 from geoseg.rasters import (
     NODATA,
     PROBABILITY_STEPS,
     RasterSpec,
-    StripWriter,
     check_creation_options,
     encode_probability,
+    write_cog,
     write_qml,
 )
 from geoseg.regrid import regrid
-from geoseg.report import ClassCounts, Progress, RunLog, plan_report, raster_tags, run_report
+from geoseg.report import (
+    ClassCounts,
+    Meter,
+    Progress,
+    RunLog,
+    plan_report,
+    raster_tags,
+    run_record,
+    run_report,
+)
 from geoseg.runtimes import Runtime, load_runtime
 from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
+from geoseg.strips import StripStore
 from geoseg.window import Window
 
 __all__ = ["Prediction", "predict"]
@@ -66,6 +81,9 @@ def predict(
 ) -> Prediction:
     """Turn a scene into a class raster and polygons.
 
+    A run that was stopped, by whatever, goes on where it was when the same command is given again,
+    and ends with the same bytes.
+
     Args:
         scene: a raster (path or URL), a list of one-band files, or a folder of them.
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
@@ -89,152 +107,268 @@ def predict(
     with log.clock("plan"):
         plan = make_plan(scene, PredictOptions(output=output, **options))
     outputs = plan.outputs
+    staging = Staging(outputs.all(), overwrite=plan.options.overwrite)
+    with log.clock("load"):
+        runtime = runtime or load_runtime(
+            plan.files,
+            plan.radiometry,
+            device=plan.options.device,
+            threads=plan.options.threads,
+        )
+    budget = memory_budget(plan)
+    lanes = plan.lanes(budget.arrays)
+    staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
     with (
-        Staging(outputs.all(), overwrite=plan.options.overwrite) as staging,
+        staging,
         gdal_options(plan.scene.paths[0], plan.cache_bytes),
-        ExitStack() as stack,
+        _final_names(staging),
     ):
-        stack.enter_context(_final_names(staging))
+        store = StripStore(staging.scratch("strips"), _specs(plan), len(lanes))
         _check_disk(plan, staging)
-        with log.clock("load"):
-            runtime = runtime or load_runtime(
-                plan.files,
-                plan.radiometry,
-                device=plan.options.device,
-                threads=plan.options.threads,
-            )
-        log.tell("start", protocol=1, version=version("geoseg"), **plan_report(plan))
+        memory = {"limit_bytes": budget.limit, "lanes": len(lanes)}
+        memory["arrays_bytes"] = max(plan.lane_bytes(lane) for lane in lanes)
+        log.tell("start", protocol=1, version=version("geoseg"), memory=memory, **plan_report(plan))
         for message in [*plan.warnings, *preflight(plan)]:
             log.warn(message)
-        counts = _write_rasters(plan, runtime, staging, log)
-        if outputs.vector is not None:
-            _write_polygons(plan, staging, log)
-        write_qml(staging.path(outputs.qml), plan.card.classes)
-        if outputs.preview is not None:
-            from geoseg.preview import write_preview
+        if len(store):
+            log.tell("note", message=f"going on after {len(store)} finished strips")
+        with _kept_strips(staging, store):
+            _predict_strips(plan, runtime, lanes, store, log)
+            counts = _write_rasters(plan, store, staging, log)
+            if outputs.vector is not None:
+                _write_polygons(plan, store, staging, log)
+            write_qml(staging.path(outputs.qml), plan.card.classes)
+            if outputs.preview is not None:
+                from geoseg.preview import write_preview
 
-            with log.clock("preview"):
-                write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
-        text = json.dumps(run_report(plan, runtime, counts, log), indent=2, ensure_ascii=False)
-        try:
-            staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise explain_write_error(error, outputs.report) from error
-        staging.publish(outputs.all())
+                with log.clock("preview"):
+                    write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
+            text = json.dumps(
+                {**run_report(plan, runtime, counts, log), "memory": memory},
+                indent=2,
+                ensure_ascii=False,
+            )
+            try:
+                staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
+            except OSError as error:
+                raise explain_write_error(error, outputs.report) from error
+            staging.publish(outputs.all())
     report: dict[str, Any] = json.loads(text)
     log.tell("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
 
 
-def _write_rasters(plan: Plan, runtime: Runtime, staging: Staging, log: RunLog) -> ClassCounts:
-    """Run the network over the scene and write the class raster and its companions."""
-    outputs, card, grid = plan.outputs, plan.card, plan.grid
-    ids = np.array([c.id for c in card.classes], dtype=np.uint8)
-    per_class = np.zeros(len(ids), dtype=np.int64)
-    area = np.zeros(len(ids)) if grid.gsd else None
-    with ExitStack() as stack:
-        writers = _open_writers(plan, staging, stack)
-        for window, probs, valid in _thin(_strips(plan, runtime, log)):
-            with log.clock("write"):
-                if not (np.isfinite(probs).all(axis=0) | ~valid).all():
-                    raise ModelError(
-                        f"the model gave NaN or infinite probabilities in rows {window.row} to "
-                        f"{window.bottom - 1}; its weights or the scene's --scale are wrong"
-                    )
-                winner = probs.argmax(axis=0)
-                classes = np.where(valid, ids[winner], np.uint8(NODATA))
-                writers["raster"].write(window, classes)
-                counts = np.bincount(winner[valid], minlength=len(ids))
-                per_class += counts
-                if area is not None:
-                    area += counts * _pixel_area(plan, window)
-                if "confidence" in writers:
-                    best = np.take_along_axis(probs, winner[None], axis=0)[0]
-                    writers["confidence"].write(
-                        window, encode_probability(best, valid, plan.options.probs_dtype)
-                    )
-                if "probs" in writers:
-                    writers["probs"].write(
-                        window, encode_probability(probs, valid, plan.options.probs_dtype)
-                    )
-            log.tell("progress", stage="predict", done=window.bottom, total=grid.height)
-        if per_class.sum() == 0:
-            raise SceneError(
-                f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the "
-                f"AOI); check --src-nodata, --bbox and --aoi"
+@contextmanager
+def _kept_strips(staging: Staging, store: StripStore) -> Iterator[None]:
+    """Keep finished strips where the run was stopped, not where it can never succeed."""
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError, OutputError, SceneError, DeviceError):
+        staging.keep = any(any(strip.counts) for strip in store.all())
+        raise
+
+
+def _predict_strips(
+    plan: Plan,
+    runtime: Runtime,
+    lanes: Sequence[OutputLane],
+    store: StripStore,
+    log: RunLog,
+) -> None:
+    """Run the network over the scene, lane by lane, and keep each finished strip.
+
+    Strips are written by a thread while the next ones are computed.
+    """
+    before = (strip.window for strip in store.all())
+    done = sum(window.height * window.width for window in before if window is not None)
+    meter = Meter(plan, lanes, done, log)
+    with ThreadPoolExecutor(1, "geoseg-write") as writing:
+        waiting: deque[Future[None]] = deque()
+        for number, lane in enumerate(lanes):
+            for strip in _strips(plan, lane, store.finished(number), runtime, log):
+                with log.clock("decide"):
+                    arrays, counts = _decide(plan, strip, runtime)
+                with log.clock("wait for writing"):
+                    while len(waiting) > 1:
+                        waiting.popleft().result()
+                task = partial(log.clocked("write", store.write), number, strip.window, arrays)
+                waiting.append(writing.submit(task, counts, (strip.run, strip.skipped)))
+                meter.tell(strip.window)
+        with log.clock("wait for writing"):
+            for future in waiting:
+                future.result()
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """A finished strip before its classes are decided.
+
+    Attributes:
+        window: of the output's grid; None where it holds no row of it.
+        probs: (K, height, width), on the runtime's device.
+        valid: bool (height, width).
+        run: chips of its row of chips that went through the network.
+        skipped: those without a measured pixel.
+    """
+
+    window: Window | None
+    probs: Any
+    valid: NDArray[np.bool_]
+    run: int
+    skipped: int
+
+
+def _decide(
+    plan: Plan, strip: _Strip, runtime: Runtime
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Classes and stored probabilities of a strip, and the pixels of each class.
+
+    Raises:
+        ModelError: a probability is NaN or infinite.
+    """
+    legend = np.array([c.id for c in plan.card.classes], dtype=np.uint8)
+    counts = np.zeros(len(legend), dtype=np.int64)
+    if strip.window is None:
+        return {}, counts
+    dtype, wanted = plan.options.probs_dtype, _specs(plan)
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
+    # Thin slices, so that what is made of them is small and stays in the cache.
+    for top in range(0, strip.window.height, THIN_ROWS):
+        rows = slice(top, top + THIN_ROWS)
+        valid = strip.valid[rows]
+        winner, best = decide(strip.probs[:, rows])
+        if not (np.isfinite(best) | ~valid).all():
+            row = strip.window.row + top
+            raise ModelError(
+                f"the model gave NaN or infinite probabilities in rows {row} to "
+                f"{row + len(valid) - 1}; its weights or the scene's --scale are wrong"
             )
-        with log.clock("cog"):
-            writers["raster"].finish(staging.path(outputs.raster))
-            if outputs.probs is not None:
-                writers["probs"].finish(staging.path(outputs.probs))
-            if outputs.confidence is not None:
-                writers["confidence"].finish(staging.path(outputs.confidence))
+        parts["raster"].append(np.where(valid, legend[winner], np.uint8(NODATA)))
+        counts += np.bincount(winner[valid], minlength=len(legend))
+        if "confidence" in wanted:
+            parts["confidence"].append(encode_probability(best, valid, dtype))
+        if "probs" in wanted:
+            probs = runtime.to_numpy(strip.probs[:, rows])
+            parts["probs"].append(encode_probability(probs, valid, dtype))
+    return {name: np.concatenate(p, axis=-2) for name, p in parts.items()}, counts
+
+
+def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> ClassCounts:
+    """Make the outputs' rasters from the finished strips."""
+    per_class = np.zeros(len(plan.card.classes), dtype=np.int64)
+    area = np.zeros(len(per_class)) if plan.grid.gsd else None
+    for strip in store.all():
+        log.chips_run += strip.chips_run
+        log.chips_skipped += strip.chips_skipped
+        if strip.window is not None:
+            counts = np.array(strip.counts)
+            per_class += counts
+            if area is not None:
+                area += counts * _pixel_area(plan, strip.window)
+    if per_class.sum() == 0:
+        raise SceneError(
+            f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the "
+            f"AOI); check --src-nodata, --bbox and --aoi"
+        )
+    outputs = plan.outputs
+    finals = {"raster": outputs.raster, "probs": outputs.probs, "confidence": outputs.confidence}
+    with log.clock("cog"):
+        for name, final in finals.items():
+            if final is not None:
+                write_cog(store.mosaic(name), staging.path(final), store.specs[name])
+                store.verify(name, staging.path(final))
     return ClassCounts(per_class, area)
 
 
-def _thin(
-    strips: Iterable[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]],
-) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
-    """Strips cut into thinner ones: what is made of a strip's rows is then small, too."""
-    for window, probs, valid in strips:
-        for top in range(0, window.height, THIN_ROWS):
-            rows = slice(top, min(top + THIN_ROWS, window.height))
-            thin = Window(window.row + top, 0, rows.stop - top, window.width)
-            yield thin, probs[:, rows], valid[rows]
-
-
 def _strips(
-    plan: Plan, runtime: Runtime, log: RunLog
-) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
-    """Probabilities (K, H, W) and validity (H, W) of finished strips of the output's grid."""
-    valid_of: dict[int, NDArray[np.bool_]] = {}
+    plan: Plan, lane: OutputLane, first: int, runtime: Runtime, log: RunLog
+) -> Iterator[_Strip]:
+    """A lane's strips from number ``first`` on."""
+    chips, model = plan.chips, lane.model
+    starts = chips.row_starts
+    if first == len(starts):
+        return
+    # Resampling needs the last rows of the strip above.
+    needed = max(first - 1, 0) if plan.resampled else first
+    # Chips from here on reach into it.
+    begin = next(i for i, row in enumerate(starts) if row + chips.chip_height > starts[needed])
+    state = _LaneState()
     with ExitStack() as stack:
         reader = stack.enter_context(plan.reader(plan.model_grid))
-        rows = stack.enter_context(
-            _closing(prefetch(log.timed("read", chip_rows(reader, plan.chips))))
-        )
-        strips: Iterator[tuple[Window, Any]] = stitch(
-            _forward(plan, runtime, rows, valid_of, log),
-            plan.chips,
+        rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin)))
+        rows = stack.enter_context(closing(rows))
+        stitched = stitch(
+            _forward(plan, runtime, rows, state, log),
+            chips,
             classes=runtime.classes,
             zeros=runtime.zeros,
             asarray=runtime.asarray,
             taper=plan.options.taper,
             margin=plan.card.margin,
+            lane=model,
+            first=begin,
         )
-        arrays = ((window, runtime.to_numpy(probs)) for window, probs in strips)
+        numbered = enumerate(log.timed("stitch", stitched), start=begin)
+        wanted = ((window, probs) for number, (window, probs) in numbered if number >= needed)
         if not plan.resampled:
-            for window, probs in arrays:
-                yield window, probs, valid_of.pop(window.row)
+            for window, probs in wanted:
+                yield _Strip(window, probs, *state.take(window))
             return
         own = stack.enter_context(plan.reader(plan.grid))
-        shapes = [(g.height, g.width) for g in (plan.model_grid, plan.grid)]
-        for window, probs in regrid(arrays, shapes[0], shapes[1], plan.factor):
-            with log.clock("read"):
-                valid = own.read(window)[1]
-            # Beside a chip that was skipped there may be nothing to interpolate from.
-            yield window, probs, valid & (probs.sum(axis=0) > 0)
+        source, target = ((g.height, g.width) for g in (plan.model_grid, plan.grid))
+        arrays = ((window, runtime.to_numpy(probs)) for window, probs in wanted)
+        regridded = regrid(arrays, source, target, plan.factor, (lane.left, lane.right))
+        for number, (place, probs) in enumerate(log.timed("regrid", regridded), start=needed):
+            _, run, skipped = state.take_row(starts[number])
+            if number < first:
+                continue
+            valid = np.zeros((0, 0), np.bool_)
+            if place is not None:
+                with log.clock("read"):
+                    valid = own.read(place)[1]
+                # Beside a chip that was skipped there may be nothing to interpolate from.
+                valid &= probs.sum(axis=0) > 0
+            yield _Strip(place, probs, valid, run, skipped)
+
+
+class _LaneState:
+    """What is known of rows of chips until their strips are finished."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[NDArray[np.bool_] | None, int, int]] = {}
+
+    def add(self, row: ChipRow, run: int) -> None:
+        """Keep a row's validity and counts; nothing of what was not measured at all."""
+        valid = row.strip_valid if run else None
+        self._rows[row.strip.row] = (valid, run, len(row.windows) - run)
+
+    def take_row(self, row: int) -> tuple[NDArray[np.bool_] | None, int, int]:
+        """Validity (None: all False), chips run and chips skipped; forgotten after."""
+        return self._rows.pop(row)
+
+    def take(self, strip: Window) -> tuple[NDArray[np.bool_], int, int]:
+        """Likewise, with an array in any case."""
+        valid, run, skipped = self._rows.pop(strip.row)
+        if valid is None:
+            valid = np.zeros((strip.height, strip.width), np.bool_)
+        return valid, run, skipped
 
 
 def _forward(
-    plan: Plan,
-    runtime: Runtime,
-    rows: Iterable[ChipRow],
-    valid_of: dict[int, NDArray[np.bool_]],
-    log: RunLog,
+    plan: Plan, runtime: Runtime, rows: Iterable[ChipRow], state: _LaneState, log: RunLog
 ) -> Iterator[tuple[Window, Any]]:
     """Each chip's probabilities, in the grid's order; all-nodata chips are left out."""
     crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
 
     def chips() -> Iterator[tuple[_Chip, NDArray[Any]]]:
-        for row in rows:
-            valid_of[row.strip.row] = row.strip_valid
+        for row in log.timed("wait for reading", rows):
+            state.add(row, sum(row.is_measured(window) for window in row.windows))
             for window in row.windows:
                 with log.clock("chips"):
                     pixels = row.chip(window)
                 if pixels is None:
-                    log.chips_skipped += 1
-                elif crf is None:
+                    continue
+                if crf is None:
                     yield _Chip(window), pixels
                 else:
                     yield _Chip(window, pixels, row.measured(window)), pixels
@@ -244,9 +378,6 @@ def _forward(
             assert chip.pixels is not None and chip.measured is not None
             with log.clock("crf"):
                 probs = crf(probs[None], chip.pixels[None], chip.measured[None], [chip.window])[0]
-        log.chips_run += 1
-        done = log.chips_run + log.chips_skipped
-        log.tell("progress", stage="chips", done=done, total=len(plan.chips))
         yield chip.window, probs
 
 
@@ -274,17 +405,8 @@ def _final_names(staging: Staging) -> Iterator[None]:
         raise OutputError(staging.final_names(str(error))) from error
 
 
-@contextmanager
-def _closing(items: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    """Close a generator at the end, so that its thread stops before the files are closed."""
-    try:
-        yield items
-    finally:
-        items.close()  # type: ignore[attr-defined]
-
-
-def _open_writers(plan: Plan, staging: Staging, stack: ExitStack) -> dict[str, StripWriter]:
-    """One writer a raster; confidence is also needed for the polygons."""
+def _specs(plan: Plan) -> dict[str, RasterSpec]:
+    """What the rasters are; confidence is also needed for the polygons."""
     outputs, card = plan.outputs, plan.card
     names = tuple(c.name for c in card.classes)
     dtype = plan.options.probs_dtype
@@ -313,13 +435,10 @@ def _open_writers(plan: Plan, staging: Staging, stack: ExitStack) -> dict[str, S
         specs["confidence"] = probability
     if outputs.probs is not None:
         specs["probs"] = replace(probability, descriptions=names)
-    return {
-        name: stack.enter_context(StripWriter(spec, staging.scratch(f"{name}.tif")))
-        for name, spec in specs.items()
-    }
+    return specs
 
 
-def _write_polygons(plan: Plan, staging: Staging, log: RunLog) -> None:
+def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> None:
     """Polygons of the finished class raster."""
     from geoseg.polygons import polygonize
     from geoseg.vectors import write_polygons
@@ -330,7 +449,7 @@ def _write_polygons(plan: Plan, staging: Staging, log: RunLog) -> None:
     with log.clock("polygons"):
         frame = polygonize(
             staging.path(plan.outputs.raster),
-            staging.scratch("confidence.tif"),
+            store.mosaic("confidence"),
             plan.card.classes,
             min_area=plan.options.min_area,
             simplify=plan.options.simplify,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from geoseg.card import ModelCard, ModelFiles
 from geoseg.crf import CRFOptions, check_chip, parse_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
-from geoseg.grid import ChipGrid
+from geoseg.grid import ChipGrid, Lane
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
 from geoseg.rasters import PROBABILITY_DTYPES, check_creation_options
 from geoseg.reader import SceneReader
+from geoseg.regrid import source_cols
 from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
 from geoseg.stitch import TAPERS
 from geoseg.window import Window
 from geoseg.zoo import choose_model, find_model
 
-__all__ = ["Outputs", "Plan", "PredictOptions", "make_plan", "on_model_grid"]
+__all__ = ["OutputLane", "Outputs", "Plan", "PredictOptions", "make_plan", "on_model_grid"]
 
 #: A scene may be this much coarser than the coarsest gsd of the card before it is refused.
 COARSEST_FACTOR = 4.0
@@ -67,6 +69,9 @@ class PredictOptions:
         batch_size: chips in one forward pass; None for the device's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU.
+        mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
+            goes in lanes then; the result does not change.
+        restart: forget the strips that a stopped run of the same outputs has finished.
         min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
         simplify: tolerance of the polygons' borders, m.
         creation_options: ``NAME=VALUE`` for GDAL's COG driver.
@@ -96,6 +101,8 @@ class PredictOptions:
     batch_size: int | None = None
     device: str = "auto"
     threads: int | None = None
+    mem_limit: int | None = None
+    restart: bool = False
     min_area: float = 0.0
     simplify: float = 0.0
     creation_options: Sequence[str] = ()
@@ -118,7 +125,7 @@ class PredictOptions:
         if self.crf_options and not self.crf:
             raise UsageError("--crf-option says how --crf works; give --crf too")
         parse_options(self.crf_options)
-        for name in ("size", "batch_size", "threads"):
+        for name in ("size", "batch_size", "threads", "mem_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
@@ -163,6 +170,21 @@ class Outputs:
             self.report,
         )
         return [path for path in wanted if path is not None]
+
+
+@dataclass(frozen=True)
+class OutputLane:
+    """A lane, on the output's grid and on the model's.
+
+    Attributes:
+        left: first column of the output.
+        right: the first one after.
+        model: the columns of the model's grid that these are made from.
+    """
+
+    left: int
+    right: int
+    model: Lane
 
 
 @dataclass(frozen=True)
@@ -222,17 +244,63 @@ class Plan:
         """A reader of the chosen bands on a grid."""
         return SceneReader(self.bands, grid, src_nodata=self.options.src_nodata, aoi=self.aoi)
 
-    @property
-    def array_bytes(self) -> int:
-        """What the arrays of a run hold at most: row buffers, three rows of chips, a strip."""
-        width, height = self.model_grid.width, self.chips.chip_height
-        classes, item = len(self.card.classes), 4
-        pixels = 3 * len(self.bands) * height * width * item
-        stitched = 2 * classes * height * width * item
+    def lane_bytes(self, lane: OutputLane) -> int:
+        """What the arrays of a lane hold at most: rows of chips, the stitch's buffer, strips."""
+        classes, height = len(self.card.classes), self.chips.chip_height
+        kinds = {b.dtype for b in self.bands}
+        item = np.dtype(kinds.pop()).itemsize if len(kinds) == 1 and not self.resampled else 4
+        read = lane.model.starts[-1] + self.chips.chip_width - lane.model.starts[0]
+        # One row of chips in use, one waiting, and one in the making with what it keeps.
+        pixels = 4 * (len(self.bands) * item + 1) * height * read
+        # The buffer, and what leaves of it: classes, confidence and probabilities, twice.
+        width = lane.right - lane.left
+        left = 1 if self.options.probs_dtype == "uint8" else 4
+        extra = classes if self.outputs.probs is not None else 0
+        rows = math.ceil(height * max(1.0, self.factor[0]))
+        strips = 2 * (2 + left * (1 + extra)) * rows * width
+        stitched = 4 * classes * height * (lane.model.right - lane.model.left)
         if self.resampled:
-            ratio = self.factor[0] * self.factor[1]
-            stitched += int(3 * classes * height * width * item * max(1.0, ratio))
-        return pixels + stitched
+            stitched = 2 * stitched + 3 * 4 * classes * rows * width
+        return pixels + stitched + strips
+
+    def lanes(self, limit: int) -> tuple[OutputLane, ...]:
+        """As few lanes as a limit of memory allows.
+
+        Args:
+            limit: bytes for the arrays of a lane.
+
+        Raises:
+            UsageError: the narrowest lanes take more.
+        """
+        most = len(self.chips.col_starts)
+        for count in range(1, most + 1):
+            lanes = self._lanes(count)
+            need = max(self.lane_bytes(lane) for lane in lanes)
+            if need <= limit:
+                return lanes
+        raise UsageError(
+            f"the memory that is left for arrays is {limit / 1e6:.0f} MB and the narrowest lanes "
+            f"take {need / 1e6:.0f} MB; raise --mem-limit by {(need - limit) / 1e6:.0f} MB, or "
+            f"make --size smaller"
+        )
+
+    def _lanes(self, count: int) -> tuple[OutputLane, ...]:
+        """The scene's columns in lanes of like width, parted in the middle of chips."""
+        grid, starts = self.chips, self.chips.col_starts
+        firsts = [starts[round(i * len(starts) / count)] for i in range(1, count)]
+        middle = grid.chip_width // 2
+        cuts = [0, *(min(first + middle, grid.width - 1) for first in firsts), grid.width]
+        if not self.resampled:
+            lanes = [Lane.of(grid, a, b) for a, b in pairwise(cuts) if a < b]
+            return tuple(OutputLane(lane.left, lane.right, lane) for lane in lanes)
+        across = self.factor[1]
+        edges = [min(round(cut * across), self.grid.width) for cut in cuts[:-1]]
+        found = []
+        for a, b in pairwise([*edges, self.grid.width]):
+            if a < b:
+                left, right = source_cols(grid.width, across, a, b)
+                found.append(OutputLane(a, b, Lane.of(grid, left, right)))
+        return tuple(found)
 
     @property
     def cache_bytes(self) -> int:

@@ -1,39 +1,32 @@
-"""Rasters that are written: strip by strip into a scratch file, then whole as a COG."""
+"""Rasters that are written: what they are apart from their pixels, and COGs of them."""
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-import rasterio
-import rasterio.errors
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 from geoseg.card import ClassInfo
-from geoseg.errors import OutputError, UsageError
+from geoseg.errors import UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.outputs import explain_write_error
 from geoseg.pixelgrid import PixelGrid
-from geoseg.window import Window
 
 __all__ = [
     "NODATA",
     "PROBABILITY_DTYPES",
     "RasterSpec",
-    "StripWriter",
     "check_creation_options",
     "encode_probability",
+    "write_cog",
     "write_qml",
 ]
 
@@ -70,142 +63,46 @@ class RasterSpec:
     resampling: str = "AVERAGE"
     creation_options: Mapping[str, str] = field(default_factory=dict)
 
-
-class StripWriter:
-    """Takes strips in order; :meth:`finish` makes the COG and reads it back."""
-
-    def __init__(self, spec: RasterSpec, scratch: Path) -> None:
-        """Open the scratch file.
+    def describe(self, dataset: Any) -> None:
+        """Give an open dataset names, colours, scale and tags.
 
         Args:
-            spec: of the raster.
-            scratch: where strips go first: one row a block, so that strips of any height are
-                written once and never read again.
-
-        Raises:
-            OutputError: it can't be written.
+            dataset: of rasterio, open for writing.
         """
-        self.spec = spec
-        self.scratch = scratch
-        self._crc = [0] * len(spec.descriptions)
-        grid = spec.grid
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                self._dataset = rasterio.open(
-                    scratch,
-                    "w",
-                    driver="GTiff",
-                    height=grid.height,
-                    width=grid.width,
-                    count=len(spec.descriptions),
-                    dtype=spec.dtype,
-                    crs=grid.crs,
-                    transform=grid.transform,
-                    nodata=spec.nodata,
-                    interleave="band",
-                    blockysize=1,
-                    compress="zstd",
-                    zstd_level=1,
-                    bigtiff="if_safer",
-                )
-            self._describe()
-        except GDAL_ERRORS as error:
-            raise explain_write_error(error, scratch.parent) from error
-
-    def _describe(self) -> None:
-        """Names, colours, scale and tags: before the pixels, so that they lie in the header."""
-        dataset, spec = self._dataset, self.spec
-        for i, description in enumerate(spec.descriptions, start=1):
+        for i, description in enumerate(self.descriptions, start=1):
             dataset.set_band_description(i, description)
-        if spec.scale != 1.0:
-            dataset.scales = (spec.scale,) * len(spec.descriptions)
-            dataset.offsets = (0.0,) * len(spec.descriptions)
-        if spec.classes:
-            dataset.write_colormap(1, {c.id: (*c.rgb, 255) for c in spec.classes})
-            dataset.update_tags(1, **{f"class_{c.id}": c.name for c in spec.classes})
-        dataset.update_tags(**spec.tags)
+        if self.scale != 1.0:
+            dataset.scales = (self.scale,) * len(self.descriptions)
+            dataset.offsets = (0.0,) * len(self.descriptions)
+        if self.classes:
+            dataset.write_colormap(1, {c.id: (*c.rgb, 255) for c in self.classes})
+            dataset.update_tags(1, **{f"class_{c.id}": c.name for c in self.classes})
+        dataset.update_tags(**self.tags)
 
-    def __enter__(self) -> StripWriter:
-        """For ``with``."""
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the scratch file."""
-        if not self._dataset.closed:
-            if kind is None:
-                self._dataset.close()
-                return
-            # The run has failed already: what closing has to say would hide the reason.
-            try:
-                self._dataset.close()
-            except GDAL_ERRORS:
-                return
+def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:
+    """Turn a raster into a COG.
 
-    def write(self, window: Window, values: NDArray[Any]) -> None:
-        """Write a strip.
+    Args:
+        source: what is there already, names, colours and tags included.
+        path: where the COG goes (not yet its final name).
+        spec: for the overviews and creation options.
 
-        Args:
-            window: full width, right below the last one.
-            values: (bands, height, width) or (height, width) of the spec's dtype.
-
-        Raises:
-            OutputError: the disk is full or fails.
-        """
-        bands = values[None] if values.ndim == 2 else values
-        area = RasterioWindow(window.col, window.row, window.width, window.height)
-        try:
-            self._dataset.write(bands, window=area)
-        except GDAL_ERRORS as error:
-            raise explain_write_error(error, self.scratch.parent) from error
-        for i, band in enumerate(bands):
-            self._crc[i] = zlib.crc32(np.ascontiguousarray(band).tobytes(), self._crc[i])
-
-    def finish(self, path: Path) -> None:
-        """Make the COG, read it back whole and compare.
-
-        Args:
-            path: where it goes (not yet its final name).
-
-        Raises:
-            OutputError: it can't be written, or what was read differs from what was written (some
-                disk errors show only so).
-        """
-        options = {
-            "COMPRESS": "DEFLATE",
-            "BLOCKSIZE": "512",
-            "BIGTIFF": "IF_SAFER",
-            "OVERVIEW_RESAMPLING": self.spec.resampling,
-            "NUM_THREADS": str(min(4, os.cpu_count() or 1)),
-            **self.spec.creation_options,
-        }
-        try:
-            self._dataset.close()
-            rasterio.shutil.copy(self.scratch, path, driver="COG", **options)
-            whole = self._read_back(path) == self._crc
-        except GDAL_ERRORS as error:
-            raise explain_write_error(error, path) from error
-        if not whole:
-            raise OutputError(
-                f"{path}: what was read back differs from what was written; the disk is full or "
-                f"faulty"
-            )
-
-    def _read_back(self, path: Path) -> list[int]:
-        crcs = [0] * len(self.spec.descriptions)
-        grid = self.spec.grid
-        with rasterio.open(path) as dataset:
-            for row in range(0, grid.height, 512):
-                height = min(512, grid.height - row)
-                bands = dataset.read(window=RasterioWindow(0, row, grid.width, height))
-                for i, band in enumerate(bands):
-                    crcs[i] = zlib.crc32(band.tobytes(), crcs[i])
-        return crcs
+    Raises:
+        OutputError: it can't be written.
+    """
+    options = {
+        "COMPRESS": "DEFLATE",
+        "BLOCKSIZE": "512",
+        "BIGTIFF": "IF_SAFER",
+        "OVERVIEW_RESAMPLING": spec.resampling,
+        "NUM_THREADS": str(min(4, os.cpu_count() or 1)),
+        **spec.creation_options,
+    }
+    try:
+        rasterio.shutil.copy(source, path, driver="COG", **options)
+    except GDAL_ERRORS as error:
+        raise explain_write_error(error, path) from error
 
 
 def encode_probability(

@@ -6,31 +6,37 @@ import json
 import platform
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.plan import Plan
+from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
+from geoseg.window import Window
 
 __all__ = [
     "ClassCounts",
+    "Meter",
     "Progress",
     "RunLog",
     "peak_memory",
     "plan_report",
     "raster_tags",
+    "run_record",
     "run_report",
 ]
 
 Progress = Callable[[dict[str, Any]], None]
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -44,26 +50,51 @@ class RunLog:
     chips_run: int = 0
     chips_skipped: int = 0
 
+    def __post_init__(self) -> None:
+        """Set up what the clocks share."""
+        self._lock = threading.Lock()
+        self._nested = threading.local()
+
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
-        """Add the time inside to a stage."""
+        """Add the time inside to a stage, less what clocks inside of it count; in any thread."""
+        inner: list[float] = getattr(self._nested, "inner", [])
+        self._nested.inner = inner
+        inner.append(0.0)
         start = time.perf_counter()
         try:
             yield
         finally:
             spent = time.perf_counter() - start
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            own = spent - inner.pop()
+            if inner:
+                inner[-1] += spent
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + own
 
-    def timed(self, stage: str, items: Iterable[Any]) -> Iterator[Any]:
-        """An iterator whose steps are clocked."""
-        iterator = iter(items)
-        while True:
+    def clocked(self, stage: str, function: Callable[..., T]) -> Callable[..., T]:
+        """A function whose calls are clocked."""
+
+        def call(*arguments: Any) -> T:
             with self.clock(stage):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+                return function(*arguments)
+
+        return call
+
+    def timed(self, stage: str, items: Iterable[T]) -> Generator[T, None, None]:
+        """An iterator whose steps are clocked; closing it closes the iterator."""
+        iterator = iter(items)
+        try:
+            while True:
+                with self.clock(stage):
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
 
     def tell(self, event: str, **values: Any) -> None:
         """Report an event."""
@@ -74,6 +105,57 @@ class RunLog:
         """Report and keep a warning."""
         self.warnings.append(message)
         self.tell("warning", message=message)
+
+
+#: What a run waits for -> the stages of its main thread that are spent on it.
+BOTTLENECKS = {
+    "reading": ("wait for reading",),
+    "computing": ("chips", "forward", "crf", "stitch", "regrid", "decide"),
+    "writing": ("wait for writing",),
+}
+
+
+class Meter:
+    """Tells how far the strips are, how fast they come and what they wait for."""
+
+    def __init__(self, plan: Plan, lanes: Sequence[OutputLane], done: int, log: RunLog) -> None:
+        """Start.
+
+        Args:
+            plan: of the run.
+            lanes: all of them.
+            done: pixels of strips that were there before.
+            log: whom to tell, and what is clocked.
+        """
+        self._log = log
+        self._before = self._done = done
+        self._total = plan.grid.height * sum(lane.right - lane.left for lane in lanes)
+        self._started = time.perf_counter()
+
+    def tell(self, window: Window | None) -> None:
+        """A strip is finished.
+
+        Args:
+            window: of it.
+        """
+        if window is None:
+            return
+        self._done += window.height * window.width
+        spent = max(time.perf_counter() - self._started, 1e-6)
+        speed = (self._done - self._before) / spent
+        waits = {
+            name: sum(self._log.seconds.get(stage, 0.0) for stage in stages)
+            for name, stages in BOTTLENECKS.items()
+        }
+        self._log.tell(
+            "progress",
+            stage="predict",
+            done=self._done,
+            total=self._total,
+            mpx_s=round(speed / 1e6, 3),
+            seconds_left=round((self._total - self._done) / speed),
+            bottleneck=max(waits, key=waits.__getitem__),
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +191,10 @@ def raster_tags(plan: Plan) -> dict[str, str]:
 
 #: Options that say where and how fast to work, but don't change a pixel: they stay out of the
 #: rasters' tags, so that the same result has the same bytes.
-_WITHOUT_EFFECT = ("batch_size", "device", "threads", "no_vector", "min_area", "simplify")
+_WITHOUT_EFFECT = (
+    *("batch_size", "device", "threads", "mem_limit", "restart"),
+    *("no_vector", "min_area", "simplify"),
+)
 
 
 def _options_report(plan: Plan) -> dict[str, Any]:
@@ -121,6 +206,29 @@ def _options_report(plan: Plan) -> dict[str, Any]:
     kept["creation_options"] = list(plan.options.creation_options)
     kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
     return kept
+
+
+def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dict[str, Any]:
+    """All that a strip's bytes depend on, for JSON: a run goes on with strips of the same alone."""
+    options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
+    outputs = plan.outputs
+    files = {}
+    for path in [*plan.scene.paths, *([str(plan.options.aoi)] if plan.options.aoi else [])]:
+        if Path(path).exists():
+            about = Path(path).stat()
+            files[path] = [about.st_size, about.st_mtime_ns]
+        else:  # remote
+            files[path] = []
+    return {
+        **options,
+        "version": version("geoseg"),
+        "scene": files,
+        "model": plan.files.sha256,
+        "runtime": [runtime.name, runtime.precision, runtime.device],
+        "probabilities are kept": outputs.probs is not None,
+        "confidence is kept": outputs.confidence is not None or outputs.vector is not None,
+        "lanes": [lane.left for lane in lanes],
+    }
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
@@ -175,6 +283,8 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
         "geoseg": version("geoseg"),
         "versions": _versions(),
         **plan_report(plan),
+        "runtime": runtime.name,
+        "precision": runtime.precision,
         "device": runtime.device,
         "chips": {
             "total": len(plan.chips),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import UsageError
-from geoseg.grid import ChipGrid
+from geoseg.grid import ChipGrid, Lane
 from geoseg.window import Window
 
 __all__ = ["TAPERS", "axis_weights", "stitch"]
@@ -109,25 +109,31 @@ def stitch(
     asarray: Callable[[FloatArray], Any],
     taper: str = "cosine",
     margin: int = 0,
+    lane: Lane | None = None,
+    first: int = 0,
 ) -> Iterator[tuple[Window, Any]]:
     """Blend chips into strips; a row leaves when no later chip can touch it.
 
-    Memory is one row of chips: ``classes * chip height * scene width`` float32.
+    Memory is one row of chips: ``classes * chip height * lane width`` float32.
 
     Args:
-        chips: (window, probabilities (K, height, width)) in the order of ``grid.chips()``;
-            all-nodata chips may be absent.
+        chips: (window, probabilities (K, height, width)), row by row from the left; all-nodata
+            chips may be absent.
         grid: where the chips lie.
         classes: K.
         zeros: shape -> float32 array of zeros on the runtime's device.
         asarray: float32 numpy array -> array on the runtime's device.
         taper: a key of :data:`TAPERS`.
         margin: see :func:`axis_weights`.
+        lane: the columns that are wanted; None for all.
+        first: number of the row of chips that the first chip belongs to. Where it is not 0, rows
+            that chips above would touch, too, lack these chips' part.
 
     Yields:
-        (window, probabilities (K, height, scene width)): strips from the top, disjoint, covering
+        (window, probabilities (K, height, lane width)): strips from the top, disjoint, covering
         every row. The array is a buffer that the next step overwrites.
     """
+    lane = lane or Lane.whole(grid)
     rows, cols = grid.row_starts, grid.col_starts
     options = {"taper": taper, "margin": margin}
     row_weights = axis_weights(rows, grid.chip_height, grid.height, **options)  # type: ignore[arg-type]
@@ -135,34 +141,35 @@ def stitch(
     row_index = {row: i for i, row in enumerate(rows)}
     col_arrays = {c: asarray(w[None, None, :]) for c, w in zip(cols, col_weights, strict=True)}
 
-    buffer = zeros((classes, grid.chip_height, grid.width))
-    current = 0  # index of the row of chips that the buffer's first row belongs to
-    row_array = asarray(row_weights[0][None, :, None])
+    buffer = zeros((classes, grid.chip_height, lane.right - lane.left))
+    current = first  # number of the row of chips that the buffer's first row belongs to
+    row_array = asarray(row_weights[current][None, :, None])
     for window, probs in chips:
         while row_index[window.row] > current:
-            yield from _finished(buffer, grid, rows, current)
+            yield _finished(buffer, grid, lane, rows, current)
             _shift(buffer, rows[current + 1] - rows[current])
             current += 1
             row_array = asarray(row_weights[current][None, :, None])
         height = min(window.bottom, grid.height) - window.row
-        width = min(window.right, grid.width) - window.col
-        weighted = probs[:, :height, :width] * row_array[:, :height]
-        weighted = weighted * col_arrays[window.col][:, :, :width]
-        buffer[:, :height, window.col : window.col + width] += weighted
+        left, right = max(window.col, lane.left), min(window.right, lane.right)
+        own = slice(left - window.col, right - window.col)
+        weighted = probs[:, :height, own] * row_array[:, :height]
+        weighted *= col_arrays[window.col][:, :, own]
+        buffer[:, :height, left - lane.left : right - lane.left] += weighted
     while current < len(rows):
-        yield from _finished(buffer, grid, rows, current)
+        yield _finished(buffer, grid, lane, rows, current)
         if current + 1 < len(rows):
             _shift(buffer, rows[current + 1] - rows[current])
         current += 1
 
 
 def _finished(
-    buffer: Any, grid: ChipGrid, rows: list[int], current: int
-) -> Iterator[tuple[Window, Any]]:
+    buffer: Any, grid: ChipGrid, lane: Lane, rows: list[int], current: int
+) -> tuple[Window, Any]:
     """The rows above the next row of chips."""
     end = rows[current + 1] if current + 1 < len(rows) else grid.height
     height = end - rows[current]
-    yield Window(rows[current], 0, height, grid.width), buffer[:, :height]
+    return Window(rows[current], lane.left, height, lane.right - lane.left), buffer[:, :height]
 
 
 def _shift(buffer: Any, by: int) -> None:

@@ -21,6 +21,8 @@ def cut(values, heights):
 def run(values, target, factor, heights):
     parts, rows = [], 0
     for window, out in regrid(cut(values, heights), values.shape[1:], target, factor):
+        if window is None:
+            continue
         assert window.row == rows and out.shape == (len(values), window.height, target[1])
         rows = window.bottom
         parts.append(out)

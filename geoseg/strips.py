@@ -1,0 +1,254 @@
+"""Finished strips on disk: what is there is never computed again.
+
+A strip's rasters are small GeoTIFFs, and a JSON file that is renamed into place after them is its
+entry in the journal. So a run that is killed at any moment finds whole strips and no half ones,
+and a virtual raster over them is what the outputs are made from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+import rasterio.errors
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
+
+from geoseg.errors import OutputError
+from geoseg.gdal import GDAL_ERRORS
+from geoseg.outputs import explain_write_error
+from geoseg.rasters import RasterSpec
+from geoseg.window import Window
+
+__all__ = ["Strip", "StripStore"]
+
+#: Rows of a strip file's blocks.
+BLOCK_ROWS = 64
+#: rasterio's dtype -> GDAL's.
+_GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The journal's entry of one strip.
+
+    Attributes:
+        window: of the output's grid; None where the strip holds no row of it.
+        counts: pixels of each class.
+        chips_run: chips of its row of chips that went through the network.
+        chips_skipped: those without a measured pixel.
+        crc: raster -> one CRC-32 a band, of the pixels in rows.
+    """
+
+    window: Window | None
+    counts: tuple[int, ...]
+    chips_run: int
+    chips_skipped: int
+    crc: Mapping[str, tuple[int, ...]]
+
+
+class StripStore:
+    """The strips of one run, by lane and row of chips."""
+
+    def __init__(self, folder: Path, specs: Mapping[str, RasterSpec], lanes: int) -> None:
+        """Read the journal of what is there.
+
+        Args:
+            folder: of the strips; made where it is missing.
+            specs: of the outputs' rasters by name.
+            lanes: how many there are.
+
+        Raises:
+            OutputError: the folder can't be made or read.
+        """
+        self.folder = folder
+        self.specs = dict(specs)
+        self._strips: list[list[Strip]] = []
+        try:
+            folder.mkdir(exist_ok=True)
+            for lane in range(lanes):
+                found: list[Strip] = []
+                while (path := self._entry(lane, len(found))).exists():
+                    found.append(_parse(path.read_text(encoding="utf-8")))
+                self._strips.append(found)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"the strips in {folder} can't be read ({error}); begin anew with --restart"
+            ) from error
+
+    def __len__(self) -> int:
+        """Strips that are finished."""
+        return sum(len(strips) for strips in self._strips)
+
+    def finished(self, lane: int) -> int:
+        """How many strips of a lane are there, from the top."""
+        return len(self._strips[lane])
+
+    def all(self) -> Iterator[Strip]:
+        """The finished strips, lane by lane from the top."""
+        for strips in self._strips:
+            yield from strips
+
+    def write(
+        self,
+        lane: int,
+        window: Window | None,
+        arrays: Mapping[str, NDArray[Any]],
+        counts: Sequence[int],
+        chips: tuple[int, int],
+    ) -> None:
+        """Add the next strip of a lane.
+
+        Args:
+            lane: its number.
+            window: of the output's grid, or None for a strip without rows.
+            arrays: raster -> (height, width) or (bands, height, width) of its spec's dtype.
+            counts: pixels of each class.
+            chips: how many were run and how many skipped.
+
+        Raises:
+            OutputError: the disk is full or fails.
+        """
+        number = len(self._strips[lane])
+        crc: dict[str, tuple[int, ...]] = {}
+        if window is not None:
+            for name, values in arrays.items():
+                bands = values[None] if values.ndim == 2 else values
+                crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
+                self._write_raster(self._raster(name, lane, number), name, bands)
+        strip = Strip(window, tuple(int(n) for n in counts), *chips, crc)
+        path = self._entry(lane, number)
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_text(json.dumps(asdict(strip)), encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise explain_write_error(error, self.folder) from error
+        self._strips[lane].append(strip)
+
+    def _write_raster(self, path: Path, name: str, bands: NDArray[Any]) -> None:
+        spec = self.specs[name]
+        count, height, width = bands.shape
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                with rasterio.open(
+                    path,
+                    "w",
+                    driver="GTiff",
+                    height=height,
+                    width=width,
+                    count=count,
+                    dtype=spec.dtype,
+                    interleave="band",
+                    blockysize=min(BLOCK_ROWS, height),
+                    compress="zstd",
+                    zstd_level=1,
+                    bigtiff="if_safer",
+                ) as dataset:
+                    dataset.write(bands)
+        except GDAL_ERRORS as error:
+            raise explain_write_error(error, self.folder) from error
+
+    def mosaic(self, name: str) -> Path:
+        """All strips of a raster as one virtual one, with names, colours and tags.
+
+        Args:
+            name: of the raster.
+
+        Returns:
+            A .vrt in the folder.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        spec, path = self.specs[name], self.folder / f"{name}.vrt"
+        grid = spec.grid
+        root = ElementTree.Element(
+            "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
+        )
+        for band in range(1, len(spec.descriptions) + 1):
+            element = ElementTree.SubElement(
+                root, "VRTRasterBand", dataType=_GDAL_TYPES[spec.dtype], band=str(band)
+            )
+            for lane, strips in enumerate(self._strips):
+                for number, strip in enumerate(strips):
+                    if strip.window is not None:
+                        file = self._raster(name, lane, number).name
+                        _add_source(element, file, band, strip.window)
+        try:
+            path.write_bytes(ElementTree.tostring(root))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                with rasterio.open(path, "r+") as dataset:
+                    if grid.crs is not None:
+                        dataset.crs = grid.crs
+                    dataset.transform = grid.transform
+                    dataset.nodata = spec.nodata
+                    spec.describe(dataset)
+        except GDAL_ERRORS as error:
+            raise explain_write_error(error, self.folder) from error
+        return path
+
+    def verify(self, name: str, path: Path) -> None:
+        """Compare a finished raster with the strips that it was made from.
+
+        Args:
+            name: of the raster.
+            path: of the file.
+
+        Raises:
+            OutputError: they differ (some disk errors show only so), or it can't be read.
+        """
+        try:
+            with rasterio.open(path) as dataset:
+                for strip in self.all():
+                    if strip.window is None:
+                        continue
+                    w = strip.window
+                    bands = dataset.read(window=RasterioWindow(w.col, w.row, w.width, w.height))
+                    if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
+                        raise OutputError(
+                            f"{path}: what was read back differs from what was written; the disk "
+                            f"is full or faulty"
+                        )
+        except GDAL_ERRORS as error:
+            raise explain_write_error(error, path) from error
+
+    def _raster(self, name: str, lane: int, number: int) -> Path:
+        return self.folder / f"{name}-{lane}-{number}.tif"
+
+    def _entry(self, lane: int, number: int) -> Path:
+        return self.folder / f"strip-{lane}-{number}.json"
+
+
+def _parse(text: str) -> Strip:
+    entry = json.loads(text)
+    window = None if entry["window"] is None else Window(**entry["window"])
+    crc = {name: tuple(values) for name, values in entry["crc"].items()}
+    return Strip(window, tuple(entry["counts"]), entry["chips_run"], entry["chips_skipped"], crc)
+
+
+def _add_source(band: ElementTree.Element, file: str, number: int, window: Window) -> None:
+    source = ElementTree.SubElement(band, "SimpleSource")
+    name = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1")
+    name.text = file
+    ElementTree.SubElement(source, "SourceBand").text = str(number)
+    for element, row, col in (("SrcRect", 0, 0), ("DstRect", window.row, window.col)):
+        ElementTree.SubElement(
+            source,
+            element,
+            xOff=str(col),
+            yOff=str(row),
+            xSize=str(window.width),
+            ySize=str(window.height),
+        )
