@@ -161,6 +161,7 @@ class Staging:
                     f"this one differs from it: {'; '.join(changed)}. Give the same command to "
                     f"go on, or --restart to begin anew"
                 )
+            self.keep = True
         else:
             for old in folder.iterdir():
                 if old.name != "lock":
@@ -219,12 +220,14 @@ class Staging:
             )
         with _uninterrupted():
             try:
+                self.keep = False
                 for final in finals:
                     for suffix in _SIDECARS:
                         with suppress(FileNotFoundError):
                             Path(f"{final}{suffix}").unlink()
                     os.replace(self.path(final), final)
             except OSError as error:
+                self.keep = self._run is not None
                 for published in new:
                     with suppress(OSError):
                         published.unlink()

@@ -163,8 +163,10 @@ def _kept_strips(staging: Staging, store: StripStore) -> Iterator[None]:
     """Keep finished strips where the run was stopped, not where it can never succeed."""
     try:
         yield
-    except (KeyboardInterrupt, MemoryError, OutputError, SceneError, DeviceError):
-        staging.keep = any(any(strip.counts) for strip in store.all())
+    except BaseException as error:
+        stopped = (KeyboardInterrupt, MemoryError, OutputError, SceneError, DeviceError)
+        found = any(any(strip.counts) for strip in store.all())
+        staging.keep = found and isinstance(error, stopped)
         raise
 
 

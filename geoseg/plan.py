@@ -287,6 +287,7 @@ class Plan:
     def _lanes(self, count: int) -> tuple[OutputLane, ...]:
         """The scene's columns in lanes of like width, parted in the middle of chips."""
         grid, starts = self.chips, self.chips.col_starts
+        count = min(count, len(starts))
         firsts = [starts[round(i * len(starts) / count)] for i in range(1, count)]
         middle = grid.chip_width // 2
         cuts = [0, *(min(first + middle, grid.width - 1) for first in firsts), grid.width]

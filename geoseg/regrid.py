@@ -41,7 +41,7 @@ def regrid(
     left, right = cols or (0, target[1])
     taps = _taps(target[1], source[1], factor[1])
     col_0, col_1, col_t = (tap[left:right] for tap in taps)
-    origin = int(col_0[0])
+    origin = int(col_0[0]) if cols else 0
     kept: FloatArray | None = None  # source rows that are still needed
     first = 0  # the source row of kept's first row
     done = 0  # target rows that have left

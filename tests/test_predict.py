@@ -428,11 +428,15 @@ class _Breaks(NumpyRuntime):
         return np.zeros((len(pixels), self.classes, *pixels.shape[2:]))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt(), MemoryError()])
-def test_a_failing_chip_ends_the_run_and_leaves_nothing(tmp_path, model, error):
+@pytest.mark.parametrize("error", [RuntimeError("boom"), ModelError("bad"), KeyboardInterrupt()])
+@pytest.mark.parametrize("after", [3, 20])
+def test_a_failing_chip_ends_the_run(tmp_path, model, error, after):
+    """Nothing is left of a run that can't succeed, or has not finished a strip."""
     with pytest.raises(type(error)):
-        run(tmp_path, blocks(150, 130), model, _Breaks(4, error), size=32, overlap=8)
-    assert not (tmp_path / "out.tif").exists() and left_overs(tmp_path) == []
+        run(tmp_path, blocks(150, 130), model, _Breaks(4, error, after), size=32, overlap=8)
+    assert not (tmp_path / "out.tif").exists()
+    kept = isinstance(error, KeyboardInterrupt) and after == 20
+    assert left_overs(tmp_path) == ([".geoseg-out.tif"] if kept else [])
 
 
 def test_an_interrupted_overwrite_keeps_the_old_output(tmp_path, model):
@@ -536,7 +540,7 @@ def test_events_tell_the_story(tmp_path, model):
     kinds = [e["event"] for e in events]
     assert kinds[0] == "start" and kinds[-1] == "result"
     done = [e["done"] for e in events if e["event"] == "progress" and e["stage"] == "predict"]
-    assert done == sorted(done) and done[-1] == 150
+    assert done == sorted(done) and done[-1] == 150 * 130
     json.dumps(events)
 
 
@@ -589,7 +593,7 @@ def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path, model):
     with pytest.raises(OutputError, match="appeared while"):
         run(tmp_path, blocks(40, 40), model, Rival(4), overwrite=False)
     assert (tmp_path / "out.tif").read_text() == "theirs"
-    assert not (tmp_path / "out.json").exists() and left_overs(tmp_path) == []
+    assert not (tmp_path / "out.json").exists() and left_overs(tmp_path) == [".geoseg-out.tif"]
 
 
 def test_a_failed_rename_takes_the_others_back(tmp_path, model, monkeypatch):
@@ -607,7 +611,7 @@ def test_a_failed_rename_takes_the_others_back(tmp_path, model, monkeypatch):
     monkeypatch.setattr(outputs.os, "replace", replace)
     with pytest.raises(OutputError, match=r"out\.qml"):
         run(tmp_path, blocks(40, 40), model, overwrite=False)
-    assert not (tmp_path / "out.tif").exists() and left_overs(tmp_path) == []
+    assert not (tmp_path / "out.tif").exists() and left_overs(tmp_path) == [".geoseg-out.tif"]
 
 
 def test_preview_of_a_large_scene_without_a_crs(tmp_path, model):

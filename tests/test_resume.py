@@ -1,0 +1,316 @@
+"""A run that was stopped goes on; the result does not depend on where, nor on lanes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+import geoseg
+from geoseg import pipeline
+from geoseg.errors import OutputError, UsageError
+from geoseg.plan import PredictOptions, make_plan
+from tests.helpers import make_raster, tiny_model
+from tests.oracles import EdgeDistance, NumpyRuntime, OneHot
+
+CLASSES = ("water", "trees", "crops", "built")
+RASTERS = ("out.tif", "probs.tif", "confidence.tif")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "model", ("red",), CLASSES)
+
+
+def scene_of(
+    folder: Path, height: int = 150, width: int = 130, gsd: float = 10.0, name: str = "scene.tif"
+) -> Path:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 4, (height // 7 + 1, width // 7 + 1))
+    values = np.kron(coarse, np.ones((7, 7)))[None, :height, :width].astype(np.uint8)
+    values[0, 40:90, 20:60] = 9  # nodata: whole chips of it, too
+    return make_raster(
+        folder / name,
+        values,
+        crs="EPSG:32633",
+        transform=from_origin(500000, 5000000, gsd, gsd),
+        descriptions=("red",),
+        nodata=9,
+    )
+
+
+class Smooth(NumpyRuntime):
+    """Probabilities of many different bits, from the pixels and their places in the chip."""
+
+    def answer(self, pixels: Any) -> Any:
+        n, _, h, w = pixels.shape
+        places = np.arange(h)[:, None] * 0.37 + np.arange(w) * 0.11
+        base = pixels[:, :1].astype(np.float32) + np.sin(places)[None, None]
+        scores = np.exp(np.cos(base + np.arange(self.classes)[None, :, None, None]))
+        return scores / scores.sum(axis=1, keepdims=True)
+
+
+class Stops(Smooth):
+    """Is interrupted after some chips."""
+
+    def __init__(self, classes: int, after: int) -> None:
+        super().__init__(classes)
+        self.after = after
+
+    def answer(self, pixels: Any) -> Any:
+        if len(self.batches) > self.after:
+            raise KeyboardInterrupt
+        return super().answer(pixels)
+
+
+def predict(scene: Path, folder: Path, model: Path, runtime: Any, **options: Any) -> Any:
+    folder.mkdir(exist_ok=True)
+    return geoseg.predict(
+        scene,
+        folder / "out.tif",
+        model=model,
+        runtime=runtime,
+        **{
+            "probs": folder / "probs.tif",
+            "confidence": folder / "confidence.tif",
+            "size": 32,
+            "overlap": 20,
+            "overwrite": True,
+            **options,
+        },
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RASTERS}
+
+
+def pixels(folder: Path) -> dict[str, Any]:
+    found = {}
+    for name in RASTERS:
+        with rasterio.open(folder / name) as dataset:
+            found[name] = dataset.read()
+    return found
+
+
+@pytest.mark.parametrize("gsd", [10.0, 4.0, 27.0])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, model: Path, gsd: float
+) -> None:
+    """Stopped twice, at places that cut the scene differently; the last two gsds are resampled."""
+    scene = scene_of(tmp_path, gsd=gsd)
+    whole = predict(scene, tmp_path / "whole", model, Smooth(4))
+    chips = whole.report["chips"]["run"]
+    stops = range(2, chips - 1, max(1, chips // 6))
+    seen = set()
+    for after in stops:
+        folder = tmp_path / f"stopped{after}"
+        first = Stops(4, after)
+        with pytest.raises(KeyboardInterrupt):
+            predict(scene, folder, model, first)
+        assert not (folder / "out.tif").exists()
+        with suppress(KeyboardInterrupt):  # little may be left
+            predict(scene, folder, model, Stops(4, chips // 3))
+        last = Smooth(4)
+        again = predict(scene, folder, model, last)
+        assert contents(folder) == contents(tmp_path / "whole")
+        for key in ("classes", "chips", "pixels"):
+            assert again.report[key] == whole.report[key]
+        assert (folder / "out.gpkg").exists()
+        assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+        seen.add(len(last.batches))
+    assert min(seen) < chips / 2  # what was finished was not done again
+
+
+@pytest.mark.parametrize("gsd", [10.0, 4.0, 27.0])
+def test_lanes_change_nothing(tmp_path: Path, model: Path, gsd: float) -> None:
+    scene = scene_of(tmp_path, width=260, gsd=gsd)
+    whole = predict(scene, tmp_path / "whole", model, Smooth(4))
+    plan = make_plan(scene, PredictOptions(model=model, size=32, overlap=20))
+    one, several = plan.lanes(1 << 40), plan._lanes(5)
+    assert len(one) == 1 and len(several) == 5
+    assert [lane.left for lane in several[1:]] == [lane.right for lane in several[:-1]]
+    narrow = max(plan.lane_bytes(lane) for lane in several)
+    assert narrow < 0.5 * plan.lane_bytes(one[0])
+    # Just enough memory for them.
+    lanes = plan.lanes(narrow)
+    assert 1 < len(lanes) <= 5
+    for count in (2, 5, 100):
+        folder = tmp_path / f"lanes{count}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline.Plan, "lanes", lambda self, limit, n=count: self._lanes(n))
+            result = predict(scene, folder, model, Smooth(4))
+        assert result.report["memory"]["lanes"] > 1
+        for name, values in pixels(folder).items():
+            np.testing.assert_array_equal(values, pixels(tmp_path / "whole")[name])
+        for mine, theirs in zip(result.report["classes"], whole.report["classes"], strict=True):
+            assert mine["pixels"] == theirs["pixels"]
+    assert contents(tmp_path / "lanes2") == contents(tmp_path / "whole")
+
+
+def test_a_stopped_run_of_lanes_goes_on(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.Plan, "lanes", lambda self, limit: self._lanes(3))
+    scene = scene_of(tmp_path, width=260)
+    chips = predict(scene, tmp_path / "whole", model, Smooth(4)).report["chips"]["run"]
+    for after in (chips // 5, chips // 2, chips - 3):
+        folder = tmp_path / f"stopped{after}"
+        with pytest.raises(KeyboardInterrupt):
+            predict(scene, folder, model, Stops(4, after))
+        predict(scene, folder, model, Smooth(4))
+        assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_memory_limit_is_kept_to_in_lanes_or_refused(tmp_path: Path, model: Path) -> None:
+    scene = scene_of(tmp_path)
+    plan = make_plan(scene, PredictOptions(model=model, size=32, overlap=8))
+    with pytest.raises(UsageError, match="the narrowest lanes take .* raise --mem-limit"):
+        plan.lanes(1000)
+    with pytest.raises(UsageError, match="needed before the first pixel; raise --mem-limit"):
+        predict(scene, tmp_path / "out", model, OneHot(4), mem_limit=1 << 20)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": 40}, {"overlap": 8}, {"taper": "linear"}, {"probs": None}, {"probs_dtype": "float32"}],
+)
+def test_a_changed_option_is_noticed_and_refused(
+    tmp_path: Path, model: Path, change: dict[str, Any]
+) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 30))
+    (name,) = change
+    with pytest.raises(OutputError, match=f"{name[:4]}.* was .*--restart"):
+        predict(scene, folder, model, Smooth(4), **change)
+    # What has no effect on the strips may change.
+    predict(scene, folder, model, Smooth(4), batch_size=3, threads=1, min_area=500.0)
+
+
+def test_a_changed_scene_model_or_runtime_is_noticed(tmp_path: Path, model: Path) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 30))
+    other = Smooth(4)
+    other.precision = "bf16"
+    with pytest.raises(OutputError, match="runtime was .*'fp32'.* and is .*'bf16'"):
+        predict(scene, folder, model, other)
+    os.utime(scene, ns=(1, 1))
+    with pytest.raises(OutputError, match="scene was .* and is .*begin anew"):
+        predict(scene, folder, model, Smooth(4))
+    result = predict(scene, folder, model, Smooth(4), restart=True)
+    whole = predict(scene, tmp_path / "whole", model, Smooth(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert result.report["chips"] == whole.report["chips"]
+
+
+def test_two_runs_of_the_same_outputs_do_not_mix(tmp_path: Path, model: Path) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+
+    class Second(OneHot):
+        def answer(self, pixels: Any) -> Any:
+            with pytest.raises(OutputError, match="another run is at work"):
+                predict(scene, folder, model, OneHot(4))
+            return super().answer(pixels)
+
+    predict(scene, folder, model, Second(4))
+
+
+def test_a_damaged_journal_or_strip_is_told(tmp_path: Path, model: Path) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 60))
+    strips = folder / ".geoseg-out.tif" / "scratch" / "strips"
+    entry = strips / "strip-0-0.json"
+    text = entry.read_text()
+    entry.write_text(text[:-5])
+    with pytest.raises(OutputError, match="can't be read .*--restart"):
+        predict(scene, folder, model, Smooth(4))
+    entry.write_text(text)
+    # The second strip's pixels in place of the first's.
+    (strips / "raster-0-0.tif").write_bytes((strips / "raster-0-1.tif").read_bytes())
+    with pytest.raises(OutputError, match="differs from what was written"):
+        predict(scene, folder, model, Smooth(4))
+    predict(scene, folder, model, Smooth(4), restart=True)
+
+
+def test_edges_of_chips_do_not_show_where_a_run_went_on(tmp_path: Path, model: Path) -> None:
+    """The oracle whose answer depends on the place in the chip alone."""
+    scene = scene_of(tmp_path)
+    predict(scene, tmp_path / "whole", model, EdgeDistance(4))
+    folder = tmp_path / "out"
+
+    class Ends(EdgeDistance):
+        def answer(self, pixels: Any) -> Any:
+            if len(self.batches) > 50:
+                raise KeyboardInterrupt
+            return super().answer(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Ends(4))
+    predict(scene, folder, model, EdgeDistance(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[5])
+import geoseg
+from tests.test_resume import Smooth
+class Slow(Smooth):
+    def answer(self, pixels):
+        time.sleep(0.003)
+        return super().answer(pixels)
+geoseg.predict(
+    sys.argv[1], sys.argv[2], model=sys.argv[3], runtime=Slow(4), probs=sys.argv[4],
+    confidence=sys.argv[4].replace("probs", "confidence"), size=32, overlap=20,
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_kill_9_at_any_moment(tmp_path: Path, model: Path, seed: int) -> None:
+    """Ten moments a seed, from before the first strip to the writing of the outputs."""
+    scene = scene_of(tmp_path)
+    predict(scene, tmp_path / "whole", model, Smooth(4))
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    command = [sys.executable, "-c", KILLED, str(scene), str(folder / "out.tif"), str(model)]
+    command += [str(folder / "probs.tif"), str(Path(__file__).parents[1])]
+    rng = np.random.default_rng(seed)
+    kills = 0
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        strips = folder / ".geoseg-out.tif" / "scratch" / "strips"
+        # The moment counts from when there is something to kill.
+        while process.poll() is None and not strips.exists():
+            time.sleep(0.01)
+        try:
+            process.wait(rng.uniform(0.0, 0.25))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        error = process.communicate()[1].decode()
+        assert process.returncode in (0, -signal.SIGKILL), error
+        if process.returncode == 0:
+            assert contents(folder) == contents(tmp_path / "whole")
+            for path in folder.iterdir():
+                path.unlink()
+        else:
+            assert not (folder / "out.json").exists() or (folder / "out.tif").exists()
+    assert kills > 2
+    finished = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    predict(scene, folder, model, Smooth(4), overwrite=bool(finished))
+    assert contents(folder) == contents(tmp_path / "whole")
