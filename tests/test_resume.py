@@ -53,7 +53,7 @@ class Smooth(NumpyRuntime):
     """Probabilities of many different bits, from the pixels and their places in the chip."""
 
     def answer(self, pixels: Any) -> Any:
-        n, _, h, w = pixels.shape
+        h, w = pixels.shape[2:]
         places = np.arange(h)[:, None] * 0.37 + np.arange(w) * 0.11
         base = pixels[:, :1].astype(np.float32) + np.sin(places)[None, None]
         scores = np.exp(np.cos(base + np.arange(self.classes)[None, :, None, None]))
@@ -175,7 +175,7 @@ def test_a_stopped_run_of_lanes_goes_on(
 def test_a_memory_limit_is_kept_to_in_lanes_or_refused(tmp_path: Path, model: Path) -> None:
     scene = scene_of(tmp_path)
     plan = make_plan(scene, PredictOptions(model=model, size=32, overlap=8))
-    with pytest.raises(UsageError, match="the narrowest lanes take .* raise --mem-limit"):
+    with pytest.raises(UsageError, match=r"the narrowest lanes take .* raise --mem-limit"):
         plan.lanes(1000)
     with pytest.raises(UsageError, match="needed before the first pixel; raise --mem-limit"):
         predict(scene, tmp_path / "out", model, OneHot(4), mem_limit=1 << 20)
@@ -183,7 +183,13 @@ def test_a_memory_limit_is_kept_to_in_lanes_or_refused(tmp_path: Path, model: Pa
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 40}, {"overlap": 8}, {"taper": "linear"}, {"probs": None}, {"probs_dtype": "float32"}],
+    [
+        {"size": 40},
+        {"overlap": 8},
+        {"taper": "linear"},
+        {"probs": None},
+        {"probs_dtype": "float32"},
+    ],
 )
 def test_a_changed_option_is_noticed_and_refused(
     tmp_path: Path, model: Path, change: dict[str, Any]
@@ -204,10 +210,10 @@ def test_a_changed_scene_model_or_runtime_is_noticed(tmp_path: Path, model: Path
         predict(scene, folder, model, Stops(4, 30))
     other = Smooth(4)
     other.precision = "bf16"
-    with pytest.raises(OutputError, match="runtime was .*'fp32'.* and is .*'bf16'"):
+    with pytest.raises(OutputError, match=r"runtime was .*'fp32'.* and is .*'bf16'"):
         predict(scene, folder, model, other)
     os.utime(scene, ns=(1, 1))
-    with pytest.raises(OutputError, match="scene was .* and is .*begin anew"):
+    with pytest.raises(OutputError, match=r"scene was .* and is .*begin anew"):
         predict(scene, folder, model, Smooth(4))
     result = predict(scene, folder, model, Smooth(4), restart=True)
     whole = predict(scene, tmp_path / "whole", model, Smooth(4))
@@ -235,7 +241,7 @@ def test_a_damaged_journal_or_strip_is_told(tmp_path: Path, model: Path) -> None
     entry = strips / "strip-0-0.json"
     text = entry.read_text()
     entry.write_text(text[:-5])
-    with pytest.raises(OutputError, match="can't be read .*--restart"):
+    with pytest.raises(OutputError, match=r"can't be read .*--restart"):
         predict(scene, folder, model, Smooth(4))
     entry.write_text(text)
     # The second strip's pixels in place of the first's.

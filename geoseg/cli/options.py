@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from geoseg.errors import UsageError
 
 __all__ = [
     "Bbox",
+    "Bytes",
     "band_options",
     "device_options",
     "json_option",
@@ -43,6 +45,26 @@ class Bbox(click.ParamType):  # type: ignore[type-arg]
                 f"--bbox {value!r}: give four numbers as west,south,east,north"
             ) from error
         return west, south, east, north
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]
+    """``2GB``, ``500MB``, ``1.5GiB`` or a number of bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the text.
+
+        Raises:
+            UsageError: it is no such size.
+        """
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]*[.]?[0-9]+)\s*([kmgt]?)(i?)b?", str(value).strip().lower())
+        if match is None:
+            raise UsageError(f"{value!r} is no size of memory: write 2GB, 500MB or 1.5GiB")
+        number, prefix, binary = match.groups()
+        return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(prefix or " ")))
 
 
 def scene_argument(function: F) -> F:

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import Bbox, band_options, device_options, model_option, scene_argument
+from geoseg.cli.options import (
+    Bbox,
+    Bytes,
+    band_options,
+    device_options,
+    model_option,
+    scene_argument,
+)
 from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
@@ -58,8 +65,19 @@ __all__ = ["command"]
     metavar="NAME=VALUE",
     help="How: filter, iterations, alpha, beta, gamma, spatial, bilateral, radius; repeatable.",
 )
-@click.option("--batch-size", type=int, help="Chips in one forward pass.")
+@click.option(
+    "--batch-size", type=int, help="Most chips in one forward pass of a GPU; a CPU takes one."
+)
 @device_options
+@click.option(
+    "--mem-limit",
+    type=Bytes(),
+    help="Memory of the run in all, such as 2GB; wide scenes go in lanes then.  [default: most of "
+    "what is free]",
+)
+@click.option(
+    "--restart", is_flag=True, help="Begin anew where a stopped run would otherwise go on."
+)
 @click.option("--min-area", type=float, default=0.0, help="Smallest area before --simplify, m2.")
 @click.option("--simplify", type=float, default=0.0, help="Tolerance of polygon borders, m.")
 @click.option(

@@ -42,6 +42,8 @@ class _Human:
             done, total = event["done"], max(1, event["total"])
             filled = 30 * done // total
             left = f"  {_clock(event['seconds_left'])} left" if "seconds_left" in event else ""
+            if "mpx_s" in event:
+                left += f", {event['mpx_s']:.3g} Mpx/s, limited by {event['bottleneck']}"
             line = (
                 f"\r{event['stage']:>9} [{'#' * filled}{'.' * (30 - filled)}] "
                 f"{100 * done // total:3d}%{left}"
@@ -68,11 +70,19 @@ class _Human:
             click.echo(f"scene  {scene['name']}  ({scene['sensor'] or 'sensor unknown'})", err=True)
             click.echo(f"model  {model['name']}: {model['chosen']}", err=True)
             click.echo(f"values {scene['radiometry']['source']}", err=True)
+            if "memory" in event:
+                click.echo(f"memory {_memory(event['memory'])}", err=True)
             if self.level >= 1:
                 bands = ", ".join(f"{k}={v}" for k, v in scene["bands"].items())
                 click.echo(f"bands  {bands}", err=True)
                 for line in scene["ignored"]:
                     click.echo(f"unused {line}", err=True)
+
+
+def _memory(memory: dict[str, Any]) -> str:
+    arrays, limit = memory["arrays_bytes"] / 1e6, memory["limit_bytes"] / 1e6
+    lanes = f", in {memory['lanes']} lanes" if memory["lanes"] > 1 else ""
+    return f"{arrays:.0f} MB for arrays{lanes}; {limit:.0f} MB at most in all"
 
 
 def _clock(seconds: float) -> str:
