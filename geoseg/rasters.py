@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+import rasterio
+import rasterio.errors
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
 
 from geoseg.card import ClassInfo
 from geoseg.errors import UsageError
@@ -26,7 +30,9 @@ __all__ = [
     "RasterSpec",
     "check_creation_options",
     "encode_probability",
+    "halve",
     "write_cog",
+    "write_overviews",
     "write_qml",
 ]
 
@@ -35,6 +41,8 @@ NODATA = 255
 #: Probabilities as uint8 are round(p * 254), so that 0 and 1 are exact and 255 is nodata.
 PROBABILITY_STEPS = 254
 PROBABILITY_DTYPES = ("uint8", "float32")
+#: Side of a COG's blocks, px.
+COG_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,89 @@ class RasterSpec:
         dataset.update_tags(**self.tags)
 
 
+def halve(classes: NDArray[np.uint8], nodata: int = NODATA) -> NDArray[np.uint8]:
+    """A class raster at half its size: of four pixels the most frequent class.
+
+    Of equals the first one wins, from the top left; pixels without a class have no vote.
+
+    Args:
+        classes: uint8 (H, W).
+        nodata: what is no class.
+
+    Returns:
+        uint8 (H / 2, W / 2), rounded up; at odd edges two pixels or one stand for four.
+
+    Examples:
+        >>> halve(np.array([[1, 2, 255], [2, 3, 255]], np.uint8)).tolist()
+        [[2, 255]]
+    """
+    height, width = classes.shape
+    even = np.pad(classes, ((0, height % 2), (0, width % 2)), constant_values=np.uint8(nodata))
+    four = (even[::2, ::2], even[::2, 1::2], even[1::2, ::2], even[1::2, 1::2])
+    best = np.full(four[0].shape, nodata, np.uint8)
+    most = np.zeros(four[0].shape, np.uint8)
+    for i, own in enumerate(four):
+        votes = sum(((own == other).view(np.uint8) for other in four[i + 1 :]), np.uint8(1))
+        better = (votes > most) & (own != nodata)
+        best = np.where(better, own, best)
+        most = np.where(better, votes, most)
+    return best
+
+
+def write_overviews(source: Path, nodata: int = NODATA) -> list[Path]:
+    """A class raster at a half, a quarter and so on of its size, beside it.
+
+    GDAL makes overviews of the most frequent class, too, several times slower.
+
+    Args:
+        source: a raster of one band, uint8.
+        nodata: what is no class.
+
+    Returns:
+        GeoTIFFs, the largest first; none where the raster fits into one block of a COG.
+
+    Raises:
+        OutputError: one can't be written.
+    """
+    made: list[Path] = []
+    path = source
+    try:
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                with rasterio.open(path) as finer:
+                    if max(finer.shape) <= COG_BLOCK:
+                        return made
+                    path = source.with_name(f"{source.stem}-{2 ** (len(made) + 1)}.tif")
+                    _write_halved(finer, path, nodata)
+            made.append(path)
+    except GDAL_ERRORS as error:
+        raise explain_write_error(error, source.parent) from error
+
+
+def _write_halved(finer: Any, path: Path, nodata: int) -> None:
+    height, width = finer.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=(height + 1) // 2,
+        width=(width + 1) // 2,
+        count=1,
+        dtype="uint8",
+        nodata=nodata,
+        blockysize=64,
+        compress="zstd",
+        zstd_level=1,
+        bigtiff="if_safer",
+    ) as coarser:
+        for row in range(0, height, 256):
+            rows = min(256, height - row)
+            classes = finer.read(1, window=RasterioWindow(0, row, width, rows))
+            area = RasterioWindow(0, row // 2, coarser.width, (rows + 1) // 2)
+            coarser.write(halve(classes, nodata), 1, window=area)
+
+
 def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:
     """Turn a raster into a COG.
 
@@ -93,7 +184,7 @@ def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:
     """
     options = {
         "COMPRESS": "DEFLATE",
-        "BLOCKSIZE": "512",
+        "BLOCKSIZE": str(COG_BLOCK),
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": spec.resampling,
         "NUM_THREADS": str(min(4, os.cpu_count() or 1)),

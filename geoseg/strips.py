@@ -26,7 +26,7 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.errors import OutputError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.outputs import explain_write_error
-from geoseg.rasters import RasterSpec
+from geoseg.rasters import RasterSpec, write_overviews
 from geoseg.window import Window
 
 __all__ = ["Strip", "StripStore"]
@@ -195,6 +195,8 @@ class StripStore:
                     dataset.transform = grid.transform
                     dataset.nodata = spec.nodata
                     spec.describe(dataset)
+            if spec.resampling == "MODE":
+                _add_overviews(path, write_overviews(path, int(spec.nodata)))
         except GDAL_ERRORS as error:
             raise explain_write_error(error, self.folder) from error
         return path
@@ -236,6 +238,19 @@ def _parse(text: str) -> Strip:
     window = None if entry["window"] is None else Window(**entry["window"])
     crc = {name: tuple(values) for name, values in entry["crc"].items()}
     return Strip(window, tuple(entry["counts"]), entry["chips_run"], entry["chips_skipped"], crc)
+
+
+def _add_overviews(path: Path, overviews: Sequence[Path]) -> None:
+    """Have a virtual raster of one band say where its overviews are."""
+    tree = ElementTree.parse(path)
+    band = tree.getroot().find("VRTRasterBand")
+    assert band is not None
+    for overview in overviews:
+        element = ElementTree.SubElement(band, "Overview")
+        name = ElementTree.SubElement(element, "SourceFilename", relativeToVRT="1")
+        name.text = overview.name
+        ElementTree.SubElement(element, "SourceBand").text = "1"
+    tree.write(path)
 
 
 def _add_source(band: ElementTree.Element, file: str, number: int, window: Window) -> None:
