@@ -36,8 +36,11 @@ T = TypeVar("T")
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
+#: The network's graph for runtimes other than torch (see models/graph.py); a folder may lack it.
+GRAPH_NAME = "model.onnx"
 MAX_CARD_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000_000
+MAX_GRAPH_BYTES = 2_000_000_000
 
 #: The parameters that each normalization needs, one number a band (see models/normalize.py).
 NORMALIZATION_PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -506,19 +509,22 @@ class ModelFiles:
         weights: the content of ``weights.safetensors``.
         path: the folder or .zip.
         sha256: of card and weights together, hexadecimal.
+        graph: the content of ``model.onnx``, or None; :func:`geoseg.models.graph.attach` reads it.
     """
 
     card: ModelCard
     weights: bytes
     path: Path
     sha256: str
+    graph: bytes | None = None
 
 
 def read_model(path: str | Path) -> ModelFiles:
     """Read a model folder or .zip. No code in it is run.
 
     Args:
-        path: a folder with ``model.json`` and ``weights.safetensors``, or a .zip of these two.
+        path: a folder with ``model.json`` and ``weights.safetensors``, and ``model.onnx`` or not,
+            or a .zip of these.
 
     Raises:
         ModelError: a file is missing, too large or not what it should be.
@@ -528,8 +534,10 @@ def read_model(path: str | Path) -> ModelFiles:
         if path.is_dir():
             card_bytes = _read_file(path / CARD_NAME, MAX_CARD_BYTES)
             weights = _read_file(path / WEIGHTS_NAME, MAX_WEIGHTS_BYTES)
+            beside = path / GRAPH_NAME
+            graph = _read_file(beside, MAX_GRAPH_BYTES) if beside.exists() else None
         elif path.is_file() and zipfile.is_zipfile(path):
-            card_bytes, weights = _read_zip(path)
+            card_bytes, weights, graph = _read_zip(path)
         else:
             raise ModelError(
                 f"{path} is not a model: a model is a folder or .zip with {CARD_NAME} and "
@@ -545,7 +553,7 @@ def read_model(path: str | Path) -> ModelFiles:
         raise ModelError(f"{path}: {CARD_NAME} must hold one JSON object")
     digest = hashlib.sha256(card_bytes)
     digest.update(weights)
-    return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest())
+    return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest(), graph)
 
 
 def _read_file(path: Path, limit: int) -> bytes:
@@ -558,13 +566,20 @@ def _read_file(path: Path, limit: int) -> bytes:
     return path.read_bytes()
 
 
-def _read_zip(path: Path) -> tuple[bytes, bytes]:
-    """The two files of a zipped model, at its top or in one folder; nothing is extracted."""
+def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None]:
+    """The files of a zipped model, at its top or in one folder; nothing is extracted."""
     with zipfile.ZipFile(path) as archive:
-        found: list[bytes] = []
+        found: list[bytes | None] = []
         folders: set[str] = set()
-        for name, limit in ((CARD_NAME, MAX_CARD_BYTES), (WEIGHTS_NAME, MAX_WEIGHTS_BYTES)):
+        for name, limit in (
+            (CARD_NAME, MAX_CARD_BYTES),
+            (WEIGHTS_NAME, MAX_WEIGHTS_BYTES),
+            (GRAPH_NAME, MAX_GRAPH_BYTES),
+        ):
             members = [i for i in archive.infolist() if i.filename.split("/")[-1] == name]
+            if name == GRAPH_NAME and not members:
+                found.append(None)
+                continue
             if len(members) != 1 or members[0].filename.count("/") > 1:
                 raise ModelError(
                     f"{path} holds {len(members)} files named {name}; a zipped model holds one, "
@@ -576,7 +591,9 @@ def _read_zip(path: Path) -> tuple[bytes, bytes]:
             found.append(archive.read(members[0]))
     if len(folders) > 1:
         raise ModelError(f"{path} holds {CARD_NAME} and {WEIGHTS_NAME} in two folders; one is it")
-    return found[0], found[1]
+    card, weights, graph = found
+    assert card is not None and weights is not None
+    return card, weights, graph
 
 
 def write_card(card: ModelCard, folder: str | Path) -> Path:

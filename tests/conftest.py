@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Threads of several tests, or of other programs, that wait for each other cost minutes; this must
@@ -11,6 +12,14 @@ from hypothesis import settings
 # The machines that run these tests are shared: one slow example proves nothing.
 settings.register_profile("geoseg", deadline=None, derandomize=True)
 settings.load_profile("geoseg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor write what a user's runs have kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,8 @@ HEAVY = (
     "torchvision",
     "torchgeo",
     "onnx",
+    "openvino",
+    "onnxruntime",
 )
 
 

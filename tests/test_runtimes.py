@@ -7,7 +7,7 @@ import torch
 
 import geoseg
 from geoseg.card import Normalization
-from geoseg.errors import DeviceError, ModelError
+from geoseg.errors import DeviceError, ModelError, UsageError
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import load_runtime
 from geoseg.runtimes.torch import pick_device
@@ -26,7 +26,7 @@ def model(tmp_path):
 
 
 def runtime(model, device="cpu"):
-    return load_runtime(geoseg.load_model(model), RADIOMETRY, device=device)
+    return load_runtime(geoseg.load_model(model), RADIOMETRY, runtime="torch", device=device)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
@@ -50,8 +50,8 @@ def test_a_temperature_changes_probabilities_and_no_label(model, temperature):
     files = geoseg.load_model(model)
     warm = replace(files, card=replace(files.card, temperature=temperature))
     pixels = np.random.default_rng(0).integers(0, 120, (2, 2, 9, 7)).astype(np.uint16)
-    plain = load_runtime(files, RADIOMETRY, device="cpu").probs(pixels)
-    softened = load_runtime(warm, RADIOMETRY, device="cpu").probs(pixels)
+    plain = load_runtime(files, RADIOMETRY, runtime="torch", device="cpu").probs(pixels)
+    softened = load_runtime(warm, RADIOMETRY, runtime="torch", device="cpu").probs(pixels)
     np.testing.assert_array_equal(plain.argmax(axis=1), softened.argmax(axis=1))
     power = plain.astype(np.float64) ** (1 / temperature)
     np.testing.assert_allclose(softened, power / power.sum(axis=1, keepdims=True), atol=1e-5)
@@ -108,6 +108,34 @@ def test_weights_of_another_network_are_refused(model, tmp_path):
     (model / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
     with pytest.raises(ModelError, match="weights"):
         runtime(model)
+
+
+def test_bf16_gives_nearly_the_same_and_fp32_the_very_same(model):
+    pixels = np.random.default_rng(0).integers(0, 120, (1, 2, 32, 32)).astype(np.uint16)
+    files = geoseg.load_model(model)
+    plain, half, default = (
+        load_runtime(files, RADIOMETRY, runtime="torch", precision=p, device="cpu")
+        for p in ("fp32", "bf16", "auto")
+    )
+    assert (plain.precision, half.precision, default.precision) == ("fp32", "bf16", "fp32")
+    expected, found = plain.probs(pixels), half.probs(pixels)
+    np.testing.assert_array_equal(default.probs(pixels), expected)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.05
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_precision_that_torch_lacks_is_refused(model):
+    with pytest.raises(DeviceError, match=r"'fp16' .* computes in fp32, bf16 on cpu"):
+        load_runtime(
+            geoseg.load_model(model), RADIOMETRY, runtime="torch", precision="fp16", device="cpu"
+        )
+
+
+@pytest.mark.parametrize("option", [{"runtime": "tvm"}, {"precision": "fp8"}, {"threads": 0}])
+def test_names_and_numbers_that_mean_nothing_are_refused(model, option):
+    with pytest.raises(UsageError, match=next(iter(option))):
+        load_runtime(geoseg.load_model(model), RADIOMETRY, **option)
 
 
 @pytest.mark.gpu

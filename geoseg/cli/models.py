@@ -1,4 +1,4 @@
-"""``geoseg models``: list, show, import, export, bench."""
+"""``geoseg models``: list, show, import, export, graph, bench."""
 
 from __future__ import annotations
 
@@ -139,6 +139,23 @@ def export_command(name: str, output: str, size: int | None) -> None:
 
     path = export_model(find_model(name), output, size=size)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@command.command("graph")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def graph_command(names: tuple[str, ...]) -> None:
+    """Write model.onnx into model folders, in place of older ones.
+
+    With it a model is predicted with by OpenVINO or ONNX Runtime without importing torch. NAME is a
+    model folder, or an embedded model after it was taught anew. The file is small: it refers to the
+    weights beside it.
+    """
+    from geoseg.models.export import write_graph
+    from geoseg.zoo import find_model
+
+    for name in names:
+        path, takes = write_graph(find_model(name).path)
+        click.echo(f"{path}: {path.stat().st_size / 1e3:.0f} kB, takes {takes}")
 
 
 @command.command("bench")

@@ -5,18 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
+from geoseg.errors import DeviceError, UsageError
 from geoseg.radiometry import Radiometry
+from geoseg.runtimes.cache import Cache
 
-__all__ = ["RUNTIMES", "Runtime", "load_runtime", "one_by_one"]
+__all__ = ["PRECISIONS", "RUNTIMES", "Entry", "Request", "Runtime", "load_runtime", "one_by_one"]
 
 T = TypeVar("T")
+
+#: What a user may ask for.
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class Runtime(Protocol):
@@ -27,12 +34,14 @@ class Runtime(Protocol):
         precision: of the forward passes: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         classes: K, channels of the probabilities.
         device: where it runs, in words.
+        choice: why this runtime and precision, in words.
     """
 
     name: str
     precision: str
     classes: int
     device: str
+    choice: str
 
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
@@ -85,14 +94,103 @@ def one_by_one(
         yield item, probs(pixels[None])[0]
 
 
-def _torch(files: ModelFiles, radiometry: Radiometry, device: str, threads: int | None) -> Runtime:
+@dataclass(frozen=True)
+class Request:
+    """What a runtime is made for.
+
+    Attributes:
+        files: the model.
+        radiometry: what the scene's numbers mean.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        threads: for computing on a CPU; None leaves it to the runtime.
+        cache: what earlier runs made.
+    """
+
+    files: ModelFiles
+    radiometry: Radiometry
+    device: str
+    threads: int | None
+    cache: Cache
+
+
+def _torch(wanted: Request, precision: str) -> Runtime:
     from geoseg.runtimes.torch import load
 
-    return load(files, radiometry, device=device, threads=threads)
+    return load(
+        wanted.files,
+        wanted.radiometry,
+        precision=precision,
+        device=wanted.device,
+        threads=wanted.threads,
+    )
 
 
-RUNTIMES: dict[str, Callable[[ModelFiles, Radiometry, str, int | None], Runtime]] = {
-    "torch": _torch,
+def _torch_precisions(device: str) -> tuple[str, ...]:
+    from geoseg.runtimes.torch import pick_device, precisions
+
+    where = pick_device(device)
+    # What a CPU gains by torch's autocast it gains by OpenVINO, too, and more.
+    return ("fp32",) if where.type == "cpu" else precisions(where)
+
+
+def _openvino(wanted: Request, precision: str) -> Runtime:
+    from geoseg.runtimes.openvino import load
+
+    return load(
+        wanted.files,
+        wanted.radiometry,
+        precision=precision,
+        device=wanted.device,
+        threads=wanted.threads,
+        cache=wanted.cache,
+    )
+
+
+def _openvino_precisions(device: str) -> tuple[str, ...]:
+    from geoseg.runtimes.openvino import precisions
+
+    return precisions()
+
+
+def _onnxruntime(wanted: Request, precision: str) -> Runtime:
+    if find_spec("onnxruntime") is None:
+        raise DeviceError(
+            "the runtime onnxruntime was asked for and is not installed; install it: pip install "
+            "'geoseg[onnxruntime]', or use --runtime openvino"
+        )
+    from geoseg.runtimes.onnxruntime import load
+
+    return load(
+        wanted.files,
+        wanted.radiometry,
+        precision=precision,
+        device=wanted.device,
+        threads=wanted.threads,
+        cache=wanted.cache,
+    )
+
+
+def _onnxruntime_precisions(device: str) -> tuple[str, ...]:
+    return ("fp32",) if find_spec("onnxruntime") else ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of :data:`RUNTIMES`.
+
+    Attributes:
+        load: makes the runtime in a precision.
+        precisions: those worth trying on a device, fp32 first.
+    """
+
+    load: Callable[[Request, str], Runtime]
+    precisions: Callable[[str], tuple[str, ...]]
+
+
+RUNTIMES: dict[str, Entry] = {
+    "openvino": Entry(_openvino, _openvino_precisions),
+    "onnxruntime": Entry(_onnxruntime, _onnxruntime_precisions),
+    "torch": Entry(_torch, _torch_precisions),
 }
 
 
@@ -100,21 +198,45 @@ def load_runtime(
     files: ModelFiles,
     radiometry: Radiometry,
     *,
-    runtime: str = "torch",
+    runtime: str = "auto",
+    precision: str = "auto",
     device: str = "auto",
     threads: int | None = None,
+    sample: Callable[[], Sequence[NDArray[Any]]] | None = None,
+    chips: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Runtime:
     """Make a model ready for a scene.
+
+    ``auto`` takes torch on a GPU where one is there or asked for, and else what
+    :func:`geoseg.runtimes.choose.choose` finds.
 
     Args:
         files: the model.
         radiometry: what the scene's numbers mean.
-        runtime: a key of :data:`RUNTIMES`.
+        runtime: a key of :data:`RUNTIMES`, or ``auto``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU; None leaves it to the runtime.
+        sample: gives the first chips of the scene, raw (C, H, W), four or so; it is called only
+            where something has to be tried on them, and without it nothing is tried.
+        chips: how many chips the scene has, or None where that is not known.
+        tell: is told what the user should know.
 
     Raises:
-        DeviceError: the device isn't there.
-        ModelError: the weights don't fit the network.
+        DeviceError: the device or the precision isn't there.
+        ModelError: the weights don't fit the network, or the runtime can't run it.
+        UsageError: a name is unknown, or threads is below 1.
     """
-    return RUNTIMES[runtime](files, radiometry, device, threads)
+    from geoseg.runtimes.choose import choose
+
+    for option, value, known in (
+        ("runtime", runtime, ("auto", *RUNTIMES)),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise UsageError(f"--{option} {value} is unknown; it must be one of {', '.join(known)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads}: at least one thread is needed to compute")
+    wanted = Request(files, radiometry, device, threads, Cache(tell))
+    return choose(wanted, runtime, precision, sample=sample, chips=chips)

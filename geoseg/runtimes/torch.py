@@ -18,12 +18,15 @@ from geoseg.models.normalize import normalize
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import one_by_one
 
-__all__ = ["TorchRuntime", "load", "pick_device"]
+__all__ = ["TorchRuntime", "load", "pick_device", "precisions"]
 
 T = TypeVar("T")
 
 #: Chips in one forward pass, to begin with.
 BATCH_SIZES = {"mps": 4, "cuda": 16}
+
+#: Precision -> dtype of autocast; fp32 goes without.
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: torch.softmax(x, dim=1),
@@ -65,14 +68,31 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """The precisions that torch computes in on a device, fp32 first."""
+    if device.type == "cuda":
+        return tuple(p for p in _AUTOCAST if p != "bf16" or torch.cuda.is_bf16_supported())
+    return ("fp32", "bf16") if device.type == "cpu" else ("fp32",)
+
+
 def load(
-    files: ModelFiles, radiometry: Radiometry, *, device: str, threads: int | None
+    files: ModelFiles,
+    radiometry: Radiometry,
+    *,
+    precision: str = "fp32",
+    device: str,
+    threads: int | None,
 ) -> TorchRuntime:
     """Make a model ready for a scene; see :func:`geoseg.runtimes.load_runtime`."""
     where = pick_device(device)
+    if precision not in precisions(where):
+        raise DeviceError(
+            f"precision {precision!r} was asked for, and torch computes in "
+            f"{', '.join(precisions(where))} on {where}; use one of these, or --precision auto"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchRuntime(load_network(files), files.card, radiometry, where)
+    return TorchRuntime(load_network(files), files.card, radiometry, where, precision)
 
 
 class TorchRuntime:
@@ -83,10 +103,14 @@ class TorchRuntime:
     """
 
     name = "torch"
-    precision = "fp32"
 
     def __init__(
-        self, network: nn.Module, card: ModelCard, radiometry: Radiometry, device: torch.device
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        radiometry: Radiometry,
+        device: torch.device,
+        precision: str = "fp32",
     ) -> None:
         """Move the network to the device.
 
@@ -95,7 +119,11 @@ class TorchRuntime:
             card: what it takes and gives.
             radiometry: from the scene's numbers to the card's quantity.
             device: where to run.
+            precision: of convolutions and matrix products: ``fp32``, ``bf16`` or ``fp16``.
         """
+        self.precision = precision
+        self.choice = "asked for"
+        self._autocast = _AUTOCAST[precision]
         self.classes = len(card.classes)
         self.device = str(device)
         self._device = device
@@ -150,7 +178,11 @@ class TorchRuntime:
             raw = raw.pin_memory()
         x = raw.to(self._device, non_blocking=True).to(torch.float32)
         x = normalize(x * self._gain + self._bias, self._card.normalization)
-        logits = self._network(x.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(
+            self._device.type, dtype=self._autocast, enabled=self._autocast is not None
+        ):
+            logits = self._network(x.contiguous(memory_format=torch.channels_last))
+        logits = logits.to(torch.float32)
         if self._card.temperature != 1.0:
             logits = logits / self._card.temperature
         return _ACTIVATIONS[self._card.activation](logits).to(torch.float32).contiguous()

@@ -1,0 +1,277 @@
+"""A model's ONNX graph, read and completed without torch.
+
+``model.onnx`` beside a model's weights holds the network alone: normalized float32 chips
+(1, C, H, W) in, logits (1, K, H, W) out. It stores no weights a second time: they are ONNX
+external data that point into ``weights.safetensors``. :func:`attach` puts them in, and
+:func:`surround` adds what the card and the scene say, so that one graph leads from raw numbers to
+probabilities.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoseg.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard, ModelFiles
+from geoseg.errors import ModelError
+from geoseg.radiometry import Radiometry
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
+
+__all__ = ["GRAPH_NORMALIZATIONS", "attach", "detach", "graph_fits", "identity", "surround"]
+
+#: Keys of a graph's metadata.
+WEIGHTS_KEY, NETWORK_KEY = "geoseg:weights", "geoseg:network"
+MULTIPLE_KEY, LEAST_KEY = "geoseg:multiple", "geoseg:least"
+
+#: Tensors below this size, in bytes, stay in the graph: a reference is hardly smaller.
+_SMALL = 128
+
+
+def identity(files: ModelFiles) -> dict[str, str]:
+    """What a graph was made from, as it stands in its metadata."""
+    card = files.card
+    network = [card.network, dict(card.network_options), len(card.bands), len(card.classes)]
+    return {
+        WEIGHTS_KEY: hashlib.sha256(files.weights).hexdigest(),
+        NETWORK_KEY: json.dumps(network, sort_keys=True),
+    }
+
+
+def detach(model: ModelProto, files: ModelFiles, **metadata: object) -> bytes:
+    """A graph without the tensors that are in the model's weights anyway.
+
+    Args:
+        model: its tensors are inside; it is changed.
+        files: the model that it was made from.
+        **metadata: further entries, without their ``geoseg:``.
+
+    Returns:
+        The content of ``model.onnx``.
+    """
+    places = _places(files.weights)
+    for tensor in model.graph.initializer:
+        content = tensor.raw_data
+        place = places.get(content) if len(content) >= _SMALL else None
+        if place is None:
+            continue
+        tensor.ClearField("raw_data")
+        tensor.data_location = tensor.EXTERNAL
+        for key, value in (("location", WEIGHTS_NAME), ("offset", place), ("length", len(content))):
+            tensor.external_data.add(key=key, value=str(value))
+    # Where in the Python code a node came from is no business of a model file.
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for info in (*model.graph.value_info, *model.graph.initializer):
+        info.ClearField("metadata_props")
+    more = {f"geoseg:{key}": str(value) for key, value in metadata.items()}
+    del model.metadata_props[:]
+    for key, text in {**identity(files), **more}.items():
+        model.metadata_props.add(key=key, value=text)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _places(weights: bytes) -> dict[bytes, int]:
+    """Where each tensor's bytes begin in a safetensors file."""
+    (length,) = struct.unpack("<Q", weights[:8])
+    header = json.loads(weights[8 : 8 + length])
+    places = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = (8 + length + offset for offset in entry["data_offsets"])
+            places[weights[begin:end]] = begin
+    return places
+
+
+def attach(content: bytes, files: ModelFiles) -> ModelProto:
+    """A graph with its tensors inside; the other way round of :func:`detach`.
+
+    Args:
+        content: of ``model.onnx``.
+        files: the model that it lies beside.
+
+    Returns:
+        An ONNX model that refers to no file.
+
+    Raises:
+        ModelError: it is no ONNX, belongs to other weights or another network, or refers to
+            anything but the weights.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    where = f"{files.path}: {GRAPH_NAME}"
+    again = "remove it, or write it anew with geoseg models graph"
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ModelError(f"{where} is not ONNX ({error}); {again}") from error
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    for key, expected in identity(files).items():
+        if found.get(key) != expected:
+            raise ModelError(
+                f"{where} was made from other files than it lies beside ({key} is "
+                f"{found.get(key)!r} and must be {expected!r}); {again}"
+            )
+    for tensor in _tensors(model.graph):
+        if tensor.data_location != tensor.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        try:
+            begin, length = int(place["offset"]), int(place["length"])
+        except (KeyError, ValueError) as error:
+            raise ModelError(f"{where} garbles the place of {tensor.name!r}; {again}") from error
+        inside = begin >= 0 and length >= 0 and begin + length <= len(files.weights)
+        if place["location"] != WEIGHTS_NAME or not inside:
+            raise ModelError(
+                f"{where} takes {tensor.name!r} from {place['location']!r}, bytes {begin} to "
+                f"{begin + length}; it may refer to {WEIGHTS_NAME} beside it, which has "
+                f"{len(files.weights)}; {again}"
+            )
+        tensor.raw_data = files.weights[begin : begin + length]
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
+    return model
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every tensor of a graph and the graphs within it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from _tensors(inner)
+
+
+def graph_fits(model: ModelProto, height: int, width: int) -> bool:
+    """Whether a graph takes chips of this shape.
+
+    Args:
+        model: with what :func:`detach` noted.
+        height: of a chip, px.
+        width: of a chip, px.
+    """
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    multiple, least = int(found.get(MULTIPLE_KEY, 1)), int(found.get(LEAST_KEY, 1))
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    return all(
+        side == axis.dim_value
+        if axis.HasField("dim_value")
+        else side % multiple == 0 and side >= least
+        for side, axis in zip((height, width), shape[2:], strict=True)
+    )
+
+
+class _Builder:
+    """Strings ONNX nodes together, one after another."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self._graph = graph
+        self.nodes: list[Any] = []
+
+    def node(self, kind: str, *inputs: str | float | Sequence[float], **attributes: Any) -> str:
+        """A node of these inputs: a name, a number, or one number a band; gives its name."""
+        from onnx import helper
+
+        name = f"geoseg:{kind}:{len(self.nodes)}"
+        names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
+        self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))
+        return name
+
+    def _constant(self, value: float | Sequence[float]) -> str:
+        from onnx import numpy_helper
+
+        array = np.asarray(value, np.float32)
+        name = f"geoseg:constant:{len(self._graph.initializer)}"
+        array = array.reshape(1, -1, 1, 1) if array.ndim else array
+        self._graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def _none(b: _Builder, x: str, p: Any) -> str:
+    return x
+
+
+def _z_score(b: _Builder, x: str, p: Any) -> str:
+    return b.node("Div", b.node("Sub", x, p["mean"]), p["stddev"])
+
+
+def _min_max(b: _Builder, x: str, p: Any) -> str:
+    low, high = (np.asarray(p[key], np.float32) for key in ("minimum", "maximum"))
+    return b.node("Div", b.node("Sub", x, p["minimum"]), list(high - low))
+
+
+def _log_logistic(b: _Builder, x: str, p: Any) -> str:
+    x = b.node("Log", b.node("Add", b.node("Mul", x, 50.0), 1.0))
+    x = b.node("Div", b.node("Sub", x, p["center"]), p["spread"])
+    return b.node("Sigmoid", b.node("Sub", b.node("Mul", x, 5.0), 1.0))
+
+
+#: What :data:`geoseg.models.normalize.NORMALIZATIONS` does, as nodes.
+GRAPH_NORMALIZATIONS: dict[str, Callable[[_Builder, str, Any], str]] = {
+    "none": _none,
+    "z-score": _z_score,
+    "min-max": _min_max,
+    "log-logistic": _log_logistic,
+}
+
+
+def surround(
+    model: ModelProto,
+    card: ModelCard,
+    radiometry: Radiometry,
+    dtype: np.dtype[Any],
+    height: int,
+    width: int,
+) -> bytes:
+    """The graph from raw numbers to probabilities.
+
+    Args:
+        model: what :func:`attach` gave; it is changed.
+        card: what its network takes and gives.
+        radiometry: from the scene's numbers to the card's quantity.
+        dtype: of the scene's numbers.
+        height: of a chip, px.
+        width: of a chip, px.
+
+    Returns:
+        An ONNX model. Input ``raw`` (1, C, H, W) of the dtype; outputs ``probs``, float32
+        (1, K, H, W), and ``pixels``, the network's input, float32 (1, C, H, W).
+    """
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    pixels, logits = graph.input[0].name, graph.output[0].name
+    b = _Builder(graph)
+    x = b.node("Cast", "raw", to=TensorProto.FLOAT)
+    x = b.node("Add", b.node("Mul", x, radiometry.gain), radiometry.bias)
+    if card.normalization.clip is not None:
+        x = b.node("Clip", x, *card.normalization.clip)
+    x = GRAPH_NORMALIZATIONS[card.normalization.kind](b, x, card.normalization.parameters)
+    b.nodes.append(helper.make_node("Identity", [x], [pixels]))
+    before = len(b.nodes)
+    y = b.node("Div", logits, card.temperature) if card.temperature != 1.0 else logits
+    kind = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}[card.activation]
+    axis: dict[str, Any] = {"axis": 1} if kind == "Softmax" else {}
+    b.nodes.append(helper.make_node(kind, [y], ["probs"], **axis))
+    nodes = [*b.nodes[:before], *graph.node, *b.nodes[before:]]
+    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    shape = [1, len(card.bands), height, width]
+    numbers = helper.np_dtype_to_tensor_dtype(dtype)
+    graph.input.append(helper.make_tensor_value_info("raw", numbers, shape))
+    # A runtime computes what comes just before an output in float32 whatever the precision of the
+    # rest: numbers such as 4013 would lose their last digits in bfloat16.
+    for name, channels in (("probs", len(card.classes)), (pixels, len(card.bands))):
+        shape = [1, channels, height, width]
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    return bytes(model.SerializeToString())

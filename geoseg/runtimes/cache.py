@@ -1,0 +1,68 @@
+"""What was worked out once for a model and is kept for the next run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["Cache", "cache_folder"]
+
+
+def cache_folder() -> Path:
+    """Where geoseg keeps things: ``GEOSEG_CACHE``, or the platform's usual place."""
+    if own := os.environ.get("GEOSEG_CACHE"):
+        return Path(own)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / "AppData" / "Local") / "geoseg" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "geoseg"
+    base = os.environ.get("XDG_CACHE_HOME")
+    # The specification wants relative paths ignored.
+    return (Path(base) if base and os.path.isabs(base) else Path.home() / ".cache") / "geoseg"
+
+
+class Cache:
+    """Files by name in :func:`cache_folder`.
+
+    Nothing depends on it: where it can't be read or written, what it would hold is made again.
+    """
+
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        """Make nothing yet.
+
+        Args:
+            tell: is told once where the folder can't be written.
+        """
+        self._tell = tell
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content, or None where there is none."""
+        try:
+            return (cache_folder() / name).read_bytes()
+        except (OSError, RuntimeError):
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep a file; another process sees all of it or nothing."""
+        try:
+            path = cache_folder() / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                os.replace(partial, path)
+            except BaseException:
+                os.unlink(partial)
+                raise
+        except (OSError, RuntimeError) as error:
+            if self._tell is not None:
+                self._tell(
+                    f"the cache can't be written ({error}), so the next run does this again; set "
+                    f"GEOSEG_CACHE to a folder of your own"
+                )
+                self._tell = None

@@ -1,0 +1,209 @@
+"""What the runtimes that compute on a CPU without torch share.
+
+A chip is computed by one thread, whatever the number of threads, and ``threads`` chips at a time:
+so the bits do not depend on the number of threads, and no thread waits for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.card import ModelFiles
+from geoseg.errors import DeviceError, ModelError
+from geoseg.models.graph import attach, graph_fits, identity, surround
+from geoseg.radiometry import Radiometry
+from geoseg.runtimes.cache import Cache
+
+__all__ = ["CpuRuntime", "Program", "available_cores", "check_cpu"]
+
+T = TypeVar("T")
+
+#: Numbers that a graph takes as they are.
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_cpu(device: str, runtime: str) -> None:
+    """Refuse devices that a runtime of the CPU does not have.
+
+    Raises:
+        DeviceError: it is asked for another.
+    """
+    if device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"the runtime {runtime} computes on the CPU and device {device!r} was asked for; use "
+            f"--runtime torch for it, or --device cpu"
+        )
+
+
+class Program(Protocol):
+    """A graph made ready for chips of one shape and dtype, with a few places to compute in."""
+
+    def start(self, pixels: NDArray[Any]) -> Any:
+        """Begin a chip (C, H, W) in a free place; gives the place."""
+
+    def wait(self, place: Any) -> NDArray[np.float32]:
+        """The chip's probabilities (K, H, W), once they are there; valid until :meth:`free`.
+
+        Raises:
+            ModelError: the runtime failed.
+        """
+
+    def free(self, place: Any) -> None:
+        """Let another chip have the place; waits where the chip in it is not done."""
+
+
+class CpuRuntime:
+    """A graph made ready for one scene; see :class:`geoseg.runtimes.Runtime`.
+
+    A subclass compiles; what is compiled is kept by the chip's dtype and shape.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        radiometry: Radiometry,
+        *,
+        precision: str,
+        threads: int | None,
+        cache: Cache,
+    ) -> None:
+        """Take note of everything; nothing is computed before the first chip.
+
+        Args:
+            files: the model.
+            radiometry: from the scene's numbers to the card's quantity.
+            precision: of the forward passes.
+            threads: chips at a time; None for the cores that this process may use.
+            cache: for graphs that had to be made from the network.
+        """
+        self.precision = precision
+        self.classes = len(files.card.classes)
+        self.device = "cpu"
+        self.choice = "asked for"
+        self.threads = threads or available_cores()
+        self._files = files
+        self._radiometry = radiometry
+        self._cache = cache
+        self._programs: dict[tuple[str, int, int], Program] = {}
+
+    def prepare(self, pixels: NDArray[Any]) -> Program:
+        """What computes chips like this one (C, H, W).
+
+        Raises:
+            ModelError: the network can't be run here.
+        """
+        dtype = pixels.dtype if pixels.dtype.name in _DTYPES else np.dtype(np.float32)
+        height, width = pixels.shape[1:]
+        key = (dtype.name, height, width)
+        if key not in self._programs:
+            model = attach(graph_for(self._files, height, width, self._cache), self._files)
+            content = surround(model, self._files.card, self._radiometry, dtype, height, width)
+            self._programs[key] = self._compile(content, dtype)
+        return self._programs[key]
+
+    def _compile(self, content: bytes, dtype: np.dtype[Any]) -> Program:
+        """Make an ONNX model from :func:`geoseg.models.graph.surround` ready."""
+        raise TypeError(f"{type(self).__name__} can't compile; a CpuRuntime must")
+
+    def run(
+        self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
+    ) -> Iterator[tuple[T, Any]]:
+        """Each chip's probabilities; see :meth:`geoseg.runtimes.Runtime.run`.
+
+        While the caller has one chip's, ``threads`` others are computed.
+        """
+        begun: deque[tuple[T, Program, Any]] = deque()
+        program = None
+        try:
+            for item, pixels in chips:
+                fitting = self.prepare(pixels)
+                while begun and (len(begun) > self.threads or fitting is not program):
+                    yield from self._oldest(begun)
+                program = fitting
+                begun.append((item, program, program.start(pixels)))
+            while begun:
+                yield from self._oldest(begun)
+        finally:
+            # Whoever stops early leaves nobody computing into memory that is gone.
+            for _, owner, place in begun:
+                owner.free(place)
+
+    def _oldest(self, begun: deque[tuple[T, Program, Any]]) -> Iterator[tuple[T, Any]]:
+        """The chip that was begun first; its place is free after that."""
+        item, program, place = begun[0]
+        yield item, program.wait(place)
+        begun.popleft()
+        program.free(place)
+
+    def probs(self, pixels: NDArray[Any]) -> Any:
+        """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
+        shape = (len(pixels), self.classes, *pixels.shape[2:])
+        out = np.empty(shape, dtype=np.float32)
+        for i, probs in self.run(enumerate(pixels)):
+            out[i] = probs
+        return out
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array of zeros."""
+        return np.zeros(shape, dtype=np.float32)
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """The array itself."""
+        return array
+
+    def to_numpy(self, array: Any) -> NDArray[np.float32]:
+        """The array itself."""
+        result: NDArray[np.float32] = array
+        return result
+
+
+def graph_for(files: ModelFiles, height: int, width: int, cache: Cache) -> bytes:
+    """The content of a ``model.onnx`` that takes chips of a shape.
+
+    It is the model's own, or was kept by an earlier run, or is made from the network by torch.
+
+    Args:
+        files: the model.
+        height: of a chip, px.
+        width: of a chip, px.
+        cache: where what was made is kept.
+
+    Raises:
+        ModelError: the model's own is damaged or another's, or the network can't be written as
+            ONNX.
+    """
+    if files.graph is not None and graph_fits(attach(files.graph, files), height, width):
+        return files.graph
+    made_from = json.dumps([identity(files), version("geoseg"), version("torch")])
+    key = hashlib.sha256(made_from.encode()).hexdigest()
+    name = f"graphs/{key}-{height}x{width}.onnx"
+    kept = cache.read(name)
+    if kept is not None:
+        try:
+            if graph_fits(attach(kept, files), height, width):
+                return kept
+        except ModelError:
+            pass  # damaged; it is made again below
+    from geoseg.models.export import export_graph
+
+    content, _ = export_graph(files, (height, width))
+    cache.write(name, content)
+    return content

@@ -1,0 +1,109 @@
+"""The OpenVINO runtime, on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from geoseg.card import ModelFiles
+from geoseg.errors import DeviceError, ModelError
+from geoseg.radiometry import Radiometry
+from geoseg.runtimes.cache import Cache
+from geoseg.runtimes.cpu import CpuRuntime, Program, check_cpu
+
+__all__ = ["OpenVinoRuntime", "load", "precisions"]
+
+#: Precision -> (OpenVINO's name for it, the capability that a CPU must have).
+_PRECISIONS = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
+
+
+def precisions() -> tuple[str, ...]:
+    """The precisions that this CPU computes in, fp32 first."""
+    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(p for p, (_, capability) in _PRECISIONS.items() if capability in has)
+
+
+def load(
+    files: ModelFiles,
+    radiometry: Radiometry,
+    *,
+    precision: str,
+    device: str,
+    threads: int | None,
+    cache: Cache,
+) -> OpenVinoRuntime:
+    """Make a model ready for a scene; see :func:`geoseg.runtimes.load_runtime`."""
+    check_cpu(device, "openvino")
+    if precision not in precisions():
+        raise DeviceError(
+            f"precision {precision!r} was asked for, and OpenVINO computes in "
+            f"{', '.join(precisions())} on this CPU; use one of these, or --precision auto"
+        )
+    return OpenVinoRuntime(files, radiometry, precision=precision, threads=threads, cache=cache)
+
+
+class OpenVinoRuntime(CpuRuntime):
+    """A graph compiled by OpenVINO; see :class:`geoseg.runtimes.Runtime`."""
+
+    name = "openvino"
+
+    def _compile(self, content: bytes, dtype: np.dtype[Any]) -> Program:
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision][0],
+            # As many streams as threads: each chip is computed by one thread.
+            "NUM_STREAMS": str(self.threads),
+            "INFERENCE_NUM_THREADS": str(self.threads),
+            # Pinned threads of two processes would fight for the same cores.
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        try:
+            compiled = core.compile_model(core.read_model(content), "CPU", settings)
+            return _Program(compiled, self.threads + 1)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self._files.path}: OpenVINO can't run this network ({_line(error)}); use "
+                f"--runtime torch"
+            ) from error
+
+
+class _Program:
+    """A compiled model and its requests; a request is a place to compute in."""
+
+    def __init__(self, compiled: Any, places: int) -> None:
+        self._requests = deque(compiled.create_infer_request() for _ in range(places))
+        # A request keeps what it computes with, but not always the model that it is of.
+        self._compiled = compiled
+
+    def start(self, pixels: NDArray[Any]) -> Any:
+        request = self._requests.popleft()
+        request.get_input_tensor().data[0] = pixels
+        request.start_async()
+        return request
+
+    def wait(self, place: Any) -> NDArray[np.float32]:
+        try:
+            place.wait()
+        except RuntimeError as error:
+            raise ModelError(
+                f"OpenVINO failed while it computed a chip ({_line(error)}); use --runtime torch"
+            ) from error
+        result: NDArray[np.float32] = place.get_output_tensor(0).data[0]
+        return result
+
+    def free(self, place: Any) -> None:
+        # What went wrong wait() tells, to whoever asked for this chip.
+        with contextlib.suppress(RuntimeError):
+            place.wait()
+        self._requests.append(place)
+
+
+def _line(error: Exception) -> str:
+    """The last line of what OpenVINO says, which names the cause."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

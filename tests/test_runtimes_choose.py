@@ -1,0 +1,272 @@
+"""Which runtime and precision ``auto`` takes, and what is kept of it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geoseg.card import ModelFiles, read_model
+from geoseg.errors import ModelError
+from geoseg.radiometry import Radiometry
+from geoseg.runtimes import RUNTIMES, Entry, Request, Runtime, load_runtime
+from geoseg.runtimes.cache import Cache, cache_folder
+from geoseg.runtimes.choose import FEW_CHIPS
+from geoseg.runtimes.cpu import available_cores
+from tests.helpers import tiny_model
+
+RADIOMETRY = Radiometry((1.0,), (0.0,), "for a test")
+
+
+class Fake:
+    """Two classes, told apart by a threshold; takes its time."""
+
+    classes, device, choice = 2, "cpu", "asked for"
+
+    def __init__(self, name: str, precision: str, seconds: float, wrong: float) -> None:
+        self.name, self.precision = name, precision
+        self.seconds, self.wrong = seconds, wrong
+
+    def probs(self, pixels: np.ndarray) -> np.ndarray:
+        until = time.process_time() + self.seconds
+        while time.process_time() < until:
+            pass
+        first = (pixels[:, 0] < 128).astype(np.float32)
+        n = round(self.wrong * first[0].size)
+        first.reshape(len(first), -1)[:, :n] = 1 - first.reshape(len(first), -1)[:, :n]
+        return np.stack([first, 1 - first], axis=1)
+
+    def to_numpy(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+
+#: (runtime, precision) -> seconds a chip, share of wrong labels; None where it can't run.
+Behaviour = dict[tuple[str, str], tuple[float, float] | None]
+
+SLOW, MIDDLE, FAST = 0.02, 0.01, 0.004
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("geoseg.runtimes.choose._wants_gpu", lambda device: device == "cuda")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ModelFiles:
+    return replace(read_model(tiny_model(tmp_path / "model", ["red"], ["a", "b"])), graph=b"there")
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], list[tuple[str, str]]]:
+    """Put runtimes of a behaviour in place of the real ones; gives what is loaded from then on."""
+
+    def put(behaviour: Behaviour) -> list[tuple[str, str]]:
+        loaded: list[tuple[str, str]] = []
+
+        def loader(name: str) -> Callable[[Request, str], Runtime]:
+            def load(wanted: Request, precision: str) -> Any:
+                loaded.append((name, precision))
+                how = behaviour[name, precision]
+                if how is None:
+                    raise ModelError("its layers are too odd")
+                return Fake(name, precision, *how)
+
+            return load
+
+        for name in RUNTIMES:
+            found = tuple(p for n, p in behaviour if n == name)
+            entry = Entry(loader(name), lambda device, found=found: found)
+            monkeypatch.setitem(RUNTIMES, name, entry)
+        return loaded
+
+    return put
+
+
+def chips(n: int, side: int = 40) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (1, side, side)).astype(np.uint8) for _ in range(n)]
+
+
+def load(files: ModelFiles, sample: Sequence[np.ndarray] | None = None, **options: Any) -> Runtime:
+    where = {"device": "cpu", "chips": 100, **options}
+    return load_runtime(
+        files, RADIOMETRY, sample=None if sample is None else lambda: sample, **where
+    )
+
+
+BOTH: Behaviour = {
+    ("openvino", "fp32"): (SLOW, 0.0),
+    ("openvino", "bf16"): (FAST, 0.004),
+    ("onnxruntime", "fp32"): (MIDDLE, 0.0),
+    ("torch", "fp32"): (SLOW, 0.0),
+}
+
+
+def test_the_fastest_is_taken_that_gives_the_labels(files: ModelFiles, fakes: Any) -> None:
+    fakes(BOTH)
+    made = load(files, chips(4))
+    assert (made.name, made.precision) == ("openvino", "bf16")
+    assert "99.62 % of its labels" in made.choice
+    assert "openvino fp32" in made.choice
+    assert "onnxruntime fp32" in made.choice
+    fakes({**BOTH, ("openvino", "bf16"): (FAST, 0.006)})
+    made = load(replace(files, sha256="another"), chips(4))
+    assert (made.name, made.precision) == ("onnxruntime", "fp32")
+
+
+def test_fp32_stays_where_others_gain_nothing(files: ModelFiles, fakes: Any) -> None:
+    fakes({**BOTH, ("openvino", "bf16"): (SLOW, 0.0), ("onnxruntime", "fp32"): (SLOW, 0.0)})
+    made = load(files, chips(4))
+    assert (made.name, made.precision) == ("openvino", "fp32")
+
+
+def test_what_was_found_is_remembered(
+    files: ModelFiles, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = fakes(BOTH)
+    load(files, chips(3))
+    assert len(loaded) == 3
+    del loaded[:]
+    for few in (chips(3), chips(1)):
+        made = load(files, few)
+        assert (made.name, made.precision) == ("openvino", "bf16")
+        assert "an earlier run" in made.choice
+    assert loaded == [("openvino", "bf16")] * 2
+    # Another model, another kind of chip, other candidates and another machine are tried anew.
+    for other, sample, options in (
+        (replace(files, sha256="other"), chips(3), {}),
+        (files, chips(3, side=41), {}),
+        (files, [c.astype(np.uint16) for c in chips(3)], {}),
+        (files, chips(3), {"runtime": "openvino"}),
+    ):
+        assert "tried on 3 chips" in load(other, sample, **options).choice
+    monkeypatch.setattr("geoseg.runtimes.choose._machine", lambda: ["abacus"])
+    assert "tried on 3 chips" in load(files, chips(3)).choice
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"runtime": "openvino"}', b"\xff\xfe", b"null"]
+)
+def test_a_damaged_entry_is_ignored(
+    files: ModelFiles, fakes: Any, tmp_path: Path, content: bytes
+) -> None:
+    fakes(BOTH)
+    load(files, chips(2))
+    (entry,) = (tmp_path / "cache" / "choices").iterdir()
+    whole = entry.read_bytes()
+    entry.write_bytes(content)
+    assert "tried on 2 chips" in load(files, chips(2)).choice
+    entry.write_bytes(whole.replace(b'"bf16"', b'"int3"'))
+    assert "tried on 2 chips" in load(files, chips(2)).choice
+    entry.write_bytes(whole.replace(b'"openvino"', b"5"))
+    assert "tried on 2 chips" in load(files, chips(2)).choice
+
+
+@pytest.mark.parametrize("sample", [None, chips(1), []])
+def test_without_chips_to_try_it_is_fp32(files: ModelFiles, fakes: Any, sample: Any) -> None:
+    loaded = fakes(BOTH)
+    made = load(files, sample)
+    assert (made.name, made.precision) == ("openvino", "fp32")
+    assert loaded == [("openvino", "fp32")]
+    assert not cache_folder().exists()
+
+
+def test_what_is_asked_for_is_not_tried(files: ModelFiles, fakes: Any) -> None:
+    fakes(BOTH)
+
+    def sample() -> list[np.ndarray]:
+        raise AssertionError("no chip is needed")
+
+    for options, expected in (
+        ({"runtime": "openvino", "precision": "bf16"}, ("openvino", "bf16")),
+        ({"precision": "bf16"}, ("openvino", "bf16")),
+        ({"runtime": "onnxruntime"}, ("onnxruntime", "fp32")),
+        ({"runtime": "torch"}, ("torch", "fp32")),
+        ({"device": "cuda"}, ("torch", "fp32")),
+    ):
+        made = load_runtime(files, RADIOMETRY, sample=sample, **{"device": "cpu", **options})
+        assert (made.name, made.precision) == expected
+
+
+def test_torch_takes_what_the_others_cannot_run(files: ModelFiles, fakes: Any) -> None:
+    fakes({**BOTH, ("openvino", "fp32"): None})
+    made = load(files, chips(3))
+    assert (made.name, made.precision) == ("torch", "fp32")
+    assert "its layers are too odd" in made.choice
+    with pytest.raises(ModelError, match="too odd"):
+        load(files, chips(3), runtime="openvino")
+
+
+def test_few_chips_are_not_worth_a_conversion(files: ModelFiles, fakes: Any) -> None:
+    fakes(BOTH)
+    bare = replace(files, graph=None)
+    for n, name in ((None, "torch"), (FEW_CHIPS - 1, "torch"), (FEW_CHIPS, "openvino")):
+        made = load(bare, chips(2), chips=n)
+        assert made.name == name
+    assert "geoseg models graph" in load(bare, chips(2), chips=3).choice
+    assert load(files, chips(2), chips=3).name == "openvino"
+
+
+def test_a_real_network_is_tried_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_model(tmp_path / "real", ["red"], ["a", "b"])
+    made = load(read_model(folder), chips(2))
+    assert made.name in ("openvino", "onnxruntime")
+    assert "tried on 2 chips" in made.choice
+    expected = load(read_model(folder), runtime="torch").probs(np.stack(chips(2)))
+    labels = made.probs(np.stack(chips(2))).argmax(axis=1)
+    assert (labels == expected.argmax(axis=1)).mean() >= 0.995
+
+
+# The cache
+
+
+def test_the_cache_lies_where_the_platform_keeps_such_things(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("GEOSEG_CACHE")
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "geoseg"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for unset in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert cache_folder() == tmp_path / ".cache" / "geoseg"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_folder() == tmp_path / "Library" / "Caches" / "geoseg"
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "file" / "below"))
+    told: list[str] = []
+    cache = Cache(told.append)
+    for _ in range(2):
+        cache.write("a/b", b"content")
+        assert cache.read("a/b") is None
+    (message,) = told
+    assert "GEOSEG_CACHE" in message
+    Cache().write("a/b", b"content")  # nobody to tell
+
+
+def test_a_cache_file_appears_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache()
+    cache.write("a/b", b"old")
+
+    def fails(source: Any, target: Any) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr("os.replace", fails)
+    cache.write("a/b", b"new")
+    assert cache.read("a/b") == b"old"
+    assert [p.name for p in (cache_folder() / "a").iterdir()] == ["b"]
+
+
+def test_the_cores_of_this_process() -> None:
+    assert available_cores() >= 1
