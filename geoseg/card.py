@@ -38,6 +38,8 @@ CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
 #: The network's graph for runtimes other than torch (see models/graph.py); a folder may lack it.
 GRAPH_NAME = "model.onnx"
+#: The same in whole numbers of 8 bits (see models/quantize.py).
+INT8_NAME = "model.int8.onnx"
 MAX_CARD_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000_000
 MAX_GRAPH_BYTES = 2_000_000_000
@@ -510,6 +512,7 @@ class ModelFiles:
         path: the folder or .zip.
         sha256: of card and weights together, hexadecimal.
         graph: the content of ``model.onnx``, or None; :func:`geoseg.models.graph.attach` reads it.
+        int8: the content of ``model.int8.onnx``, or None.
     """
 
     card: ModelCard
@@ -517,14 +520,15 @@ class ModelFiles:
     path: Path
     sha256: str
     graph: bytes | None = None
+    int8: bytes | None = None
 
 
 def read_model(path: str | Path) -> ModelFiles:
     """Read a model folder or .zip. No code in it is run.
 
     Args:
-        path: a folder with ``model.json`` and ``weights.safetensors``, and ``model.onnx`` or not,
-            or a .zip of these.
+        path: a folder with ``model.json`` and ``weights.safetensors``, and ``model.onnx`` and
+            ``model.int8.onnx`` where there are any, or a .zip of these.
 
     Raises:
         ModelError: a file is missing, too large or not what it should be.
@@ -534,10 +538,12 @@ def read_model(path: str | Path) -> ModelFiles:
         if path.is_dir():
             card_bytes = _read_file(path / CARD_NAME, MAX_CARD_BYTES)
             weights = _read_file(path / WEIGHTS_NAME, MAX_WEIGHTS_BYTES)
-            beside = path / GRAPH_NAME
-            graph = _read_file(beside, MAX_GRAPH_BYTES) if beside.exists() else None
+            graphs = [
+                _read_file(path / name, MAX_GRAPH_BYTES) if (path / name).exists() else None
+                for name in (GRAPH_NAME, INT8_NAME)
+            ]
         elif path.is_file() and zipfile.is_zipfile(path):
-            card_bytes, weights, graph = _read_zip(path)
+            card_bytes, weights, *graphs = _read_zip(path)
         else:
             raise ModelError(
                 f"{path} is not a model: a model is a folder or .zip with {CARD_NAME} and "
@@ -553,7 +559,7 @@ def read_model(path: str | Path) -> ModelFiles:
         raise ModelError(f"{path}: {CARD_NAME} must hold one JSON object")
     digest = hashlib.sha256(card_bytes)
     digest.update(weights)
-    return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest(), graph)
+    return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest(), *graphs)
 
 
 def _read_file(path: Path, limit: int) -> bytes:
@@ -566,7 +572,7 @@ def _read_file(path: Path, limit: int) -> bytes:
     return path.read_bytes()
 
 
-def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None]:
+def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None, bytes | None]:
     """The files of a zipped model, at its top or in one folder; nothing is extracted."""
     with zipfile.ZipFile(path) as archive:
         found: list[bytes | None] = []
@@ -575,9 +581,10 @@ def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None]:
             (CARD_NAME, MAX_CARD_BYTES),
             (WEIGHTS_NAME, MAX_WEIGHTS_BYTES),
             (GRAPH_NAME, MAX_GRAPH_BYTES),
+            (INT8_NAME, MAX_GRAPH_BYTES),
         ):
             members = [i for i in archive.infolist() if i.filename.split("/")[-1] == name]
-            if name == GRAPH_NAME and not members:
+            if name in (GRAPH_NAME, INT8_NAME) and not members:
                 found.append(None)
                 continue
             if len(members) != 1 or members[0].filename.count("/") > 1:
@@ -591,9 +598,9 @@ def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None]:
             found.append(archive.read(members[0]))
     if len(folders) > 1:
         raise ModelError(f"{path} holds {CARD_NAME} and {WEIGHTS_NAME} in two folders; one is it")
-    card, weights, graph = found
+    card, weights, graph, int8 = found
     assert card is not None and weights is not None
-    return card, weights, graph
+    return card, weights, graph, int8
 
 
 def write_card(card: ModelCard, folder: str | Path) -> Path:

@@ -53,6 +53,7 @@ ROOMS = [
         "page",
         "pictures",
         "preview",
+        "quantization",
         "data",
         "losses",
         "metrics",

@@ -1,4 +1,4 @@
-"""``geoseg models``: list, show, import, export, graph, bench."""
+"""``geoseg models``: list, show, import, export, graph, quantize, bench."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import json_option
+from geoseg.cli.options import Bbox, band_options, json_option, scene_argument
 from geoseg.errors import UsageError
 
 __all__ = ["command"]
@@ -156,6 +156,35 @@ def graph_command(names: tuple[str, ...]) -> None:
     for name in names:
         path, takes = write_graph(find_model(name).path)
         click.echo(f"{path}: {path.stat().st_size / 1e3:.0f} kB, takes {takes}")
+
+
+@command.command("quantize")
+@click.argument("name")
+@scene_argument
+@click.option("-o", "--output", type=click.Path(), required=True, help="The new model folder.")
+@band_options
+@click.option("--size", type=click.IntRange(min=1), help="Chip side, px.  [default: the model's]")
+@click.option("--bbox", type=Bbox(), help="Only this part, in the scene's CRS.")
+@json_option
+def quantize_command(
+    name: str, scene: tuple[str, ...], output: str, as_json: bool, **options: Any
+) -> None:
+    """Write a model that predict --precision int8 takes as it is.
+
+    NAME is an embedded model, a model folder or a .zip; SCENE is one like those that it is to be
+    used on. Up to 16 of its chips show how large the network's numbers get.
+    """
+    from geoseg.quantization import quantize
+
+    made = quantize(name, list(scene) if len(scene) > 1 else scene[0], output, **options)
+    if as_json:
+        entry = {"folder": str(made.folder), "chips": made.chips, "agreement": made.agreement}
+        click.echo(json.dumps(entry, indent=2))
+        return
+    click.echo(
+        f"{made.folder}: int8 gives {100 * made.agreement:.4g} % of fp32's labels on {made.chips} "
+        f"chips; use it with geoseg predict SCENE -m {made.folder} --precision int8"
+    )
 
 
 @command.command("bench")

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoseg.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ModelFiles, read_model, write_card
+from geoseg.card import (
+    CARD_NAME,
+    GRAPH_NAME,
+    INT8_NAME,
+    WEIGHTS_NAME,
+    ModelCard,
+    ModelFiles,
+    read_model,
+    write_card,
+)
 from geoseg.errors import ModelError, OutputError
 from geoseg.models.table import create_model
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["import_model", "load_network", "save_model"]
+__all__ = ["import_model", "load_network", "save_files", "save_model"]
 
 
 def load_network(model: ModelFiles) -> nn.Module:
@@ -68,19 +78,47 @@ def save_model(
     """
     import safetensors.torch
 
-    folder = Path(folder)
-    if folder.exists():
-        raise OutputError(f"{folder} exists already; give another folder, or remove it first")
-    # A sibling is on the same file system, so that the rename is atomic.
-    partial = folder.with_name(f".geoseg-{folder.name}-{os.getpid()}")
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    try:
-        partial.mkdir(parents=True)
+    with _new_folder(Path(folder)) as partial:
         # Not save_file, which lets nobody but the owner read the file.
         (partial / WEIGHTS_NAME).write_bytes(safetensors.torch.save(state))
         write_card(card, partial)
         for notice in notices:
             shutil.copyfile(notice, partial / notice.name)
+
+
+def save_files(files: ModelFiles, folder: str | Path) -> None:
+    """Write a model's files into a new folder: all of them appear at once, or none does.
+
+    Args:
+        files: the model.
+        folder: the new folder; its parent is made where it lacks.
+
+    Raises:
+        OutputError: the folder exists already, or can't be written.
+    """
+    with _new_folder(Path(folder)) as partial:
+        (partial / WEIGHTS_NAME).write_bytes(files.weights)
+        write_card(files.card, partial)
+        for name, content in ((GRAPH_NAME, files.graph), (INT8_NAME, files.int8)):
+            if content is not None:
+                (partial / name).write_bytes(content)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, that gets its name at the end.
+
+    Raises:
+        OutputError: the folder exists already, or can't be written.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder} exists already; give another folder, or remove it first")
+    # A sibling is on the same file system, so that the rename is atomic.
+    partial = folder.with_name(f".geoseg-{folder.name}-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
         partial.rename(folder)
     except OSError as error:
         raise OutputError(f"the model folder {folder} can't be written: {error}") from error

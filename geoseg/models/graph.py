@@ -24,7 +24,16 @@ from geoseg.radiometry import Radiometry
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
 
-__all__ = ["GRAPH_NORMALIZATIONS", "attach", "detach", "graph_fits", "identity", "surround"]
+__all__ = [
+    "GRAPH_NORMALIZATIONS",
+    "attach",
+    "detach",
+    "graph_fits",
+    "identity",
+    "note",
+    "noted",
+    "surround",
+]
 
 #: Keys of a graph's metadata.
 WEIGHTS_KEY, NETWORK_KEY = "geoseg:weights", "geoseg:network"
@@ -71,11 +80,21 @@ def detach(model: ModelProto, files: ModelFiles, **metadata: object) -> bytes:
         node.ClearField("doc_string")
     for info in (*model.graph.value_info, *model.graph.initializer):
         info.ClearField("metadata_props")
+    note(model, files, **metadata)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def note(model: ModelProto, files: ModelFiles, **metadata: object) -> None:
+    """Write into a graph what it was made from, and more, in place of what was there."""
     more = {f"geoseg:{key}": str(value) for key, value in metadata.items()}
     del model.metadata_props[:]
     for key, text in {**identity(files), **more}.items():
         model.metadata_props.add(key=key, value=text)
-    return bytes(model.SerializeToString(deterministic=True))
+
+
+def noted(model: ModelProto) -> dict[str, str]:
+    """What :func:`note` wrote."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _places(weights: bytes) -> dict[bytes, int]:
@@ -90,12 +109,13 @@ def _places(weights: bytes) -> dict[bytes, int]:
     return places
 
 
-def attach(content: bytes, files: ModelFiles) -> ModelProto:
+def attach(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProto:
     """A graph with its tensors inside; the other way round of :func:`detach`.
 
     Args:
         content: of ``model.onnx``.
         files: the model that it lies beside.
+        name: the file's, for messages.
 
     Returns:
         An ONNX model that refers to no file.
@@ -107,13 +127,14 @@ def attach(content: bytes, files: ModelFiles) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    where = f"{files.path}: {GRAPH_NAME}"
-    again = "remove it, or write it anew with geoseg models graph"
+    where = f"{files.path}: {name}"
+    command = "graph" if name == GRAPH_NAME else "quantize"
+    again = f"remove it, or write it anew with geoseg models {command}"
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ModelError(f"{where} is not ONNX ({error}); {again}") from error
-    found = {entry.key: entry.value for entry in model.metadata_props}
+    found = noted(model)
     for key, expected in identity(files).items():
         if found.get(key) != expected:
             raise ModelError(
@@ -160,7 +181,7 @@ def graph_fits(model: ModelProto, height: int, width: int) -> bool:
         height: of a chip, px.
         width: of a chip, px.
     """
-    found = {entry.key: entry.value for entry in model.metadata_props}
+    found = noted(model)
     multiple, least = int(found.get(MULTIPLE_KEY, 1)), int(found.get(LEAST_KEY, 1))
     shape = model.graph.input[0].type.tensor_type.shape.dim
     return all(

@@ -23,7 +23,7 @@ __all__ = ["PRECISIONS", "RUNTIMES", "Entry", "Request", "Runtime", "load_runtim
 T = TypeVar("T")
 
 #: What a user may ask for.
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 class Runtime(Protocol):
@@ -104,6 +104,8 @@ class Request:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU; None leaves it to the runtime.
         cache: what earlier runs made.
+        sample: gives the first chips of the scene, raw (C, H, W), or None.
+        tell: is told what the user should know, or None.
     """
 
     files: ModelFiles
@@ -111,6 +113,8 @@ class Request:
     device: str
     threads: int | None
     cache: Cache
+    sample: Callable[[], Sequence[NDArray[Any]]] | None = None
+    tell: Callable[[str], None] | None = None
 
 
 def _torch(wanted: Request, precision: str) -> Runtime:
@@ -133,23 +137,40 @@ def _torch_precisions(device: str) -> tuple[str, ...]:
     return ("fp32",) if where.type == "cpu" else precisions(where)
 
 
-def _openvino(wanted: Request, precision: str) -> Runtime:
-    from geoseg.runtimes.openvino import load
+def _load_cpu(load: Callable[..., Runtime], wanted: Request, precision: str) -> Runtime:
+    """Load one of the runtimes that take graphs; int8 has a graph of its own."""
+    if wanted.device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"device {wanted.device!r} was asked for, and this runtime computes on the CPU; use "
+            f"--runtime torch for it, or --device cpu"
+        )
+    files, why = wanted.files, "asked for"
+    if precision == "int8":
+        from geoseg.runtimes.int8 import with_int8
 
-    return load(
-        wanted.files,
+        files, why = with_int8(wanted)
+    made = load(
+        files,
         wanted.radiometry,
         precision=precision,
-        device=wanted.device,
         threads=wanted.threads,
         cache=wanted.cache,
     )
+    made.choice = why
+    return made
+
+
+def _openvino(wanted: Request, precision: str) -> Runtime:
+    from geoseg.runtimes.openvino import load
+
+    return _load_cpu(load, wanted, precision)
 
 
 def _openvino_precisions(device: str) -> tuple[str, ...]:
     from geoseg.runtimes.openvino import precisions
 
-    return precisions()
+    # 8 bits change labels; they are for those who ask for them.
+    return tuple(p for p in precisions() if p != "int8")
 
 
 def _onnxruntime(wanted: Request, precision: str) -> Runtime:
@@ -160,14 +181,7 @@ def _onnxruntime(wanted: Request, precision: str) -> Runtime:
         )
     from geoseg.runtimes.onnxruntime import load
 
-    return load(
-        wanted.files,
-        wanted.radiometry,
-        precision=precision,
-        device=wanted.device,
-        threads=wanted.threads,
-        cache=wanted.cache,
-    )
+    return _load_cpu(load, wanted, precision)
 
 
 def _onnxruntime_precisions(device: str) -> tuple[str, ...]:
@@ -215,7 +229,7 @@ def load_runtime(
         files: the model.
         radiometry: what the scene's numbers mean.
         runtime: a key of :data:`RUNTIMES`, or ``auto``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
+        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` or ``auto``, which never takes int8.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU; None leaves it to the runtime.
         sample: gives the first chips of the scene, raw (C, H, W), four or so; it is called only
@@ -226,6 +240,7 @@ def load_runtime(
     Raises:
         DeviceError: the device or the precision isn't there.
         ModelError: the weights don't fit the network, or the runtime can't run it.
+        SceneError: int8 has no chip to be calibrated on.
         UsageError: a name is unknown, or threads is below 1.
     """
     from geoseg.runtimes.choose import choose
@@ -238,5 +253,5 @@ def load_runtime(
             raise UsageError(f"--{option} {value} is unknown; it must be one of {', '.join(known)}")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads}: at least one thread is needed to compute")
-    wanted = Request(files, radiometry, device, threads, Cache(tell))
-    return choose(wanted, runtime, precision, sample=sample, chips=chips)
+    wanted = Request(files, radiometry, device, threads, Cache(tell), sample, tell)
+    return choose(wanted, runtime, precision, chips)

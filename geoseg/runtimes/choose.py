@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +24,6 @@ from geoseg.runtimes.cpu import CpuRuntime
 
 __all__ = ["choose"]
 
-Sample = Callable[[], Sequence[NDArray[Any]]]
-
 #: The least share of fp32's labels that another precision must give.
 AGREEMENT = 0.995
 
@@ -39,16 +37,13 @@ FEW_CHIPS = 32
 GAIN = 1.05
 
 
-def choose(
-    wanted: Request, runtime: str, precision: str, *, sample: Sample | None, chips: int | None
-) -> Runtime:
+def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> Runtime:
     """Make the runtime that was asked for, or the best one.
 
     Args:
         wanted: what it is made for.
         runtime: its name, or ``auto``.
         precision: its name, or ``auto``.
-        sample: gives the first chips of the scene, raw (C, H, W); None where nothing is tried.
         chips: how many the scene has, or None where that is not known.
 
     Returns:
@@ -59,9 +54,11 @@ def choose(
         ModelError: the weights don't fit the network, or the runtime can't run it.
     """
     if runtime != "auto":
-        return _best(wanted, _candidates((runtime,), precision, wanted.device), sample)
+        return _best(wanted, _candidates((runtime,), precision, wanted.device))
     if _wants_gpu(wanted.device):
-        return _best(wanted, _candidates(("torch",), precision, wanted.device), sample)
+        return _best(wanted, _candidates(("torch",), precision, wanted.device))
+    if precision == "int8":
+        return _best(wanted, [("openvino", "int8")])
     plain = "fp32" if precision == "auto" else precision
     if wanted.files.graph is None and (chips is None or chips < FEW_CHIPS):
         made = RUNTIMES["torch"].load(wanted, plain)
@@ -72,7 +69,7 @@ def choose(
         return made
     names = ("openvino", "onnxruntime") if precision == "auto" else ("openvino",)
     try:
-        return _best(wanted, _candidates(names, precision, wanted.device), sample)
+        return _best(wanted, _candidates(names, precision, wanted.device))
     except ModelError as error:
         # Wrong weights are refused by torch, too; what is left is a network that only torch runs.
         made = RUNTIMES["torch"].load(wanted, plain)
@@ -101,15 +98,15 @@ def _wants_gpu(device: str) -> bool:
     return pick_device("auto").type != "cpu"
 
 
-def _best(wanted: Request, candidates: Sequence[tuple[str, str]], sample: Sample | None) -> Runtime:
+def _best(wanted: Request, candidates: Sequence[tuple[str, str]]) -> Runtime:
     """The only candidate, or the fastest sound one."""
     name, precision = candidates[0]
-    if len(candidates) == 1 or sample is None:
+    if len(candidates) == 1 or wanted.sample is None:
         made = RUNTIMES[name].load(wanted, precision)
         if len(candidates) > 1:
             made.choice = f"{name} {precision}, as nothing was tried"
         return made
-    chips = list(sample())[:MOST_CHIPS]
+    chips = list(wanted.sample())[:MOST_CHIPS]
     key = _key(wanted, candidates, chips)
     kept = _kept(wanted.cache.read(key), candidates)
     if kept is not None:

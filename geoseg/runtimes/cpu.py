@@ -17,13 +17,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.card import ModelFiles
-from geoseg.errors import DeviceError, ModelError
+from geoseg.card import INT8_NAME, ModelFiles
+from geoseg.errors import ModelError
 from geoseg.models.graph import attach, graph_fits, identity, surround
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
 
-__all__ = ["CpuRuntime", "Program", "available_cores", "check_cpu"]
+__all__ = ["CpuRuntime", "Program", "available_cores"]
 
 T = TypeVar("T")
 
@@ -36,19 +36,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def check_cpu(device: str, runtime: str) -> None:
-    """Refuse devices that a runtime of the CPU does not have.
-
-    Raises:
-        DeviceError: it is asked for another.
-    """
-    if device not in ("auto", "cpu"):
-        raise DeviceError(
-            f"the runtime {runtime} computes on the CPU and device {device!r} was asked for; use "
-            f"--runtime torch for it, or --device cpu"
-        )
 
 
 class Program(Protocol):
@@ -114,10 +101,26 @@ class CpuRuntime:
         height, width = pixels.shape[1:]
         key = (dtype.name, height, width)
         if key not in self._programs:
-            model = attach(graph_for(self._files, height, width, self._cache), self._files)
+            model = attach(self._graph(height, width), self._files)
             content = surround(model, self._files.card, self._radiometry, dtype, height, width)
             self._programs[key] = self._compile(content, dtype)
         return self._programs[key]
+
+    def _graph(self, height: int, width: int) -> bytes:
+        """The content of a graph in this precision for chips of a shape.
+
+        Raises:
+            ModelError: there is none.
+        """
+        if self.precision != "int8":
+            return graph_for(self._files, height, width, self._cache)
+        assert self._files.int8 is not None, "a loader sees to that"
+        if not graph_fits(attach(self._files.int8, self._files, INT8_NAME), height, width):
+            raise ModelError(
+                f"{self._files.path}: its {INT8_NAME} does not take chips of {height}x{width} px; "
+                f"quantize it with this --size, or use --precision fp32"
+            )
+        return self._files.int8
 
     def _compile(self, content: bytes, dtype: np.dtype[Any]) -> Program:
         """Make an ONNX model from :func:`geoseg.models.graph.surround` ready."""

@@ -14,7 +14,7 @@ from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, ModelError
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
-from geoseg.runtimes.cpu import CpuRuntime, Program, check_cpu
+from geoseg.runtimes.cpu import CpuRuntime, Program
 
 __all__ = ["OnnxRuntime", "load"]
 
@@ -30,16 +30,14 @@ def load(
     radiometry: Radiometry,
     *,
     precision: str,
-    device: str,
     threads: int | None,
     cache: Cache,
 ) -> OnnxRuntime:
     """Make a model ready for a scene; see :func:`geoseg.runtimes.load_runtime`."""
-    check_cpu(device, "onnxruntime")
-    if precision != "fp32":
+    if precision not in ("fp32", "int8"):
         raise DeviceError(
             f"precision {precision!r} was asked for, and onnxruntime computes in fp32 "
-            f"on a CPU; use that, or --runtime openvino"
+            f"or int8 on a CPU; use one of these, or --runtime openvino"
         )
     return OnnxRuntime(files, radiometry, precision=precision, threads=threads, cache=cache)
 

@@ -1,0 +1,92 @@
+"""``geoseg models quantize``: a model in 8 bits, calibrated on a scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from geoseg.chips import chip_rows
+from geoseg.errors import OutputError, SceneError
+from geoseg.models.folder import save_files
+from geoseg.models.graph import attach, noted
+from geoseg.plan import PredictOptions, make_plan
+from geoseg.runtimes.cache import Cache
+from geoseg.runtimes.int8 import quantize_files
+from geoseg.scene import gdal_options
+
+__all__ = ["Quantized", "quantize"]
+
+#: Chips that show how large a network's numbers get; more tell little new.
+CHIPS = 16
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What came out.
+
+    Attributes:
+        folder: of the new model.
+        chips: how many it was calibrated on.
+        agreement: share of fp32's labels that it gives on these.
+    """
+
+    folder: Path
+    chips: int
+    agreement: float
+
+
+def quantize(
+    model: str | Path,
+    scene: str | Path | Sequence[str | Path],
+    folder: str | Path,
+    **options: Any,
+) -> Quantized:
+    """Write a model folder with a graph in 8 bits beside the weights.
+
+    The scene is read once, and up to 16 of its chips, spread evenly, are calibrated on.
+
+    Args:
+        model: an embedded model's name, or a model folder or .zip.
+        scene: as of :func:`geoseg.predict`; like those that the model is to be used on.
+        folder: the new model folder.
+        **options: fields of :class:`geoseg.plan.PredictOptions` that say what the scene is.
+
+    Raises:
+        ModelError: the network can't be quantized.
+        OutputError: the folder exists already, or can't be written.
+        SceneError: the scene can't be read, or nothing in it was measured.
+    """
+    if Path(folder).exists():
+        raise OutputError(f"{folder} exists already; give another folder, or remove it first")
+    plan = make_plan(scene, PredictOptions(model=model, **options))
+    step = math.ceil(len(plan.chips) / CHIPS)
+    chips, i = [], 0
+    with (
+        gdal_options(plan.scene.paths[0], plan.cache_bytes),
+        plan.reader(plan.model_grid) as reader,
+    ):
+        for row in chip_rows(reader, plan.chips):
+            for window in row.windows:
+                chip = row.chip(window) if i % step == 0 else None
+                i += 1
+                if chip is not None:
+                    chips.append(chip.copy())
+    if not chips:
+        raise SceneError(
+            f"{plan.scene.name}: no pixel was measured where chips were looked for; take another "
+            f"scene, or a part of it with --bbox"
+        )
+    files = plan.files
+    if files.graph is None:
+        from geoseg.models.export import export_graph
+
+        # With it the new model does without torch in fp32, too.
+        files = replace(files, graph=export_graph(files)[0])
+    files = quantize_files(files, plan.radiometry, chips, Cache())
+    assert files.int8 is not None
+    save_files(files, folder)
+    found = noted(attach(files.int8, files))
+    return Quantized(Path(folder), len(chips), float(found["geoseg:agreement"]))

@@ -1,0 +1,255 @@
+"""Networks in whole numbers of 8 bits."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import geoseg
+from geoseg.card import INT8_NAME, ModelFiles, Normalization, read_model
+from geoseg.cli import main
+from geoseg.errors import DeviceError, ModelError, OutputError, SceneError
+from geoseg.models.export import write_graph
+from geoseg.models.graph import attach
+from geoseg.quantization import CHIPS, quantize
+from geoseg.radiometry import Radiometry
+from geoseg.runtimes import load_runtime
+from tests.helpers import make_raster, tiny_model
+
+BANDS, CLASSES = ("red", "nir"), ("water", "trees", "crops")
+RADIOMETRY = Radiometry((1.0, 1.0), (0.0, 0.0), "for a test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tiny_model(
+        tmp_path_factory.mktemp("models") / "model",
+        BANDS,
+        CLASSES,
+        network="small_unet",
+        network_options={"width": 8, "depth": 1},
+        normalization=Normalization("z-score", {"mean": (500.0,) * 2, "stddev": (300.0,) * 2}),
+        multiple=2,
+        size=32,
+        overlap=8,
+    )
+    write_graph(path)
+    return path
+
+
+@pytest.fixture
+def files(folder: Path) -> ModelFiles:
+    return read_model(folder)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "cache"))
+
+
+def chips(n: int, seed: int = 0, side: int = 32) -> list[np.ndarray]:
+    """Smooth, as scenes are."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 1000, (n, 2, side // 4, side // 4))
+    return list(coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.uint16))
+
+
+def load(files: ModelFiles, runtime: str = "auto", n: int = 4, **options: Any) -> Any:
+    return load_runtime(
+        files,
+        RADIOMETRY,
+        runtime=runtime,
+        device="cpu",
+        **{"precision": "int8", "sample": lambda: chips(n), **options},
+    )
+
+
+@pytest.mark.parametrize("runtime", ["auto", "openvino", "onnxruntime"])
+def test_it_nearly_gives_what_fp32_gives(files: ModelFiles, runtime: str) -> None:
+    told: list[str] = []
+    made = load(files, runtime, tell=told.append)
+    assert made.name == ("onnxruntime" if runtime == "onnxruntime" else "openvino")
+    assert made.precision == "int8"
+    x = np.stack(chips(4))
+    expected, found = load(files, precision="fp32").probs(x), made.probs(x)
+    assert 0 < np.abs(found - expected).max() < 0.1
+    agreement = (expected.argmax(1) == found.argmax(1)).mean()
+    assert agreement > 0.95
+    (message,) = told
+    if runtime != "onnxruntime":  # whose rounding is its own
+        assert f"{100 * agreement:.4g} % of fp32's labels on the 4 chips" in message
+    assert message in made.choice
+
+
+def test_its_layers_are_in_8_bits_but_the_first_and_the_last(
+    files: ModelFiles, tmp_path: Path
+) -> None:
+    load(files)
+    (kept,) = (tmp_path / "cache" / "int8").iterdir()
+    graph = attach(kept.read_bytes(), files).graph
+    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    convolutions = [n for n in graph.node if n.op_type == "Conv"]
+    whole = [n.input[1] in dequantized for n in convolutions]
+    assert whole == [False] + [True] * (len(convolutions) - 2) + [False]
+    weights = {t.name: t for t in graph.initializer}
+    scales = [
+        weights[n.input[1]].dims[0]
+        for n in graph.node
+        if n.op_type == "DequantizeLinear" and n.output[0] in {c.input[1] for c in convolutions}
+    ]
+    assert scales and all(n > 1 for n in scales), "a scale a channel"
+
+
+def test_threads_change_no_bit(files: ModelFiles) -> None:
+    x = chips(6)
+    one, three = ([p.copy() for _, p in load(files, threads=n).run(enumerate(x))] for n in (1, 3))
+    np.testing.assert_array_equal(one, three)
+
+
+def test_it_is_calibrated_once_for_the_same_chips(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = load(files).probs(np.stack(chips(2)))
+
+    def quantized(*_: Any) -> Any:
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr("geoseg.runtimes.int8.quantize_files", quantized)
+    np.testing.assert_array_equal(load(files).probs(np.stack(chips(2))), expected)
+    with pytest.raises(AssertionError, match="again"):
+        load(files, n=3)
+    hot = replace(RADIOMETRY, gain=(2.0, 1.0))
+    with pytest.raises(AssertionError, match="again"):
+        load_runtime(files, hot, precision="int8", device="cpu", sample=lambda: chips(4))
+    (kept,) = (tmp_path / "cache" / "int8").iterdir()
+    kept.write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match="again"):
+        load(files)
+
+
+def test_other_devices_are_refused_before_anything_is_done(files: ModelFiles) -> None:
+    for runtime in ("openvino", "onnxruntime"):
+        with pytest.raises(DeviceError, match="--runtime torch"):
+            load_runtime(files, RADIOMETRY, runtime=runtime, precision="int8", device="cuda")
+
+
+def test_without_chips_it_says_what_to_do(files: ModelFiles) -> None:
+    for sample in (None, list):
+        with pytest.raises(SceneError, match="geoseg models quantize"):
+            load(files, sample=sample)
+
+
+# geoseg models quantize
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    top = np.concatenate(chips(6), axis=2)
+    values = np.concatenate([top, top[:, :, ::-1]], axis=1)
+    return make_raster(tmp_path / "scene.tif", values, descriptions=BANDS)
+
+
+def test_a_quantized_folder_needs_no_chips(folder: Path, scene: Path, tmp_path: Path) -> None:
+    made = quantize(folder, scene, tmp_path / "int8")
+    assert 0.9 < made.agreement <= 1
+    assert 8 <= made.chips <= CHIPS
+    names = {p.name for p in (tmp_path / "int8").iterdir()}
+    assert names == {"model.json", "model.onnx", INT8_NAME, "weights.safetensors"}
+    files, before = read_model(tmp_path / "int8"), read_model(folder)
+    assert (files.sha256, files.graph) == (before.sha256, before.graph)
+    told: list[str] = []
+    int8 = load(files, sample=None, tell=told.append)
+    x = np.stack(chips(4))
+    assert (
+        int8.probs(x).argmax(1) == load(files, precision="fp32").probs(x).argmax(1)
+    ).mean() > 0.9
+    assert f"{made.chips} chips" in told[0]
+    # Chips of another shape are taken as well.
+    assert int8.probs(np.stack(chips(1, side=16))).shape == (1, 3, 16, 16)
+
+
+def test_the_command_tells_the_agreement(
+    folder: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["models", "quantize", str(folder), str(scene), "-o", str(tmp_path / "new")]
+    with pytest.raises(SystemExit) as end:
+        main([*args, "--json"])
+    assert end.value.code == 0
+    entry = json.loads(capsys.readouterr().out)
+    assert 0.9 < entry["agreement"] <= 1
+    with pytest.raises(SystemExit) as end:
+        main(args)
+    assert end.value.code == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_model_without_a_graph_gets_both(scene: Path, tmp_path: Path) -> None:
+    bare = tiny_model(tmp_path / "bare", BANDS, CLASSES, multiple=2, size=32, overlap=8)
+    quantize(bare, scene, tmp_path / "both")
+    files = read_model(tmp_path / "both")
+    assert files.graph is not None
+    assert files.int8 is not None
+
+
+def test_a_failed_write_leaves_nothing(
+    folder: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(card: Any, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("geoseg.models.folder.write_card", full)
+    with pytest.raises(OutputError, match="No space"):
+        quantize(folder, scene, tmp_path / "new")
+    assert not [p for p in tmp_path.iterdir() if "new" in p.name]
+
+
+def test_a_scene_without_pixels_is_refused(folder: Path, tmp_path: Path) -> None:
+    empty = make_raster(
+        tmp_path / "empty.tif", np.zeros((2, 64, 64), np.uint16), descriptions=BANDS, nodata=0
+    )
+    with pytest.raises(SceneError, match="no pixel was measured"):
+        quantize(folder, empty, tmp_path / "new")
+
+
+def test_a_graph_of_another_model_or_shape_is_refused(
+    folder: Path, scene: Path, tmp_path: Path
+) -> None:
+    quantize(folder, scene, tmp_path / "int8")
+    files = read_model(tmp_path / "int8")
+    other = tiny_model(
+        tmp_path / "other",
+        BANDS,
+        CLASSES,
+        network="small_unet",
+        seed=1,
+        network_options={"width": 8, "depth": 1},
+    )
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx.*geoseg models quantize"):
+        load(replace(read_model(other), int8=files.int8))
+    assert files.int8 is not None
+    model = onnx.load_model_from_string(files.int8)
+    for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_value = 64
+    fixed = replace(files, int8=model.SerializeToString())
+    with pytest.raises(ModelError, match=r"does not take chips of 32x32 px.*--size"):
+        load(fixed).probs(np.stack(chips(1)))
+
+
+def test_predict_writes_a_map_in_int8(folder: Path, scene: Path, tmp_path: Path) -> None:
+    quantize(folder, scene, tmp_path / "int8")
+    maps = []
+    for precision in ("int8", "fp32"):
+        made = load(read_model(tmp_path / "int8"), precision=precision)
+        result = geoseg.predict(
+            scene,
+            tmp_path / f"{precision}.tif",
+            model=tmp_path / "int8",
+            runtime=made,
+            no_vector=True,
+        )
+        maps.append(result.report["classes"])
+    assert [c["name"] for c in maps[0]] == [c["name"] for c in maps[1]]
