@@ -268,5 +268,14 @@ def test_a_cache_file_appears_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [p.name for p in (cache_folder() / "a").iterdir()] == ["b"]
 
 
-def test_the_cores_of_this_process() -> None:
-    assert available_cores() >= 1
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("900000 100000", 8), ("", 8)],
+)
+def test_a_containers_limit_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, cores: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr("geoseg.runtimes.cpu.CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert available_cores() == cores

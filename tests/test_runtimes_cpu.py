@@ -13,12 +13,14 @@ import onnx
 import onnxruntime
 import openvino
 import pytest
+import torch
+from timm.layers.conv2d_same import Conv2dSame
 
 import geoseg
 from geoseg.card import ModelFiles, Normalization, read_model
 from geoseg.cli import main
 from geoseg.errors import DeviceError, ModelError, OutputError
-from geoseg.models.export import export_graph, write_graph
+from geoseg.models.export import _same_padding, export_graph, write_graph
 from geoseg.models.graph import GRAPH_NORMALIZATIONS, attach, graph_fits
 from geoseg.models.normalize import NORMALIZATIONS
 from geoseg.radiometry import Radiometry
@@ -119,10 +121,10 @@ def test_numbers_of_any_kind_are_taken(files: ModelFiles, runtime: str, dtype: s
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_chips_of_any_shape_that_suits_the_network(files: ModelFiles, runtime: str) -> None:
-    made, torch = load(files, runtime), load(files, "torch")
+    made, expected = load(files, runtime), load(files, "torch")
     for shape in ((2, 2), (2, 64), (34, 18), (2, 2)):
         x = chips(1, *shape)
-        np.testing.assert_allclose(made.probs(x), torch.probs(x), atol=2e-5)
+        np.testing.assert_allclose(made.probs(x), expected.probs(x), atol=2e-5)
 
 
 @pytest.mark.skipif("bf16" not in precisions(), reason="this CPU has no bf16")
@@ -160,6 +162,13 @@ def test_threads_and_batches_change_no_bit(files: ModelFiles, runtime: str, prec
     assert (results[0][0] != results[0][1]).any()
 
 
+def test_openvino_computes_a_chip_by_one_thread(files: ModelFiles) -> None:
+    for threads in (1, 2):
+        compiled = load(files, "openvino", threads=threads).prepare(chips(1)[0])._compiled
+        streams = compiled.get_property("NUM_STREAMS")
+        assert streams == compiled.get_property("INFERENCE_NUM_THREADS") <= threads
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_chips_of_two_shapes_come_back_in_order(files: ModelFiles, runtime: str) -> None:
     x = [*chips(3, 8, 8), *chips(3, 16, 12), *chips(2, 8, 8)]
@@ -174,13 +183,14 @@ def test_chips_of_two_shapes_come_back_in_order(files: ModelFiles, runtime: str)
 def test_chips_may_be_views_and_be_overwritten_later(files: ModelFiles, runtime: str) -> None:
     x = chips(6)
     expected = load(files, runtime).probs(x)
-    buffer = np.empty((len(BANDS), 26, 20), x.dtype)
+    plain, turned = np.empty_like(x[0]), np.empty((len(BANDS), 26, 20), x.dtype)
 
     def overwritten() -> Any:
         for i, chip in enumerate(x):
-            buffer[:] = chip.transpose(0, 2, 1)
-            yield i, buffer.transpose(0, 2, 1)
-            buffer[:] = 0
+            view = turned.transpose(0, 2, 1) if i % 2 else plain
+            view[:] = chip
+            yield i, view
+            view[:] = 0
 
     for i, probs in load(files, runtime, threads=2).run(overwritten()):
         np.testing.assert_array_equal(probs, expected[i])
@@ -466,6 +476,17 @@ def test_a_network_that_onnx_cannot_express_is_explained(tmp_path: Path) -> None
     )
     with pytest.raises(ModelError, match="can't be written as ONNX"):
         load(read_model(folder), "openvino").probs(chips(1))
+
+
+def test_same_padding_without_symbols_is_same_padding() -> None:
+    torch.manual_seed(0)
+    for kernel, stride, dilation in ((3, 2, 1), (5, 2, 1), (3, 1, 2), (1, 2, 1), (7, 4, 1)):
+        layer = Conv2dSame(2, 3, kernel, stride=stride, dilation=dilation)
+        x = torch.rand(1, 2, 8, 12)
+        expected = layer(x)
+        with _same_padding():
+            torch.testing.assert_close(layer(x), expected)
+        assert torch.equal(layer(x), expected)
 
 
 def test_a_graph_of_one_shape_fits_that_alone(files: ModelFiles) -> None:

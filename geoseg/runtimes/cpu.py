@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -27,15 +29,23 @@ __all__ = ["CpuRuntime", "Program", "available_cores"]
 
 T = TypeVar("T")
 
+#: What a container may use: microseconds of CPU time, or "max", and the period that they are for.
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
 #: Numbers that a graph takes as they are.
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use, by its affinity and its container's limit."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_MAX.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores  # no container, or one without a limit
 
 
 class Program(Protocol):
@@ -134,13 +144,11 @@ class CpuRuntime:
         While the caller has one chip's, ``threads`` others are computed.
         """
         begun: deque[tuple[T, Program, Any]] = deque()
-        program = None
         try:
             for item, pixels in chips:
-                fitting = self.prepare(pixels)
-                while begun and (len(begun) > self.threads or fitting is not program):
+                program = self.prepare(pixels)
+                if len(begun) > self.threads:
                     yield from self._oldest(begun)
-                program = fitting
                 begun.append((item, program, program.start(pixels)))
             while begun:
                 yield from self._oldest(begun)
