@@ -14,7 +14,7 @@ from geoseg.errors import ModelError
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import RUNTIMES, Entry, Request, Runtime, load_runtime
 from geoseg.runtimes.cache import Cache, cache_folder
-from geoseg.runtimes.choose import FEW_CHIPS
+from geoseg.runtimes.choose import FEW_CHIPS, WORTH_TRYING
 from geoseg.runtimes.cpu import available_cores
 from tests.helpers import tiny_model
 
@@ -108,7 +108,7 @@ BOTH: Behaviour = {
 
 def test_the_fastest_is_taken_that_gives_the_labels(files: ModelFiles, fakes: Any) -> None:
     fakes(BOTH)
-    made = load(files, chips(4))
+    made = load(files, chips(4), chips=WORTH_TRYING)
     assert (made.name, made.precision) == ("openvino", "bf16")
     assert "99.62 % of its labels" in made.choice
     assert "openvino fp32" in made.choice
@@ -166,10 +166,15 @@ def test_a_damaged_entry_is_ignored(
     assert "tried on 2 chips" in load(files, chips(2)).choice
 
 
-@pytest.mark.parametrize("sample", [None, chips(1), []])
-def test_without_chips_to_try_it_is_fp32(files: ModelFiles, fakes: Any, sample: Any) -> None:
+@pytest.mark.parametrize(
+    ("sample", "number"),
+    [(None, 100), (chips(1), 100), (chips(1), None), ([], 100), (chips(4), WORTH_TRYING - 1)],
+)
+def test_for_few_chips_it_is_fp32(
+    files: ModelFiles, fakes: Any, sample: Any, number: int | None
+) -> None:
     loaded = fakes(BOTH)
-    made = load(files, sample)
+    made = load(files, sample, chips=number)
     assert (made.name, made.precision) == ("openvino", "fp32")
     assert loaded == [("openvino", "fp32")]
     assert not cache_folder().exists()

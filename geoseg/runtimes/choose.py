@@ -30,6 +30,9 @@ AGREEMENT = 0.995
 #: Chips that are tried, and seconds after which no further one is.
 MOST_CHIPS, SECONDS = 4, 3.0
 
+#: A scene of fewer chips is done before anything could be gained by trying.
+WORTH_TRYING = 16
+
 #: A scene of fewer chips is done by torch before a model without ``model.onnx`` is converted.
 FEW_CHIPS = 32
 
@@ -54,11 +57,11 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
         ModelError: the weights don't fit the network, or the runtime can't run it.
     """
     if runtime != "auto":
-        return _best(wanted, _candidates((runtime,), precision, wanted.device))
+        return _best(wanted, _candidates((runtime,), precision, wanted.device), chips)
     if _wants_gpu(wanted.device):
-        return _best(wanted, _candidates(("torch",), precision, wanted.device))
+        return _best(wanted, _candidates(("torch",), precision, wanted.device), chips)
     if precision == "int8":
-        return _best(wanted, [("openvino", "int8")])
+        return _best(wanted, [("openvino", "int8")], chips)
     plain = "fp32" if precision == "auto" else precision
     if wanted.files.graph is None and (chips is None or chips < FEW_CHIPS):
         made = RUNTIMES["torch"].load(wanted, plain)
@@ -69,7 +72,7 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
         return made
     names = ("openvino", "onnxruntime") if precision == "auto" else ("openvino",)
     try:
-        return _best(wanted, _candidates(names, precision, wanted.device))
+        return _best(wanted, _candidates(names, precision, wanted.device), chips)
     except ModelError as error:
         # Wrong weights are refused by torch, too; what is left is a network that only torch runs.
         made = RUNTIMES["torch"].load(wanted, plain)
@@ -98,8 +101,8 @@ def _wants_gpu(device: str) -> bool:
     return pick_device("auto").type != "cpu"
 
 
-def _best(wanted: Request, candidates: Sequence[tuple[str, str]]) -> Runtime:
-    """The only candidate, or the fastest sound one."""
+def _best(wanted: Request, candidates: Sequence[tuple[str, str]], number: int | None) -> Runtime:
+    """The only candidate, or the fastest sound one for a scene of so many chips."""
     name, precision = candidates[0]
     if len(candidates) == 1 or wanted.sample is None:
         made = RUNTIMES[name].load(wanted, precision)
@@ -111,12 +114,12 @@ def _best(wanted: Request, candidates: Sequence[tuple[str, str]]) -> Runtime:
     kept = _kept(wanted.cache.read(key), candidates)
     if kept is not None:
         name, precision = kept.runtime, kept.precision
-    if kept is not None or len(chips) < 2:
+    if kept is not None or len(chips) < 2 or (number is not None and number < WORTH_TRYING):
         made = RUNTIMES[name].load(wanted, precision)
         made.choice = (
             f"{kept.words()}, as an earlier run found"
             if kept is not None
-            else f"{name} {precision}, as one chip is too little to try others on"
+            else f"{name} {precision}, as a few chips are done before others are tried"
         )
         # A network that the runtime can't run is found out here, where torch may still take over.
         if chips and isinstance(made, CpuRuntime):
