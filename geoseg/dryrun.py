@@ -16,10 +16,10 @@ from geoseg.chips import chip_rows
 from geoseg.crf import ChipCRF
 from geoseg.errors import SceneError
 from geoseg.outputs import Staging
+from geoseg.pipeline import load_members
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import preflight
-from geoseg.report import Progress, RunLog, peak_memory, plan_report
-from geoseg.runtimes import load_runtime
+from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
 from geoseg.scene import gdal_options
 from geoseg.window import Window
 
@@ -74,9 +74,7 @@ def dry_run(
     plan = make_plan(scene, PredictOptions(output=output, **options))
     Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
     with gdal_options(plan.scene.paths[0], plan.cache_bytes):
-        runtime = load_runtime(
-            plan.files, plan.radiometry, device=plan.options.device, threads=plan.options.threads
-        )
+        runtime = load_members(plan, log)
         for message in [*plan.warnings, *preflight(plan)]:
             log.warn(message)
         needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
@@ -95,7 +93,7 @@ def dry_run(
     times = []
     for window, pixels, measured in [probe[0], *probe]:  # the first pass also warms up
         start = time.perf_counter()
-        probs = runtime.probs(pixels)
+        probs = runtime.probs(pixels)[:, : len(plan.card.classes)]
         runtime.to_numpy(probs if crf is None else crf(probs, pixels, measured, [window]))
         times.append(time.perf_counter() - start)
     seconds = log.seconds["read"] + float(np.median(times[1:])) * needed
@@ -103,7 +101,7 @@ def dry_run(
     sizes = plan.output_bytes
     report = {
         **plan_report(plan),
-        "device": runtime.device,
+        "runtime": runtime_report(runtime),
         "chips": {"total": len(plan.chips), "run": needed, "skipped": len(plan.chips) - needed},
         "seconds": seconds,
         "memory_bytes": memory,

@@ -23,7 +23,7 @@ from geoseg.errors import DeviceError, ModelError, OutputError, SceneError
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan
-from geoseg.preflight import preflight
+from geoseg.preflight import preflight, sample_chips
 from geoseg.rasters import (
     NODATA,
     PROBABILITY_STEPS,
@@ -43,15 +43,19 @@ from geoseg.report import (
     raster_tags,
     run_record,
     run_report,
+    runtime_report,
 )
 from geoseg.runtimes import Runtime, load_runtime
+from geoseg.runtimes.members import Members
 from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
 from geoseg.strips import StripStore
 from geoseg.window import Window
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "load_members", "predict"]
 
+#: Chips on which runtimes are tried, and on which 8 bits are calibrated.
+PROBE_CHIPS, INT8_CHIPS = 4, 16
 #: Rows that are classified and written at a time.
 THIN_ROWS = 64
 
@@ -109,12 +113,7 @@ def predict(
     outputs = plan.outputs
     staging = Staging(outputs.all(), overwrite=plan.options.overwrite)
     with log.clock("load"):
-        runtime = runtime or load_runtime(
-            plan.files,
-            plan.radiometry,
-            device=plan.options.device,
-            threads=plan.options.threads,
-        )
+        runtime = runtime or load_members(plan, log)
     budget = memory_budget(plan)
     lanes = plan.lanes(budget.arrays)
     staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
@@ -127,7 +126,14 @@ def predict(
         _check_disk(plan, staging)
         memory = {"limit_bytes": budget.limit, "lanes": len(lanes)}
         memory["arrays_bytes"] = max(plan.lane_bytes(lane) for lane in lanes)
-        log.tell("start", protocol=1, version=version("geoseg"), memory=memory, **plan_report(plan))
+        log.tell(
+            "start",
+            protocol=1,
+            version=version("geoseg"),
+            memory=memory,
+            runtime=runtime_report(runtime),
+            **plan_report(plan),
+        )
         for message in [*plan.warnings, *preflight(plan)]:
             log.warn(message)
         if len(store):
@@ -156,6 +162,37 @@ def predict(
     report: dict[str, Any] = json.loads(text)
     log.tell("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
+
+
+def load_members(plan: Plan, log: RunLog) -> Runtime:
+    """The runtime of a plan's model, or of all its models and turned chips.
+
+    Args:
+        plan: of the run.
+        log: is told what the user should know.
+
+    Raises:
+        GeosegError: see :func:`geoseg.runtimes.load_runtime`.
+    """
+    options = plan.options
+    count = INT8_CHIPS if options.precision == "int8" else PROBE_CHIPS
+    runtimes = [
+        load_runtime(
+            files,
+            plan.radiometry,
+            runtime=options.runtime,
+            precision=options.precision,
+            device=options.device,
+            threads=options.threads,
+            sample=lambda: sample_chips(plan, count),
+            chips=len(plan.chips),
+            tell=lambda message: log.tell("note", message=message),
+        )
+        for files in plan.members
+    ]
+    if len(runtimes) == 1 and options.tta == "none":
+        return runtimes[0]
+    return Members(runtimes, options.tta, agreement=plan.outputs.agreement is not None)
 
 
 @contextmanager
@@ -238,7 +275,8 @@ def _decide(
     for top in range(0, strip.window.height, THIN_ROWS):
         rows = slice(top, top + THIN_ROWS)
         valid = strip.valid[rows]
-        winner, best = decide(strip.probs[:, rows])
+        probs = strip.probs[: len(legend), rows]
+        winner, best = decide(probs)
         if not (np.isfinite(best) | ~valid).all():
             row = strip.window.row + top
             raise ModelError(
@@ -250,8 +288,10 @@ def _decide(
         if "confidence" in wanted:
             parts["confidence"].append(encode_probability(best, valid, dtype))
         if "probs" in wanted:
-            probs = runtime.to_numpy(strip.probs[:, rows])
-            parts["probs"].append(encode_probability(probs, valid, dtype))
+            parts["probs"].append(encode_probability(runtime.to_numpy(probs), valid, dtype))
+        if "agreement" in wanted:
+            share = runtime.to_numpy(strip.probs[-1, rows])
+            parts["agreement"].append(encode_probability(share, valid, dtype))
     return {name: np.concatenate(p, axis=-2) for name, p in parts.items()}, counts
 
 
@@ -273,7 +313,12 @@ def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog)
             f"AOI); check --src-nodata, --bbox and --aoi"
         )
     outputs = plan.outputs
-    finals = {"raster": outputs.raster, "probs": outputs.probs, "confidence": outputs.confidence}
+    finals = {
+        "raster": outputs.raster,
+        "probs": outputs.probs,
+        "confidence": outputs.confidence,
+        "agreement": outputs.agreement,
+    }
     with log.clock("cog"):
         for name, final in finals.items():
             if final is not None:
@@ -306,7 +351,7 @@ def _strips(
             zeros=runtime.zeros,
             asarray=runtime.asarray,
             taper=plan.options.taper,
-            margin=plan.card.margin,
+            margin=plan.margin,
             lane=model,
             first=begin,
         )
@@ -379,7 +424,11 @@ def _forward(
         if crf is not None:
             assert chip.pixels is not None and chip.measured is not None
             with log.clock("crf"):
-                probs = crf(probs[None], chip.pixels[None], chip.measured[None], [chip.window])[0]
+                legend = len(plan.card.classes)
+                arguments = chip.pixels[None], chip.measured[None], [chip.window]
+                smooth = crf(probs[None, :legend], *arguments)[0]
+                # What the members agreed on is left as it is.
+                probs = smooth if len(probs) == legend else np.concatenate([smooth, probs[-1:]])
         yield chip.window, probs
 
 
@@ -437,6 +486,8 @@ def _specs(plan: Plan) -> dict[str, RasterSpec]:
         specs["confidence"] = probability
     if outputs.probs is not None:
         specs["probs"] = replace(probability, descriptions=names)
+    if outputs.agreement is not None:
+        specs["agreement"] = replace(probability, descriptions=("agreement",))
     return specs
 
 

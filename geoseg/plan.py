@@ -23,6 +23,7 @@ from geoseg.radiometry import Radiometry, find_radiometry
 from geoseg.rasters import PROBABILITY_DTYPES, check_creation_options
 from geoseg.reader import SceneReader
 from geoseg.regrid import source_cols
+from geoseg.runtimes.members import TURNS
 from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
 from geoseg.stitch import TAPERS
 from geoseg.window import Window
@@ -46,12 +47,13 @@ class PredictOptions:
 
     Attributes:
         model: an embedded model's name, or a model folder or .zip; None for the embedded one that
-            suits the scene's bands and gsd.
+            suits the scene's bands and gsd; several for the mean of their probabilities.
         output: the class raster, or None for ``<scene>_landcover.tif`` in the current folder.
         vector: the polygons, or None for the class raster's name with .gpkg.
         no_vector: write no polygons.
         probs: a raster of all probabilities.
         confidence: a raster of the winning probability.
+        agreement: a raster of the share of members (models and turned chips) that say the class.
         probs_dtype: of both: ``uint8`` or ``float32``.
         preview: a PNG.
         bands: see :meth:`geoseg.scene.Scene.choose`.
@@ -64,9 +66,13 @@ class PredictOptions:
         size: chip side, px of the model's grid.
         overlap: of neighbouring chips, px, total.
         taper: a key of :data:`geoseg.stitch.TAPERS`.
+        tta: a key of :data:`geoseg.runtimes.members.TURNS`: chips are also turned, or turned and
+            mirrored, and the probabilities averaged.
         crf: bring the probabilities into line with the pixels; see :mod:`geoseg.crf`.
         crf_options: ``NAME=VALUE``; see :class:`geoseg.crf.CRFOptions`.
         batch_size: chips in one forward pass; None for the device's default.
+        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, or ``auto``.
+        precision: one of :data:`geoseg.runtimes.PRECISIONS`.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: for computing on a CPU.
         mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
@@ -78,12 +84,13 @@ class PredictOptions:
         overwrite: replace outputs that exist.
     """
 
-    model: str | Path | None = None
+    model: str | Path | Sequence[str | Path] | None = None
     output: str | Path | None = None
     vector: str | Path | None = None
     no_vector: bool = False
     probs: str | Path | None = None
     confidence: str | Path | None = None
+    agreement: str | Path | None = None
     probs_dtype: str = "uint8"
     preview: str | Path | None = None
     bands: str | None = None
@@ -96,9 +103,12 @@ class PredictOptions:
     size: int | None = None
     overlap: int | None = None
     taper: str = "cosine"
+    tta: str = "none"
     crf: bool = False
     crf_options: Sequence[str] = ()
     batch_size: int | None = None
+    runtime: str = "auto"
+    precision: str = "auto"
     device: str = "auto"
     threads: int | None = None
     mem_limit: int | None = None
@@ -116,6 +126,13 @@ class PredictOptions:
         """
         if self.taper not in TAPERS:
             raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
+        if self.tta not in TURNS:
+            raise UsageError(f"tta is {self.tta!r}; it must be one of {', '.join(TURNS)}")
+        if self.agreement is not None and self.tta == "none" and len(self.models) < 2:
+            raise UsageError(
+                "--agreement says how far several members agree, and here is one; give --tta flips "
+                "or d4, or several -m"
+            )
         if self.probs_dtype not in PROBABILITY_DTYPES:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
         if self.bbox_crs is not None and self.bbox is None:
@@ -135,6 +152,13 @@ class PredictOptions:
                 raise UsageError(f"{name} is {value}; it must be at least 0")
         check_creation_options(self.creation_options)
 
+    @property
+    def models(self) -> tuple[str | Path, ...]:
+        """The models that were asked for by name; none for the embedded one that suits."""
+        if self.model is None:
+            return ()
+        return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -147,6 +171,7 @@ class Outputs:
         vector: the polygons.
         probs: all probabilities.
         confidence: the winning probability.
+        agreement: the share of members that say the class.
         preview: PNG.
     """
 
@@ -156,6 +181,7 @@ class Outputs:
     vector: Path | None
     probs: Path | None
     confidence: Path | None
+    agreement: Path | None
     preview: Path | None
 
     def all(self) -> list[Path]:
@@ -166,6 +192,7 @@ class Outputs:
             self.vector,
             self.probs,
             self.confidence,
+            self.agreement,
             self.preview,
             self.report,
         )
@@ -193,7 +220,8 @@ class Plan:
 
     Attributes:
         options: the user's.
-        files: the model.
+        files: the model; of several the first, which says how chips lie.
+        members: all models, the first one included.
         chosen: why this one.
         scene: what was opened.
         bands: of the scene, in the model's order.
@@ -208,6 +236,7 @@ class Plan:
 
     options: PredictOptions
     files: ModelFiles
+    members: tuple[ModelFiles, ...]
     chosen: str
     scene: Scene
     bands: tuple[SceneBand, ...]
@@ -223,6 +252,11 @@ class Plan:
     def card(self) -> ModelCard:
         """The model's card."""
         return self.files.card
+
+    @property
+    def margin(self) -> int:
+        """Outermost px of a chip that the taper gives no weight."""
+        return max(files.card.margin for files in self.members)
 
     @property
     def crf(self) -> CRFOptions | None:
@@ -246,7 +280,8 @@ class Plan:
 
     def lane_bytes(self, lane: OutputLane) -> int:
         """What the arrays of a lane hold at most: rows of chips, the stitch's buffer, strips."""
-        classes, height = len(self.card.classes), self.chips.chip_height
+        classes = len(self.card.classes) + (self.outputs.agreement is not None)
+        height = self.chips.chip_height
         kinds = {b.dtype for b in self.bands}
         item = np.dtype(kinds.pop()).itemsize if len(kinds) == 1 and not self.resampled else 4
         read = lane.model.starts[-1] + self.chips.chip_width - lane.model.starts[0]
@@ -336,9 +371,15 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     outputs = _outputs(opened.name, options)
     if options.model is None:
         files, chosen = choose_model(opened, options.bands)
+        members: tuple[ModelFiles, ...] = (files,)
     else:
-        files, chosen = find_model(options.model), "asked for"
-    _protect_inputs(outputs, [*opened.paths, files.path, *([options.aoi] if options.aoi else [])])
+        members, chosen = tuple(map(find_model, options.models)), "asked for"
+        if not members:
+            raise UsageError("the list of models is empty; name one, or leave it out")
+        files = members[0]
+    _check_members(members)
+    inputs = [*opened.paths, *(m.path for m in members)]
+    _protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)
     radiometry = find_radiometry(
@@ -357,7 +398,8 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     if overlap is None:
         # A smaller chip than the card's keeps the card's overlap as far as it can.
         overlap = min(card.overlap, 3 * size // 4)
-    chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, card.multiple)
+    multiple = math.lcm(*(m.card.multiple for m in members))
+    chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, multiple)
     if options.crf:
         crf = parse_options(options.crf_options)
         check_chip(crf, chips.chip_height, chips.chip_width)
@@ -378,6 +420,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     return Plan(
         options=replace(options, size=chips.size, overlap=overlap),
         files=files,
+        members=members,
         chosen=chosen,
         scene=opened,
         bands=bands,
@@ -405,7 +448,7 @@ def _outputs(name: str, options: PredictOptions) -> Outputs:
     preview = Path(options.preview) if options.preview else None
     if preview is not None and preview.suffix.lower() != ".png":
         raise UsageError(f"--preview {preview}: the preview is a PNG, so the name ends in .png")
-    for path in (options.probs, options.confidence):
+    for path in (options.probs, options.confidence, options.agreement):
         if path is not None and Path(path).suffix.lower() not in (".tif", ".tiff"):
             raise UsageError(f"{path}: probabilities are a GeoTIFF, so the name ends in .tif")
     return Outputs(
@@ -415,8 +458,34 @@ def _outputs(name: str, options: PredictOptions) -> Outputs:
         vector=vector,
         probs=Path(options.probs) if options.probs else None,
         confidence=Path(options.confidence) if options.confidence else None,
+        agreement=Path(options.agreement) if options.agreement else None,
         preview=preview,
     )
+
+
+def _check_members(members: Sequence[ModelFiles]) -> None:
+    """Refuse models whose probabilities can't be averaged.
+
+    Raises:
+        UsageError: bands, quantity or classes differ.
+    """
+    first = members[0].card
+    for other in (m.card for m in members[1:]):
+        for what, mine, theirs in (
+            ("bands", first.bands, other.bands),
+            ("quantity", first.quantity, other.quantity),
+            (
+                "classes",
+                [(c.id, c.name) for c in first.classes],
+                [(c.id, c.name) for c in other.classes],
+            ),
+            ("gsd", first.gsd, other.gsd),
+        ):
+            if mine != theirs:
+                raise UsageError(
+                    f"-m {first.name} and -m {other.name} have other {what} ({mine} and {theirs}); "
+                    f"models are averaged where these are the same"
+                )
 
 
 def _protect_inputs(outputs: Outputs, inputs: Sequence[str | Path]) -> None:

@@ -4,21 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.card import ModelCard
+from geoseg.chips import ChipRow
 from geoseg.plan import Plan
 from geoseg.radiometry import Radiometry
 from geoseg.reader import SceneReader
+from geoseg.scene import gdal_options
 from geoseg.window import Window
 
-__all__ = ["BandStatistics", "plausibility_warnings", "preflight", "sample_bands"]
+__all__ = [
+    "BandStatistics",
+    "plausibility_warnings",
+    "preflight",
+    "sample_bands",
+    "sample_chips",
+]
 
 #: Windows are read on a lattice of SAMPLES x SAMPLES, each of SAMPLE_SIZE px.
 SAMPLES = 5
 SAMPLE_SIZE = 128
+
+
+def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
+    """Chips of a scene, spread evenly, as the network would see them.
+
+    Args:
+        plan: of the run.
+        count: how many; fewer come where little was measured.
+
+    Returns:
+        Raw numbers (C, H, W) of each.
+
+    Raises:
+        SceneError: the scene can't be read.
+    """
+    windows = list(plan.chips.chips())
+    grid = Window(0, 0, plan.model_grid.height, plan.model_grid.width)
+    found: list[NDArray[Any]] = []
+    # Of twice as many places, since some may be without a measured pixel.
+    tries = min(2 * count, len(windows))
+    places = [round((i + 0.5) * len(windows) / tries - 0.5) for i in range(tries)]
+    # First every second one, which are spread over the whole scene, too.
+    with (
+        gdal_options(plan.scene.paths[0], plan.cache_bytes),
+        plan.reader(plan.model_grid) as reader,
+    ):
+        for place in [*places[::2], *places[1::2]]:
+            window = windows[place]
+            inside = window.intersection(grid)
+            assert inside is not None
+            pixels, valid = reader.read(inside)
+            chip = ChipRow((window,), pixels, valid, window.col, inside).chip(window)
+            if chip is not None:
+                found.append(chip)
+            if len(found) == count:
+                break
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from geoseg.chips import chip_rows
 from geoseg.errors import OutputError, SceneError
 from geoseg.models.folder import save_files
 from geoseg.models.graph import attach, noted
 from geoseg.plan import PredictOptions, make_plan
+from geoseg.preflight import sample_chips
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.int8 import quantize_files
-from geoseg.scene import gdal_options
 
 __all__ = ["Quantized", "quantize"]
 
@@ -46,7 +44,7 @@ def quantize(
 ) -> Quantized:
     """Write a model folder with a graph in 8 bits beside the weights.
 
-    The scene is read once, and up to 16 of its chips, spread evenly, are calibrated on.
+    Up to 16 of the scene's chips, spread evenly, are calibrated on.
 
     Args:
         model: an embedded model's name, or a model folder or .zip.
@@ -62,18 +60,7 @@ def quantize(
     if Path(folder).exists():
         raise OutputError(f"{folder} exists already; give another folder, or remove it first")
     plan = make_plan(scene, PredictOptions(model=model, **options))
-    step = math.ceil(len(plan.chips) / CHIPS)
-    chips, i = [], 0
-    with (
-        gdal_options(plan.scene.paths[0], plan.cache_bytes),
-        plan.reader(plan.model_grid) as reader,
-    ):
-        for row in chip_rows(reader, plan.chips):
-            for window in row.windows:
-                chip = row.chip(window) if i % step == 0 else None
-                i += 1
-                if chip is not None:
-                    chips.append(chip.copy())
+    chips = sample_chips(plan, CHIPS)
     if not chips:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured where chips were looked for; take another "

@@ -32,6 +32,7 @@ __all__ = [
     "raster_tags",
     "run_record",
     "run_report",
+    "runtime_report",
 ]
 
 Progress = Callable[[dict[str, Any]], None]
@@ -181,8 +182,8 @@ def raster_tags(plan: Plan) -> dict[str, str]:
     options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
     return {
         "GEOSEG_VERSION": version("geoseg"),
-        "GEOSEG_MODEL": plan.card.name,
-        "GEOSEG_MODEL_SHA256": plan.files.sha256,
+        "GEOSEG_MODEL": "+".join(files.card.name for files in plan.members),
+        "GEOSEG_MODEL_SHA256": "+".join(files.sha256 for files in plan.members),
         "GEOSEG_SCENE": plan.scene.name,
         "GEOSEG_OPTIONS": json.dumps(options, sort_keys=True),
         "GEOSEG_CLASSES": json.dumps({c.id: c.name for c in plan.card.classes}),
@@ -200,12 +201,21 @@ _WITHOUT_EFFECT = (
 def _options_report(plan: Plan) -> dict[str, Any]:
     """The options, without paths."""
     kept = asdict(plan.options)
-    for name in ("output", "vector", "probs", "confidence", "preview", "model", "overwrite"):
+    for name in (
+        *("output", "vector", "probs", "confidence", "agreement", "preview"),
+        *("model", "overwrite"),
+    ):
         kept.pop(name)
     kept["aoi"] = Path(plan.options.aoi).name if plan.options.aoi else None
     kept["creation_options"] = list(plan.options.creation_options)
     kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
     return kept
+
+
+def runtime_report(runtime: Runtime) -> dict[str, str]:
+    """What computes, and why, as JSON."""
+    names = ("name", "precision", "device", "choice")
+    return {name: getattr(runtime, name) for name in names}
 
 
 def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dict[str, Any]:
@@ -223,10 +233,11 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
         **options,
         "version": version("geoseg"),
         "scene": files,
-        "model": plan.files.sha256,
+        "model": [files.sha256 for files in plan.members],
         "runtime": [runtime.name, runtime.precision, runtime.device],
         "probabilities are kept": outputs.probs is not None,
         "confidence is kept": outputs.confidence is not None or outputs.vector is not None,
+        "agreement is kept": outputs.agreement is not None,
         "lanes": [lane.left for lane in lanes],
     }
 
@@ -242,6 +253,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "license": card.license,
             "chosen": plan.chosen,
         },
+        "members": [files.card.name for files in plan.members],
         "scene": {
             "name": plan.scene.name,
             "paths": list(plan.scene.paths),
@@ -277,15 +289,14 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
         "vector": outputs.vector,
         "probs": outputs.probs,
         "confidence": outputs.confidence,
+        "agreement": outputs.agreement,
         "preview": outputs.preview,
     }
     return {
         "geoseg": version("geoseg"),
         "versions": _versions(),
         **plan_report(plan),
-        "runtime": runtime.name,
-        "precision": runtime.precision,
-        "device": runtime.device,
+        "runtime": runtime_report(runtime),
         "chips": {
             "total": len(plan.chips),
             "run": log.chips_run,

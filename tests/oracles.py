@@ -15,6 +15,7 @@ class NumpyRuntime:
 
     name = "oracle"
     precision = "fp32"
+    choice = "asked for"
     device = "cpu"
 
     def __init__(self, classes: int) -> None:

@@ -11,7 +11,6 @@ from geoseg.cli.options import (
     Bytes,
     band_options,
     device_options,
-    model_option,
     scene_argument,
 )
 from geoseg.cli.progress import progress_printer
@@ -21,7 +20,13 @@ __all__ = ["command"]
 
 @click.command("predict")
 @scene_argument
-@model_option
+@click.option(
+    "-m",
+    "--model",
+    multiple=True,
+    help="Embedded model's name, or a model folder or .zip; several for the mean of their "
+    "probabilities.  [default: the embedded one that suits the scene's bands and gsd]",
+)
 @click.option(
     "-o",
     "--output",
@@ -36,6 +41,11 @@ __all__ = ["command"]
 @click.option("--no-vector", is_flag=True, help="Write no polygons.")
 @click.option("--probs", type=click.Path(), help="Raster of all probabilities, one band a class.")
 @click.option("--confidence", type=click.Path(), help="Raster of the winning probability.")
+@click.option(
+    "--agreement",
+    type=click.Path(),
+    help="Raster of the share of members (--tta, several -m) that say the class.",
+)
 @click.option(
     "--probs-dtype",
     type=click.Choice(["uint8", "float32"]),
@@ -57,6 +67,13 @@ __all__ = ["command"]
     show_default=True,
     help="Weight over a chip.",
 )
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "flips", "d4"]),
+    default="none",
+    show_default=True,
+    help="Average over the chip mirrored (4 times the work), and turned, too (8 times).",
+)
 @click.option("--crf", is_flag=True, help="Smooth the map along the image's edges (dense CRF).")
 @click.option(
     "--crf-option",
@@ -67,6 +84,20 @@ __all__ = ["command"]
 )
 @click.option(
     "--batch-size", type=int, help="Most chips in one forward pass of a GPU; a CPU takes one."
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "openvino", "onnxruntime", "torch"]),
+    default="auto",
+    show_default=True,
+    help="What computes; auto takes the fastest here.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto keeps at least 99.5 % of fp32's labels.",
 )
 @device_options
 @click.option(
@@ -101,7 +132,7 @@ __all__ = ["command"]
 def command(
     scene: tuple[str, ...],
     output: str | None,
-    model: str | None,
+    model: tuple[str, ...],
     dry_run: bool,
     progress: str,
     verbose: int,
@@ -118,8 +149,8 @@ def command(
 
     receiver = progress_printer(progress, -1 if quiet else verbose)
     source = scene[0] if len(scene) == 1 else scene
-    if model is not None:
-        options["model"] = model
+    if model:
+        options["model"] = model[0] if len(model) == 1 else model
     if dry_run:
         estimate = plan_only(source, output, progress=receiver, **options)
         if progress == "json":
@@ -135,11 +166,16 @@ def command(
 def _print_estimate(report: dict[str, Any]) -> None:
     chips = report["chips"]
     click.echo(f"chips    {chips['run']} to run, {chips['skipped']} skipped (all nodata)")
-    click.echo(f"time     about {report['seconds']:.0f} s on {report['device']}")
+    click.echo(f"time     about {report['seconds']:.0f} s with {_runtime(report)}")
     click.echo(f"memory   about {report['memory_bytes'] / 1e9:.1f} GB")
     for path, size in report["output_bytes"].items():
         click.echo(f"output   {path}, at most {size / 1e6:.1f} MB")
     click.echo("nothing was written")
+
+
+def _runtime(report: dict[str, Any]) -> str:
+    runtime = report["runtime"]
+    return f"{runtime['name']} {runtime['precision']} on {runtime['device']}"
 
 
 def _print_result(report: dict[str, Any]) -> None:
@@ -149,6 +185,6 @@ def _print_result(report: dict[str, Any]) -> None:
             shown = f"{area / 1e6:12.3f} km2" if area is not None else ""
             click.echo(f"{entry['name']:<22}{entry['share']:7.1%} {shown}")
     seconds, pixels = report["seconds"]["total"], report["pixels"]["valid"]
-    click.echo(f"{pixels / 1e6:.2f} Mpx in {seconds:.1f} s on {report['device']}")
+    click.echo(f"{pixels / 1e6:.2f} Mpx in {seconds:.1f} s with {_runtime(report)}")
     for path in report["outputs"].values():
         click.echo(path)

@@ -70,6 +70,10 @@ class _Human:
             click.echo(f"scene  {scene['name']}  ({scene['sensor'] or 'sensor unknown'})", err=True)
             click.echo(f"model  {model['name']}: {model['chosen']}", err=True)
             click.echo(f"values {scene['radiometry']['source']}", err=True)
+            if "runtime" in event:
+                made = event["runtime"]
+                line = f"with   {made['name']} {made['precision']}: {made['choice']}"
+                click.echo(line, err=True)
             if "memory" in event:
                 click.echo(f"memory {_memory(event['memory'])}", err=True)
             if self.level >= 1:

@@ -50,7 +50,6 @@ class Members:
         self._runtimes = tuple(runtimes)
         self._turns = TURNS[tta]
         self._agreement = agreement
-        self._legend = first.classes
         self.classes = first.classes + int(agreement)
         self.name = "+".join(dict.fromkeys(r.name for r in runtimes))
         self.precision = "+".join(dict.fromkeys(r.precision for r in runtimes))
@@ -105,7 +104,9 @@ class Members:
 
     def probs(self, pixels: NDArray[Any]) -> Any:
         """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
-        return np.stack([probs for _, probs in self.run((i, chip) for i, chip in enumerate(pixels))])
+        return np.stack(
+            [probs for _, probs in self.run((i, chip) for i, chip in enumerate(pixels))]
+        )
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """A float32 array of zeros."""
