@@ -1,4 +1,4 @@
-# make demo: a map from the example scene.   make test: the whole suite.
+# make demo: a map from the example scene.   make test: the whole suite.   make bench: speed.
 # Nothing is needed but Python 3.11 or newer and make.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV ?= .venv
 OUT ?= demo-output
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 $(VENV)/.geoseg: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +37,9 @@ lint: $(VENV)/.geoseg-test
 
 test: $(VENV)/.geoseg-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+bench: $(VENV)/.geoseg-test
+	$(BIN)/python benchmarks/peers.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info

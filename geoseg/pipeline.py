@@ -80,7 +80,7 @@ def predict(
     output: str | Path | None = None,
     *,
     progress: Progress | None = None,
-    runtime: Runtime | None = None,
+    runtime: Runtime | str = "auto",
     **options: Any,
 ) -> Prediction:
     """Turn a scene into a class raster and polygons.
@@ -92,7 +92,7 @@ def predict(
         scene: a raster (path or URL), a list of one-band files, or a folder of them.
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
         progress: called with event dicts: ``start``, ``progress``, ``warning``, ``result``.
-        runtime: in place of the model's own; for tests and experiments.
+        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, ``auto``, or one of the caller's own.
         **options: the fields of :class:`geoseg.plan.PredictOptions`.
 
     Returns:
@@ -109,11 +109,13 @@ def predict(
     """
     log = RunLog(progress)
     with log.clock("plan"):
-        plan = make_plan(scene, PredictOptions(output=output, **options))
+        name = runtime if isinstance(runtime, str) else "auto"
+        plan = make_plan(scene, PredictOptions(output=output, runtime=name, **options))
     outputs = plan.outputs
     staging = Staging(outputs.all(), overwrite=plan.options.overwrite)
     with log.clock("load"):
-        runtime = runtime or load_members(plan, log)
+        if isinstance(runtime, str):
+            runtime = load_members(plan, log)
     budget = memory_budget(plan)
     lanes = plan.lanes(budget.arrays)
     staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)

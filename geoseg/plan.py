@@ -378,7 +378,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
             raise UsageError("the list of models is empty; name one, or leave it out")
         files = members[0]
     _check_members(members)
-    inputs = [*opened.paths, *(m.path for m in members)]
+    inputs: list[str | Path] = [*opened.paths, *(m.path for m in members)]
     _protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)
@@ -474,11 +474,7 @@ def _check_members(members: Sequence[ModelFiles]) -> None:
         for what, mine, theirs in (
             ("bands", first.bands, other.bands),
             ("quantity", first.quantity, other.quantity),
-            (
-                "classes",
-                [(c.id, c.name) for c in first.classes],
-                [(c.id, c.name) for c in other.classes],
-            ),
+            ("classes", *([(c.id, c.name) for c in card.classes] for card in (first, other))),
             ("gsd", first.gsd, other.gsd),
         ):
             if mine != theirs:

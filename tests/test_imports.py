@@ -27,6 +27,8 @@ ROOMS = [
         "crf",
         "outputs",
         "rasters",
+        "strips",
+        "decide",
         "geodesy",
         "polygons",
         "vectors",
@@ -39,6 +41,7 @@ ROOMS = [
     },
     {"plan"},
     {"preflight", "report"},
+    {"memory"},
     {
         "augment",
         "pairing",

@@ -67,7 +67,9 @@ class Members:
         ]
         try:
             while True:
-                mean, labels, item = None, [], None
+                mean: Any = None
+                item: Any = None
+                labels: list[Any] = []
                 for _ in self._turns:
                     for answer in answers:
                         try:
@@ -78,9 +80,8 @@ class Members:
                         mean = probs.copy() if mean is None else np.add(mean, probs, out=mean)
                         if self._agreement:
                             labels.append(probs.argmax(axis=0))
-                assert mean is not None
                 mean /= len(self._turns) * len(answers)
-                yield item, self._with_agreement(mean, labels)  # type: ignore[misc]
+                yield item, self._with_agreement(mean, labels)
         finally:
             for answer in answers:
                 answer.close()  # type: ignore[attr-defined]
@@ -99,14 +100,12 @@ class Members:
         if not self._agreement:
             return mean
         winner = mean.argmax(axis=0)
-        alike = np.mean([own == winner for own in labels], axis=0, dtype=np.float32)
+        alike = np.stack([own == winner for own in labels]).mean(axis=0, dtype=np.float32)
         return np.concatenate([mean, alike[None]])
 
     def probs(self, pixels: NDArray[Any]) -> Any:
         """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
-        return np.stack(
-            [probs for _, probs in self.run((i, chip) for i, chip in enumerate(pixels))]
-        )
+        return np.stack([probs for _, probs in self.run(enumerate(pixels))])
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """A float32 array of zeros."""

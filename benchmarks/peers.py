@@ -1,0 +1,230 @@
+"""geoseg predict against the forward passes alone, and against what one would take instead.
+
+    python benchmarks/peers.py [--side 8192] [--rounds 3] [--only NAME ...]
+
+One scene (three bands of uint8, tiled, deflate), one network (U-Net on ResNet-18, eight classes),
+chips of 512 px that share 128. Each contestant runs in a process of its own, in turn, so many
+rounds; what counts is the median of the clock's time and of the process's CPU time without its
+imports and the loading of the model, and the peak of memory. Peers that are not installed are left
+out: pip install monai pytorch-toolbelt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+SIZE, OVERLAP, CLASSES = 512, 128, 8
+
+#: What every process begins with.
+COMMON = """
+import json, os, resource, sys, time
+import numpy as np
+scene, model, out, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+def done(start, cpu, **more):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu,
+                      "peak": peak, **more}))
+"""
+
+GEOSEG = """
+import geoseg
+from geoseg.plan import PredictOptions, make_plan
+runtime, precision = sys.argv[5:7]
+start, cpu = time.perf_counter(), time.process_time()
+result = geoseg.predict(scene, out, model=model, runtime=runtime, precision=precision,
+                        device="cpu", threads=threads, no_vector=True, overwrite=True)
+load = result.report["seconds"]["load"]
+report = result.report
+done(start + load, cpu + load, seconds=report["seconds"], choice=report["runtime"]["choice"])
+"""
+
+#: The same chips through the same runtime, from memory, and nothing else.
+FORWARD = """
+from geoseg.plan import PredictOptions, make_plan
+from geoseg.preflight import sample_chips
+from geoseg.runtimes import load_runtime
+runtime, precision = sys.argv[5:7]
+plan = make_plan(scene, PredictOptions(model=model, output=out, no_vector=True, overwrite=True))
+chips = sample_chips(plan, 16)
+made = load_runtime(plan.files, plan.radiometry, runtime=runtime, precision=precision,
+                    device="cpu", threads=threads, sample=lambda: chips, chips=len(plan.chips))
+for _ in made.run(enumerate(chips[:2])):
+    pass
+start, cpu = time.perf_counter(), time.process_time()
+for _ in made.run((i, chips[i % len(chips)]) for i in range(len(plan.chips))):
+    pass
+done(start, cpu, chips=len(plan.chips))
+"""
+
+PEER = """
+import rasterio, torch
+from geoseg.card import read_model
+from geoseg.models import load_network
+torch.set_num_threads(threads)
+network = load_network(read_model(model)).eval()
+start, cpu = time.perf_counter(), time.process_time()
+with rasterio.open(scene) as dataset:
+    pixels, profile = dataset.read(), dataset.profile
+"""
+WRITE = """
+profile.update(count=1, dtype="uint8", compress="deflate")
+with rasterio.open(out, "w", **profile) as dataset:
+    dataset.write(labels.astype("uint8"), 1)
+done(start, cpu)
+"""
+MONAI = (
+    PEER
+    + f"""
+from monai.inferers import sliding_window_inference
+x = torch.from_numpy(pixels)[None].float() / 255
+with torch.inference_mode():
+    logits = sliding_window_inference(x, {SIZE}, 4, network, overlap={OVERLAP / SIZE},
+                                      mode="gaussian")
+labels = logits[0].argmax(0).numpy()
+"""
+    + WRITE
+)
+TOOLBELT = (
+    PEER
+    + f"""
+from pytorch_toolbelt.inference.tiles import ImageSlicer, TileMerger
+image = np.moveaxis(pixels, 0, -1)
+slicer = ImageSlicer(image.shape, tile_size={SIZE}, tile_step={SIZE - OVERLAP}, weight="pyramid")
+merger = TileMerger(slicer.target_shape, {CLASSES}, slicer.weight, device="cpu")
+with torch.inference_mode():
+    tiles = list(slicer.iter_split(image))
+    for i in range(0, len(tiles), 4):
+        some = tiles[i:i + 4]
+        x = torch.from_numpy(np.stack([np.moveaxis(t, -1, 0) for t, _ in some])).float() / 255
+        merger.integrate_batch(network(x).softmax(1), np.array([c for _, c in some]))
+merged = np.moveaxis(merger.merge().numpy(), 0, -1)
+labels = slicer.crop_to_orignal_size(merged).argmax(-1)
+"""
+    + WRITE
+)
+
+CONTESTANTS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "forward, openvino bf16": (FORWARD, ("openvino", "bf16"), "openvino"),
+    "geoseg, openvino bf16": (GEOSEG, ("openvino", "bf16"), "openvino"),
+    "forward, openvino int8": (FORWARD, ("openvino", "int8"), "onnxruntime"),
+    "geoseg, openvino int8": (GEOSEG, ("openvino", "int8"), "onnxruntime"),
+    "geoseg, openvino fp32": (GEOSEG, ("openvino", "fp32"), "openvino"),
+    "geoseg, torch fp32": (GEOSEG, ("torch", "fp32"), "torch"),
+    "MONAI sliding_window_inference": (MONAI, (), "monai"),
+    "pytorch-toolbelt ImageSlicer": (TOOLBELT, (), "pytorch_toolbelt"),
+}
+
+
+def make_scene(path: Path, side: int) -> Path:
+    """Smooth noise with some texture, so that it compresses as a photo does."""
+    rng = np.random.default_rng(0)
+    profile = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8"}
+    place = {"crs": "EPSG:32633", "transform": from_origin(500000, 5000000, 0.5, 0.5)}
+    with rasterio.open(path, "w", tiled=True, compress="deflate", **profile, **place) as dataset:
+        dataset.descriptions = ("red", "green", "blue")
+        for band in (1, 2, 3):
+            coarse = rng.integers(20, 235, (side // 64 + 1, side // 64 + 1))
+            plane = np.kron(coarse, np.ones((64, 64), np.int16))[:side, :side]
+            noisy = plane + rng.normal(0, 6, plane.shape)
+            dataset.write(noisy.clip(1, 254).astype(np.uint8), band)
+    return path
+
+
+def make_model(path: Path) -> Path:
+    """The network with random weights: what it costs does not depend on them."""
+    import torch
+
+    from geoseg.card import ClassInfo, ModelCard, Normalization
+    from geoseg.models import create_model, save_model
+
+    torch.manual_seed(0)
+    card = ModelCard(
+        name="bench-unet",
+        description="A U-Net on ResNet-18 with random weights.",
+        network="unet",
+        network_options={"encoder": "resnet18"},
+        bands=("red", "green", "blue"),
+        classes=tuple(ClassInfo(k, f"class {k}", "#000000") for k in range(CLASSES)),
+        gsd=0.5,
+        gsd_range=(0.1, 2.0),
+        quantity="number",
+        normalization=Normalization("min-max", {"minimum": (0,) * 3, "maximum": (255,) * 3}),
+        size=SIZE,
+        overlap=OVERLAP,
+        multiple=32,
+    )
+    network = create_model("unet", "resnet18", 3, CLASSES).eval()
+    save_model(card, network, path)
+    return path
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--side", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", nargs="*", default=[], help="parts of contestants' names")
+    options = parser.parse_args()
+    wanted = {
+        name: (code, more)
+        for name, (code, more, package) in CONTESTANTS.items()
+        if importlib.util.find_spec(package)
+        and (not options.only or any(o in name for o in options.only))
+    }
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        scene = make_scene(place / "scene.tif", options.side)
+        model = make_model(place / "model")
+        for number in range(options.rounds):
+            for name, (code, more) in wanted.items():
+                command = [
+                    sys.executable,
+                    "-W",
+                    "ignore",
+                    "-c",
+                    COMMON + code,
+                    str(scene),
+                    str(model),
+                ]
+                command += [str(place / "out.tif"), str(options.threads), *more]
+                run = subprocess.run(command, capture_output=True, text=True, check=False)
+                if run.returncode:
+                    print(f"{name} failed: {run.stderr.strip().splitlines()[-1:]}")
+                    continue
+                results[name].append(json.loads(run.stdout.splitlines()[-1]))
+                print(f"round {number + 1}  {name:32s} {json.dumps(results[name][-1])}", flush=True)
+    print(
+        f"\n{options.side} x {options.side} x 3, {options.threads} threads, {options.rounds} rounds"
+    )
+    names = ("torch", "openvino", "onnxruntime", "monai", "pytorch-toolbelt", "rasterio")
+    installed = [
+        f"{n} {version(n)}" for n in names if importlib.util.find_spec(n.replace("-", "_"))
+    ]
+    print(", ".join(installed))
+    print(f"| {'what':32s} | wall s | CPU s | Mpx/s | peak GB |\n|---|---|---|---|---|")
+    for name, runs in results.items():
+        if runs:
+            wall, cpu, peak = (
+                statistics.median(r[k] for r in runs) for k in ("wall", "cpu", "peak")
+            )
+            speed = options.side**2 / 1e6 / wall
+            print(f"| {name:32s} | {wall:.1f} | {cpu:.1f} | {speed:.2f} | {peak / 1e9:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
