@@ -131,7 +131,7 @@ def test_predict_averages_turns_and_models_and_writes_their_agreement(tmp_path: 
     np.testing.assert_allclose(read(tmp_path / "agreement.tif"), 1, atol=1e-5)
     assert result.report["outputs"]["agreement"] == str(tmp_path / "agreement.tif")
     both = predict("both", model=models, **{"agreement": tmp_path / "both-agreement.tif"})
-    assert both.report["members"] == [both.report["model"]["name"]] * 2
+    assert both.report["members"] == ["one", "two"]
     one, two, mean = (read(tmp_path / f"{n}-probs.tif") for n in ("one", "two", "both"))
     np.testing.assert_allclose(mean, (one + two) / 2, atol=1e-5)
     winner = mean.argmax(axis=0)
