@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -651,3 +654,26 @@ def test_areas_of_a_sheared_grid(tmp_path, model):
     assert sum(c["area_m2"] for c in result.report["classes"]) == pytest.approx(expected, rel=1e-3)
     areas = geopandas.read_file(result.vector).area_m2
     assert areas.sum() == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_embedded_model_needs_no_torch_and_threads_change_no_bit(tmp_path):
+    """In fp32 and, where the CPU has it, in bf16."""
+    import openvino
+
+    scene = Path(__file__).parents[1] / "examples" / "landsat7_nc_2000.tif"
+    code = (
+        "import sys, geoseg\n"
+        "geoseg.predict(sys.argv[1], sys.argv[2], threads=int(sys.argv[3]), precision=sys.argv[4],"
+        " size=96, probs=sys.argv[2] + '-probs.tif', overwrite=True)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for precision in ["fp32", *(["bf16"] if "BF16" in has else [])]:
+        found = set()
+        for threads in ("1", "2", "3"):
+            out = tmp_path / f"{precision}.tif"
+            command = [sys.executable, "-c", code, str(scene), str(out), threads, precision]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            found.add((out.read_bytes(), Path(f"{out}-probs.tif").read_bytes()))
+        assert len(found) == 1
