@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from geoseg.models import list_models as list_models
     from geoseg.models import model_info as model_info
     from geoseg.pipeline import predict as predict
+    from geoseg.probe import probe_border as probe_border
     from geoseg.sampling import sample as sample
     from geoseg.scene import open_scene as open_scene
     from geoseg.training import train as train
@@ -37,6 +38,7 @@ _PUBLIC = {
     "model_info": ("geoseg.models", "model_info"),
     "open_scene": ("geoseg.scene", "open_scene"),
     "predict": ("geoseg.pipeline", "predict"),
+    "probe_border": ("geoseg.probe", "probe_border"),
     "sample": ("geoseg.sampling", "sample"),
     "train": ("geoseg.training", "train"),
 }
@@ -55,6 +57,7 @@ __all__ = [
     "model_info",
     "open_scene",
     "predict",
+    "probe_border",
     "sample",
     "train",
 ]

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from geoseg.errors import ModelError
 
 __all__ = [
+    "Border",
     "ClassInfo",
     "ModelCard",
     "ModelFiles",
@@ -95,6 +96,47 @@ class Normalization:
 
 
 @dataclass(frozen=True)
+class Border:
+    """How far from a chip's edge its predictions still depend on what lies beyond the edge.
+
+    Measured by :func:`geoseg.probe.probe_border`. Distances count the pixels between a pixel and
+    the nearest inner edge of its chip, so that ``exact`` and ``enough`` are how many outermost
+    pixels to leave out. The three curves begin at distance 0 and end where ``exact`` begins, or in
+    the chip's middle where there is no such distance.
+
+    Attributes:
+        size: side of the chips that were probed, px.
+        ground: what they showed, in words.
+        exact: px from which on probabilities are those of an untiled scene; None where there are
+            none within the chip: the network looks at all of it, or farther.
+        enough: px from which on hardly a label changes; None likewise.
+        mean: of the differences of the probabilities, the mean at each distance.
+        largest: likewise, the largest one.
+        flips: likewise, the share of labels that change.
+    """
+
+    size: int
+    ground: str
+    exact: int | None
+    enough: int | None
+    mean: tuple[float, ...]
+    largest: tuple[float, ...]
+    flips: tuple[float, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in a card."""
+        return {
+            "size": self.size,
+            "ground": self.ground,
+            "exact": self.exact,
+            "enough": self.enough,
+            "mean": list(self.mean),
+            "largest": list(self.largest),
+            "flips": list(self.flips),
+        }
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What a model expects and what it gives.
 
@@ -113,6 +155,7 @@ class ModelCard:
         activation: ``softmax``, ``sigmoid`` or ``none`` (the network gives probabilities).
         temperature: logits are divided by it before the softmax, so that probabilities are right
             on average (Guo et al. 2017, https://arxiv.org/abs/1706.04599); 1 for other activations.
+        border: what ``geoseg models probe --write`` has measured, or None.
         size: default chip side, px.
         overlap: default overlap of neighbouring chips, px, total.
         margin: outermost px of a chip whose predictions are not trusted (the receptive field's
@@ -146,6 +189,7 @@ class ModelCard:
     scores: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    border: Border | None = None
 
     def __post_init__(self) -> None:
         """Check every rule that a card must keep.
@@ -237,6 +281,8 @@ class ModelCard:
         check(self.multiple >= 1, "multiple", self.multiple, "at least 1")
         check(0 <= self.overlap < self.size, "overlap", self.overlap, "0 <= overlap < size")
         check(self.margin >= 0, "margin", self.margin, "at least 0")
+        if self.border is not None:
+            _check_border(check, self.border)
 
     def to_mlm(self) -> dict[str, Any]:
         """The card as a STAC item with the MLM extension.
@@ -284,6 +330,7 @@ class ModelCard:
                 "geoseg:activation": self.activation,
                 # Absent where it does nothing, so that older cards keep their bytes.
                 **({} if self.temperature == 1.0 else {"geoseg:temperature": self.temperature}),
+                **({} if self.border is None else {"geoseg:border": self.border.as_json()}),
                 "geoseg:gsd": self.gsd,
                 "geoseg:gsd_range": list(self.gsd_range),
                 "geoseg:size": self.size,
@@ -367,6 +414,7 @@ class ModelCard:
                 normalization=_take(p, "geoseg:normalization", _normalization),
                 activation=p["geoseg:activation"],
                 temperature=_take(p, "geoseg:temperature", float, 1.0),
+                border=_take(p, "geoseg:border", _border, None),
                 size=_take(p, "geoseg:size", _whole),
                 overlap=_take(p, "geoseg:overlap", _whole),
                 margin=_take(p, "geoseg:margin", _whole, 0),
@@ -413,6 +461,26 @@ class _Rule:
     def __call__(self, holds: bool, key: str, found: object, rule: str) -> None:
         if not holds:
             raise ModelError(f"card {self.name!r}: {key} is {found!r}; it must be: {rule}")
+
+
+def _check_border(check: _Rule, border: Border) -> None:
+    """Check the rules of a card's border.
+
+    Raises:
+        ModelError: one of them is broken.
+    """
+    key, half = "geoseg:border", border.size // 2
+    check(border.size >= 2, f"{key}.size", border.size, "at least 2")
+    for name in ("exact", "enough"):
+        value = getattr(border, name)
+        rule = f"null, or 0 to {half}, half of its size"
+        check(value is None or 0 <= value <= half, f"{key}.{name}", value, rule)
+    length = half if border.exact is None else border.exact
+    for name, most in (("mean", math.inf), ("largest", math.inf), ("flips", 1.0)):
+        curve = getattr(border, name)
+        check(len(curve) == length, f"{key}.{name}", curve, f"one number for each of {length} px")
+        sound = all(math.isfinite(v) and 0 <= v <= most for v in curve)
+        check(sound, f"{key}.{name}", curve, f"finite numbers of 0 to {most:g}")
 
 
 _CARD_RULE = (
@@ -475,6 +543,14 @@ def _normalization(value: Any) -> Normalization:
         },
         clip=None if clip is None else _pair(clip),
     )
+
+
+def _border(value: Any) -> Border | None:
+    if value is None:
+        return None
+    exact, enough = (None if value[k] is None else _whole(value[k]) for k in ("exact", "enough"))
+    curves = (tuple(float(v) for v in value[k]) for k in ("mean", "largest", "flips"))
+    return Border(_whole(value["size"]), str(value["ground"]), exact, enough, *curves)
 
 
 def _value_scaling(normalization: Normalization, bands: int) -> list[dict[str, Any]] | None:

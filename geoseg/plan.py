@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio.warp
 from rasterio.crs import CRS
 
-from geoseg.card import ModelCard, ModelFiles
+from geoseg.card import Border, ModelCard, ModelFiles
 from geoseg.crf import CRFOptions, check_chip, parse_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
@@ -37,6 +37,9 @@ COARSEST_FACTOR = 4.0
 GSD_SLACK = 1.01
 #: What a CRS that PROJ doesn't know ends in.
 BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
+#: Px over which chips are blended with --overlap auto. What is left of the border's error there
+#: turns less than a label in a thousand, but its probabilities should not step at a line.
+BLEND = 8
 #: Rows of the tallest blocks that are common in GeoTIFFs.
 BLOCK_ROWS = 512
 
@@ -64,7 +67,8 @@ class PredictOptions:
         bbox_crs: of the bbox; None means the scene's.
         aoi: a vector file; only what lies in its polygons is predicted.
         size: chip side, px of the model's grid.
-        overlap: of neighbouring chips, px, total.
+        overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
+        exact: choose overlap and margin so that the probabilities are those of the untiled scene.
         taper: a key of :data:`geoseg.stitch.TAPERS`.
         tta: a key of :data:`geoseg.runtimes.members.TURNS`: chips are also turned, or turned and
             mirrored, and the probabilities averaged.
@@ -101,7 +105,8 @@ class PredictOptions:
     bbox_crs: str | None = None
     aoi: str | Path | None = None
     size: int | None = None
-    overlap: int | None = None
+    overlap: int | Literal["auto"] | None = None
+    exact: bool = False
     taper: str = "cosine"
     tta: str = "none"
     crf: bool = False
@@ -142,6 +147,10 @@ class PredictOptions:
         if self.crf_options and not self.crf:
             raise UsageError("--crf-option says how --crf works; give --crf too")
         parse_options(self.crf_options)
+        if isinstance(self.overlap, str) and self.overlap != "auto":
+            raise UsageError(f"overlap is {self.overlap!r}; it must be a number of px, or auto")
+        if self.exact:
+            self._check_exact()
         for name in ("size", "batch_size", "threads", "mem_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -158,6 +167,28 @@ class PredictOptions:
         if self.model is None:
             return ()
         return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
+
+    def _check_exact(self) -> None:
+        """Refuse what --exact can't be kept with.
+
+        Raises:
+            UsageError: it is so.
+        """
+        if self.taper == "none":
+            raise UsageError(
+                "--exact gives no weight to a chip's outermost pixels, and --taper none gives all "
+                "the same; leave one of them out"
+            )
+        if self.crf:
+            raise UsageError(
+                "--crf brings each chip's pixels into line with all others of the chip, so that "
+                "chips of another size give something else; leave it or --exact out"
+            )
+        if self.precision not in ("auto", "fp32"):
+            raise UsageError(
+                f"--precision {self.precision} errs by more than the 1e-5 that --exact promises; "
+                f"leave one of them out"
+            )
 
 
 @dataclass(frozen=True)
@@ -229,6 +260,7 @@ class Plan:
         grid: the output's pixels: the scene's own grid, cropped to bbox and AOI.
         model_grid: the pixels that the network sees; ``grid`` unless the gsd differs much.
         chips: where the chips lie on ``model_grid``.
+        margin: outermost px of a chip that get no weight; see :func:`geoseg.stitch.axis_weights`.
         aoi: geometries in the grid's CRS.
         outputs: final paths.
         warnings: what the user should know.
@@ -244,6 +276,7 @@ class Plan:
     grid: PixelGrid
     model_grid: PixelGrid
     chips: ChipGrid
+    margin: int
     aoi: tuple[Any, ...]
     outputs: Outputs
     warnings: tuple[str, ...]
@@ -252,11 +285,6 @@ class Plan:
     def card(self) -> ModelCard:
         """The model's card."""
         return self.files.card
-
-    @property
-    def margin(self) -> int:
-        """Outermost px of a chip that the taper gives no weight."""
-        return max(files.card.margin for files in self.members)
 
     @property
     def crf(self) -> CRFOptions | None:
@@ -394,19 +422,16 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         notes.append(radiometry.doubt)
     notes += _old_companions(outputs)
     size = options.size or card.size
-    overlap = options.overlap
-    if overlap is None:
-        # A smaller chip than the card's keeps the card's overlap as far as it can.
-        overlap = min(card.overlap, 3 * size // 4)
     multiple = math.lcm(*(m.card.multiple for m in members))
+    overlap, margin = _overlap(options, members, size, multiple, model_grid)
     chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, multiple)
     if options.crf:
         crf = parse_options(options.crf_options)
         check_chip(crf, chips.chip_height, chips.chip_width)
-    if len(chips) > 1 and chips.size - chips.stride <= 2 * card.margin and card.margin:
+    if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:
         notes.append(
-            f"overlap {overlap} is at most twice the model's margin of {card.margin} px: seams may "
-            f"show; give --overlap {2 * card.margin + 1} or more"
+            f"overlap {overlap} is at most twice the model's margin of {margin} px: seams may "
+            f"show; give --overlap {2 * margin + 1} or more"
         )
     notes += [
         f"the scene's {band} serves as the model's {wanted}"
@@ -418,7 +443,12 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
             "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
         )
     return Plan(
-        options=replace(options, size=chips.size, overlap=overlap),
+        options=replace(
+            options,
+            size=chips.size,
+            overlap=overlap,
+            precision="fp32" if options.exact else options.precision,
+        ),
         files=files,
         members=members,
         chosen=chosen,
@@ -428,10 +458,84 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         grid=grid,
         model_grid=model_grid,
         chips=chips,
+        margin=margin,
         aoi=aoi,
         outputs=outputs,
         warnings=tuple(notes),
     )
+
+
+def _overlap(
+    options: PredictOptions,
+    members: Sequence[ModelFiles],
+    size: int,
+    multiple: int,
+    grid: PixelGrid,
+) -> tuple[int, int]:
+    """Overlap and margin of the chips, px.
+
+    Args:
+        options: the user's.
+        members: the models; the first says how chips lie, the margin is the widest.
+        size: chip side, px.
+        multiple: chip sides and places are multiples of this, px.
+        grid: that the network sees.
+
+    Raises:
+        UsageError: a card does not tell what is asked for, or the chips are too small for it.
+    """
+    if options.exact and options.overlap is not None:
+        raise UsageError("--exact chooses the overlap; leave --overlap out")
+    margin = max(files.card.margin for files in members)
+    if isinstance(options.overlap, int):
+        return options.overlap, margin
+    if options.overlap is None and not options.exact:
+        # A smaller chip than the card's keeps the card's overlap as far as it can.
+        return min(members[0].card.overlap, 3 * size // 4), margin
+    option = "--exact" if options.exact else "--overlap auto"
+    names = options.models or [files.card.name for files in members]
+    borders = [
+        _border(files.card, option, name) for files, name in zip(members, names, strict=True)
+    ]
+    distances = [border.exact if options.exact else border.enough for border in borders]
+    if None in distances:
+        number = distances.index(None)
+        raise UsageError(
+            f"{option}: the predictions of {names[number]} change up to the middle of a chip of "
+            f"{borders[number].size} px, so it looks at the whole chip (global pooling, attention) "
+            f"or farther; leave {option} out, or probe it with larger chips (geoseg models probe "
+            f"--size)"
+        )
+    margin = max(distance for distance in distances if distance is not None)
+    # One px more than both margins, so that each pixel has a chip whose edge is far enough.
+    overlap = 2 * margin + (1 if options.exact else BLEND)
+    if all(border.exact == 0 for border in borders):  # each pixel is seen by itself
+        overlap = 0
+    overlap = math.ceil(overlap / multiple) * multiple
+    side = math.ceil(size / multiple) * multiple
+    if max(grid.height, grid.width) <= side:  # one chip
+        return min(overlap, size - 1), margin
+    if side < overlap + multiple:
+        raise UsageError(
+            f"{option}: predictions change up to {margin} px from a chip's edge, and chips of "
+            f"{size} px have too little inside; give --size {overlap + multiple} or more"
+        )
+    return overlap, margin
+
+
+def _border(card: ModelCard, option: str, name: str | Path) -> Border:
+    """What a card tells of its border.
+
+    Raises:
+        UsageError: nothing.
+    """
+    if card.border is None:
+        raise UsageError(
+            f"{option} needs to know how far from a chip's edge the predictions of {name} still "
+            f"change, and its card does not tell; measure it once with geoseg models probe {name} "
+            f"--write"
+        )
+    return card.border
 
 
 def _outputs(name: str, options: PredictOptions) -> Outputs:

@@ -186,6 +186,7 @@ def raster_tags(plan: Plan) -> dict[str, str]:
         "GEOSEG_MODEL_SHA256": "+".join(files.sha256 for files in plan.members),
         "GEOSEG_SCENE": plan.scene.name,
         "GEOSEG_OPTIONS": json.dumps(options, sort_keys=True),
+        "GEOSEG_CHIPS": json.dumps(_chips_report(plan), sort_keys=True),
         "GEOSEG_CLASSES": json.dumps({c.id: c.name for c in plan.card.classes}),
     }
 
@@ -218,6 +219,12 @@ def runtime_report(runtime: Runtime) -> dict[str, str]:
     return {name: getattr(runtime, name) for name in names}
 
 
+def _chips_report(plan: Plan) -> dict[str, int]:
+    """Where the chips lie, for whoever looks for seams (see :mod:`geoseg.seams`)."""
+    margin = 0 if plan.options.taper == "none" else plan.margin
+    return {**asdict(plan.chips), "margin": margin}
+
+
 def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dict[str, Any]:
     """All that a strip's bytes depend on, for JSON: a run goes on with strips of the same alone."""
     options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
@@ -231,6 +238,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
             files[path] = []
     return {
         **options,
+        "margin": plan.margin,
         "version": version("geoseg"),
         "scene": files,
         "model": [files.sha256 for files in plan.members],
@@ -303,6 +311,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
             "skipped": log.chips_skipped,
             "size": plan.chips.size,
             "stride": plan.chips.stride,
+            "margin": plan.margin,
         },
         "pixels": {"total": total, "valid": counts.valid, "nodata": total - counts.valid},
         "classes": [

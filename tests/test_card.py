@@ -19,6 +19,7 @@ from geoseg.card import (
     NORMALIZATION_PARAMETERS,
     QUANTITIES,
     WEIGHTS_NAME,
+    Border,
     ClassInfo,
     ModelCard,
     Normalization,
@@ -40,6 +41,8 @@ CARD = ModelCard(
     gsd_range=(5.0, 20.0),
 )
 
+BORDER = Border(8, "some ground", 2, 1, (0.2, 0.1), (0.5, 0.25), (0.25, 0.0))
+
 finite = st.floats(-1e6, 1e6)
 positive = st.floats(1e-6, 1e6)
 words = st.text(max_size=12)
@@ -57,6 +60,18 @@ def normalizations(draw, bands):
     low = draw(finite)
     clip = draw(st.sampled_from([None, (low, low + 1)]))
     return Normalization(kind, parameters, clip)
+
+
+@st.composite
+def borders(draw):
+    size = draw(st.integers(2, 40))
+    distances = st.one_of(st.none(), st.integers(0, size // 2))
+    exact = draw(distances)
+    length = size // 2 if exact is None else exact
+    curves = [
+        tuple(draw(st.lists(st.floats(0, 1), min_size=length, max_size=length))) for _ in range(3)
+    ]
+    return Border(size, draw(words), exact, draw(distances), *curves)
 
 
 @st.composite
@@ -89,6 +104,7 @@ def cards(draw):
         license=draw(st.sampled_from(["Apache-2.0", "other"])),
         provenance=draw(words),
         scores=draw(st.dictionaries(words, finite, max_size=3)),
+        border=draw(st.one_of(st.none(), borders())),
         extra={"mlm:batch_size_suggestion": draw(st.integers(1, 64))},
     )
 
@@ -227,6 +243,13 @@ Z = Normalization("z-score", {"mean": (0.0, 0.0), "stddev": (1.0, 1.0)})
         ({"overlap": -1}, "overlap"),
         ({"margin": -1}, "margin"),
         ({"multiple": 0}, "multiple"),
+        ({"border": replace(BORDER, size=0)}, "geoseg:border.size"),
+        ({"border": replace(BORDER, exact=5)}, "geoseg:border.exact"),
+        ({"border": replace(BORDER, enough=-1)}, "geoseg:border.enough"),
+        ({"border": replace(BORDER, exact=None)}, "geoseg:border.mean"),
+        ({"border": replace(BORDER, largest=(0.5,))}, "geoseg:border.largest"),
+        ({"border": replace(BORDER, largest=(0.5, math.inf))}, "geoseg:border.largest"),
+        ({"border": replace(BORDER, flips=(1.5, 0.0))}, "geoseg:border.flips"),
         ({"plausible": {"blue": (0, 1)}}, "plausible"),
         ({"plausible": {"red": (1, 0)}}, "plausible"),
         ({"network_options": {"in_channels": 3}}, "network_options"),
@@ -242,18 +265,21 @@ def test_each_rule_when_broken_is_an_error_that_names_the_key(changes, key):
     assert "it must be" in message
 
 
+MEASURED = replace(CARD, border=BORDER)
+
+
 def keys(item):
     return [key for key in item["properties"] if key.startswith("geoseg:")]
 
 
-@pytest.mark.parametrize("key", ["mlm:name", "mlm:input", "mlm:output", *keys(CARD.to_mlm())])
+@pytest.mark.parametrize("key", ["mlm:name", "mlm:input", "mlm:output", *keys(MEASURED.to_mlm())])
 @pytest.mark.parametrize(
     "garbage",
     ["absent", None, "x", -1, 0.5, [], {}, [[]], [{}], True, math.nan, math.inf, {"x": "y"}],
     ids=str,
 )
 def test_garbage_in_any_key_is_never_more_than_a_model_error(key, garbage):
-    item = copy.deepcopy(CARD.to_mlm())
+    item = copy.deepcopy(MEASURED.to_mlm())
     if garbage == "absent":
         del item["properties"][key]
     else:

@@ -56,6 +56,7 @@ ROOMS = [
         "page",
         "pictures",
         "preview",
+        "probe",
         "quantization",
         "data",
         "losses",

@@ -1,4 +1,4 @@
-"""``geoseg models``: list, show, import, export, graph, quantize, bench."""
+"""``geoseg models``: list, show, import, export, graph, quantize, bench, probe."""
 
 from __future__ import annotations
 
@@ -254,3 +254,45 @@ def bench_command(
         rows["speed"] += f", {speed.cpu_mpx_s:.4g} Mpx per second of CPU time"
     for key, value in rows.items():
         click.echo(f"{key:<8} {value}")
+
+
+@command.command("probe")
+@click.argument("model")
+@click.argument("scene", nargs=-1, metavar="[SCENE...]")
+@click.option("--size", type=int, help="Chip side, px.  [default: the model's, or what fits]")
+@band_options
+@click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
+@click.option("--write", is_flag=True, help="Keep the result in the card in the model's folder.")
+@json_option
+def probe_command(
+    model: str, scene: tuple[str, ...], as_json: bool, write: bool, **options: Any
+) -> None:
+    """Measure how far from a chip's edge a model's predictions still change.
+
+    MODEL is an embedded model, a model folder or a .zip. The same ground of SCENE, or of random
+    smooth numbers without one, is seen as a chip and with ample ground around it. What is found is
+    for geoseg predict --overlap auto and --exact.
+    """
+    from geoseg.probe import probe_border
+
+    ground = scene[0] if len(scene) == 1 else (scene or None)
+    probe = probe_border(model, ground, write=write, **options)
+    border = probe.border
+    if as_json:
+        click.echo(json.dumps({"model": model, "chips": probe.chips, **border.as_json()}, indent=2))
+        return
+    click.echo(f"{probe.chips} chips of {border.size} px of {border.ground}")
+    click.echo(f"{'px from the edge':<17}{'mean':>9}{'largest':>9}{'labels changed':>16}")
+    # Closely where it changes much, then about twice a doubling.
+    for i in [0, 1, 2, 3, *(k * 2**power for power in range(1, 12) for k in (2, 3))]:
+        if i < len(border.mean):
+            mean, largest, flips = border.mean[i], border.largest[i], border.flips[i]
+            click.echo(f"{i:<17}{mean:>9.2g}{largest:>9.2g}{flips:>16.3%}")
+    for name, value, what in (
+        ("enough", border.enough, "on hardly a label changes"),
+        ("exact", border.exact, "on nothing changes"),
+    ):
+        middle = "not within the chip: predictions change up to its middle"
+        click.echo(f"{name:<7} {middle if value is None else f'from {value} px {what}'}")
+    if probe.written is not None:
+        click.echo(f"{probe.written} was written")

@@ -13,6 +13,7 @@ from geoseg.errors import UsageError
 __all__ = [
     "Bbox",
     "Bytes",
+    "Overlap",
     "band_options",
     "device_options",
     "json_option",
@@ -65,6 +66,27 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
             raise UsageError(f"{value!r} is no size of memory: write 2GB, 500MB or 1.5GiB")
         number, prefix, binary = match.groups()
         return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(prefix or " ")))
+
+
+class Overlap(click.ParamType):  # type: ignore[type-arg]
+    """A number of px, or ``auto``."""
+
+    name = "PX|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Parse the text.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError as error:
+            raise UsageError(f"--overlap {value!r}: give a number of px, or auto") from error
 
 
 def scene_argument(function: F) -> F:

@@ -9,6 +9,7 @@ import click
 from geoseg.cli.options import (
     Bbox,
     Bytes,
+    Overlap,
     band_options,
     device_options,
     scene_argument,
@@ -59,7 +60,16 @@ __all__ = ["command"]
 @click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.")
 @click.option("--aoi", type=click.Path(), help="Vector file; predict only inside its polygons.")
 @click.option("--size", type=int, help="Chip side, px.  [default: the model's]")
-@click.option("--overlap", type=int, help="Pixels two chips share.  [default: the model's]")
+@click.option(
+    "--overlap",
+    type=Overlap(),
+    help="Pixels two chips share, or auto: no more than needed.  [default: the model's]",
+)
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Overlap chips so far that the probabilities are those of the untiled scene.",
+)
 @click.option(
     "--taper",
     type=click.Choice(["cosine", "linear", "gaussian", "none"]),
