@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geoseg.probe import probe_border as probe_border
     from geoseg.sampling import sample as sample
     from geoseg.scene import open_scene as open_scene
+    from geoseg.seams import check_seams as check_seams
     from geoseg.training import train as train
     from geoseg.zoo import find_model as load_model
 
@@ -29,6 +30,7 @@ _PUBLIC = {
     "ClassInfo": ("geoseg.card", "ClassInfo"),
     "GeosegError": ("geoseg.errors", "GeosegError"),
     "ModelCard": ("geoseg.card", "ModelCard"),
+    "check_seams": ("geoseg.seams", "check_seams"),
     "create_model": ("geoseg.models", "create_model"),
     "dry_run": ("geoseg.dryrun", "dry_run"),
     "evaluate": ("geoseg.evaluation", "evaluate"),
@@ -48,6 +50,7 @@ __all__ = [
     "GeosegError",
     "ModelCard",
     "__version__",
+    "check_seams",
     "create_model",
     "dry_run",
     "evaluate",

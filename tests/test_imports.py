@@ -62,6 +62,7 @@ ROOMS = [
         "losses",
         "metrics",
         "recipe",
+        "seams",
         "sampling",
         "speed",
         "split",

@@ -25,6 +25,7 @@ _COMMANDS = {
     "models": ("geoseg.cli.models", "List, show and import models."),
     "train": ("geoseg.cli.train", "Teach a network, from images and labels or a recipe."),
     "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
+    "check-seams": ("geoseg.cli.seams", "Say whether a map shows where its chips met."),
     "evaluate": ("geoseg.cli.evaluate", "Say how right a map or a model is, by points or labels."),
 }
 
