@@ -13,7 +13,7 @@ from geoseg.cli import main
 from geoseg.errors import GeosegError, ModelError, SceneError, UsageError
 from geoseg.models import load_network
 from geoseg.plan import BLEND, PredictOptions, make_plan
-from geoseg.probe import CHIPS, SAME, _in_quantity
+from geoseg.probe import CHIPS, SAME, _in_quantity, _scene_ground
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot, Poisoned
 from tests.test_predict import blocks
@@ -119,8 +119,11 @@ def test_a_scene_is_probed_where_it_is_measured(tmp_path):
     model = local_model(tmp_path / "model", "half_resnet")
     values = noise(150, 400)
     values[:, :, :190] = np.nan
-    values[:, 40:44, :] = np.nan  # filled before the chip is cut out
+    values[:, 40:44, :] = np.nan
     scene = make_raster(tmp_path / "scene.tif", values, nodata=np.nan, descriptions=BANDS)
+    plan = make_plan(scene, PredictOptions(model=model, no_vector=True))
+    # Filled from beside, not with zeros, which are like nothing on the ground.
+    assert all((pixels != 0).all() for pixels in _scene_ground(plan, 64))
     probe = geoseg.probe_border(model, scene)
     # The card's 64 px, and half as much around, fit.
     assert (probe.border.size, probe.border.ground) == (64, "scene")
