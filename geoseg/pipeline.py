@@ -140,7 +140,7 @@ def predict(
             log.warn(message)
         if len(store):
             log.tell("note", message=f"going on after {len(store)} finished strips")
-        with _kept_strips(staging, store):
+        with _kept_strips(staging, store, log):
             _predict_strips(plan, runtime, lanes, store, log)
             counts = _write_rasters(plan, store, staging, log)
             if outputs.vector is not None:
@@ -198,7 +198,7 @@ def load_members(plan: Plan, log: RunLog) -> Runtime:
 
 
 @contextmanager
-def _kept_strips(staging: Staging, store: StripStore) -> Iterator[None]:
+def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[None]:
     """Keep finished strips where the run was stopped, not where it can never succeed."""
     try:
         yield
@@ -206,6 +206,9 @@ def _kept_strips(staging: Staging, store: StripStore) -> Iterator[None]:
         stopped = (KeyboardInterrupt, MemoryError, OutputError, SceneError, DeviceError)
         found = any(any(strip.counts) for strip in store.all())
         staging.keep = found and isinstance(error, stopped)
+        if staging.keep:
+            message = f"{len(store)} finished strips are kept: the same command goes on after them"
+            log.tell("note", message=message)
         raise
 
 
