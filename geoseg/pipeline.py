@@ -208,6 +208,8 @@ def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[N
         staging.keep = found and isinstance(error, stopped)
         if staging.keep:
             message = f"{len(store)} finished strips are kept: the same command goes on after them"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(message) from error
             log.tell("note", message=message)
         raise
 

@@ -82,7 +82,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(1)
     except MemoryError:
-        _fail("out of memory; use a smaller --size or --bbox", 1, args)
+        _fail("out of memory; use a smaller --mem-limit, --size or --bbox", 1, args)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         _fail(f"unexpected {type(error).__name__}: {error}; -vv shows where", 1, args)
 
