@@ -332,7 +332,7 @@ def _with_model(done: Evaluation, files: ModelFiles, run: Prediction, scene: Any
         "speed": {
             "mpx_s": run.report["pixels"]["valid"] / 1e6 / max(spent, 1e-3),
             "seconds": seconds,
-            "device": run.report["device"],
+            "device": run.report["runtime"]["device"],
         },
         **done.report,
     }

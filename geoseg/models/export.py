@@ -143,15 +143,13 @@ def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tup
         files: the model.
         shape: height and width of the chips that it shall take, px; None for all that suit the
             network if that can be had, and else the card's size.
-        check: whether to run a graph for all shapes against torch, and to refuse it where they
-            differ.
 
     Returns:
         The content, and which chips it takes, in words.
 
     Raises:
-        ModelError: the network has a part that ONNX can't express, the weights do not fit, or the
-            packages that write ONNX are not installed.
+        ModelError: the network has a part that ONNX can't express, OpenVINO gives other numbers
+            than torch, the weights do not fit, or the packages that write ONNX are not installed.
     """
     import torch
 
@@ -180,8 +178,14 @@ def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tup
             if all(_alike(network, content, files, *shape) for shape in shapes):
                 return content, f"chips with sides of a multiple of {multiple} px"
         shape = (card.size, card.size)
-    model = _export(network, (1, bands, *shape), {}, optimize=False)
-    return detach(model, files), f"chips of {shape[0]}x{shape[1]} px alone"
+    content = detach(_export(network, (1, bands, *shape), {}, optimize=False), files)
+    if not _alike(network, content, files, *shape):
+        # An antialiased resize, for one, is another one there, and nothing tells.
+        raise ModelError(
+            f"{card.name}: OpenVINO gives other numbers than torch for the network "
+            f"{card.network!r}; use --runtime torch"
+        )
+    return content, f"chips of {shape[0]}x{shape[1]} px alone"
 
 
 def _alike(network: nn.Module, content: bytes, files: ModelFiles, height: int, width: int) -> bool:

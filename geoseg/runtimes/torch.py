@@ -92,6 +92,9 @@ def load(
         )
     if threads is not None:
         torch.set_num_threads(threads)
+    if where.type == "cuda" and precision == "fp32":
+        # Convolutions would be rounded to 10 bits otherwise, where fp32 was asked for.
+        torch.backends.cudnn.allow_tf32 = False
     return TorchRuntime(load_network(files), files.card, radiometry, where, precision)
 
 

@@ -57,10 +57,10 @@ def predict_in_a_new_process(folder, side, small=50):
 
 
 @pytest.mark.slow
-def test_a_scene_of_400_mpx_stays_under_1_5_gb(tmp_path):
+def test_a_scene_of_400_mpx_stays_under_1_7_gb(tmp_path):
     large = predict_in_a_new_process(tmp_path, SIDE)
     assert large["valid"] == SIDE * SIDE
-    assert large["peak"] < 1.5e9
+    assert large["peak"] < 1.7e9
     with rasterio.open(tmp_path / f"out-{SIDE}.tif") as dataset:
         assert dataset.shape == (SIDE, SIDE)
         assert len(np.unique(dataset.read(1, out_shape=(500, 500)))) == 2
