@@ -22,13 +22,12 @@ import rasterio
 import rasterio.errors
 
 RUN = """
-import json, resource, sys
+import json, sys
 import geoseg
 limit = int(sys.argv[4]) or None
 result = geoseg.predict(sys.argv[1], sys.argv[2], model=sys.argv[3], no_vector=True,
                         runtime="openvino", precision="fp32", mem_limit=limit)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"peak": peak, "seconds": result.report["seconds"],
+print(json.dumps({"peak": result.report["peak_memory_bytes"], "seconds": result.report["seconds"],
                   "lanes": result.report["memory"]["lanes"]}))
 """
 SMALL = 50

@@ -28,10 +28,10 @@ from geoseg.runtimes import load_runtime
 
 BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
 RUN = """
-import resource, sys
+import sys
 import geoseg
-geoseg.predict(sys.argv[1], sys.argv[2], no_vector=sys.argv[3] == "raster", threads=1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+result = geoseg.predict(sys.argv[1], sys.argv[2], no_vector=sys.argv[3] == "raster", threads=1)
+print(result.report["peak_memory_bytes"])
 """
 
 

@@ -30,11 +30,13 @@ SIZE, OVERLAP, CLASSES = 512, 128, 8
 
 #: What every process begins with.
 COMMON = """
-import json, os, resource, sys, time
+import json, os, sys, time
 import numpy as np
 scene, model, out, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 def done(start, cpu, **more):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Of getrusage the memory of the process that started this one would be a part.
+    status = open("/proc/self/status").read()
+    peak = 1024 * int(status.split("VmHWM:")[1].split()[0])
     print(json.dumps({"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu,
                       "peak": peak, **more}))
 """

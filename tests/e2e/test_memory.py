@@ -25,11 +25,10 @@ VRT = """<VRTDataset rasterXSize="{side}" rasterYSize="{side}">
 </VRTDataset>
 """
 RUN = """
-import json, resource, sys
+import json, sys
 import geoseg
 result = geoseg.predict(sys.argv[1], sys.argv[2], model=sys.argv[3])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-peak *= 1 if sys.platform == "darwin" else 1024
+peak = result.report["peak_memory_bytes"]
 print(json.dumps({"peak": peak, "valid": result.report["pixels"]["valid"]}))
 """
 
