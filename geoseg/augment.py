@@ -27,6 +27,7 @@ __all__ = [
     "coarsen",
     "finish",
     "resize",
+    "roughen",
     "turn",
 ]
 
@@ -75,11 +76,18 @@ class Augmentation:
         brightness: the most that is added, or taken away, in parts of white.
         gamma: largest change of the logarithm of the exponent.
         saturation: likewise of how far each band lies from the bands' mean.
+        saturation_share: share of the chips with it.
         hue: the most by which colours of three bands turn about grey, degrees.
         grey_share: share of the chips of which all bands become one random mixture.
         shuffle_share: share of the chips whose bands change places.
         blur: largest standard deviation of a Gaussian blur, px.
         blur_share: share of the chips with it.
+        sharpen: the most of the difference from a blurred picture that is added to it, once more
+            each: fields and woods become as rough as a town.
+        sharpen_share: share of the chips with it, others mixed in already.
+        speckle: the most of a grain of 1 to 4 px, as a standard deviation of the logarithm of the
+            brightness.
+        speckle_share: share of the chips with it, others mixed in already.
         shadow: largest logarithm of smooth brightness across the chip.
         shadow_share: share of the chips with it.
         noise: the most noise, as a standard deviation, in parts of white.
@@ -88,7 +96,8 @@ class Augmentation:
         mix: share of the chips into which another one is mixed.
         mix_again: of these, share into which a further one is mixed.
         mix_kinds: relative shares of mixing as a whole (mixup, https://arxiv.org/abs/1710.09412),
-            in rectangles (CutMix, https://arxiv.org/abs/1905.04899) and along smooth fields.
+            in rectangles (CutMix, https://arxiv.org/abs/1905.04899), along smooth fields and in
+            grains of 1 to 4 px.
         statistics: share of the chips that are moved towards the mean and spread of another one,
             band by band, in the logarithm of reflectance.
         ease: share of the run, at its end, in which light and colours are changed less: what is
@@ -115,11 +124,16 @@ class Augmentation:
     brightness: float = 0.0
     gamma: float = 0.0
     saturation: float = 0.0
+    saturation_share: float = 1.0
     hue: float = 0.0
     grey_share: float = 0.0
     shuffle_share: float = 0.0
     blur: float = 0.0
     blur_share: float = 0.2
+    sharpen: float = 0.0
+    sharpen_share: float = 0.2
+    speckle: float = 0.0
+    speckle_share: float = 0.2
     shadow: float = 0.0
     shadow_share: float = 0.3
     noise: float = 0.0
@@ -127,7 +141,7 @@ class Augmentation:
     dropout: float = 0.0
     mix: float = 0.0
     mix_again: float = 0.0
-    mix_kinds: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    mix_kinds: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
     statistics: float = 0.0
     ease: float = 0.0
     ease_to: float = 0.4
@@ -154,10 +168,10 @@ class Augmentation:
         if self.gsd_max < 1:
             raise TrainingError(f"augmentation.gsd_max is {self.gsd_max}; it must be 1 at least")
         kinds = self.mix_kinds
-        if len(kinds) != 3 or not sum(kinds) > 0 or min(kinds) < 0:
+        if len(kinds) != 4 or not sum(kinds) > 0 or min(kinds) < 0:
             raise TrainingError(
-                f"augmentation.mix_kinds is {kinds}; give three shares (whole, rectangles, "
-                f"fields), 0 at least and not all 0"
+                f"augmentation.mix_kinds is {kinds}; give four shares (whole, rectangles, "
+                f"fields, grains), 0 at least and not all 0"
             )
 
     def at(self, done: float) -> Augmentation:
@@ -233,7 +247,7 @@ def change_light(
         x = np.repeat(np.tensordot(mixture, x, 1)[None], len(x), axis=0)
     elif u < a.grey_share + a.shuffle_share:
         x = x[rng.permutation(len(x))]
-    if a.saturation > 0:
+    if a.saturation > 0 and (a.saturation_share == 1 or rng.random() < a.saturation_share):
         grey = x.mean(axis=0, keepdims=True)
         x = grey + (x - grey) * _factor(rng, a.saturation)
     if a.hue > 0 and len(x) == 3 and rng.random() < 0.5:
@@ -321,17 +335,19 @@ def blend_weights(rng: np.random.Generator, side: int, kinds: Sequence[float]) -
     Args:
         rng: all that is random.
         side: of the chip, px.
-        kinds: shares of whole, rectangles and smooth fields.
+        kinds: shares of whole, rectangles, smooth fields and grains.
 
     Returns:
         float32 (side, side), 0 to 1.
     """
-    kind = int(rng.choice(3, p=np.asarray(kinds) / sum(kinds)))
+    kind = int(rng.choice(4, p=np.asarray(kinds) / sum(kinds)))
     if kind == 0:
         return np.full((side, side), rng.uniform(0.05, 0.95), np.float32)
     if kind == 2:
         field = smooth_field(rng, side, 2, 12) * rng.uniform(0.7, 8) + rng.normal(0, 0.7)
         return np.asarray(1 / (1 + np.exp(-field)), np.float32)
+    if kind == 3:
+        return np.asarray(grains(rng, side) > rng.normal(0, 0.5), np.float32)
     own = np.ones((side, side), np.float32)
     for _ in range(int(rng.integers(1, 5))):
         height, width = (int(n) for n in rng.integers(side // 10 + 1, int(side * 0.6) + 2, 2))
@@ -339,6 +355,39 @@ def blend_weights(rng: np.random.Generator, side: int, kinds: Sequence[float]) -
         col = int(rng.integers(max(side - width, 0) + 1))
         own[row : row + height, col : col + width] = 0
     return own
+
+
+def grains(rng: np.random.Generator, side: int) -> Floats:
+    """A random field (side, side) with mean 0 and deviation 1, alike over 1 to 4 px."""
+    from scipy.ndimage import gaussian_filter
+
+    field = gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), rng.uniform(0, 2))
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)
+
+
+def roughen(rng: np.random.Generator, pixels: Floats, a: Augmentation) -> Floats:
+    """Sharper, or grainy, after other chips were mixed in.
+
+    Args:
+        rng: all that is random.
+        pixels: float32 (C, H, W), physical values.
+        a: how much.
+
+    Returns:
+        float32 (C, H, W); above 0 where it was, if it was sharpened or grained.
+    """
+    x = pixels
+    if a.sharpen > 0 and rng.random() < a.sharpen_share:
+        from scipy.ndimage import gaussian_filter
+
+        sigma = float(rng.uniform(0.7, 2.0))
+        smooth = gaussian_filter(x, (0, sigma, sigma), mode="nearest")
+        sharp = x + np.float32(rng.uniform(0, a.sharpen)) * (x - smooth)
+        # A bright edge must not leave a black rim: at most nine tenths of the light are lost.
+        x = np.maximum(sharp, np.minimum(0.1 * x, x))
+    if a.speckle > 0 and rng.random() < a.speckle_share:
+        x = x * np.exp(np.float32(rng.uniform(0, a.speckle)) * grains(rng, x.shape[-1]))
+    return np.asarray(x, np.float32)
 
 
 def finish(rng: np.random.Generator, pixels: Floats, a: Augmentation, white: float) -> Floats:

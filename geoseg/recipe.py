@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "OPTIMIZERS",
     "PRECISIONS",
     "SCHEDULES",
+    "STAGED",
     "SceneConfig",
     "TrainConfig",
     "dump_config",
@@ -67,6 +68,14 @@ def _poly(done: float) -> float:
 #: Name in a recipe -> function of the share of the steps after warm-up that are done, 0 to 1, that
 #: gives the learning rate as a share of the highest.
 SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": _cosine, "poly": _poly}
+
+#: Keys of a recipe that a stage may change.
+STAGED = (
+    *("steps", "batch", "accumulate", "chip", "pool", "fresh", "teacher_temperature"),
+    *("teacher_halo", "loss", "class_weights", "optimizer", "learning_rate", "encoder_rate"),
+    *("weight_decay", "warmup", "schedule", "ema", "freeze_norm", "precision", "balance"),
+    *("every", "patience", "keep", "seed", "augmentation"),
+)
 
 #: In a recipe -> what Lightning Fabric calls it.
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -200,6 +209,13 @@ class TrainConfig:
         validation_gsds: multiples of gsd at which the held-out side is judged.
         seed: of everything random.
         augmentation: how chips are changed.
+        start: a model, by path or name, with whose weights the network begins; those of another
+            shape, such as a head for other classes, begin anew. None is random weights, or the
+            encoder's as ``network_options`` says.
+        stages: what the run does after that: each is a table of keys of :data:`STAGED` that
+            differ from the recipe's (of ``augmentation`` only those that differ), begins with the
+            weights that the stage before ended with, and has steps and a rise and fall of the
+            learning rate of its own.
     """
 
     name: str
@@ -251,6 +267,8 @@ class TrainConfig:
     validation_gsds: tuple[float, ...] = (1.0,)
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    start: Path | None = None
+    stages: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail late, or not at all.
@@ -312,6 +330,35 @@ class TrainConfig:
                 f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
             )
         self._check_loss()
+        self.in_stages()
+
+    def in_stages(self) -> tuple[TrainConfig, ...]:
+        """The recipe of each stage, the first one's included; none has stages itself.
+
+        Raises:
+            TrainingError: a stage has a key that is unknown or of the model as a whole, or a value
+                breaks its rule.
+        """
+        first = replace(self, stages=()) if self.stages else self
+        configs = [first]
+        for number, table in enumerate(self.stages, start=2):
+            where = f"stage {number}"
+            strange = sorted(set(table) - set(STAGED))
+            if strange:
+                raise TrainingError(
+                    f"{where}: {strange} can't change from stage to stage; the keys are "
+                    f"{', '.join(STAGED)}"
+                )
+            _check_kinds(TrainConfig, table, where)
+            values = dict(table)
+            if "augmentation" in values:
+                changes = {**asdict(self.augmentation), **values["augmentation"]}
+                values["augmentation"] = _make(Augmentation, changes, where)
+            try:
+                configs.append(replace(first, **values))
+            except TrainingError as error:
+                raise TrainingError(f"{where}: {error}") from error
+        return tuple(configs)
 
     def _check_split(self) -> None:
         sides: dict[str, set[str]] = {}
@@ -427,6 +474,9 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
     )
     if values.get("teacher") is not None:
         values["teacher"] = _teacher(values["teacher"], base)
+    if values.get("start") is not None:
+        values["start"] = _teacher(values["start"], base)
+    values["stages"] = tuple(_tables(values.get("stages", ()), "stages", where))
     for key, kind in (("augmentation", Augmentation), ("split", SplitConfig)):
         if key in values:
             values[key] = _make(kind, values[key], key)
@@ -446,7 +496,7 @@ def dump_config(config: TrainConfig) -> str:
 
     def plain(value: Any) -> Any:
         if isinstance(value, Path):
-            # What is not there is the name of an embedded teacher.
+            # What is not there is the name of an embedded model.
             return str(value.absolute() if value.exists() else value)
         raise TypeError(value)  # pragma: no cover - a recipe holds nothing else
 
@@ -522,6 +572,19 @@ def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     missing = [name for name in needed if name not in values]
     if missing:
         raise TrainingError(f"{where}: the keys {missing} are missing; the keys are {names}")
+    _check_kinds(kind, values, where)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def _check_kinds(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
+    """Refuse values of another type than their default's.
+
+    Raises:
+        TrainingError: one is.
+    """
     for f in fields(kind):
         default = f.default_factory if f.default is MISSING else type(f.default)
         wanted, what = _KINDS.get(default, (object, ""))  # type: ignore[arg-type]
@@ -531,10 +594,6 @@ def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         # To Python, true is a number, too.
         if not isinstance(given, wanted) or (isinstance(given, bool) and what.endswith("number")):
             raise TrainingError(f"{where}: {f.name} is {values[f.name]!r}; it must be {what}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise TrainingError(f"{where}: {error}") from error
 
 
 def _teacher(text: str, base: Path) -> Path:

@@ -23,6 +23,7 @@ from geoseg.augment import (
     finish,
     move_statistics,
     resize,
+    roughen,
     turn,
 )
 from geoseg.data import TrainingScene, pixels_by_class, reflect
@@ -185,7 +186,7 @@ class ChipSource:
             factor = float(rng.uniform(1.0, a.gsd_max))
         side = round(config.chip * factor)
         cut = self._source(rng, side + 2 * halo, a)
-        values = cut.pixels
+        values = roughen(rng, cut.pixels, a)
         if factor == 1.0:
             values = finish(rng, values, a, self._white)
         probs, weight = cut.probs, cut.seen & cut.labelled

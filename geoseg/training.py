@@ -11,9 +11,11 @@ import copy
 import hashlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +43,7 @@ from geoseg.data import (
 from geoseg.errors import ModelError, OutputError, TrainingError, UsageError
 from geoseg.losses import make_loss, median_frequency_weights
 from geoseg.metrics import confusion, iou, mean_iou, pixel_accuracy
-from geoseg.models import create_model, save_model
+from geoseg.models import create_model, load_network, save_model
 from geoseg.models.normalize import normalize
 from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
@@ -52,11 +54,14 @@ from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource
 from geoseg.trainlog import RECIPE_NAME, RunFolder
 from geoseg.trainplan import TrainOptions, make_recipe
+from geoseg.zoo import find_model
 
 __all__ = ["train"]
 
 #: The label of pixels without a target; no class's channel, however many there are.
 IGNORED = -1
+#: In the folder of a stage that is over: of what recipe it is.
+DIGEST_NAME = "recipe.sha256"
 #: Parts of a network that are its encoder, by the names of their modules.
 ENCODERS = {"encoder", "backbone", "groups", "features"}
 #: Seconds between two tellings of progress.
@@ -115,15 +120,62 @@ def train(
         config = make_recipe(TrainOptions(config=config, **options), output)
     elif options:
         raise UsageError(f"{', '.join(options)}: a recipe says so itself; change the recipe")
-    if devices < 1 or config.batch % devices:
-        raise TrainingError(
-            f"batch is {config.batch} chips for {devices} devices; it must be a multiple of them"
-        )
     where = pick_device(device)
-    if config.precision == "float16" and where.type != "cuda":
+    stages = config.in_stages()
+    for stage in stages:
+        if devices < 1 or stage.batch % devices:
+            raise TrainingError(
+                f"batch is {stage.batch} chips for {devices} devices; it must be a multiple of them"
+            )
+        if stage.precision == "float16" and where.type != "cuda":
+            raise TrainingError(
+                f"precision is float16 and the device {where.type}; float16 is for CUDA: use "
+                f"bfloat16"
+            )
+    parts = output.with_name(output.name + ".training")
+    if not resume:
+        for number in range(1, len(stages)):
+            shutil.rmtree(parts / f"stage{number}", ignore_errors=True)
+    tell = _Teller(progress)
+    for number, stage in enumerate(stages, start=1):
+        if number > 1:
+            stage = replace(stage, start=parts / f"stage{number - 1}")
+        part = output if number == len(stages) else parts / f"stage{number}"
+        if part.exists():
+            _check_stage(part, stage)
+            continue
+        if len(stages) > 1:
+            tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
+        card = _launch(stage, part, where, resume, progress, devices, threads)
+        if part != output:
+            (part / DIGEST_NAME).write_text(_digest(stage) + "\n", encoding="ascii")
+    return card
+
+
+def _check_stage(part: Path, config: TrainConfig) -> None:
+    """Refuse a finished stage of another recipe.
+
+    Raises:
+        TrainingError: it is one, or its scenes or labels have changed.
+    """
+    file = part / DIGEST_NAME
+    if not file.exists() or file.read_text(encoding="ascii").strip() != _digest(config):
         raise TrainingError(
-            f"precision is float16 and the device {where.type}; float16 is for CUDA: use bfloat16"
+            f"{part} is a stage of another recipe, or scenes or labels have changed since; train "
+            f"from the first step (--no-resume), or give another output folder"
         )
+
+
+def _launch(
+    config: TrainConfig,
+    output: Path,
+    where: torch.device,
+    resume: bool,
+    progress: Progress | None,
+    devices: int,
+    threads: int | None,
+) -> ModelCard:
+    """One stage, in one process or several."""
     from lightning.fabric import Fabric
 
     accelerator = "gpu" if where.type == "cuda" else where.type
@@ -332,7 +384,7 @@ def _threads(threads: int | None, device: torch.device) -> Iterator[None]:
 def _digest(config: TrainConfig) -> str:
     """Of the recipe and the state of its files: a checkpoint goes with these alone."""
     digest = hashlib.sha256(repr(config).encode())
-    named = [config.teacher, *(p for s in config.scenes for p in (s.path, *s.labels))]
+    named = [config.teacher, config.start, *(p for s in config.scenes for p in (s.path, *s.labels))]
     for path in sorted({path for path in named if path is not None}):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for file in files:
@@ -349,12 +401,45 @@ def _create(config: TrainConfig) -> nn.Module:
         # Which of the bands the encoder has filters for already.
         options.setdefault("bands", config.bands)
     torch.manual_seed(config.seed)
-    return create_model(
+    if config.start is not None:
+        options.pop("encoder_weights", None)
+    network = create_model(
         config.network,
         in_channels=len(config.bands),
         classes=len(config.classes),
         **options,
     )
+    if config.start is not None:
+        _begin_with(config, network)
+    return network
+
+
+def _begin_with(config: TrainConfig, network: nn.Module) -> None:
+    """Take over a model's weights, all that have the same name and shape.
+
+    Raises:
+        TrainingError: the model takes other bands or values, or hardly anything of it fits.
+    """
+    assert config.start is not None
+    model = find_model(config.start)
+    for name in ("bands", "quantity"):
+        theirs, ours = getattr(model.card, name), getattr(config, name)
+        if theirs != ours:
+            raise TrainingError(
+                f"start: {config.start} has the {name} {theirs} and the recipe {ours}; they must "
+                f"be the same, in the same order"
+            )
+    given = load_network(model).state_dict()
+    own = network.state_dict()
+    fits = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    known, total = (sum(v.numel() for v in state.values()) for state in (fits, own))
+    if known < total / 2:
+        raise TrainingError(
+            f"start: {config.start} is {model.card.network!r} and fits {known} of the {total} "
+            f"numbers of {config.network!r} with {dict(config.network_options)}; give its own "
+            f"network and options: {dict(model.card.network_options)}"
+        )
+    network.load_state_dict(fits, strict=False)
 
 
 def _try(config: TrainConfig, network: nn.Module, device: torch.device) -> None:
@@ -412,6 +497,9 @@ def _normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> Norm
         return Normalization(
             config.normalization, dict(config.normalization_parameters), config.clip
         )
+    if config.start is not None:
+        # What its weights are used to.
+        return find_model(config.start).card.normalization
     return measure_normalization(scenes, len(config.bands), config.normalization, config.clip)
 
 

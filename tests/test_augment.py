@@ -16,8 +16,10 @@ from geoseg.augment import (
     change_light,
     coarsen,
     finish,
+    grains,
     move_statistics,
     resize,
+    roughen,
     smooth_field,
     turn,
 )
@@ -35,6 +37,9 @@ SHARES = {
     "haze_share",
     "veil_share",
     "blur_share",
+    "saturation_share",
+    "sharpen_share",
+    "speckle_share",
     "shadow_share",
     "noise_share",
 }
@@ -47,7 +52,8 @@ def reflectance(bands: int, side: int = 24) -> np.ndarray:
 
 def change(x: np.ndarray, a: Augmentation, seed: int, white: float = 1.0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return finish(rng, change_light(rng, x, BANDS[len(x)], a, white), a, white)
+    lit = change_light(rng, x, BANDS[len(x)], a, white)
+    return finish(rng, roughen(rng, lit, a), a, white)
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0])
@@ -70,7 +76,8 @@ def test_nothing_asked_for_changes_nothing(bands):
 
 LIGHT = [
     "gain", "band_gain", "tilt", "band_offset", "haze", "veil", "contrast", "brightness", "gamma",
-    "saturation", "hue", "grey_share", "shuffle_share", "blur", "shadow", "noise", "dropout",
+    "saturation", "hue", "grey_share", "shuffle_share", "blur", "sharpen",
+    "speckle", "shadow", "noise", "dropout",
 ]  # fmt: skip
 
 
@@ -100,6 +107,8 @@ def test_a_run_ends_with_all_light_and_colours_eased():
     assert halved - {"ease", "ease_to"} == {*LIGHT, "grey_share", "shuffle_share", "dropout"} - {
         "noise",
         "blur",
+        "sharpen",
+        "speckle",
     }
     assert eased.hue == WILD.hue / 2 and eased.grey_share == WILD.grey_share / 2
 
@@ -170,15 +179,19 @@ def test_statistics_move_towards_those_of_the_other_chip():
 
 
 @pytest.mark.parametrize("side", [8, 33, 96])
-@pytest.mark.parametrize("kinds", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3)])
+@pytest.mark.parametrize(
+    "kinds", [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 2, 3, 4)]
+)
 def test_weights_of_mixing_lie_between_0_and_1(side, kinds):
     for seed in range(40):
         own = blend_weights(np.random.default_rng(seed), side, kinds)
         assert own.shape == (side, side) and own.dtype == np.float32
         assert own.min() >= 0 and own.max() <= 1
-        if kinds == (1, 0, 0):
+        if kinds == (1, 0, 0, 0):
             assert np.ptp(own) == 0 and 0 < own[0, 0] < 1
-        if kinds == (0, 1, 0):
+        if kinds == (0, 0, 0, 1):
+            assert set(np.unique(own)) <= {0.0, 1.0}
+        if kinds == (0, 1, 0, 0):
             assert set(np.unique(own)) <= {0.0, 1.0} and own.min() == 0
 
 
@@ -188,6 +201,31 @@ def test_smooth_fields_have_mean_0_and_deviation_1():
         assert abs(field.mean()) < 1e-4 and field.std() == pytest.approx(1, abs=1e-2)
         step = np.abs(np.diff(field, axis=1)).max()
         assert step < np.ptp(field) / 3
+
+
+def test_grains_are_small():
+    """Half of the pixels or so lie in runs of one sign that are a few pixels long."""
+    for seed in range(10):
+        field = grains(np.random.default_rng(seed), 96)
+        assert abs(field.mean()) < 1e-4 and field.std() == pytest.approx(1, abs=1e-2)
+        changes = (np.diff(np.sign(field), axis=1) != 0).mean()
+        assert 1 / changes < 12
+
+
+def test_sharpened_chips_are_rougher_and_no_darker_than_a_tenth():
+    x = reflectance(3, 48)
+    sharp = replace(NONE, sharpen=3.0, sharpen_share=1.0)
+    for seed in range(10):
+        y = roughen(np.random.default_rng(seed), x, sharp)
+        assert y.std() > x.std() and (y >= 0.0999 * x).all()
+
+
+def test_speckle_is_the_same_in_all_bands_and_leaves_the_mean_logarithm():
+    x = reflectance(3, 48)
+    y = roughen(np.random.default_rng(1), x, replace(NONE, speckle=0.3, speckle_share=1.0))
+    ratio = np.log(y / x)
+    np.testing.assert_allclose(ratio[1:], ratio[:1].repeat(2, 0), atol=1e-5)
+    assert abs(ratio.mean()) < 1e-3 and 0.003 < ratio.std() < 0.31
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (1, 1)])
@@ -237,8 +275,9 @@ def test_resizing_keeps_a_ramp_in_its_place():
         ({"haze": 0.3}, r"haze is 0\.3; it must be 0 to 0\.2"),
         ({"zoom": (2.0, 1.0)}, "zoom is"),
         ({"gsd_max": 0.5}, r"gsd_max is 0\.5; it must be 1 at least"),
-        ({"mix_kinds": (0.0, 0.0, 0.0)}, "mix_kinds"),
-        ({"mix_kinds": (1.0, -1.0, 1.0)}, "mix_kinds"),
+        ({"mix_kinds": (0.0, 0.0, 0.0, 0.0)}, "mix_kinds"),
+        ({"mix_kinds": (1.0, -1.0, 1.0, 0.0)}, "mix_kinds"),
+        ({"mix_kinds": (1.0, 1.0, 1.0)}, "give four shares"),
     ],
 )
 def test_a_wrong_number_is_explained(values, message):

@@ -134,6 +134,11 @@ def test_images_stand_for_many_scenes(tmp_path):
         ('loss = "dice"\nclass_weights = [1]', SCENES, "no use for class weights"),
         ('loss = "dice"\nclass_weights = "median_frequency"', SCENES, "no use for class weights"),
         ('optimizer = "lbfgs"', SCENES, "optimizer is 'lbfgs'; it is one of adamw, sgd"),
+        ("stages = [{bands = ['red']}]", SCENES, r"stage 2: \['bands'\] can't change"),
+        ("stages = [{steps = 5}, {chip = 2}]", SCENES, "stage 3: chip is 2 px"),
+        ("stages = [{steps = 'many'}]", SCENES, "stage 2: steps is 'many'; it must be a whole"),
+        ("stages = [{augmentation = {hase = 1.0}}]", SCENES, r"stage 2: the keys \['hase'\]"),
+        ("stages = 5", SCENES, "stages is 5; it must be a list of tables"),
         ('schedule = "flat"', SCENES, "schedule is 'flat'; it is one of cosine, poly"),
     ],
 )
@@ -210,6 +215,8 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         validation_gsds=(1.0, 2.0),
         seed=7,
         augmentation=WILD,
+        start=Path("landcover-ms"),
+        stages=({"steps": 3, "augmentation": {"ease": 1.0}}, {"chip": 24, "batch": 2}),
     )
 
 
@@ -222,6 +229,15 @@ def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
         assert again == config
         assert repr(again) == repr(config)  # which a checkpoint is known by
         json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_stage_differs_from_the_recipe_in_what_it_says_alone(tmp_path: Path) -> None:
+    config = full_recipe(tmp_path)
+    first, second, third = config.in_stages()
+    assert first == replace(config, stages=())
+    assert second == replace(first, steps=3, augmentation=replace(WILD, ease=1.0))
+    assert third == replace(first, chip=24, batch=2)
+    assert first.in_stages() == (first,)
 
 
 def test_every_field_is_dumped(tmp_path: Path) -> None:

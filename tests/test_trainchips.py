@@ -101,7 +101,7 @@ def test_zoom_moves_pixels_and_targets_together_by_its_factor(zoom):
 
 
 def test_cutmix_copies_pixels_and_targets_alike():
-    mixing = Augmentation(flips=False, mix=1.0, mix_again=0.5, mix_kinds=(0.0, 1.0, 0.0))
+    mixing = Augmentation(flips=False, mix=1.0, mix_again=0.5, mix_kinds=(0.0, 1.0, 0.0, 0.0))
     config = recipe_of(4, chip=40, augmentation=mixing)
     source = source_of(config, places(), places(90, 60, first=1000))
     parts = 0
@@ -115,7 +115,11 @@ def test_cutmix_copies_pixels_and_targets_alike():
     assert parts > 5
 
 
-@pytest.mark.parametrize("kinds", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+#: Each kind of mixture alone.
+KINDS = [tuple(float(i == k) for i in range(4)) for k in range(4)]
+
+
+@pytest.mark.parametrize("kinds", KINDS)
 def test_of_a_mixture_all_parts_must_be_seen_and_labelled(kinds):
     for seed in range(10):
         rng = np.random.default_rng([seed, 1])
@@ -148,7 +152,7 @@ def image_is_target(size: int = 40) -> TrainingScene:
     return scene_of(np.stack((1 - target, target)), target)
 
 
-@pytest.mark.parametrize("kinds", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize("kinds", KINDS)
 @pytest.mark.parametrize("gsd_max", [1.0, 2.5])
 def test_mixed_and_coarse_chips_have_mixed_targets(kinds, gsd_max):
     changes = Augmentation(mix=1.0, mix_again=0.3, mix_kinds=kinds, gsd_max=gsd_max, gsd_share=0.7)

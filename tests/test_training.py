@@ -572,6 +572,103 @@ def test_images_that_no_label_reaches_are_left_out_and_told(tmp_path: Path) -> N
     assert any("3 scenes" in e.get("message", "") for e in events)
 
 
+# Stages
+
+
+STAGES: tuple[dict[str, Any], ...] = (
+    {"steps": 6, "every": 3, "learning_rate": 0.004},
+    {"steps": 8, "every": 4, "chip": 24, "augmentation": {"gain": 0.0}},
+)
+
+
+def test_stages_are_runs_that_begin_with_the_weights_of_the_one_before(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, stages=STAGES)
+    events: list[Event] = []
+    card = train(config, tmp_path / "model", progress=events.append)
+    told = [e["message"] for e in events if e["event"] == "note" and "stage" in e["message"]]
+    assert told == [f"stage {i} of 3: {n} steps" for i, n in ((1, 12), (2, 6), (3, 8))]
+    assert card.scores["weights_of_step"] in (4, 8)
+    # By hand: three recipes, each with the model of the one before as its start.
+    first, second, third = config.in_stages()
+    train(first, tmp_path / "one")
+    train(replace(second, start=tmp_path / "one"), tmp_path / "two")
+    train(replace(third, start=tmp_path / "two"), tmp_path / "three")
+    by_hand = (tmp_path / "three" / "weights.safetensors").read_bytes()
+    assert (tmp_path / "model" / "weights.safetensors").read_bytes() == by_hand
+    assert by_hand != (tmp_path / "two" / "weights.safetensors").read_bytes()
+    before, after = state_of(tmp_path / "one"), state_of(tmp_path / "three")
+    far = max(float((after[k] - v).abs().max()) for k, v in before.items() if v.ndim > 1)
+    assert 0 < far < 0.2  # it went on from there, and did not begin anew
+
+
+@pytest.mark.parametrize("where", [(12, 4), (6, 3), (8, 4)])
+def test_a_run_stopped_in_any_stage_ends_the_same(tmp_path: Path, where: tuple[int, int]) -> None:
+    config = tiny_recipe(tmp_path, stages=STAGES)
+    train(config, tmp_path / "straight")
+    stage = 0
+
+    def cut(event: Event) -> None:
+        nonlocal stage
+        steps, step = where
+        stage = steps if f": {steps} steps" in str(event.get("message")) else stage
+        if stage == steps and event["event"] == "log" and event["step"] == step:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(config, tmp_path / "stopped", progress=cut)
+    train(config, tmp_path / "stopped")
+    assert_same_run(tmp_path)
+
+
+def test_a_finished_stage_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, stages=STAGES)
+
+    def cut(event: Event) -> None:
+        if "stage 2" in str(event.get("message")):
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(config, tmp_path / "model", progress=cut)
+    with pytest.raises(TrainingError, match="stage1 is a stage of another recipe"):
+        train(replace(config, seed=5), tmp_path / "model")
+    train(replace(config, seed=5), tmp_path / "model", resume=False)
+
+
+def test_a_model_to_begin_with(tmp_path: Path) -> None:
+    """With other classes its head begins anew, and its normalization is kept."""
+    card = train(tiny_recipe(tmp_path), tmp_path / "first")
+    config = tiny_recipe(tmp_path, start=tmp_path / "first", learning_rate=0.0, ema=0.0)
+    again = train(config, tmp_path / "again")
+    assert again.normalization == card.normalization
+    first = state_of(tmp_path / "first")
+    for name, value in state_of(tmp_path / "again").items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(value, first[name])
+    two = replace(config, classes=config.classes[:2], label_values={})
+    scene = replace(config.scenes[0], ignore_label=(config.classes[2].id,))
+    train(replace(two, scenes=(scene,)), tmp_path / "two")
+    state = state_of(tmp_path / "two")
+    assert state["head.weight"].shape[0] == 2
+    same = [k for k, v in state.items() if k.endswith("weight") and torch.equal(v, first[k])]
+    assert len(same) >= 2 and "head.weight" not in same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bands": ("red", "nir", "blue")}, "has the bands"),
+        ({"network_options": {"width": 8, "depth": 2}}, "give its own network and options"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_no_beginning(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    train(tiny_recipe(tmp_path), tmp_path / "first")
+    config = tiny_recipe(tmp_path, start=tmp_path / "first", **changes)
+    with pytest.raises(TrainingError, match=message):
+        train(config, tmp_path / "second")
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     config = tiny_recipe(tmp_path)
     rivals: list[str] = []
