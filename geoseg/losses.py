@@ -33,6 +33,7 @@ __all__ = [
     "cross_entropy",
     "dice",
     "focal",
+    "logit_regression",
     "lovasz",
     "make_loss",
     "median_frequency_weights",
@@ -76,6 +77,56 @@ def soft_cross_entropy(
     per_pixel = -(probs * F.log_softmax(logits, dim=1)).sum(dim=1)
     # Without any weight the sum is 0 already; the clamp only keeps 0 / 0 away.
     return (per_pixel * pixel_weight).sum() / total.sum().clamp_min(1e-6)
+
+
+def logit_regression(
+    logits: Tensor,
+    probs: Tensor,
+    pixel_weight: Tensor,
+    *,
+    weight: Tensor | None = None,
+    beta: float = 1.0,
+) -> Tensor:
+    """How far logits lie from those of a teacher, averaged over the weighted pixels.
+
+    Ba and Caruana 2014 (https://arxiv.org/abs/1312.6184) let a small network regress on a large
+    one's logits: classes that a cross-entropy hardly hears of are learned as well as the likeliest.
+    Both sides are freed of what a softmax does not see, their mean over the classes; the teacher's
+    logits are the logarithm of its probabilities, not below one in a million. In place of the
+    square it is the smooth L1 loss, so that one-hot targets do not outweigh all others.
+
+    Args:
+        logits: float (N, K, H, W).
+        probs: float (N, K, H, W), the target; sums to 1 over K where the pixel's weight is not 0.
+        pixel_weight: float (N, H, W), 0 where there is no measurement or no target.
+        weight: float (K,), of the classes; None counts all alike.
+        beta: below this difference the loss is a square.
+
+    Returns:
+        A scalar: the sum over the classes; 0 where no pixel has weight.
+
+    Raises:
+        TrainingError: beta is not above 0, or there is not one weight a class.
+
+    Examples:
+        >>> target = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1)
+        >>> logits = torch.tensor([2.0, -2.0]).view(1, 2, 1, 1)
+        >>> float(logit_regression(logits, target, torch.ones(1, 1, 1)))
+        3.0
+    """
+    if not beta > 0:
+        raise TrainingError(f"beta is {beta}; it must be above 0")
+    logits = _computable(logits)
+    goal = probs.clamp_min(1e-6).log()
+    each = F.smooth_l1_loss(
+        logits - logits.mean(dim=1, keepdim=True),
+        goal - goal.mean(dim=1, keepdim=True),
+        reduction="none",
+        beta=beta,
+    )
+    if weight is not None:
+        each = each * _class_weights(weight, logits)[:, None, None]
+    return (each.sum(dim=1) * pixel_weight).sum() / pixel_weight.sum().clamp_min(1e-6)
 
 
 def cross_entropy(
@@ -316,12 +367,13 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": cross_entropy,
     "dice": dice,
     "focal": focal,
+    "logits": logit_regression,
     "lovasz": lovasz,
     "ohem": ohem,
     "soft_ce": soft_cross_entropy,
 }
 #: Those of them whose target is probabilities and the pixels' weights.
-_SOFT = frozenset({"soft_ce"})
+_SOFT = frozenset({"logits", "soft_ce"})
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from geoseg.losses import (
     cross_entropy,
     dice,
     focal,
+    logit_regression,
     lovasz,
     make_loss,
     median_frequency_weights,
@@ -319,6 +320,26 @@ def test_half_precision_is_computed_in_float32(
     assert value.item() == loss(half.float(), labels).item()
 
 
+def test_logits_that_are_the_teachers_but_for_a_constant_have_no_loss() -> None:
+    logits, _ = example()
+    probs, weight = logits.softmax(1), torch.ones(2, 7, 5)
+    shift = torch.arange(70.0).view(2, 1, 7, 5)
+    assert logit_regression(logits + shift, probs, weight).item() < 1e-4
+    other = logits.clone()
+    other[:, 0] += 3.0
+    # Less its mean over four classes, the shift is 2.25 of one and -0.75 of three.
+    expected = (2.25 - 0.5) + 3 * 0.5 * 0.75**2
+    assert logit_regression(other, probs, weight).item() == pytest.approx(expected, rel=1e-3)
+    w = torch.tensor([0.0, 1.0, 1.0, 1.0])
+    weighted = logit_regression(other, probs, weight, weight=w).item()
+    assert weighted == pytest.approx(3 * 0.5 * 0.75**2, rel=1e-3)
+    weight[:, 3:] = 0.0
+    other[:, :, 3:] = 100.0 * torch.rand(2, 4, 4, 5)
+    found = logit_regression(other, probs, weight).item()
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert logit_regression(other, probs, torch.zeros(2, 7, 5)).item() == 0.0
+
+
 def test_half_precision_with_soft_targets_is_computed_in_float32() -> None:
     logits, _ = example(dtype=torch.float32)
     probs, weight = torch.softmax(-logits, 1), torch.ones(2, 7, 5)
@@ -409,6 +430,7 @@ def test_sums_of_losses(spec: str, expected: Callable[[Tensor, Tensor], Tensor] 
         ("ohem(min_kept=2.5)", "'2.5'; it is a whole number"),
         ("ohem(min_kept=0)", "min_kept 0; the threshold"),
         ("ohem(threshold=0)", "threshold is 0.0"),
+        ("logits(beta=0)", "beta is 0.0; it must be above 0"),
     ],
 )
 def test_a_wrong_text_is_explained(spec: str, message: str) -> None:
@@ -446,7 +468,7 @@ def test_class_weights_go_to_all_terms_but_dice() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["ce", "dice", "focal", "ohem(min_kept=9)", "soft_ce", "ce+soft_ce"]
+    "spec", ["ce", "dice", "focal", "ohem(min_kept=9)", "soft_ce", "ce+soft_ce", "logits"]
 )
 def test_probabilities_and_labels_are_targets_of_all_losses(spec: str) -> None:
     logits, labels = example()
@@ -457,7 +479,7 @@ def test_probabilities_and_labels_are_targets_of_all_losses(spec: str) -> None:
     torch.testing.assert_close(loss(logits, certain, known.double()), value)
     # What is ignored may be said by weights too.
     torch.testing.assert_close(loss(logits, labels.masked_fill(~known, 1), known.double()), value)
-    if "soft" not in spec:
+    if "soft" not in spec and spec != "logits":
         doubtful = 0.4 * certain + 0.15
         torch.testing.assert_close(loss(logits, doubtful, 0.3 * known.double()), value)
     no_weight = loss(logits.requires_grad_(), certain, torch.zeros(2, 7, 5))
