@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -56,8 +56,8 @@ __all__ = ["Prediction", "load_members", "predict"]
 
 #: Chips on which runtimes are tried, and on which 8 bits are calibrated.
 PROBE_CHIPS, INT8_CHIPS = 4, 16
-#: Rows that are classified and written at a time.
-THIN_ROWS = 64
+#: Pixels that are classified at a time: what is made of them stays in the cache.
+DECIDED_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _predict_strips(
         for number, lane in enumerate(lanes):
             for strip in _strips(plan, lane, store.finished(number), runtime, log):
                 with log.clock("decide"):
-                    arrays, counts = _decide(plan, strip, runtime)
+                    arrays, counts = _decide(plan, strip, runtime, store.specs)
                 with log.clock("wait for writing"):
                     while len(waiting) > 1:
                         waiting.popleft().result()
@@ -265,7 +265,7 @@ class _Strip:
 
 
 def _decide(
-    plan: Plan, strip: _Strip, runtime: Runtime
+    plan: Plan, strip: _Strip, runtime: Runtime, wanted: Mapping[str, RasterSpec]
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
     """Classes and stored probabilities of a strip, and the pixels of each class.
 
@@ -273,14 +273,15 @@ def _decide(
         ModelError: a probability is NaN or infinite.
     """
     legend = np.array([c.id for c in plan.card.classes], dtype=np.uint8)
+    in_order = bool((legend == np.arange(len(legend))).all())
     counts = np.zeros(len(legend), dtype=np.int64)
     if strip.window is None:
         return {}, counts
-    dtype, wanted = plan.options.probs_dtype, _specs(plan)
+    dtype = plan.options.probs_dtype
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
-    # Thin slices, so that what is made of them is small and stays in the cache.
-    for top in range(0, strip.window.height, THIN_ROWS):
-        rows = slice(top, top + THIN_ROWS)
+    thin = max(1, DECIDED_AT_ONCE // strip.window.width)
+    for top in range(0, strip.window.height, thin):
+        rows = slice(top, top + thin)
         valid = strip.valid[rows]
         probs = strip.probs[: len(legend), rows]
         winner, best = decide(probs)
@@ -290,8 +291,10 @@ def _decide(
                 f"the model gave NaN or infinite probabilities in rows {row} to "
                 f"{row + len(valid) - 1}; its weights or the scene's --scale are wrong"
             )
-        parts["raster"].append(np.where(valid, legend[winner], np.uint8(NODATA)))
-        counts += np.bincount(winner[valid], minlength=len(legend))
+        ids = winner if in_order else legend[winner]
+        np.copyto(ids, np.uint8(NODATA), where=~valid)
+        parts["raster"].append(ids)
+        counts += [np.count_nonzero(ids == i) for i in legend]
         if "confidence" in wanted:
             parts["confidence"].append(encode_probability(best, valid, dtype))
         if "probs" in wanted:

@@ -1,7 +1,7 @@
 """Stitch: overlapping chips' probabilities become finished strips.
 
-The same lines serve numpy arrays and torch tensors on any device: only slices, ``+=`` and ``*``
-are used, so a run without torch need not import it and a run on a GPU stays there.
+Numpy arrays and torch tensors on any device are served alike, so a run without torch need not
+import it and a run on a GPU stays there.
 
 The weight of a chip's pixel is the product of a row weight and a column weight, and these are
 divided beforehand by their sum over all chips that cover the pixel. So the weights of a pixel add
@@ -139,28 +139,65 @@ def stitch(
     row_weights = axis_weights(rows, grid.chip_height, grid.height, **options)  # type: ignore[arg-type]
     col_weights = axis_weights(cols, grid.chip_width, grid.width, **options)  # type: ignore[arg-type]
     row_index = {row: i for i, row in enumerate(rows)}
-    col_arrays = {c: asarray(w[None, None, :]) for c, w in zip(cols, col_weights, strict=True)}
+    col_arrays = {c: asarray(w[None, :]) for c, w in zip(cols, col_weights, strict=True)}
 
     buffer = zeros((classes, grid.chip_height, lane.right - lane.left))
     current = first  # number of the row of chips that the buffer's first row belongs to
-    row_array = asarray(row_weights[current][None, :, None])
+    kept = 0  # rows of the buffer, from the top, that hold what chips above gave
+    reached = lane.left  # of the other rows, the first column that chips of this row haven't filled
+    row_array = asarray(row_weights[current][:, None])
     for window, probs in chips:
         while row_index[window.row] > current:
+            buffer[:, kept:, reached - lane.left :] = 0.0
             yield _finished(buffer, grid, lane, rows, current)
-            _shift(buffer, rows[current + 1] - rows[current])
-            current += 1
-            row_array = asarray(row_weights[current][None, :, None])
-        height = min(window.bottom, grid.height) - window.row
+            kept = _shift(buffer, rows[current + 1] - rows[current])
+            current, reached = current + 1, lane.left
+            row_array = asarray(row_weights[current][:, None])
         left, right = max(window.col, lane.left), min(window.right, lane.right)
-        own = slice(left - window.col, right - window.col)
-        weighted = probs[:, :height, own] * row_array[:, :height]
-        weighted *= col_arrays[window.col][:, :, own]
-        buffer[:, :height, left - lane.left : right - lane.left] += weighted
+        if left > reached:  # a chip was left out
+            buffer[:, kept:, reached - lane.left : left - lane.left] = 0.0
+        height = min(window.bottom, grid.height) - window.row
+        weight = row_array * col_arrays[window.col]
+        seen = min(max(reached, left), right)  # columns from here on are new
+        for top, bottom, start, end, new in (
+            (0, min(kept, height), left, right, False),
+            (kept, height, left, seen, False),
+            (kept, height, seen, right, True),
+        ):
+            own = np.s_[..., top:bottom, start - window.col : end - window.col]
+            here = buffer[:, top:bottom, start - lane.left : end - lane.left]
+            _blend(here, probs[own], weight[own], new)
+        reached = max(reached, right)
     while current < len(rows):
+        buffer[:, kept:, reached - lane.left :] = 0.0
         yield _finished(buffer, grid, lane, rows, current)
         if current + 1 < len(rows):
-            _shift(buffer, rows[current + 1] - rows[current])
-        current += 1
+            kept = _shift(buffer, rows[current + 1] - rows[current])
+        current, reached = current + 1, lane.left
+
+
+def _blend(here: Any, probs: Any, weight: Any, new: bool) -> None:
+    """Add weighted probabilities (K, H, W) to what is here, or put them in its place.
+
+    Args:
+        here: of the buffer; it is changed.
+        probs: of a chip.
+        weight: (H, W).
+        new: what is here means nothing yet.
+    """
+    if not isinstance(here, np.ndarray):
+        if new:
+            here[:] = probs * weight
+        else:
+            here += probs * weight
+    elif new:
+        np.multiply(probs, weight, out=here)
+    else:
+        # A class at a time, so that what is added is still in the cache.
+        part = np.empty(weight.shape, np.float32)
+        for mine, theirs in zip(here, probs, strict=True):
+            np.multiply(theirs, weight, out=part)
+            mine += part
 
 
 def _finished(
@@ -172,10 +209,10 @@ def _finished(
     return Window(rows[current], lane.left, height, lane.right - lane.left), buffer[:, :height]
 
 
-def _shift(buffer: Any, by: int) -> None:
-    """Move the buffer's rows up by ``by`` and clear the rest, without overlap between copies."""
-    rows = buffer.shape[1]
-    for start in range(0, rows - by, by):
-        stop = min(start + by, rows - by)
+def _shift(buffer: Any, by: int) -> int:
+    """Move the buffer's rows up by ``by``, without overlap between copies; gives how many moved."""
+    moved = max(int(buffer.shape[1]) - by, 0)
+    for start in range(0, moved, by):
+        stop = min(start + by, moved)
         buffer[:, start:stop] = buffer[:, start + by : stop + by]
-    buffer[:, max(rows - by, 0) :] = 0.0
+    return moved

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
-from geoseg.grid import ChipGrid
+from geoseg.grid import ChipGrid, Lane
 from geoseg.stitch import TAPERS, axis_weights, stitch
 from tests.oracles import EdgeDistance, Poisoned
 from tests.properties.test_grid_laws import grids
@@ -85,6 +85,37 @@ def test_chips_that_are_left_out_change_only_their_own_pixels(grid, data):
     touched = touched[: grid.height, : grid.width]
     expected = scene[:, : grid.height, : grid.width]
     np.testing.assert_allclose(out[:, ~touched], expected[:, ~touched], atol=1e-5)
+
+
+@given(grids(), options, st.data())
+def test_every_pixel_is_the_plain_sum_of_its_chips_bit_by_bit(grid, options, data):
+    scene = padded_scene(grid, 2)
+    windows = list(grid.chips())
+    left_out = data.draw(st.sets(st.sampled_from(windows)))
+    chips = [(w, scene[:, w.rows, w.cols]) for w in windows if w not in left_out]
+    rows = axis_weights(grid.row_starts, grid.chip_height, grid.height, **options)
+    cols = axis_weights(grid.col_starts, grid.chip_width, grid.width, **options)
+    expected = np.zeros_like(scene)
+    for w, probs in chips:
+        row, col = grid.row_starts.index(w.row), grid.col_starts.index(w.col)
+        expected[:, w.rows, w.cols] += probs * (rows[row][:, None] * cols[col])
+    out = run(grid, chips, 2, **options)
+    np.testing.assert_array_equal(out, expected[:, : grid.height, : grid.width])
+    # The buffer may hold anything at first, and a lane or a later begin changes no bit.
+    left = data.draw(st.integers(0, grid.width - 1))
+    lane = Lane.of(grid, left, data.draw(st.integers(left + 1, grid.width)))
+    first = data.draw(st.integers(0, len(grid.row_starts) - 1))
+    begun = [(w, p) for w, p in chips if w.col in lane.starts and w.row >= grid.row_starts[first]]
+    complete = grid.row_starts[first - 1] + grid.chip_height if first else 0
+    tools = {"zeros": lambda s: np.full(s, np.nan, np.float32), "asarray": lambda a: a}
+    strips = stitch(begun, grid, classes=2, lane=lane, first=first, **tools, **options)
+    for window, values in strips:
+        top = max(window.row, complete)
+        if top < window.bottom:
+            np.testing.assert_array_equal(
+                values[:, top - window.row :],
+                expected[:, top : window.bottom, lane.left : lane.right],
+            )
 
 
 @settings(max_examples=30)
