@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -597,6 +598,11 @@ class ModelFiles:
     sha256: str
     graph: bytes | None = None
     int8: bytes | None = None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the weights alone, hexadecimal; large ones take a moment."""
+        return hashlib.sha256(self.weights).hexdigest()
 
 
 def read_model(path: str | Path) -> ModelFiles:

@@ -9,7 +9,7 @@ from typing import Any
 
 from geoseg.errors import OutputError, SceneError
 from geoseg.models.folder import save_files
-from geoseg.models.graph import attach, noted
+from geoseg.models.graph import bind, noted
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import sample_chips
 from geoseg.runtimes.cache import Cache
@@ -75,5 +75,5 @@ def quantize(
     files = quantize_files(files, plan.radiometry, chips, Cache())
     assert files.int8 is not None
     save_files(files, folder)
-    found = noted(attach(files.int8, files))
+    found = noted(bind(files.int8, files))
     return Quantized(Path(folder), len(chips), float(found["geoseg:agreement"]))

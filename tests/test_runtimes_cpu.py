@@ -21,11 +21,11 @@ from geoseg.card import ModelFiles, Normalization, read_model
 from geoseg.cli import main
 from geoseg.errors import DeviceError, ModelError, OutputError
 from geoseg.models.export import _same_padding, export_graph, write_graph
-from geoseg.models.graph import GRAPH_NORMALIZATIONS, attach, graph_fits
+from geoseg.models.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits
 from geoseg.models.normalize import NORMALIZATIONS
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import load_runtime
-from geoseg.runtimes.openvino import precisions
+from geoseg.runtimes.openvino import precisions, read_graph
 from geoseg.zoo import list_embedded
 from tests.helpers import tiny_model
 
@@ -497,3 +497,28 @@ def test_a_graph_of_one_shape_fits_that_alone(files: ModelFiles) -> None:
     assert not graph_fits(model, 24, 16)
     assert files.graph is not None
     assert not graph_fits(attach(files.graph, files), 15, 16)
+
+
+def test_weights_beside_a_graph_are_the_weights_within_it(files: ModelFiles) -> None:
+    assert files.graph is not None
+    inside = attach(files.graph, files)
+    outside = bind(files.graph, files)
+    before = len(outside.graph.input)
+    weights = apart(outside, files)
+    assert weights and len(outside.graph.input) == before + len(weights)
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in inside.graph.initializer}
+    left = {t.name: onnx.numpy_helper.to_array(t) for t in outside.graph.initializer}
+    assert {**left, **weights}.keys() == tensors.keys()
+    for name, values in {**left, **weights}.items():
+        np.testing.assert_array_equal(values, tensors[name])
+    # What OpenVINO reads is the same to the last bit.
+    core = openvino.Core()
+    x = np.random.default_rng(0).random((1, len(files.card.bands), 64, 64), dtype=np.float32)
+    found = [
+        core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+        for model in (
+            core.read_model(inside.SerializeToString()),
+            read_graph(core, bind(files.graph, files), files),
+        )
+    ]
+    np.testing.assert_array_equal(*found)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.card import GRAPH_NAME, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
 from geoseg.models.folder import load_network
-from geoseg.models.graph import attach, detach
+from geoseg.models.graph import bind, detach
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -193,12 +193,14 @@ def _alike(network: nn.Module, content: bytes, files: ModelFiles, height: int, w
     import openvino
     import torch
 
+    from geoseg.runtimes.openvino import read_graph
+
     x = torch.rand(1, len(files.card.bands), height, width, generator=torch.manual_seed(0))
     with torch.inference_mode():
         expected = network(x).numpy()
     try:
         core = openvino.Core()
-        model = core.read_model(attach(content, files).SerializeToString())
+        model = read_graph(core, bind(content, files), files)
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         found = core.compile_model(model, "CPU", settings)([x.numpy()])[0]
     except RuntimeError:

@@ -2,20 +2,20 @@
 
 ``model.onnx`` beside a model's weights holds the network alone: normalized float32 chips
 (1, C, H, W) in, logits (1, K, H, W) out. It stores no weights a second time: they are ONNX
-external data that point into ``weights.safetensors``. :func:`attach` puts them in, and
-:func:`surround` adds what the card and the scene say, so that one graph leads from raw numbers to
-probabilities.
+external data that point into ``weights.safetensors``. :func:`attach` puts them in, :func:`apart`
+hands them over beside the graph, and :func:`surround` adds what the card and the scene say, so that
+one graph leads from raw numbers to probabilities.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoseg.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard, ModelFiles
 from geoseg.errors import ModelError
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRAPH_NORMALIZATIONS",
+    "apart",
     "attach",
+    "bind",
     "detach",
+    "fill",
     "graph_fits",
     "identity",
     "note",
@@ -48,7 +51,7 @@ def identity(files: ModelFiles) -> dict[str, str]:
     card = files.card
     network = [card.network, dict(card.network_options), len(card.bands), len(card.classes)]
     return {
-        WEIGHTS_KEY: hashlib.sha256(files.weights).hexdigest(),
+        WEIGHTS_KEY: files.weights_sha256,
         NETWORK_KEY: json.dumps(network, sort_keys=True),
     }
 
@@ -121,6 +124,74 @@ def attach(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelPr
         An ONNX model that refers to no file.
 
     Raises:
+        ModelError: see :func:`bind`.
+    """
+    model = bind(content, files, name)
+    fill(model, files)
+    return model
+
+
+def fill(model: ModelProto, files: ModelFiles) -> None:
+    """Put the tensors that lie in the weights into a graph.
+
+    Args:
+        model: what :func:`bind` gave; it is changed.
+        files: the model that it is of.
+    """
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == tensor.EXTERNAL:
+            tensor.raw_data = files.weights[_place(tensor)]
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
+
+
+def apart(model: ModelProto, files: ModelFiles) -> dict[str, NDArray[Any]]:
+    """Make inputs of the weights, so that a graph stays small: to write and parse them takes time.
+
+    Args:
+        model: what :func:`bind` gave; it is changed. Nothing in it refers to a file any more.
+        files: the model that it is of.
+
+    Returns:
+        What to give each of the new inputs.
+    """
+    from onnx import helper
+
+    arrays, rest = {}, []
+    for tensor in model.graph.initializer:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        # Whole numbers may be shapes, which a reader wants to know; bfloat16 is not numpy's.
+        if tensor.data_location != tensor.EXTERNAL or dtype.kind != "f":
+            rest.append(tensor)
+            continue
+        values = np.frombuffer(files.weights[_place(tensor)], dtype)
+        arrays[tensor.name] = values.reshape(tuple(tensor.dims))
+        value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        model.graph.input.append(value)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(rest)
+    fill(model, files)
+    return arrays
+
+
+def _place(tensor: TensorProto) -> slice:
+    """Where a tensor's bytes are in the weights; :func:`bind` has seen to it that they are."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    return slice(int(place["offset"]), int(place["offset"]) + int(place["length"]))
+
+
+def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProto:
+    """A graph whose references into the weights were checked.
+
+    Args:
+        content: of ``model.onnx``.
+        files: the model that it lies beside.
+        name: the file's, for messages.
+
+    Returns:
+        An ONNX model; its tensors are where they were.
+
+    Raises:
         ModelError: it is no ONNX, belongs to other weights or another network, or refers to
             anything but the weights.
     """
@@ -156,9 +227,6 @@ def attach(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelPr
                 f"{begin + length}; it may refer to {WEIGHTS_NAME} beside it, which has "
                 f"{len(files.weights)}; {again}"
             )
-        tensor.raw_data = files.weights[begin : begin + length]
-        tensor.ClearField("data_location")
-        del tensor.external_data[:]
     return model
 
 
@@ -253,20 +321,19 @@ def surround(
     dtype: np.dtype[Any],
     height: int,
     width: int,
-) -> bytes:
-    """The graph from raw numbers to probabilities.
+) -> None:
+    """Make it the graph from raw numbers to probabilities.
+
+    It has then the input ``raw`` (1, C, H, W) of the scene's dtype, and the outputs ``probs``,
+    float32 (1, K, H, W), and ``pixels``, the network's input, float32 (1, C, H, W).
 
     Args:
-        model: what :func:`attach` gave; it is changed.
+        model: what :func:`bind` or :func:`attach` gave; it is changed.
         card: what its network takes and gives.
         radiometry: from the scene's numbers to the card's quantity.
         dtype: of the scene's numbers.
         height: of a chip, px.
         width: of a chip, px.
-
-    Returns:
-        An ONNX model. Input ``raw`` (1, C, H, W) of the dtype; outputs ``probs``, float32
-        (1, K, H, W), and ``pixels``, the network's input, float32 (1, C, H, W).
     """
     from onnx import TensorProto, helper
 
@@ -295,4 +362,3 @@ def surround(
     for name, channels in (("probs", len(card.classes)), (pixels, len(card.bands))):
         shape = [1, channels, height, width]
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    return bytes(model.SerializeToString())

@@ -57,7 +57,9 @@ def quantize_graph(
     network = attach(graph, files)
     shapes = {k: v for k, v in noted(network).items() if k in (MULTIPLE_KEY, LEAST_KEY)}
     name = network.graph.input[0].name
-    whole = surround(attach(graph, files), files.card, radiometry, chips[0].dtype, height, width)
+    prepared = attach(graph, files)
+    surround(prepared, files.card, radiometry, chips[0].dtype, height, width)
+    whole = prepared.SerializeToString()
     failures: tuple[type[Exception], ...] = (
         RuntimeError,
         ValueError,

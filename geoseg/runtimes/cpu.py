@@ -14,16 +14,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.card import INT8_NAME, ModelFiles
 from geoseg.errors import ModelError
-from geoseg.models.graph import attach, graph_fits, identity, surround
+from geoseg.models.graph import bind, graph_fits, identity, surround
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["CpuRuntime", "Program", "available_cores"]
 
@@ -111,29 +114,35 @@ class CpuRuntime:
         height, width = pixels.shape[1:]
         key = (dtype.name, height, width)
         if key not in self._programs:
-            model = attach(self._graph(height, width), self._files)
-            content = surround(model, self._files.card, self._radiometry, dtype, height, width)
-            self._programs[key] = self._compile(content, dtype)
+            model = self._graph(height, width)
+            surround(model, self._files.card, self._radiometry, dtype, height, width)
+            self._programs[key] = self._compile(model, dtype)
         return self._programs[key]
 
-    def _graph(self, height: int, width: int) -> bytes:
-        """The content of a graph in this precision for chips of a shape.
+    def _graph(self, height: int, width: int) -> ModelProto:
+        """A graph in this precision for chips of a shape, as :func:`bind` gives it.
 
         Raises:
             ModelError: there is none.
         """
         if self.precision != "int8":
-            return graph_for(self._files, height, width, self._cache)
+            return bind(graph_for(self._files, height, width, self._cache), self._files)
         assert self._files.int8 is not None, "a loader sees to that"
-        if not graph_fits(attach(self._files.int8, self._files, INT8_NAME), height, width):
+        model = bind(self._files.int8, self._files, INT8_NAME)
+        if not graph_fits(model, height, width):
             raise ModelError(
                 f"{self._files.path}: its {INT8_NAME} does not take chips of {height}x{width} px; "
                 f"quantize it with this --size, or use --precision fp32"
             )
-        return self._files.int8
+        return model
 
-    def _compile(self, content: bytes, dtype: np.dtype[Any]) -> Program:
-        """Make an ONNX model from :func:`geoseg.models.graph.surround` ready."""
+    def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
+        """Make a graph that :func:`geoseg.models.graph.surround` completed ready.
+
+        Args:
+            model: its tensors may lie in the weights yet.
+            dtype: of its input.
+        """
         raise TypeError(f"{type(self).__name__} can't compile; a CpuRuntime must")
 
     def run(
@@ -201,7 +210,7 @@ def graph_for(files: ModelFiles, height: int, width: int, cache: Cache) -> bytes
         ModelError: the model's own is damaged or another's, or the network can't be written as
             ONNX.
     """
-    if files.graph is not None and graph_fits(attach(files.graph, files), height, width):
+    if files.graph is not None and graph_fits(bind(files.graph, files), height, width):
         return files.graph
     made_from = json.dumps([identity(files), version("geoseg"), version("torch")])
     key = hashlib.sha256(made_from.encode()).hexdigest()
@@ -209,7 +218,7 @@ def graph_for(files: ModelFiles, height: int, width: int, cache: Cache) -> bytes
     kept = cache.read(name)
     if kept is not None:
         try:
-            if graph_fits(attach(kept, files), height, width):
+            if graph_fits(bind(kept, files), height, width):
                 return kept
         except ModelError:
             pass  # damaged; it is made again below

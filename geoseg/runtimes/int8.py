@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import INT8_NAME, ModelFiles
 from geoseg.errors import ModelError, SceneError
-from geoseg.models.graph import attach, identity, noted
+from geoseg.models.graph import bind, identity, noted
 from geoseg.models.quantize import quantize_graph
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import Request
@@ -54,7 +54,7 @@ def with_int8(wanted: Request) -> tuple[ModelFiles, str]:
             assert files.int8 is not None
             wanted.cache.write(key, files.int8)
     assert files.int8 is not None
-    found = noted(attach(files.int8, files, INT8_NAME))
+    found = noted(bind(files.int8, files, INT8_NAME))
     words = (
         f"int8 gives {100 * float(found.get('geoseg:agreement', 'nan')):.4g} % of fp32's labels on "
         f"the {found.get('geoseg:chips')} chips that it was calibrated on"
@@ -100,7 +100,7 @@ def quantize_files(
 def _is_whole(content: bytes, files: ModelFiles) -> bool:
     """Whether what was kept can be read and is this model's."""
     try:
-        attach(content, files, INT8_NAME)
+        bind(content, files, INT8_NAME)
     except ModelError:
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -12,9 +12,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, ModelError
+from geoseg.models.graph import fill
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.cpu import CpuRuntime, Program
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["OnnxRuntime", "load"]
 
@@ -52,14 +56,15 @@ class OnnxRuntime(CpuRuntime):
         super().__init__(*args, **options)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="geoseg-onnx")
 
-    def _compile(self, content: bytes, dtype: np.dtype[Any]) -> Program:
+    def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
+        fill(model, self._files)
         options = onnxruntime.SessionOptions()
         # A chip is computed by the thread of the pool that has it.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except _FAILURES as error:
             raise ModelError(

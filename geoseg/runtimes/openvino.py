@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, ModelError
+from geoseg.models.graph import apart
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.cpu import CpuRuntime, Program
 
-__all__ = ["OpenVinoRuntime", "load", "precisions"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["OpenVinoRuntime", "load", "precisions", "read_graph"]
 
 #: Precision -> (OpenVINO's name for it, the capability that a CPU must have).
 _PRECISIONS = {
@@ -56,7 +60,7 @@ class OpenVinoRuntime(CpuRuntime):
 
     name = "openvino"
 
-    def _compile(self, content: bytes, dtype: np.dtype[Any]) -> Program:
+    def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
         core = openvino.Core()
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision][0],
@@ -67,13 +71,37 @@ class OpenVinoRuntime(CpuRuntime):
             "ENABLE_CPU_PINNING": "NO",
         }
         try:
-            compiled = core.compile_model(core.read_model(content), "CPU", settings)
+            compiled = core.compile_model(read_graph(core, model, self._files), "CPU", settings)
             return _Program(compiled, self.threads + 1)
         except RuntimeError as error:
             raise ModelError(
                 f"{self._files.path}: OpenVINO can't run this network ({_line(error)}); use "
                 f"--runtime torch"
             ) from error
+
+
+def read_graph(core: Any, model: ModelProto, files: ModelFiles) -> Any:
+    """An ONNX graph as OpenVINO's model.
+
+    Args:
+        core: an ``openvino.Core``.
+        model: what :func:`geoseg.models.graph.bind` gave, completed or not; it is changed.
+        files: the model that it is of.
+
+    Raises:
+        RuntimeError: OpenVINO can't read it.
+    """
+    weights = apart(model, files)
+    read = core.read_model(model.SerializeToString())
+    for parameter in list(read.get_parameters()):
+        values = weights.get(parameter.get_friendly_name())
+        if values is not None:
+            constant = openvino.opset13.constant(values)
+            for user in parameter.output(0).get_target_inputs():
+                user.replace_source_output(constant.output(0))
+            read.remove_parameter(parameter)
+    read.validate_nodes_and_infer_types()
+    return read
 
 
 class _Program:
