@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from geoseg.card import ClassInfo, ModelCard, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
 from geoseg.models import create_model, import_model, list_models, load_network, save_model
-from geoseg.models.dynamicworld import DynamicWorld, release_card, release_state
+from geoseg.models.dynamicworld import DynamicWorld, _halve, release_card, release_state
 
 RELEASE = Path(__file__).parents[2] / "shared" / "models" / "dynamicworld"
 needs_release = pytest.mark.skipif(
@@ -161,6 +162,14 @@ def test_dynamicworld_looks_no_further_than_its_card_says() -> None:
     assert different[0].any()
     # The margin is no larger than it must be: 21 px is the radius, rounded up to the multiple.
     assert different[card.margin - 2].any()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 2), (1, 4, 2, 8), (1, 5, 6, 4), (1, 2, 64, 130)])
+def test_halving_is_torchs_antialiased_resize(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.manual_seed(0))
+    size = (shape[2] // 2, shape[3] // 2)
+    expected = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+    torch.testing.assert_close(_halve(x), expected, rtol=0, atol=3e-6)
 
 
 def test_dynamicworld_takes_a_single_pixel() -> None:

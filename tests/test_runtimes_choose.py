@@ -286,22 +286,41 @@ def test_a_containers_limit_counts(
     assert available_cores() == cores
 
 
-def test_a_network_that_openvino_gets_wrong_is_left_to_torch(tmp_path: Path) -> None:
-    """The Dynamic World network's antialiased resize: no error, and other numbers."""
+def dynamic_world(folder: Path) -> ModelFiles:
     import torch
 
     from geoseg.models import create_model, save_model
     from geoseg.models.dynamicworld import release_card
 
     torch.manual_seed(0)
-    network = create_model("dynamicworld", in_channels=9, classes=9)
-    save_model(release_card(), network, tmp_path / "model")
-    files = read_model(tmp_path / "model")
+    save_model(release_card(), create_model("dynamicworld", in_channels=9, classes=9), folder)
+    return read_model(folder)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_network_that_openvino_gets_wrong_is_left_to_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    """An antialiased resize: no error, and other numbers. The same as a convolution is right."""
+    from torch.nn import functional as F
+
+    if wrong:
+        monkeypatch.setattr(
+            "geoseg.models.dynamicworld._halve",
+            lambda x: F.interpolate(
+                x, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=True
+            ),
+        )
+    files = dynamic_world(tmp_path / "model")
     radiometry = Radiometry((1e-4,) * 9, (0.0,) * 9, "for a test")
     rng = np.random.default_rng(0)
     chips = list(rng.integers(0, 5000, (2, 9, 64, 64)).astype(np.uint16))
     made = load_runtime(files, radiometry, device="cpu", chips=1000, sample=lambda: chips)
     plain = load_runtime(files, radiometry, runtime="torch", precision="fp32", device="cpu")
+    if wrong:
+        assert made.name == "torch" and "OpenVINO gives other numbers" in made.choice
+    else:
+        assert made.name == "openvino"
+        made = load_runtime(files, radiometry, runtime="openvino", precision="fp32", device="cpu")
     for chip in chips:
         np.testing.assert_allclose(made.probs(chip[None]), plain.probs(chip[None]), atol=1e-4)
-    assert made.name == "torch" and "OpenVINO gives other numbers" in made.choice

@@ -164,7 +164,8 @@ def apart(model: ModelProto, files: ModelFiles) -> dict[str, NDArray[Any]]:
         if tensor.data_location != tensor.EXTERNAL or dtype.kind != "f":
             rest.append(tensor)
             continue
-        values = np.frombuffer(files.weights[_place(tensor)], dtype)
+        place = _place(tensor)
+        values = np.frombuffer(memoryview(files.weights)[place], dtype)
         arrays[tensor.name] = values.reshape(tuple(tensor.dims))
         value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
         model.graph.input.append(value)
