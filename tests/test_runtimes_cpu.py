@@ -21,11 +21,11 @@ from geoseg.card import ModelFiles, Normalization, read_model
 from geoseg.cli import main
 from geoseg.errors import DeviceError, ModelError, OutputError
 from geoseg.models.export import _same_padding, export_graph, write_graph
-from geoseg.models.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits
+from geoseg.models.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits, read_graph
 from geoseg.models.normalize import NORMALIZATIONS
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import load_runtime
-from geoseg.runtimes.openvino import precisions, read_graph
+from geoseg.runtimes.openvino import precisions
 from geoseg.zoo import list_embedded
 from tests.helpers import tiny_model
 

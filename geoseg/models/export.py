@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.card import GRAPH_NAME, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
 from geoseg.models.folder import load_network
-from geoseg.models.graph import bind, detach
+from geoseg.models.graph import bind, detach, read_graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -192,8 +192,6 @@ def _alike(network: nn.Module, content: bytes, files: ModelFiles, height: int, w
     """Whether a graph gives the network's logits for chips of a shape."""
     import openvino
     import torch
-
-    from geoseg.runtimes.openvino import read_graph
 
     x = torch.rand(1, len(files.card.bands), height, width, generator=torch.manual_seed(0))
     with torch.inference_mode():

@@ -35,6 +35,7 @@ __all__ = [
     "identity",
     "note",
     "noted",
+    "read_graph",
     "surround",
 ]
 
@@ -173,6 +174,32 @@ def apart(model: ModelProto, files: ModelFiles) -> dict[str, NDArray[Any]]:
     model.graph.initializer.extend(rest)
     fill(model, files)
     return arrays
+
+
+def read_graph(core: Any, model: ModelProto, files: ModelFiles) -> Any:
+    """An ONNX graph as OpenVINO's model.
+
+    Args:
+        core: an ``openvino.Core``.
+        model: what :func:`bind` gave, completed or not; it is changed.
+        files: the model that it is of.
+
+    Raises:
+        RuntimeError: OpenVINO can't read it.
+    """
+    import openvino
+
+    weights = apart(model, files)
+    read = core.read_model(model.SerializeToString())
+    for parameter in list(read.get_parameters()):
+        values = weights.get(parameter.get_friendly_name())
+        if values is not None:
+            constant = openvino.opset13.constant(values)
+            for user in parameter.output(0).get_target_inputs():
+                user.replace_source_output(constant.output(0))
+            read.remove_parameter(parameter)
+    read.validate_nodes_and_infer_types()
+    return read
 
 
 def _place(tensor: TensorProto) -> slice:

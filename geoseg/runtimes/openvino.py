@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, ModelError
-from geoseg.models.graph import apart
+from geoseg.models.graph import read_graph
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.cpu import CpuRuntime, Program
@@ -20,7 +20,7 @@ from geoseg.runtimes.cpu import CpuRuntime, Program
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["OpenVinoRuntime", "load", "precisions", "read_graph"]
+__all__ = ["OpenVinoRuntime", "load", "precisions"]
 
 #: Precision -> (OpenVINO's name for it, the capability that a CPU must have).
 _PRECISIONS = {
@@ -78,30 +78,6 @@ class OpenVinoRuntime(CpuRuntime):
                 f"{self._files.path}: OpenVINO can't run this network ({_line(error)}); use "
                 f"--runtime torch"
             ) from error
-
-
-def read_graph(core: Any, model: ModelProto, files: ModelFiles) -> Any:
-    """An ONNX graph as OpenVINO's model.
-
-    Args:
-        core: an ``openvino.Core``.
-        model: what :func:`geoseg.models.graph.bind` gave, completed or not; it is changed.
-        files: the model that it is of.
-
-    Raises:
-        RuntimeError: OpenVINO can't read it.
-    """
-    weights = apart(model, files)
-    read = core.read_model(model.SerializeToString())
-    for parameter in list(read.get_parameters()):
-        values = weights.get(parameter.get_friendly_name())
-        if values is not None:
-            constant = openvino.opset13.constant(values)
-            for user in parameter.output(0).get_target_inputs():
-                user.replace_source_output(constant.output(0))
-            read.remove_parameter(parameter)
-    read.validate_nodes_and_infer_types()
-    return read
 
 
 class _Program:
