@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from geoseg.scene import open_scene as open_scene
     from geoseg.seams import check_seams as check_seams
     from geoseg.training import train as train
+    from geoseg.vectorization import vectorize as vectorize
     from geoseg.zoo import find_model as load_model
 
 _PUBLIC = {
@@ -43,6 +44,7 @@ _PUBLIC = {
     "probe_border": ("geoseg.probe", "probe_border"),
     "sample": ("geoseg.sampling", "sample"),
     "train": ("geoseg.training", "train"),
+    "vectorize": ("geoseg.vectorization", "vectorize"),
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "probe_border",
     "sample",
     "train",
+    "vectorize",
 ]
 
 

@@ -174,7 +174,9 @@ def mark(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
         above, below, out = codes[j - 1], codes[j], corners[j]
         # 17 sets a bit in both halves.
         out[0] = 17 * (
-            np.uint8(above[0] != below[0]) | np.uint8(below[0] != 0) << 1 | np.uint8(above[0] != 0) << 3
+            np.uint8(above[0] != below[0])
+            | np.uint8(below[0] != 0) << 1
+            | np.uint8(above[0] != 0) << 3
         )
         for x in range(1, width):
             nw, ne, sw, se = above[x - 1], above[x], below[x - 1], below[x]
@@ -241,7 +243,7 @@ def _walk(
 
 
 @kernel
-def _side(labels: NDArray[np.int32], j: int, x: int, heading: int, right: bool) -> int:
+def _side(labels: NDArray[np.int32], j: int, x: int, heading: int, right: bool) -> Any:
     """The region beside the edge that leaves a corner."""
     # Heading east, the left is at (-1, 0) and the right at (0, 0) from the corner, in pixels.
     if heading == 0:
@@ -341,7 +343,7 @@ def _reverse(xy: NDArray[np.int32]) -> None:
 
 
 @kernel
-def _close(xy: NDArray[np.int32], count: int) -> bool:
+def _close(xy: NDArray[np.int32], count: int) -> Any:
     """Have a loop of ``count`` vertices begin at its topmost, then leftmost one, heading east.
 
     Args:
@@ -388,7 +390,11 @@ def join(
     number to the other; of those that come back to their node, by the smaller heading.
 
     Args:
-        xy, offsets, ends, headings, sides: of :func:`trace`, those of the strips above first.
+        xy: of :func:`trace`, that of the strips above first.
+        offsets: likewise.
+        ends: likewise.
+        headings: likewise.
+        sides: likewise.
         before: how many of them are of the strips above; all of these go on below.
         width: of the raster.
 
@@ -421,11 +427,10 @@ def join(
             if done[start]:
                 continue
             e = 0
-            if loops == 0:
-                if link[start, 0] >= 0:
-                    if link[start, 1] >= 0:
-                        continue
-                    e = 1
+            if loops == 0 and link[start, 0] >= 0:
+                if link[start, 1] >= 0:
+                    continue
+                e = 1
             p = start
             begin = count
             out_ends[arcs, 0] = ends[p, e]
@@ -498,11 +503,14 @@ def assemble(
     (turns left), so that no ring comes to a point twice: the outside and the hole only touch.
 
     Args:
-        xy, offsets: of all arcs.
+        xy: of all arcs.
+        offsets: likewise.
         arc: (M,) which arcs, in the order of ``regions`` and of ``begins``.
         backward: (M,) whether they are taken from their end.
-        begins, arrives: (M,) nodes, so taken.
-        leaving, coming: (M,) headings there.
+        begins: (M,) nodes at which they begin, so taken.
+        arrives: (M,) nodes at which they end.
+        leaving: (M,) headings at the former.
+        coming: (M,) headings at the latter.
         regions: (R + 1,) region r has the arcs ``regions[r]`` to ``regions[r + 1] - 1``.
         reverse: have the region on the left.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,10 +33,12 @@ class Band(NamedTuple):
     Attributes:
         codes: (N, W) uint8, 0 is nodata.
         confidence: (N, W) float32, NaN where unknown; or (0, W).
+        probs: (C - 1, N, W) float32, that of codes 1 to C - 1, likewise; or (0, N, W).
     """
 
     codes: NDArray[np.uint8]
     confidence: NDArray[np.float32]
+    probs: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Closed(NamedTuple):
         pixels: (F,) how many.
         first: (F,) number of the first one, row by row.
         confidence: (F, 3): sum, number of pixels where it is known, and minimum.
+        probs: (F, C) sums of each code's; (F, 0) without.
     """
 
     rings: Rings
@@ -76,6 +79,38 @@ class Closed(NamedTuple):
     pixels: Ints
     first: Ints
     confidence: NDArray[np.float64]
+    probs: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, codes: int) -> Closed:
+        """No features, of a map with or without (0) probabilities."""
+        zero = np.zeros(1, np.int64)
+        whole = np.zeros(0, np.int64)
+        rings = Rings(np.zeros((0, 2)), zero, zero)
+        return cls(
+            rings, zero, np.zeros(0, np.uint8), whole, whole, np.zeros((0, 3)), np.zeros((0, codes))
+        )
+
+    def take(self, chosen: NDArray[np.bool_]) -> Closed:
+        """The features of a mask."""
+        polygons, features = _some(self.features, chosen)
+        rings, polygon_offsets = _some(self.rings.polygons, polygons)
+        vertices, ring_offsets = _some(self.rings.rings, rings)
+        return Closed(
+            Rings(self.rings.xy[vertices], ring_offsets, polygon_offsets),
+            features,
+            self.codes[chosen],
+            self.pixels[chosen],
+            self.first[chosen],
+            self.confidence[chosen],
+            self.probs[chosen],
+        )
+
+
+def _some(offsets: Ints, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Ints]:
+    """For lists one after another: which elements are in the chosen ones, and their offsets."""
+    lengths = np.diff(offsets)
+    return np.repeat(chosen, lengths), np.concatenate(([0], np.cumsum(lengths[chosen])))
 
 
 class _Pieces(NamedTuple):
@@ -131,6 +166,7 @@ class _Regions(NamedTuple):
     codes: NDArray[np.uint8]
     pixels: Ints
     confidence: NDArray[np.float64]
+    probs: NDArray[np.float64]
 
 
 class _Traced(NamedTuple):
@@ -170,9 +206,7 @@ def polygons(
                 yield closed
 
 
-def _strips(
-    bands: Iterable[Band], width: int, height: int
-) -> Iterator[tuple[Band, int, bool]]:
+def _strips(bands: Iterable[Band], width: int, height: int) -> Iterator[tuple[Band, int, bool]]:
     """Bands with the row above them, and at the end one of nodata below; first row; is it last?"""
     above = np.zeros((1, width), np.uint8)
     top = 0
@@ -206,8 +240,12 @@ def _ahead(
 
 def _trace(band: Band, top: int, shape: Shape) -> _Traced:
     """Label and trace one strip."""
-    codes, confidence = band
-    labels, *known = kernels.label(codes, top * codes.shape[1], confidence)
+    codes, confidence, probs = band
+    labels, own, pixels, known = kernels.label(codes, top * codes.shape[1], confidence)
+    sums = np.zeros((len(own), len(probs) + 1 if len(probs) else 0))
+    for code, one in enumerate(probs, start=1):
+        flat = labels[1 : len(one) + 1].ravel()
+        sums[:, code] = np.bincount(flat, np.nan_to_num(one).ravel(), len(sums))
     diagonal = kernels.corner_pairs(codes, labels) if shape.connectivity == 8 else None
     corners, vertices = kernels.mark(codes)
     pieces = _Pieces(*kernels.trace(corners, vertices, labels, top))
@@ -216,7 +254,13 @@ def _trace(band: Band, top: int, shape: Shape) -> _Traced:
         bits = corners[1:] >> 4
         marks = np.packbits((bits != 0) & (bits != 5) & (bits != 10), axis=1)
     return _Traced(
-        top, labels[0].copy(), labels[-1].copy(), _Regions(*known), diagonal, pieces, marks
+        top,
+        labels[0].copy(),
+        labels[-1].copy(),
+        _Regions(own, pixels, known, sums),
+        diagonal,
+        pieces,
+        marks,
     )
 
 
@@ -254,7 +298,7 @@ class _Open:
         self.last = np.zeros(self.width, np.int32)
         self.groups = np.zeros(1, np.int32)
         self.regions = _Regions(
-            np.zeros(1, np.uint8), np.zeros((1, 2), np.int64), np.zeros((1, 3))
+            np.zeros(1, np.uint8), np.zeros((1, 2), np.int64), np.zeros((1, 3)), np.zeros((1, 0))
         )
 
     def add(self, strip: _Traced, last: bool, pool: ThreadPoolExecutor) -> Closed | None:
@@ -275,8 +319,8 @@ class _Open:
         moved = np.where(strip.pieces.sides > 0, strip.pieces.sides + np.int32(shift), 0)
         below = np.where(strip.below > 0, strip.below + np.int32(shift), 0)
         pieces = self.pieces.add(strip.pieces._replace(sides=moved.astype(np.int32)))
-        *joined, is_whole = kernels.join(*pieces, len(self.pieces.ends), self.width)
-        arcs = _Pieces(*joined)
+        joined = kernels.join(*pieces, len(self.pieces.ends), self.width)
+        arcs, is_whole = _Pieces(*joined[:5]), joined[5]
         self.pieces = arcs.take(~is_whole)
         arcs = self._simplified(self.held.add(arcs.take(is_whole)), strip, pool)
         whole = self.whole.add(arcs)
@@ -309,11 +353,11 @@ class _Open:
             return arcs
         assert strip.marks is not None
         self.marks.append((strip.top, strip.marks))
-        one, other = arcs.ends.T
         # Of arcs between the same two nodes only one may become straight, or what lies between
         # them vanishes. So they go together: while an open arc hangs at either, all wait.
         hanging = self.pieces.ends[self.pieces.ends >= 0]
-        waits = np.isin(one, hanging) & np.isin(other, hanging) & (one != other)
+        hangs = np.isin(arcs.ends, hanging).all(axis=1)
+        waits = np.asarray(hangs & (arcs.ends[:, 0] != arcs.ends[:, 1]))
         self.held = arcs.take(waits)
         arcs = arcs.take(~waits)
         simple = self._simplify(arcs, pool)
@@ -346,7 +390,8 @@ class _Open:
             marks = np.concatenate([m[1] for m in bits])
             # By vertices, so that threads have the same to do.
             cuts = np.searchsorted(
-                np.cumsum(sizes[part]), np.arange(1, self.threads) * sizes[part].sum() / self.threads
+                np.cumsum(sizes[part]),
+                np.arange(1, self.threads) * sizes[part].sum() / self.threads,
             )
             for own in np.split(part, cuts):
                 if len(own):
@@ -453,6 +498,7 @@ class _Open:
                     np.minimum.reduceat(confidence[:, 2], starts),
                 )
             ),
+            np.add.reduceat(regions.probs[members], starts),
         )
 
 
@@ -477,4 +523,7 @@ def _gather(one: _Regions, other: _Regions, roots: NDArray[np.int32]) -> _Region
     for column in (0, 1):
         np.add.at(confidence[:, column], into, confidence[merged, column])
     np.minimum.at(confidence[:, 2], into, confidence[merged, 2])
-    return _Regions(codes, pixels, confidence)
+    before = one.probs if one.probs.shape[1] else np.zeros((len(one.codes), other.probs.shape[1]))
+    probs = np.concatenate((before, other.probs[1:]))
+    np.add.at(probs, into, probs[merged])
+    return _Regions(codes, pixels, confidence, probs)

@@ -25,21 +25,19 @@ CUT = 0.45
 
 
 @kernel
-def _cross(
-    ax: int, ay: int, bx: int, by: int, cx: int, cy: int
-) -> int:
+def _cross(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
     """Twice the signed area of a triangle."""
     return (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
 
 
 @kernel
 def _is_free(
-    ax: int,
-    ay: int,
-    vx: int,
-    vy: int,
-    bx: int,
-    by: int,
+    ax: Any,
+    ay: Any,
+    vx: Any,
+    vy: Any,
+    bx: Any,
+    by: Any,
     marks: NDArray[np.uint8],
     top: int,
 ) -> bool:
@@ -65,11 +63,7 @@ def _is_free(
         for col in range(int(np.ceil(left - 1e-6)), int(np.floor(right + 1e-6)) + 1):
             if not marks[y - top, col >> 3] >> (7 - (col & 7)) & 1:
                 continue
-            if (
-                (col == ax and y == ay)
-                or (col == vx and y == vy)
-                or (col == bx and y == by)
-            ):
+            if (col == ax and y == ay) or (col == vx and y == vy) or (col == bx and y == by):
                 continue
             if (
                 sign * _cross(ax, ay, vx, vy, col, y) >= 0
@@ -81,14 +75,12 @@ def _is_free(
 
 
 @kernel
-def _flip(marks: NDArray[np.uint8], x: int, y: int) -> None:
+def _flip(marks: NDArray[np.uint8], x: Any, y: Any) -> None:
     marks[y, x >> 3] ^= np.uint8(128 >> (x & 7))
 
 
 @kernel
-def _push(
-    heap: NDArray[np.int64], size: int, area: int, vertex: int
-) -> int:
+def _push(heap: NDArray[np.int64], size: int, area: int, vertex: int) -> int:
     """Put an entry into a binary heap, smallest area first, then smallest vertex."""
     i = size
     while i > 0:
@@ -209,9 +201,12 @@ def simplify(
                 back[k], ahead[k] = k - 1, k + 1
                 area[k] = abs(
                     _cross(
-                        np.int64(arc[k - 1, 0]), np.int64(arc[k - 1, 1]),
-                        np.int64(arc[k, 0]), np.int64(arc[k, 1]),
-                        np.int64(arc[k + 1, 0]), np.int64(arc[k + 1, 1]),
+                        np.int64(arc[k - 1, 0]),
+                        np.int64(arc[k - 1, 1]),
+                        np.int64(arc[k, 0]),
+                        np.int64(arc[k, 1]),
+                        np.int64(arc[k + 1, 0]),
+                        np.int64(arc[k + 1, 1]),
                     )
                 )
                 if area[k] < limit and not (peucker and keep[k]):
@@ -223,10 +218,14 @@ def simplify(
                     continue
                 p, q = back[v], ahead[v]
                 if not _is_free(
-                    np.int64(arc[p, 0]), np.int64(arc[p, 1]),
-                    np.int64(arc[v, 0]), np.int64(arc[v, 1]),
-                    np.int64(arc[q, 0]), np.int64(arc[q, 1]),
-                    marks, top,
+                    np.int64(arc[p, 0]),
+                    np.int64(arc[p, 1]),
+                    np.int64(arc[v, 0]),
+                    np.int64(arc[v, 1]),
+                    np.int64(arc[q, 0]),
+                    np.int64(arc[q, 1]),
+                    marks,
+                    top,
                 ):
                     continue
                 gone[v] = True
@@ -239,9 +238,12 @@ def simplify(
                     b, c = back[w], ahead[w]
                     area[w] = abs(
                         _cross(
-                            np.int64(arc[b, 0]), np.int64(arc[b, 1]),
-                            np.int64(arc[w, 0]), np.int64(arc[w, 1]),
-                            np.int64(arc[c, 0]), np.int64(arc[c, 1]),
+                            np.int64(arc[b, 0]),
+                            np.int64(arc[b, 1]),
+                            np.int64(arc[w, 0]),
+                            np.int64(arc[w, 1]),
+                            np.int64(arc[c, 0]),
+                            np.int64(arc[c, 1]),
                         )
                     )
                     if area[w] < limit and not (peucker and keep[w]):
@@ -265,7 +267,7 @@ def smooth(
     times: int,
     cut: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Cut corners: each vertex becomes two, a quarter of the way to its neighbours, again and again.
+    """Cut corners: a vertex becomes two, a quarter of the way to its neighbours, again and again.
 
     Args:
         xy: (V, 2) whole numbers.

@@ -140,10 +140,7 @@ class MapGrid:
         if self.crs is None or not len(areas):
             return areas
         project, period = self._equal_area()
-        a, b, _, d, e, _ = self.transform
-        unit = self.crs.axis_info[0].unit_conversion_factor  # to metres or to radians
-        far = 100_000.0 / (unit * (6_371_000.0 if self.crs.is_geographic else 1.0))
-        longest = min(16.0 * math.sqrt(abs(a * e - b * d)), far)
+        longest = self._longest()
         for place, (xy, offsets, polygons) in rings.chunks():
             edges = np.diff(xy, axis=0, append=xy[-1:])
             closing = offsets[1:] - 1
@@ -170,6 +167,46 @@ class MapGrid:
             area[holes] *= -1.0
             areas[place] = np.add.reduceat(area, polygons[:-1])
         return areas
+
+    def perimeters(self, rings: Rings) -> Floats:
+        """Geodesic lengths of all rings of polygons in the CRS's coordinates.
+
+        Edges, straight in the CRS, are cut into pieces of at most 16 pixels, and those are
+        geodesics.
+
+        Args:
+            rings: P polygons.
+
+        Returns:
+            (P,) float64, metres; NaN without a geographic or projected CRS.
+        """
+        lengths = np.full(len(rings.polygons) - 1, np.nan)
+        if self.crs is None or not len(lengths):
+            return lengths
+        geod = self.crs.get_geod()
+        assert geod is not None
+        longest = self._longest()
+        for place, (xy, offsets, polygons) in rings.chunks():
+            edges = np.diff(xy, axis=0, append=xy[-1:])
+            edges[offsets[1:] - 1] = 0.0  # from one ring to the next is no edge
+            pieces = np.ceil(np.hypot(*edges.T) / longest).astype(np.int64)
+            step, start = runs(pieces)
+            ends = [
+                self.to_lonlat(xy[start] + edges[start] * ((step + k) / pieces[start])[:, None])
+                for k in (0, 1)
+            ]
+            each = geod.inv(*ends[0].T, *ends[1].T)[2]
+            polygon = np.repeat(np.arange(len(polygons) - 1), np.diff(offsets[polygons]))
+            lengths[place] = np.bincount(polygon[start], each, len(polygons) - 1)
+        return lengths
+
+    def _longest(self) -> float:
+        """The longest piece of an edge that is measured as one, CRS units."""
+        assert self.crs is not None
+        a, b, _, d, e, _ = self.transform
+        unit = self.crs.axis_info[0].unit_conversion_factor  # to metres or to radians
+        far = 100_000.0 / (unit * (6_371_000.0 if self.crs.is_geographic else 1.0))
+        return min(16.0 * math.sqrt(abs(a * e - b * d)), far)
 
     def pixel_areas(self, top: int, bottom: int) -> Floats:
         """Geodesic areas of the pixels of some rows.

@@ -503,22 +503,25 @@ def _specs(plan: Plan) -> dict[str, RasterSpec]:
 
 def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> None:
     """Polygons of the finished class raster."""
-    from geoseg.polygons import polygonize
-    from geoseg.vectors import write_polygons
+    from geoseg.polygons import write_polygons
 
     vector = plan.outputs.vector
     assert vector is not None
-    log.tell("progress", stage="polygons", done=0, total=1)
     with log.clock("polygons"):
-        frame = polygonize(
+        write_polygons(
+            staging.path(vector),
             staging.path(plan.outputs.raster),
             store.mosaic("confidence"),
             plan.card.classes,
+            probs_path=None if plan.outputs.probs is None else staging.path(plan.outputs.probs),
             min_area=plan.options.min_area,
             simplify=plan.options.simplify,
+            threads=0,
+            most=float("inf"),
+            progress=lambda done, total: log.tell(
+                "progress", stage="polygons", done=done, total=total
+            ),
         )
-        write_polygons(frame, staging.path(vector))
-    log.tell("progress", stage="polygons", done=1, total=1)
 
 
 def _pixel_area(plan: Plan, strip: Window) -> float:

@@ -1,23 +1,24 @@
-"""Land-cover polygons from a finished class raster.
+"""Land-cover polygons of a class raster.
 
-The straight line of :func:`polygonize`: class raster -> regions (maximal sets of 4-connected valid
-pixels of one class) -> small regions merged into neighbours -> rings traced in pixel coordinates
--> the same nodes on both sides of every border -> simplified -> the scene's CRS -> attributes.
+The straight line: class raster, strip by strip -> small regions merged into neighbours -> arcs
+between regions, traced once -> simplified, smoothed -> polygons of closed regions -> areas on the
+ellipsoid -> a frame or a file, some thousand rows at a time.
 
 Laws, for any map: every valid pixel lies in exactly one polygon and no polygon lies on nodata;
 nothing is cut; geometries are valid, and together they are a valid coverage (neighbours share
-their borders vertex by vertex) before and after simplification; with neither ``min_area`` nor
-``simplify``, rasterising the polygons on the same grid gives the class raster back.
+their borders vertex by vertex) before and after simplification and smoothing; with none of these
+and no minimum, rasterising the polygons on the same grid gives the class raster back. Neither the
+height of the strips nor the number of threads changes a polygon.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import colorsys
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,449 +29,547 @@ import pyproj
 import pyproj.exceptions
 import rasterio
 import rasterio.errors
-import rasterio.features
-import rasterio.windows
-import scipy.sparse.csgraph  # noqa: F401 - makes sparse.csgraph there
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from rasterio.windows import Window as RasterioWindow
 
+from geoseg import arcs as kernels
 from geoseg.card import ClassInfo
+from geoseg.classraster import MAX_ID, ClassRaster, open_class_raster, read_class_window
+from geoseg.coverage import METHODS, Band, Closed, Shape, polygons
 from geoseg.errors import SceneError, UsageError
-from geoseg.geodesy import CHUNK, Floats, Ints, MapGrid, Rings, runs
+from geoseg.geodesy import MapGrid
+from geoseg.measure import Measure
+from geoseg.merging import Limits, merge
+from geoseg.vectors import write_frames
+from geoseg.window import Window
 
-__all__ = ["polygonize"]
+__all__ = ["PolygonOptions", "polygonize", "write_polygons"]
 
 NODATA = 255
+#: Pixels of a strip, about; its arrays are some 20 bytes a pixel.
+STRIP = 1 << 21
+#: Codes are 1 to this one.
+MOST_CLASSES = 254
+#: More polygons than this are not made unless asked for.
+MOST_POLYGONS = 10_000_000
+#: Pixels on which their number is guessed.
+SAMPLE = 1 << 24
+
+
+@dataclass(frozen=True)
+class PolygonOptions:
+    """How polygons are made of a class raster.
+
+    Classes are named by their ids or names.
+
+    Attributes:
+        connectivity: 4; or 8, where pixels of a class that meet at a corner are one feature, of
+            several parts.
+        min_area: square metres, geodesic; regions below it go to the neighbour whose class has the
+            highest mean probability over their pixels, or without probabilities to the one with
+            which they share the longest border; the smallest first, until none is left. A region
+            surrounded by nodata stays. One number, or class -> number. Measured before
+            ``simplify`` and ``smooth``, after which a polygon may be somewhat smaller.
+        min_hole: likewise; a region that is a hole of one other region goes to it when it is
+            smaller than this. By the class of the other one.
+        sieve: regions of fewer pixels than this go, likewise.
+        simplify: tolerance, metres on the ground (see ``units``), 0 for the exact pixel borders.
+            Borders stay shared, none cross and no polygon vanishes. Borders to nodata and to the
+            scene's edge stay as they are, so that neighbouring scenes fit.
+        algorithm: ``visvalingam`` (Visvalingam and Whyatt 1993: a corner goes when the triangle it
+            makes is smaller than the tolerance squared) or ``douglas-peucker`` (1973: what lies
+            nearer to the line than the tolerance goes).
+        smooth: how often corners are cut (Chaikin 1974), each cut within half a pixel.
+        units: of ``simplify``: ``m`` or ``px``.
+        only: classes whose polygons are wanted; None for all. The others are still
+            neighbours: they take what is small, and their borders are simplified.
+        merge: class -> the class that it is made part of, before anything else.
+        threads: on which strips are worked on; 0 for as many as there are processors.
+        strip_rows: rows of a strip; 0 for about two million pixels.
+        most: more polygons than this are refused, by a guess made beforehand.
+    """
+
+    connectivity: int = 4
+    min_area: float | Mapping[int | str, float] = 0.0
+    min_hole: float | Mapping[int | str, float] = 0.0
+    sieve: int = 0
+    simplify: float = 0.0
+    algorithm: str = METHODS[0]
+    smooth: int = 0
+    units: str = "m"
+    only: Sequence[int | str] | None = None
+    merge: Mapping[int | str, int | str] = field(default_factory=dict)
+    threads: int = 1
+    strip_rows: int = 0
+    most: float = MOST_POLYGONS
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be.
+
+        Raises:
+            UsageError: a value is outside its range.
+        """
+        numbers: list[tuple[str, float]] = [("simplify", self.simplify)]
+        for name in ("min_area", "min_hole"):
+            value = getattr(self, name)
+            each = value.values() if isinstance(value, Mapping) else (value,)
+            numbers += [(name, number) for number in each]
+        for name, number in numbers:
+            if not (math.isfinite(number) and number >= 0):
+                raise UsageError(f"{name} is {number}; it must be a finite number of at least 0")
+        for name, value, allowed in (
+            ("connectivity", self.connectivity, (4, 8)),
+            ("algorithm", self.algorithm, METHODS),
+            ("units", self.units, ("m", "px")),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}; it is one of {allowed}")
+        for name, most in (("sieve", 1 << 40), ("smooth", 5), ("threads", 256)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 to {most}")
+
+    @property
+    def metric(self) -> list[str]:
+        """The options in use that are in metres."""
+        used = [("simplify", self.simplify if self.units == "m" else 0)]
+        used += [(name, getattr(self, name)) for name in ("min_area", "min_hole")]
+        return [
+            name
+            for name, value in used
+            if (any(value.values()) if isinstance(value, Mapping) else value)
+        ]
 
 
 def polygonize(
-    class_path: Path,
-    confidence_path: Path | None,
-    classes: Sequence[ClassInfo],
+    class_path: str | Path,
+    confidence_path: str | Path | None = None,
+    classes: Sequence[ClassInfo] | None = None,
     *,
-    min_area: float = 0.0,
-    simplify: float = 0.0,
+    probs_path: str | Path | None = None,
+    **options: Any,
 ) -> geopandas.GeoDataFrame:
-    """Turn a class raster into polygons, one for each 4-connected region of one class.
-
-    The rasters are read in strips and every vertex is held in memory; with ``min_area`` the whole
-    class raster and an int32 image of its regions are held, too.
+    """Turn a class raster into polygons, one for each region of one class.
 
     Args:
-        class_path: single-band uint8 GeoTIFF of class ids; 255 is nodata. Any CRS or none, any
-            affine transform.
+        class_path: raster of one band of whole numbers, class ids. Any CRS or none, any affine
+            transform. Nodata is what the file declares or masks; 255 in a file of uint8, too.
         confidence_path: winning probability on the same grid, float32 with NaN as nodata or uint8
             with a GDAL scale tag and 255 as nodata; or None.
-        classes: the legend; every id in the raster is in it.
-        min_area: regions smaller than this, in geodesic square metres, go to the neighbour with
-            which they share the longest border, the smallest region first, until none is left.
-            A region surrounded by nodata has no neighbour and stays, whatever its size. Measured
-            before ``simplify``, after which a polygon may be somewhat smaller.
-        simplify: tolerance in metres on the ground, 0 for the exact pixel borders. A corner goes
-            when the triangle it makes is smaller than tolerance squared (Visvalingam-Whyatt).
-            Borders between polygons stay shared and no polygon vanishes. Borders to nodata and to
-            the scene's edge stay as they are, so that neighbouring scenes fit.
+        classes: the legend; by default what the raster's tags say.
+        probs_path: probabilities of all classes, one band each in the legend's order, likewise.
+        **options: the fields of :class:`PolygonOptions`.
 
     Returns:
         A frame in the raster's CRS with the columns ``class_id`` (int32), ``class_name`` (str),
-        ``area_m2`` (float64, geodesic on the CRS's own ellipsoid; null without a geographic or
-        projected CRS), ``confidence`` (float64, mean winning probability of the polygon's pixels;
-        null without a confidence raster) and ``geometry``. Without a CRS the coordinates are what
-        the raster's transform gives. A raster of nodata only gives no rows.
+        ``area_m2`` and ``perimeter_m`` (float64, geodesic on the CRS's own ellipsoid; null without
+        a geographic or projected CRS), ``pixels`` (int64), ``confidence`` and ``confidence_min``
+        (float64, mean and least winning probability of the polygon's pixels; null without a raster
+        of them), ``runner_up`` (str, the class with the highest mean probability but for the
+        polygon's own) and ``runner_up_probability`` (float64; both null without ``probs_path``)
+        and ``geometry``. Without a CRS the coordinates are what the raster's transform gives. A
+        raster of nodata only gives no rows. Rows are in the order of the first pixels.
 
     Raises:
         SceneError: a raster can't be read, or is not what is described above.
-        UsageError: an id is not in the legend, the grids differ, ``min_area`` or ``simplify`` is
-            negative or not finite, or is given for a raster without a CRS.
+        UsageError: an id is not in the legend, the grids differ, an option is outside its range
+            or needs metres and the raster has no CRS, or there would be too many polygons.
     """
-    for name, value in (("min_area", min_area), ("simplify", simplify)):
-        if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{name} is {value}; it must be a finite number of at least 0")
-    names = {c.id: c.name for c in classes}
-    with _opened(class_path) as dataset:
-        grid = MapGrid.of(dataset)
-        if grid.crs is None and (min_area > 0 or simplify > 0):
-            raise UsageError(
-                f"{class_path} has no geographic or projected CRS, so metres on its ground are "
-                f"unknown; leave min_area and simplify at 0, or give the raster a CRS "
-                f"(gdal_edit.py)"
-            )
-        source = _Source(dataset, grid)
-        source.check_ids(class_path, set(names))
-        if min_area > 0:
-            source.pixels = _merge_small(source.rows(0, grid.height), grid, min_area)
-        rings, class_ids = _trace(source)
-        confidence = _mean_confidence(confidence_path, source, rings)
-    if simplify > 0 and len(class_ids):
-        width, height = grid.pixel_size()
-        rings = _simplify(rings, simplify / math.sqrt(width * height))
-    rings = rings._replace(xy=grid.to_crs(rings.xy))
-    return geopandas.GeoDataFrame(
-        {
-            "class_id": class_ids,
-            "class_name": pandas.Series([names[i] for i in class_ids.tolist()], dtype=str),
-            "area_m2": grid.areas(rings),
-            "confidence": confidence,
-        },
-        geometry=rings.geometries(),
-        crs=grid.file_crs,
-    )
+    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
+        frames = [source.frame(None), *source.frames()]
+    frames = [frame for frame in frames[1:] if len(frame)] or frames[:1]
+    frame = pandas.concat(frames, ignore_index=True)
+    order = frame.pop("first").argsort(kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def write_polygons(
+    path: Path,
+    class_path: str | Path,
+    confidence_path: str | Path | None = None,
+    classes: Sequence[ClassInfo] | None = None,
+    *,
+    probs_path: str | Path | None = None,
+    layer: str = "landcover",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> dict[str, int]:
+    """Turn a class raster into a file of polygons; rows are written as regions are closed.
+
+    Memory grows with the strip and the regions that are open at a time, not with the raster.
+
+    Args:
+        path: ends in one of :data:`geoseg.vectors.FORMATS`'s suffixes. A failed write may leave a
+            part of a file there.
+        class_path: as for :func:`polygonize`.
+        confidence_path: likewise.
+        classes: likewise.
+        probs_path: likewise.
+        layer: the layer's name, where the format has layers.
+        progress: called with rows of the raster done, and all.
+        **options: the fields of :class:`PolygonOptions`.
+
+    Returns:
+        How many polygons there are of each class, by name.
+
+    Raises:
+        SceneError: as :func:`polygonize`.
+        UsageError: likewise; or the suffix is unknown, or GeoJSON is asked for without a CRS.
+        OutputError: the file can't be written.
+    """
+    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
+        counts = {c.name: 0 for c in source.classes}
+
+        def frames() -> Iterator[geopandas.GeoDataFrame]:
+            for frame in source.frames(progress):
+                for name, count in frame["class_name"].value_counts().items():
+                    counts[name] += int(count)
+                yield frame.drop(columns="first")
+
+        many = "MultiPolygon" if source.options.connectivity == 8 else "Polygon"
+        empty = source.frame(None).drop(columns="first")
+        write_frames(frames(), empty, path, layer, many, source.classes)
+    return counts
 
 
 @dataclass
 class _Source:
-    """The class raster, read in strips.
+    """The open rasters.
 
     Attributes:
-        dataset: the open class raster.
-        grid: its pixels' places.
-        pixels: (H, W) uint8 in place of the file's pixels, where they were changed.
+        raster: the class raster.
+        confidence, probs: readers of (first row, rows), or None.
+        classes: the legend, in the order of codes 1, 2, ...
+        code: id -> code by place; 0 is nodata, MOST_CLASSES + 1 unknown.
+        options: how polygons are made.
+        measure: of areas.
     """
 
-    dataset: Any
-    grid: MapGrid
-    pixels: NDArray[np.uint8] | None = None
+    raster: ClassRaster
+    confidence: _Rows | None
+    probs: _Rows | None
+    classes: list[ClassInfo]
+    code: NDArray[np.uint8]
+    options: PolygonOptions
+    measure: Measure
 
-    def rows(self, top: int, bottom: int) -> NDArray[np.uint8]:
-        """(bottom - top, W) class ids."""
-        if self.pixels is not None:
-            return self.pixels[top:bottom]
-        window = rasterio.windows.Window(0, top, self.grid.width, bottom - top)
-        return np.asarray(self.dataset.read(1, window=window))
+    @classmethod
+    @contextmanager
+    def opened(
+        cls,
+        class_path: str | Path,
+        confidence_path: str | Path | None,
+        probs_path: str | Path | None,
+        classes: Sequence[ClassInfo] | None,
+        options: Mapping[str, Any],
+    ) -> Iterator[_Source]:
+        """Open the rasters and see that they, the legend and the options fit."""
+        chosen = PolygonOptions(**options)
+        with ExitStack() as stack:
+            raster = stack.enter_context(open_class_raster(class_path))
+            grid = raster.grid
+            if grid.crs is None and chosen.metric:
+                raise UsageError(
+                    f"{class_path} has no geographic or projected CRS, so metres on its ground are "
+                    f"unknown; leave {' and '.join(chosen.metric)} at 0 (simplify can be in "
+                    f"pixels), or give the raster a CRS (gdal_edit.py)"
+                )
+            legend = list(classes) if classes is not None else _legend(raster)
+            if len(legend) > MOST_CLASSES:
+                raise SceneError(
+                    f"{class_path} has {len(legend)} classes; polygons are made of up to "
+                    f"{MOST_CLASSES}: is it a class raster?"
+                )
+            confidence = probs = None
+            if confidence_path is not None:
+                confidence = stack.enter_context(_rows(confidence_path, grid, 1, "confidence"))
+            if probs_path is not None:
+                bands = len(legend)
+                probs = stack.enter_context(_rows(probs_path, grid, bands, "probability"))
+            code = np.full(MAX_ID + 1, MOST_CLASSES + 1, np.uint8)
+            ids = {c.id: number for number, c in enumerate(legend, start=1)}
+            chosen = _by_id(chosen, legend, class_path)
+            for id_, number in ids.items():
+                code[id_] = ids[int(chosen.merge[id_])] if id_ in chosen.merge else number
+            source = cls(raster, confidence, probs, legend, code, chosen, Measure.of(grid))
+            source.guard()
+            yield source
 
-    def strips(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(first row, class ids) of strips of about CHUNK pixels."""
-        for top, bottom in self.grid.strips():
-            yield top, self.rows(top, bottom)
+    @property
+    def grid(self) -> MapGrid:
+        return self.raster.grid
 
-    def shapes(self) -> Iterator[tuple[dict[str, Any], float]]:
-        """4-connected regions as GeoJSON, nodata's too; see :meth:`to_pixels`."""
-        if self.pixels is not None:
-            yield from rasterio.features.shapes(self.pixels, connectivity=4)
-        else:
-            # From the file: GDAL keeps two rows, not the raster.
-            yield from rasterio.features.shapes(rasterio.band(self.dataset, 1), connectivity=4)
+    @property
+    def threads(self) -> int:
+        return self.options.threads or os.cpu_count() or 1
 
-    def to_pixels(self, xy: Floats) -> NDArray[np.int32]:
-        """(V, 2) coordinates of :meth:`shapes` to whole (col, row)."""
-        if self.pixels is None:
-            # GDAL applies the file's transform; pixel corners are whole numbers before it.
-            a, b, c, d, e, f = tuple(~Affine(*self.grid.transform))[:6]
-            x, y = xy.T
-            xy = np.column_stack((a * x + b * y + c, d * x + e * y + f))
-        return np.rint(xy).astype(np.int32)
-
-    def check_ids(self, path: Path, known: set[int]) -> None:
-        """Refuse ids that the legend lacks.
+    def codes(self, top: int, bottom: int) -> NDArray[np.uint8]:
+        """(bottom - top, W), 0 is nodata.
 
         Raises:
-            UsageError: there are some.
+            UsageError: the legend lacks an id.
         """
-        found: set[int] = set()
-        for _, strip in self.strips():
-            found.update(np.unique(strip).tolist())
-        unknown = sorted(found - known - {NODATA})
-        if unknown:
-            raise UsageError(
-                f"{path} holds the class ids {unknown}, and the legend has only {sorted(known)}; "
-                f"pass the classes of the model that made the raster"
-            )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The open class raster."""
-    try:
-        with rasterio.open(path) as dataset:
-            found = (dataset.count, dataset.dtypes[0], dataset.nodata)
-            if found not in ((1, "uint8", NODATA), (1, "uint8", None)):
+        window = Window(top, 0, bottom - top, self.grid.width)
+        ids, valid = read_class_window(self.raster.dataset, self.raster.path, window)
+        if ids.dtype == np.uint8:
+            # 255 is nodata where the file does not say so, too.
+            table = self.code[:256].copy()
+            if table[NODATA] > MOST_CLASSES:
+                table[NODATA] = 0
+            codes = table[ids]
+        else:
+            ids = np.where(valid, ids, 0)
+            if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
                 raise SceneError(
-                    f"{path} has (bands, type, nodata) {found}; a class raster has one band of "
-                    f"uint8 with nodata {NODATA}: give the one that geoseg predict wrote"
+                    f"{self.raster.path} holds {ids.min()} to {ids.max()}; class ids are 0 to "
+                    f"{MAX_ID}: is its nodata unset (gdal_edit.py -a_nodata)?"
                 )
-            yield dataset
-    except (rasterio.errors.RasterioError, pyproj.exceptions.CRSError) as error:
-        raise SceneError(f"{path} can't be read as a class raster: {error}") from error
+            codes = self.code[ids]
+        if not valid.all():
+            codes[~valid] = 0
+        if codes.max(initial=0) > MOST_CLASSES:
+            unknown = np.unique(ids[codes > MOST_CLASSES]).tolist()
+            raise UsageError(
+                f"{self.raster.path} holds the class ids {unknown}, and the legend has only "
+                f"{sorted(c.id for c in self.classes)}; pass the classes of the model that made "
+                f"the raster"
+            )
+        return np.asarray(codes)
+
+    def strips(self) -> Iterator[tuple[int, int]]:
+        """Top and bottom rows."""
+        rows = self.options.strip_rows or max(8, STRIP // self.grid.width)
+        for top in range(0, self.grid.height, rows):
+            yield top, min(top + rows, self.grid.height)
+
+    def bands(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Iterator[Band]:
+        """All pixels, from above to below."""
+        none = np.zeros((0, self.grid.width), np.float32)
+        for top, bottom in self.strips():
+            probs = none[None][:0] if self.probs is None else self.probs(top, bottom)
+            confidence = none
+            if self.confidence is not None:
+                confidence = self.confidence(top, bottom)[0]
+            elif self.probs is not None:
+                confidence = probs.max(axis=0)
+            yield Band(self.codes(top, bottom), confidence, probs)
+            progress(bottom, self.grid.height)
+
+    def guard(self) -> None:
+        """Guess how many polygons there will be from the edges of some strips.
+
+        Raises:
+            UsageError: too many.
+        """
+        if math.isinf(self.options.most) or self.limits() is not None:
+            return
+        strips = list(self.strips())
+        step = max(1, math.ceil(self.grid.height * self.grid.width / SAMPLE))
+        regions = turns = pixels = 0
+        none = np.zeros((0, self.grid.width), np.float32)
+        for top, bottom in strips[step // 2 :: step]:
+            codes = self.codes(top, bottom)
+            pixels += codes.size
+            labels, own, *_ = kernels.label(np.pad(codes, ((1, 0), (0, 0))), 0, none)
+            # What goes on below is counted where it ends.
+            regions += len(own) - len(np.unique(labels[-1])) + 1
+            turns += kernels.mark(codes)[1]
+        share = self.grid.height * self.grid.width / max(1, pixels)
+        guess = share * regions
+        if guess > self.options.most:
+            size = share * (turns * 2 * 16 + regions * 150)
+            raise UsageError(
+                f"{self.raster.path} would give about {guess / 1e6:.0f} million polygons and "
+                f"{size / 1e9:.0f} GB, more than the {self.options.most / 1e6:.3g} million that "
+                f"are made unasked: leave out the noise with --sieve 10 (pixels) or --min-area "
+                f"(m2), or make them all with --force"
+            )
+
+    def frames(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Iterator[geopandas.GeoDataFrame]:
+        """Closed features, some for each strip, in the order of their last rows."""
+        options, grid = self.options, self.grid
+        tolerance = options.simplify
+        if tolerance > 0 and options.units == "m":
+            width, height = grid.pixel_size()
+            tolerance /= math.sqrt(width * height)
+        a, b, _, d, e, _ = grid.transform
+        # Exterior rings run anticlockwise in the CRS.
+        shape = Shape(
+            options.connectivity, tolerance, options.algorithm, options.smooth, a * e - b * d < 0
+        )
+        bands: Iterable[Band] = self.bands(progress)
+        limits = self.limits()
+        if limits is not None:
+            bands = merge(lambda: self.bands(), grid, limits, options.connectivity)
+        wanted = np.ones(len(self.classes) + 1, bool)
+        if options.only is not None:
+            wanted[1:] = [c.id in options.only for c in self.classes]
+        for closed in polygons(bands, grid.width, grid.height, shape, self.threads):
+            chosen = closed if wanted[closed.codes].all() else closed.take(wanted[closed.codes])
+            if len(chosen.codes):
+                yield self.frame(chosen)
+
+    def limits(self) -> Limits | None:
+        """What is small, by code; None where nothing is."""
+
+        def each(option: float | Mapping[int | str, float]) -> NDArray[np.float64]:
+            values = np.zeros(len(self.classes) + 1)
+            for number, c in enumerate(self.classes, start=1):
+                values[number] = option.get(c.id, 0) if isinstance(option, Mapping) else option
+            return values
+
+        found = Limits(each(self.options.min_area), each(self.options.min_hole), self.options.sieve)
+        return found if found.metric or found.pixels > 1 else None
+
+    def frame(self, closed: Closed | None) -> geopandas.GeoDataFrame:
+        """The table of some features; None gives one without rows."""
+        if closed is None:
+            closed = Closed.none(len(self.classes) + 1 if self.probs is not None else 0)
+        rings = closed.rings
+        area, perimeter = self.measure(rings)
+        starts = closed.features[:-1]
+        if len(area) != len(starts):
+            area, perimeter = (np.add.reduceat(values, starts) for values in (area, perimeter))
+        total, known, least = closed.confidence.T
+        ids = np.array([0, *(c.id for c in self.classes)], np.int32)
+        names = np.array([None, *(c.name for c in self.classes)], object)
+        runner_up, runner_up_probability = (
+            np.zeros(len(total), np.int64),
+            np.full(len(total), np.nan),
+        )
+        if closed.probs.shape[1] > 2 and len(total):
+            means = closed.probs / closed.pixels[:, None]
+            means[:, 0] = -1
+            means[np.arange(len(means)), closed.codes] = -1
+            runner_up = means.argmax(axis=1)
+            runner_up_probability = means.max(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            confidence = np.where(known > 0, total / known, np.nan)
+        return geopandas.GeoDataFrame(
+            {
+                "class_id": ids[closed.codes],
+                "class_name": pandas.Series(names[closed.codes], dtype=str),
+                "area_m2": area,
+                "perimeter_m": perimeter,
+                "pixels": closed.pixels,
+                "confidence": confidence,
+                "confidence_min": np.where(known > 0, least, np.nan),
+                "runner_up": pandas.Series(names[runner_up], dtype=str),
+                "runner_up_probability": runner_up_probability,
+                "first": closed.first,
+            },
+            geometry=self.geometries(closed),
+            crs=self.grid.file_crs,
+        )
+
+    def geometries(self, closed: Closed) -> NDArray[np.object_]:
+        """(F,) in the raster's CRS."""
+        xy, rings, polygons_ = closed.rings
+        xy = self.grid.to_crs(xy)
+        kind = shapely.GeometryType.POLYGON
+        offsets: tuple[NDArray[np.int64], ...] = (rings, polygons_)
+        if self.options.connectivity == 8:
+            kind = shapely.GeometryType.MULTIPOLYGON
+            offsets = (rings, polygons_, closed.features)
+        return np.asarray(shapely.from_ragged_array(kind, xy, offsets))
 
 
-def _label(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The region image (H, W), 0 for nodata and 1..P, and the class id of each region (P,)."""
-    regions = np.zeros(pixels.shape, dtype=np.int32)
-    class_ids: list[int] = []
-    for class_id in np.unique(pixels[pixels != NODATA]).tolist():
-        found, count = ndimage.label(pixels == class_id)
-        np.add(found, len(class_ids), out=regions, where=found > 0)
-        class_ids += [class_id] * count
-    return regions, np.array(class_ids, dtype=np.int32)
+#: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
+_Rows = Callable[[int, int], NDArray[np.float32]]
 
 
-def _region_areas(regions: NDArray[np.int32], count: int, grid: MapGrid) -> Floats:
-    """Areas of the regions 1..count from their pixels' geodesic areas, square metres (count,)."""
-    total = np.zeros(count + 1)
-    for top, bottom in grid.strips():
-        areas = grid.pixel_areas(top, bottom)
-        total += np.bincount(regions[top:bottom].ravel(), areas.ravel(), count + 1)
-    return total[1:]
+def _by_id(
+    options: PolygonOptions, legend: Sequence[ClassInfo], path: str | Path
+) -> PolygonOptions:
+    """The options with ids in place of classes' names.
 
-
-def _borders(
-    regions: NDArray[np.int32], wanted: NDArray[np.bool_], grid: MapGrid
-) -> tuple[list[int], list[int], list[float]]:
-    """Which regions touch which, and along how much border.
-
-    Args:
-        regions: (H, W), 0 for nodata and 1..P.
-        wanted: (P + 1,), the regions whose neighbours are asked for.
-        grid: for the shape of a pixel.
-
-    Returns:
-        starts (P + 2,), neighbours and lengths: region r touches ``neighbours[starts[r]:
-        starts[r + 1]]`` along ``lengths[...]``, in heights of the scene's central pixel.
+    Raises:
+        UsageError: a class is not in the legend.
     """
-    width, height = grid.pixel_size()
-    # Rounded: square pixels must give ties, not differences of 1e-9 that always favour one side.
-    sides = ((regions[:, :-1], regions[:, 1:], 1.0), (regions[:-1], regions[1:], width / height))
-    keys, lengths = [], []
-    for one, other, length in sides:
-        border = (one != other) & (one > 0) & (other > 0)
-        a, b = one[border].astype(np.int64), other[border].astype(np.int64)
-        for source, target in ((a, b), (b, a)):
-            keep = wanted[source]
-            keys.append(source[keep] * len(wanted) + target[keep])
-            lengths.append(np.full(len(keys[-1]), float(f"{length:.3g}")))
-    pairs, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-    starts = np.searchsorted(pairs, np.arange(len(wanted) + 1) * len(wanted))
-    total = np.bincount(inverse, np.concatenate(lengths), len(pairs))
-    return starts.tolist(), (pairs % len(wanted)).tolist(), total.tolist()
+    ids = {str(c.id): c.id for c in legend} | {c.name: c.id for c in legend}
 
+    def one(name: int | str) -> int:
+        if str(name) not in ids:
+            raise UsageError(
+                f"there is no class {name!r} in the legend of {path}, which has "
+                f"{', '.join(f'{c.id} {c.name}' for c in legend)}"
+            )
+        return ids[str(name)]
 
-def _merge_small(pixels: NDArray[np.uint8], grid: MapGrid, min_area: float) -> NDArray[np.uint8]:
-    """Give each region below ``min_area`` to the neighbour of the longest shared border.
+    def each(option: float | Mapping[int | str, float]) -> float | Mapping[int | str, float]:
+        return {one(k): v for k, v in option.items()} if isinstance(option, Mapping) else option
 
-    The smallest goes first; of equal borders the larger neighbour's counts. The taker's class may
-    meet itself on the far side of what it took: those regions become one with it at once, so that
-    regions stay maximal and their areas whole. The whole scene's region image is held in memory:
-    four bytes a pixel.
-
-    Returns:
-        (H, W) class ids after the mergers.
-    """
-    regions, class_ids = _label(pixels)
-    area = [math.inf, *_region_areas(regions, len(class_ids), grid).tolist()]
-    class_of = [NODATA, *class_ids.tolist()]
-    small = np.array(area) < min_area
-    starts, neighbours, lengths = _borders(regions, small, grid)
-    parent = list(range(len(area)))
-    # Only a small region is ever asked for its neighbours, so only its members are kept. The
-    # smallest goes first, so each merger at least doubles it: a member is visited O(log) times.
-    members = {r: [r] for r in np.flatnonzero(small).tolist()}
-    heap = [(area[r], r) for r in members]
-    heapq.heapify(heap)
-
-    def find(r: int) -> int:
-        while parent[r] != r:
-            parent[r] = parent[parent[r]]
-            r = parent[r]
-        return r
-
-    while heap:
-        known_area, region = heapq.heappop(heap)
-        if parent[region] != region or area[region] != known_area:
-            continue  # it was merged, or grew, since it was put here
-        shared: dict[int, float] = {}
-        for member in members[region]:
-            for i in range(starts[member], starts[member + 1]):
-                neighbour = find(neighbours[i])
-                if neighbour != region:
-                    shared[neighbour] = shared.get(neighbour, 0.0) + lengths[i]
-        if not shared:
-            continue  # nodata all around: it stays
-        taker = max(shared, key=lambda r: (shared[r], area[r], -r))
-        met = [r for r in shared if r != taker and class_of[r] == class_of[taker]]
-        own = members.pop(region)
-        for other in (region, *met):
-            parent[other] = taker
-            area[taker] += area[other]
-            own += members.pop(other, [])
-        if area[taker] < min_area:
-            members[taker] += own
-            heapq.heappush(heap, (area[taker], taker))
-
-    merged = np.array([class_of[find(r)] for r in range(len(area))], dtype=np.uint8)
-    return merged[regions]
-
-
-def _trace(source: _Source) -> tuple[Rings, NDArray[np.int32]]:
-    """The regions' polygons in pixel coordinates, with the nodes of a coverage.
-
-    Returns:
-        The rings, and (P,) the class id of each polygon.
-    """
-    junctions = _junctions(source)
-    shapes = ((shape, int(value)) for shape, value in source.shapes() if value != NODATA)
-    ids: list[int] = []
-    xy, per_ring, per_polygon = [np.empty((0, 2))], [np.empty(0, int)], [np.empty(0, int)]
-    while chunk := list(itertools.islice(shapes, CHUNK // 64)):
-        ids += [value for _, value in chunk]
-        polygons = [shape["coordinates"] for shape, _ in chunk]
-        rings = list(itertools.chain.from_iterable(polygons))
-        per_polygon.append(np.array([len(polygon) for polygon in polygons]))
-        lengths = np.array([len(ring) for ring in rings])
-        flat = itertools.chain.from_iterable(itertools.chain.from_iterable(rings))
-        corners = source.to_pixels(np.fromiter(flat, float, 2 * lengths.sum()).reshape(-1, 2))
-        nodes, nodes_per_ring = _add_junctions(corners, lengths, junctions)
-        xy.append(nodes)
-        per_ring.append(nodes_per_ring)
-    return Rings(
-        np.concatenate(xy),
-        np.concatenate(([0], np.cumsum(np.concatenate(per_ring)))),
-        np.concatenate(([0], np.cumsum(np.concatenate(per_polygon)))),
-    ), np.array(ids, dtype=np.int32)
-
-
-def _junctions(source: _Source) -> NDArray[np.uint8]:
-    """The pixel corners where at least 3 borders between regions meet, (H + 1, W + 1) as bits.
-
-    There a ring may run straight on while two others turn; a coverage needs the node in all three.
-    4-adjacent pixels of one class lie in one region, so classes tell regions apart.
-
-    Returns:
-        (H + 1, W // 8 + 1), packed along columns as by :func:`numpy.packbits`.
-    """
-    grid = source.grid
-    packed = np.zeros((grid.height + 1, grid.width // 8 + 1), dtype=np.uint8)
-    above = np.full((1, grid.width), NODATA, dtype=np.uint8)
-    last = np.full((1, grid.width), NODATA, dtype=np.uint8)
-    for top, strip in source.strips():
-        rows = [above, strip, last] if top + len(strip) == grid.height else [above, strip]
-        padded = np.pad(np.concatenate(rows), ((0, 0), (1, 1)), constant_values=NODATA)
-        across = padded[:, :-1] != padded[:, 1:]
-        down = padded[:-1] != padded[1:]
-        borders = across[:-1].astype(np.uint8)
-        for more in (across[1:], down[:, :-1], down[:, 1:]):
-            borders += more
-        packed[top : top + len(borders)] = np.packbits(borders >= 3, axis=1)
-        above = strip[-1:]
-    return packed
-
-
-def _add_junctions(
-    corners: NDArray[np.int32], lengths: Ints, junctions: NDArray[np.uint8]
-) -> tuple[Floats, Ints]:
-    """Walk closed rings in unit steps and keep the turning points and the junctions.
-
-    Args:
-        corners: (V, 2) pixel coordinates of closed rings, one after another; edges run along
-            rows or columns.
-        lengths: (R,) vertices in each ring.
-        junctions: of :func:`_junctions`, as bits.
-
-    Returns:
-        The rings' new vertices (closed again, float64) and how many each ring has.
-    """
-    ends = np.cumsum(lengths)
-    edges = np.diff(corners, axis=0, append=corners[-1:])
-    edges[ends - 1] = 0  # from one ring to the next is no edge
-    steps = np.abs(edges).sum(axis=1)
-    place, edge = runs(steps)
-    direction = np.sign(edges)[edge]
-    points = corners[edge] + direction * place[:, None].astype(np.int32)
-    perimeters = np.add.reduceat(steps, ends - lengths)
-    first = np.cumsum(perimeters) - perimeters
-    before = np.roll(direction, 1, axis=0)
-    before[first] = direction[first + perimeters - 1]
-    x, y = points.T
-    junction = (junctions[y, x >> 3] >> (7 - (x & 7)) & 1).astype(bool)
-    keep = (direction != before).any(axis=1) | junction
-    kept = np.add.reduceat(keep, first, dtype=np.int64)
-    nodes = points[keep]
-    start = np.cumsum(kept) - kept
-    return np.insert(nodes, start + kept, nodes[start], axis=0).astype(np.float64), kept + 1
-
-
-def _simplify(rings: Rings, tolerance: float) -> Rings:
-    """Simplify a coverage in pixel coordinates; ``tolerance`` in pixels."""
-    simple = shapely.coverage_simplify(rings.geometries(), tolerance, simplify_boundary=False)
-    _, xy, (ring_offsets, polygon_offsets) = shapely.to_ragged_array(simple)
-    return Rings(xy, ring_offsets.astype(np.int64), polygon_offsets.astype(np.int64))
-
-
-def _mean_confidence(path: Path | None, source: _Source, rings: Rings) -> Floats:
-    """(P,) mean winning probability over each polygon's pixels; NaN where none is known.
-
-    Args:
-        path: the confidence raster, or None.
-        source: the class raster.
-        rings: of :func:`_trace`, in pixel coordinates.
-    """
-    count = len(rings.polygons) - 1
-    if path is None or count == 0:
-        return np.full(count, np.nan)
-    grid = source.grid
-    # The pixel below and right of a polygon's topmost, then leftmost corner belongs to it.
-    key = rings.xy[:, 1].astype(np.int64) * (grid.width + 1) + rings.xy[:, 0].astype(np.int64)
-    row, col = np.divmod(
-        np.minimum.reduceat(key, rings.rings[:-1])[rings.polygons[:-1]], grid.width + 1
+    return replace(
+        options,
+        min_area=each(options.min_area),
+        min_hole=each(options.min_hole),
+        only=None if options.only is None else [one(name) for name in options.only],
+        merge={one(name): one(other) for name, other in options.merge.items()},
     )
-    order = np.argsort(row, kind="stable")
-    polygon_label = np.zeros(count, dtype=np.int64)
-    totals: list[NDArray[Any]] = [np.zeros(1)]
-    known: list[NDArray[Any]] = [np.zeros(1)]
-    joins: list[Ints] = [np.zeros((2, 0), dtype=np.int64)]
-    labels = 1  # regions of strips get numbers one after another; 0 is nodata
-    above: tuple[NDArray[np.uint8], Ints] | None = None
-    with _confidence_rows(path, grid) as read:
-        for top, strip in source.strips():
-            found, class_ids = _label(strip)
-            regions = np.where(found > 0, found.astype(np.int64) + (labels - 1), 0)
-            if above is not None:
-                touching = (above[0] == strip[0]) & (strip[0] != NODATA)
-                pairs = np.stack([above[1][touching], regions[0][touching]])
-                joins.append(np.unique(pairs, axis=1))
-            inside = order[slice(*np.searchsorted(row[order], (top, top + len(strip))))]
-            polygon_label[inside] = regions[row[inside] - top, col[inside]]
-            values = read(top, len(strip))
-            measured = np.isfinite(values) & (found > 0)
-            bins = len(class_ids) + 1
-            totals.append(np.bincount(found[measured], values[measured], bins)[1:])
-            known.append(np.bincount(found[measured], np.ones(measured.sum()), bins)[1:])
-            labels += len(class_ids)
-            above = strip[-1], regions[-1]
-    first, second = np.concatenate(joins, axis=1)
-    links = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(labels, labels))
-    region_of = sparse.csgraph.connected_components(links, directed=False)[1]
-    total = np.bincount(region_of, np.concatenate(totals))
-    pixels = np.bincount(region_of, np.concatenate(known))
-    with np.errstate(invalid="ignore"):
-        return np.asarray((total / pixels)[region_of[polygon_label]])
+
+
+def _legend(raster: ClassRaster) -> list[ClassInfo]:
+    """The classes in the raster's tags and colour table; without tags, all ids that it holds."""
+    names = raster.legend
+    if not names:
+        found: set[int] = set()
+        for strip in raster.strips():
+            found.update(np.unique(strip.ids[strip.valid]).tolist())
+        if strip.ids.dtype == np.uint8:
+            found.discard(NODATA)
+        names = {i: f"class {i}" for i in sorted(found)}
+        if found and (min(found) < 0 or max(found) > MAX_ID):
+            raise SceneError(
+                f"{raster.path} holds {min(found)} to {max(found)}; class ids are 0 to {MAX_ID}: "
+                f"is its nodata unset (gdal_edit.py -a_nodata)?"
+            )
+    try:
+        colours = raster.dataset.colormap(1)
+    except ValueError:
+        colours = {}
+    return [
+        ClassInfo(i, name, "#{:02X}{:02X}{:02X}".format(*colours.get(i, _colour(i))[:3]))
+        for i, name in names.items()
+    ]
+
+
+def _colour(i: int) -> tuple[int, int, int]:
+    """Some colour for a class that has none, far from its neighbours' (golden ratio)."""
+    red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.5, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @contextmanager
-def _confidence_rows(path: Path, grid: MapGrid) -> Iterator[Callable[[int, int], Floats]]:
-    """A reader of the confidence raster: (first row, rows) -> (rows, W), NaN where unknown."""
+def _rows(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[_Rows]:
+    """A reader of a raster of probabilities on the class raster's grid."""
 
-    def read(top: int, rows: int) -> Floats:
-        window = rasterio.windows.Window(0, top, grid.width, rows)
-        masked = dataset.read(1, window=window, masked=True).astype(np.float64)
-        values = masked.filled(np.nan) * dataset.scales[0] + dataset.offsets[0]
-        if (np.abs(values[np.isfinite(values)] - 0.5) > 0.51).any():
+    def read(top: int, bottom: int) -> NDArray[np.float32]:
+        window = RasterioWindow(0, top, grid.width, bottom - top)
+        masked = dataset.read(window=window, masked=True).astype(np.float32)
+        values = np.asarray(masked.filled(np.nan))
+        if dataset.scales[0] != 1 or dataset.offsets[0] != 0:
+            values = (values * dataset.scales[0] + dataset.offsets[0]).astype(np.float32)
+        low, high = np.fmin.reduce(values, None), np.fmax.reduce(values, None)
+        if low < -0.01 or high > 1.01:
             raise SceneError(
-                f"{path} holds values outside 0 to 1; confidence is a probability: 8-bit files "
-                f"need their GDAL scale tag"
+                f"{path} holds values outside 0 to 1; {what} is a share: 8-bit files need their "
+                f"GDAL scale tag"
             )
-        return np.asarray(values)
+        return values
 
     try:
         with rasterio.open(path) as dataset:
             crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
             found = (dataset.count, dataset.shape, tuple(dataset.transform)[:6], crs)
-            if found != (1, (grid.height, grid.width), grid.transform, grid.file_crs):
+            if found != (bands, (grid.height, grid.width), grid.transform, grid.file_crs):
                 raise UsageError(
-                    f"{path} has (bands, shape, transform, CRS) {found}; a confidence raster has "
-                    f"one band on the class raster's grid: give the one of the same run"
+                    f"{path} has (bands, shape, transform, CRS) {found}; a {what} raster has "
+                    f"{bands} bands on the class raster's grid: give the one of the same run"
                 )
             yield read
-    except rasterio.errors.RasterioError as error:
-        raise SceneError(f"{path} can't be read as a confidence raster: {error}") from error
+    except (rasterio.errors.RasterioError, pyproj.exceptions.CRSError) as error:
+        raise SceneError(f"{path} can't be read as a {what} raster: {error}") from error

@@ -1,49 +1,206 @@
-"""Vector files: one table in each format."""
+"""Vector files: one table in each format, written some rows at a time."""
 
 from __future__ import annotations
 
+import json
 import math
+import sqlite3
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import geopandas
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pyogrio
 import shapely
 
+from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, UsageError
 
-__all__ = ["FORMATS", "check_suffix", "write_points", "write_polygons"]
+__all__ = [
+    "FORMATS",
+    "VECTORIZE_FORMATS",
+    "check_suffix",
+    "files_of",
+    "write_frames",
+    "write_points",
+]
+
+#: Names of columns where a name has ten letters at most (dBASE).
+SHORT_NAMES = {
+    "perimeter_m": "perim_m",
+    "confidence": "prob_mean",
+    "confidence_min": "prob_min",
+    "runner_up_probability": "next_prob",
+    "runner_up": "next_class",
+}
 
 
-def _write_vector(
-    frame: geopandas.GeoDataFrame, path: Path, layer: str, geometry_type: str, **options: str
-) -> None:
-    with warnings.catch_warnings():
-        # A scene without a CRS gives shapes without one; whoever asked for them knows.
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
-        # The geometry type is said because an empty frame has no geometry to tell it from.
-        options = {"geometry_type": geometry_type, **options}
-        frame.to_file(path, layer=layer, engine="pyogrio", index=False, **options)
+@dataclass(frozen=True)
+class _Job:
+    """What is written.
+
+    Attributes:
+        frames: rows, some at a time; all like ``empty``.
+        empty: the table without rows.
+        path: of the file.
+        layer: its name, where the format has layers.
+        geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
+        classes: the legend, for formats that hold a style.
+    """
+
+    frames: Iterable[geopandas.GeoDataFrame]
+    empty: geopandas.GeoDataFrame
+    path: Path
+    layer: str
+    geometry: str
+    classes: Sequence[ClassInfo]
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        return _arrow(self.empty).schema
+
+    def batches(self) -> pyarrow.RecordBatchReader:
+        """The rows as a stream of Arrow's, geometry as WKB."""
+        schema = self.schema
+
+        def each() -> Iterator[pyarrow.RecordBatch]:
+            for frame in self.frames:
+                yield from _arrow(frame).cast(schema).to_batches()
+
+        return pyarrow.RecordBatchReader.from_batches(schema, each())
 
 
-def _write_geojson(
-    frame: geopandas.GeoDataFrame, path: Path, layer: str, geometry_type: str
-) -> None:
-    if frame.crs is None or not (frame.crs.is_geographic or frame.crs.is_projected):
+def _arrow(frame: geopandas.GeoDataFrame) -> pyarrow.Table:
+    return pyarrow.table(frame.to_arrow(index=False, geometry_encoding="WKB"))
+
+
+@dataclass(frozen=True)
+class _Gdal:
+    """A writer of GDAL's.
+
+    Attributes:
+        driver: its name.
+        geometry: the layer's geometry type, where it isn't that of the job.
+        options: of the layer.
+        dataset: options of the file.
+        names: of columns that are called something else.
+    """
+
+    driver: str
+    geometry: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    dataset: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, job: _Job) -> None:
+        """Write the file."""
+        batches = job.batches()
+        if self.names:
+            schema = batches.schema
+            renamed = pyarrow.schema(
+                [f.with_name(self.names.get(f.name, f.name)) for f in schema], schema.metadata
+            )
+            rows = (pyarrow.RecordBatch.from_arrays(b.columns, schema=renamed) for b in batches)
+            batches = pyarrow.RecordBatchReader.from_batches(renamed, rows)
+        crs = job.empty.crs
+        with warnings.catch_warnings():
+            # A scene without a CRS gives shapes without one; whoever asked for them knows.
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            pyogrio.write_arrow(
+                batches,
+                job.path,
+                layer=job.layer,
+                driver=self.driver,
+                geometry_name=job.empty.geometry.name,
+                geometry_type=self.geometry or job.geometry,
+                crs=None if crs is None else crs.to_wkt(),
+                layer_options=self.options,
+                dataset_options=self.dataset,
+            )
+
+
+def _write_geopackage(job: _Job) -> None:
+    # GDAL's newest GeoPackage version (1.4) makes older QGIS and GDAL warn.
+    _Gdal("GPKG", dataset={"VERSION": "1.3"})(job)
+    if job.classes:
+        _add_style(job)
+
+
+def _add_style(job: _Job) -> None:
+    """The table of styles that QGIS reads: polygons in the classes' colours."""
+    categories = "".join(
+        f'<category symbol="{i}" value="{c.id}" label={quoteattr(c.name)} render="true"/>'
+        for i, c in enumerate(job.classes)
+    )
+    symbols = "".join(
+        f'<symbol type="fill" name="{i}" alpha="1"><layer class="SimpleFill" enabled="1" pass="0" '
+        f'locked="0"><prop k="color" v="{",".join(map(str, c.rgb))},255"/>'
+        f'<prop k="outline_style" v="no"/><prop k="style" v="solid"/></layer></symbol>'
+        for i, c in enumerate(job.classes)
+    )
+    qml = (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        '<qgis version="3.22" styleCategories="Symbology">'
+        '<renderer-v2 type="categorizedSymbol" attr="class_id" symbollevels="0" enableorderby="0">'
+        f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2></qgis>"
+    )
+    with sqlite3.connect(job.path) as database:
+        database.execute(
+            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,"
+            " f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),"
+            " f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,"
+            " useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),"
+            " update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
+        )
+        row = database.execute(
+            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (job.layer,)
+        )
+        database.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name,"
+            " f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner)"
+            " VALUES ('', '', ?, ?, 'land cover', ?, '', 1, 'class colours', '')",
+            (job.layer, row.fetchone()[0], qml),
+        )
+        # As QGIS does it: what is no feature is listed as attributes.
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id)"
+            " VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
+        )
+    database.close()
+
+
+def _write_geojson(job: _Job) -> None:
+    crs = job.empty.crs
+    if crs is None or not (crs.is_geographic or crs.is_projected):
         raise UsageError(
-            f"{path}: GeoJSON is longitude and latitude on WGS 84 (RFC 7946), and these shapes "
+            f"{job.path}: GeoJSON is longitude and latitude on WGS 84 (RFC 7946), and these shapes "
             f"have no geographic or projected CRS; choose .gpkg"
         )
-    if len(frame) and frame.crs.equals("OGC:CRS84", ignore_axis_order=True):
-        # GDAL cuts at the antimeridian itself, but drops what lies beyond 360 without a word.
-        frame = frame.copy()
-        bounds = frame.bounds
-        beyond = (bounds.minx < -180) | (bounds.maxx > 180)
-        cut = _turn if (frame.geom_type == "Point").all() else _cut_at_180
-        frame.loc[beyond, "geometry"] = [cut(g) for g in frame.geometry[beyond]]
+    frames = job.frames
+    if crs.equals("OGC:CRS84", ignore_axis_order=True):
+        frames = map(_within_180, frames)
     # Cutting makes multi-polygons of some polygons.
-    _write_vector(frame, path, layer, "Unknown", driver="GeoJSON", RFC7946="YES")
+    writer = _Gdal("GeoJSON", geometry="Unknown", options={"RFC7946": "YES"})
+    writer(_Job(frames, job.empty, job.path, job.layer, job.geometry, job.classes))
+
+
+def _within_180(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    # GDAL cuts at the antimeridian itself, but drops what lies beyond 360 without a word.
+    bounds = frame.bounds
+    beyond = (bounds.minx < -180) | (bounds.maxx > 180)
+    if not beyond.any():
+        return frame
+    frame = frame.copy()
+    cut = _turn if (frame.geom_type == "Point").all() else _cut_at_180
+    frame.loc[beyond, "geometry"] = [cut(g) for g in frame.geometry[beyond]]
+    return frame
 
 
 def _turn(point: shapely.Point) -> shapely.Point:
@@ -63,56 +220,129 @@ def _cut_at_180(polygon: shapely.Polygon) -> shapely.Polygon | shapely.MultiPoly
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
-def _write_parquet(
-    frame: geopandas.GeoDataFrame, path: Path, layer: str, geometry_type: str
-) -> None:
-    frame.to_parquet(path, index=False, schema_version="1.1.0")
+def _write_parquet(job: _Job) -> None:
+    """GeoParquet 1.1."""
+    geometry = job.empty.geometry.name
+    crs = job.empty.crs
+    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    types: set[str] = set()
+    schema = job.schema
+    plain = pyarrow.schema([f.remove_metadata() for f in schema])
+    with pyarrow.parquet.ParquetWriter(job.path, plain, compression="zstd") as writer:
+        for frame in job.frames:
+            if not len(frame):
+                continue
+            own = frame.total_bounds
+            bounds[:2] = np.minimum(bounds[:2], own[:2])
+            bounds[2:] = np.maximum(bounds[2:], own[2:])
+            types.update(frame.geom_type.unique())
+            writer.write_table(_arrow(frame).cast(schema).cast(plain))
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(types),
+            "crs": None if crs is None else crs.to_json_dict(),
+        }
+        if types:
+            column["bbox"] = bounds.tolist()
+        if types <= {"Polygon", "MultiPolygon"}:
+            column["orientation"] = "counterclockwise"
+        geo = {"version": "1.1.0", "primary_column": geometry, "columns": {geometry: column}}
+        writer.add_key_value_metadata({"geo": json.dumps(geo)})
 
 
-#: Suffix -> writer(frame, path, layer, geometry type).
-FORMATS: dict[str, Callable[[geopandas.GeoDataFrame, Path, str, str], None]] = {
-    # GDAL's newest GeoPackage version (1.4) makes older QGIS and GDAL warn.
-    ".gpkg": partial(_write_vector, driver="GPKG", VERSION="1.3"),
-    ".fgb": partial(_write_vector, driver="FlatGeobuf"),
+#: Suffix -> writer.
+FORMATS: dict[str, Callable[[_Job], None]] = {
+    ".gpkg": _write_geopackage,
+    ".fgb": _Gdal("FlatGeobuf"),
     ".parquet": _write_parquet,
     ".geojson": _write_geojson,
     ".json": _write_geojson,
 }
+#: Likewise, with those that make several files or another table.
+VECTORIZE_FORMATS: dict[str, Callable[[_Job], None]] = {
+    **FORMATS,
+    ".shp": _Gdal("ESRI Shapefile", options={"ENCODING": "UTF-8"}, names=SHORT_NAMES),
+}
 
 
-def check_suffix(path: Path) -> None:
+def check_suffix(path: Path, formats: Iterable[str] = FORMATS) -> None:
     """Refuse a path that no writer is for, before any work is done.
 
+    Args:
+        path: of an output.
+        formats: suffixes that are allowed.
+
     Raises:
-        UsageError: the suffix is none of FORMATS'.
+        UsageError: the suffix is none of them.
 
     >>> check_suffix(Path("landcover.GPKG"))
     """
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in formats:
         raise UsageError(
-            f"{path} ends in {path.suffix!r}; vector files are written as {', '.join(FORMATS)}"
+            f"{path} ends in {path.suffix!r}; vector files are written as {', '.join(formats)}"
         )
 
 
-def write_polygons(frame: geopandas.GeoDataFrame, path: Path, *, layer: str = "landcover") -> None:
-    """Write polygons in the format that the path's suffix names, to that very path.
+def files_of(path: Path) -> list[Path]:
+    """The files that an output is made of; of a shapefile, not all need be there."""
+    if path.suffix.lower() != ".shp":
+        return [path]
+    return [path, *(path.with_suffix(s) for s in (".shx", ".dbf", ".prj", ".cpg"))]
 
-    GeoJSON follows RFC 7946: WGS 84, longitude first, right-hand rule, 7 decimals.
+
+def write_frames(
+    frames: Iterable[geopandas.GeoDataFrame],
+    empty: geopandas.GeoDataFrame,
+    path: Path,
+    layer: str,
+    geometry: str,
+    classes: Sequence[ClassInfo] = (),
+) -> None:
+    """Write a table in the format that the path's suffix names, to that very path.
+
+    GeoJSON follows RFC 7946: WGS 84, longitude first, right-hand rule, 7 decimals. A GeoPackage
+    has the classes' colours as QGIS keeps them (layer_styles).
 
     Args:
-        frame: of :func:`polygonize`.
-        path: ends in one of FORMATS' suffixes. A failed write may leave a part of a file there.
+        frames: the rows, some at a time.
+        empty: the table without rows; all frames have its columns, types and CRS.
+        path: ends in one of VECTORIZE_FORMATS' suffixes. A failed write may leave a part of a file
+            there.
         layer: the layer's name, where the format has layers.
+        geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
+        classes: the legend, for a style.
 
     Raises:
         UsageError: the suffix is unknown, or GeoJSON is asked for without a CRS.
         OutputError: the file can't be written.
     """
-    _write(frame, path, layer, "Polygon")
+    check_suffix(path, VECTORIZE_FORMATS)
+    failed: list[BaseException] = []
+
+    def watched() -> Iterator[geopandas.GeoDataFrame]:
+        # What fails while rows are made comes back from Arrow in a guise of its own.
+        try:
+            yield from frames
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    # Nothing is written before the first rows are there, so that what is refused leaves no file.
+    rows = watched()
+    first = next(rows, None)
+    rows = chain([] if first is None else [first], rows)
+    try:
+        VECTORIZE_FORMATS[path.suffix.lower()](_Job(rows, empty, path, layer, geometry, classes))
+    except (OSError, RuntimeError, ImportError, ValueError, sqlite3.Error) as error:
+        if failed:
+            raise failed[0] from error
+        raise OutputError(
+            f"{path} can't be written: {error}; check the folder, its permissions and free space"
+        ) from error
 
 
 def write_points(frame: geopandas.GeoDataFrame, path: Path, *, layer: str = "points") -> None:
-    """Write points as :func:`write_polygons` writes polygons.
+    """Write points as :func:`write_frames` writes its table.
 
     Args:
         frame: of points only.
@@ -123,14 +353,4 @@ def write_points(frame: geopandas.GeoDataFrame, path: Path, *, layer: str = "poi
         UsageError: the suffix is unknown, or GeoJSON is asked for without a CRS.
         OutputError: the file can't be written.
     """
-    _write(frame, path, layer, "Point")
-
-
-def _write(frame: geopandas.GeoDataFrame, path: Path, layer: str, geometry_type: str) -> None:
-    check_suffix(path)
-    try:
-        FORMATS[path.suffix.lower()](frame, path, layer, geometry_type)
-    except (OSError, RuntimeError, ImportError) as error:  # pyogrio's are RuntimeErrors
-        raise OutputError(
-            f"{path} can't be written: {error}; check the folder, its permissions and free space"
-        ) from error
+    write_frames([frame], frame.iloc[:0], path, layer, "Point")

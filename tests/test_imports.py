@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 #: From the ground up: a module imports from its own room or those before it.
 ROOMS = [
-    {"errors", "window", "gdal"},
+    {"errors", "window", "gdal", "jit"},
     {"pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
     {"scene"},
     {
@@ -30,6 +30,11 @@ ROOMS = [
         "strips",
         "decide",
         "geodesy",
+        "arcs",
+        "generalize",
+        "coverage",
+        "measure",
+        "merging",
         "polygons",
         "vectors",
         "classraster",
@@ -71,6 +76,7 @@ ROOMS = [
         "training",
         "trainlog",
         "trainplan",
+        "vectorization",
     },
     {"cli"},
 ]
@@ -97,6 +103,7 @@ HEAVY = (
     "onnx",
     "openvino",
     "onnxruntime",
+    "numba",
 )
 
 

@@ -13,6 +13,7 @@ import pyogrio
 import pyproj
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 from rasterio.transform import Affine
 from scipy import ndimage
@@ -20,10 +21,13 @@ from scipy import ndimage
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.polygons import polygonize
-from geoseg.vectors import FORMATS, check_suffix, write_polygons
+from geoseg.vectors import FORMATS, check_suffix, write_frames
 
 CLASSES = [ClassInfo(i, f"class {i}", "#336699") for i in range(8)]
-COLUMNS = ["class_id", "class_name", "area_m2", "confidence", "geometry"]
+COLUMNS = [
+    *("class_id", "class_name", "area_m2", "perimeter_m", "pixels", "confidence", "confidence_min"),
+    *("runner_up", "runner_up_probability", "geometry"),
+]
 UTM = "EPSG:32633"
 UTM_GRID = Affine(10, 0, 500_000, 0, -10, 6_600_000)
 SMALL = np.array(
@@ -54,6 +58,10 @@ def write_raster(path, array, crs=UTM, transform=UTM_GRID, nodata=255, scale=Non
         if scale is not None:
             dataset.scales = (scale,)
     return path
+
+
+def write_polygons(frame, path, layer="landcover"):
+    write_frames([frame], frame.iloc[:0], path, layer, "Polygon", CLASSES)
 
 
 def rotated(res, x, y):
@@ -223,8 +231,8 @@ def test_confidence_of_another_grid_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("array", "nodata", "match"),
     [
-        (SMALL.astype(np.uint16), 255, "uint16"),
-        (SMALL, 0, "nodata"),
+        (SMALL.astype(np.float32), 255, "float32"),
+        (SMALL.astype(np.int16) - 5, None, "nodata unset"),
     ],
 )
 def test_what_is_no_class_raster_is_refused(tmp_path, array, nodata, match):
@@ -271,7 +279,10 @@ def test_without_a_geographic_or_projected_crs(tmp_path, crs):
 
 
 def read_back(path):
-    return geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path)
+    if path.suffix == ".parquet":
+        return geopandas.read_parquet(path)
+    # A GeoPackage has the styles as a second table.
+    return geopandas.read_file(path, layer=0)
 
 
 @pytest.mark.filterwarnings("error")
@@ -296,8 +307,8 @@ def test_gpkg_layer_name(tmp_path):
     frame = polygonize(write_raster(tmp_path / "c.tif", SMALL), None, CLASSES)
     write_polygons(frame, tmp_path / "a.gpkg")
     write_polygons(frame, tmp_path / "b.gpkg", layer="forest")
-    assert pyogrio.list_layers(tmp_path / "a.gpkg")[:, 0].tolist() == ["landcover"]
-    assert pyogrio.list_layers(tmp_path / "b.gpkg")[:, 0].tolist() == ["forest"]
+    assert pyogrio.list_layers(tmp_path / "a.gpkg")[0, 0] == "landcover"
+    assert pyogrio.list_layers(tmp_path / "b.gpkg")[0, 0] == "forest"
 
 
 @pytest.mark.parametrize("suffix", [".geojson", ".json"])

@@ -21,6 +21,7 @@ __all__ = ["main"]
 #: in the list is not.
 _COMMANDS = {
     "predict": ("geoseg.cli.predict", "Turn a scene into a land-cover raster and polygons."),
+    "vectorize": ("geoseg.cli.vectorize", "Turn a class raster into polygons."),
     "info": ("geoseg.cli.info", "Say what geoseg sees in a scene and which models fit it."),
     "models": ("geoseg.cli.models", "List, show and import models."),
     "train": ("geoseg.cli.train", "Teach a network, from images and labels or a recipe."),

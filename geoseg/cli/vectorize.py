@@ -1,0 +1,192 @@
+"""``geoseg vectorize``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from geoseg.cli.progress import progress_printer
+from geoseg.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("vectorize")
+@click.argument("raster", metavar="CLASS_RASTER", type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    help="Polygons: .gpkg, .fgb, .parquet, .geojson or .shp.  [default: the raster's name with "
+    ".gpkg in the current folder]",
+)
+@click.option("--layer", default="landcover", show_default=True, help="The layer's name.")
+@click.option(
+    "--connectivity",
+    type=click.Choice(["4", "8"]),
+    default="4",
+    show_default=True,
+    help="8: pixels of a class that meet at a corner are one feature, of several parts.",
+)
+@click.option(
+    "--min-area",
+    multiple=True,
+    metavar="M2 or CLASS=M2",
+    help="Regions smaller than this go to a neighbour; for all classes, or for each; repeatable.",
+)
+@click.option(
+    "--min-hole",
+    multiple=True,
+    metavar="M2 or CLASS=M2",
+    help="Holes smaller than this are filled, likewise; by the class around them.",
+)
+@click.option(
+    "--sieve",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="PIXELS",
+    help="Regions of fewer pixels than this go to a neighbour.",
+)
+@click.option(
+    "--simplify",
+    type=float,
+    default=0.0,
+    help="Tolerance; neighbours keep their shared borders.",
+)
+@click.option(
+    "--units",
+    type=click.Choice(["m", "px"]),
+    default="m",
+    show_default=True,
+    help="Of --simplify.",
+)
+@click.option(
+    "--algorithm",
+    type=click.Choice(["visvalingam", "douglas-peucker"]),
+    default="visvalingam",
+    show_default=True,
+    help="Of --simplify: by the area of corners, or by the distance of vertices.",
+)
+@click.option(
+    "--smooth",
+    type=click.IntRange(0, 5),
+    default=0,
+    show_default=True,
+    help="How often corners are cut (Chaikin), within half a pixel.",
+)
+@click.option(
+    "--classes",
+    "only",
+    help="Only polygons of these, by name or id: water,forest.  [default: all]",
+)
+@click.option(
+    "--merge",
+    multiple=True,
+    metavar="CLASS=CLASS",
+    help="Make the first class part of the second, by name or id; repeatable.",
+)
+@click.option("--confidence", type=click.Path(), help="Raster of the winning probability.")
+@click.option("--probs", type=click.Path(), help="Raster of all probabilities, one band a class.")
+@click.option(
+    "-m",
+    "--model",
+    help="The model whose legend it is: a name, a folder or a .zip.  [default: the raster's tags]",
+)
+@click.option(
+    "-j",
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Threads for computing.  [default: one a processor]",
+)
+@click.option("--force", is_flag=True, help="Make more than 10 million polygons, too.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="A bar on a terminal, or one JSON object a line.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
+@click.option("-v", "--verbose", count=True, help="-vv shows tracebacks.")
+def command(
+    raster: str,
+    connectivity: str,
+    min_area: tuple[str, ...],
+    min_hole: tuple[str, ...],
+    only: str | None,
+    merge: tuple[str, ...],
+    force: bool,
+    progress: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
+    """Turn a class raster into polygons.
+
+    CLASS_RASTER has one band of whole numbers; names and colours are read from its tags. Every
+    pixel with a class lies in exactly one polygon, and neighbours share their borders, simplified
+    and smoothed or not.
+    """
+    from geoseg.vectorization import vectorize
+
+    tell = progress_printer(progress, -1 if quiet else verbose)
+    if force:
+        options["most"] = float("inf")
+    written = vectorize(
+        raster,
+        connectivity=int(connectivity),
+        min_area=_per_class("--min-area", min_area),
+        min_hole=_per_class("--min-hole", min_hole),
+        only=None if only is None else [name.strip() for name in only.split(",")],
+        merge=_mergers(merge),
+        progress=lambda done, total: tell(
+            {"event": "progress", "stage": "polygons", "done": done, "total": total}
+        ),
+        **options,
+    )
+    if progress == "json":
+        tell({"event": "result", "vector": str(written.path), "polygons": written.polygons})
+        return
+    tell({"event": "end"})
+    if not quiet:
+        for name, count in written.polygons.items():
+            if count:
+                click.echo(f"{name:<22}{count:>12}")
+        click.echo(written.path)
+
+
+def _per_class(option: str, texts: tuple[str, ...]) -> float | dict[str, float]:
+    """One number for all, or class -> number.
+
+    Raises:
+        UsageError: the texts are neither.
+    """
+    try:
+        if not texts:
+            return 0.0
+        if len(texts) == 1 and "=" not in texts[0]:
+            return float(texts[0])
+        pairs = [text.rpartition("=") for text in texts]
+        if all(name for name, _, _ in pairs):
+            return {name: float(value) for name, _, value in pairs}
+    except ValueError:
+        pass
+    raise UsageError(
+        f"{option} {' '.join(texts)}: give one number of m2 for all (500), or CLASS=NUMBER for "
+        f"each class (water=2000)"
+    )
+
+
+def _mergers(texts: tuple[str, ...]) -> dict[int | str, int | str]:
+    """Class -> the class that it is made part of.
+
+    Raises:
+        UsageError: a text is no pair.
+    """
+    pairs = [text.partition("=") for text in texts]
+    if not all(one and other for one, _, other in pairs):
+        raise UsageError(f"--merge {' '.join(texts)}: give CLASS=CLASS, e.g. shrub=forest")
+    return {one: other for one, _, other in pairs}
