@@ -335,7 +335,8 @@ class _Open:
         kept = is_open[groups[whole.sides]]
         kept &= whole.sides > 0
         whole = whole._replace(sides=np.where(kept, whole.sides, 0).astype(np.int32))
-        whole, self.rim = whole.take(kept.any(axis=1)), rim[kept.any(axis=1)]
+        some = np.flatnonzero(kept.any(axis=1))
+        whole, self.rim = whole.take(some), rim[some]
         # New numbers for the open regions, the smallest first.
         alive = is_open[groups] & (roots == np.arange(total))
         number = (np.cumsum(alive) - 1).astype(np.int32)
@@ -358,8 +359,8 @@ class _Open:
         hanging = self.pieces.ends[self.pieces.ends >= 0]
         hangs = np.isin(arcs.ends, hanging).all(axis=1)
         waits = np.asarray(hangs & (arcs.ends[:, 0] != arcs.ends[:, 1]))
-        self.held = arcs.take(waits)
-        arcs = arcs.take(~waits)
+        self.held = arcs.take(np.flatnonzero(waits))
+        arcs = arcs.take(np.flatnonzero(~waits))
         simple = self._simplify(arcs, pool)
         rows = [a.xy[:, 1].min() for a in (self.pieces, self.held) if len(a.xy)]
         needed = min([strip.top + len(strip.marks), *rows])

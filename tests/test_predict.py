@@ -361,8 +361,11 @@ def test_polygons_come_with_the_raster(tmp_path, model):
     values = blocks(90, 80)
     values[0, :20, :20] = 200
     _, result = run(tmp_path, values, model, raster={"nodata": 200}, no_vector=False)
-    frame = geopandas.read_file(result.vector)
-    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "confidence", "geometry"]
+    frame = geopandas.read_file(result.vector, layer="landcover")
+    assert list(frame.columns) == [
+        *("class_id", "class_name", "area_m2", "perimeter_m", "pixels", "confidence"),
+        *("confidence_min", "runner_up", "runner_up_probability", "geometry"),
+    ]
     assert frame.geometry.area.sum() == pytest.approx((90 * 80 - 400) * 100)
     assert frame.area_m2.sum() == pytest.approx(
         sum(c["area_m2"] for c in result.report["classes"]), rel=2e-3
