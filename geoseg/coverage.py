@@ -374,10 +374,13 @@ class _Open:
         sizes = np.diff(arcs.offsets)
         one, other = arcs.ends.T
         least = np.where(one == other, 2, 0)
-        order = np.lexsort((arcs.headings[:, 0], sizes > 2, other, one))
+        rim = (arcs.sides == 0).any(axis=1)
+        # Of those that are straight or may become so, the first one may, straight ones before.
+        some = np.flatnonzero(~rim | (sizes == 2))
+        order = some[np.lexsort((arcs.headings[some, 0], sizes[some] > 2, other[some], one[some]))]
         same = (np.diff(one[order]) == 0) & (np.diff(other[order]) == 0)
         least[order[1:][same]] = np.maximum(least[order[1:][same]], 1)
-        least[(arcs.sides == 0).any(axis=1)] = -1
+        least[rim] = -1
         highest = np.minimum.reduceat(arcs.xy[:, 1], arcs.offsets[:-1])
         recent = self.marks[max(0, len(self.marks) - 2)][0]
         near = highest >= recent
