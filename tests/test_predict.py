@@ -655,7 +655,7 @@ def test_areas_of_a_sheared_grid(tmp_path, model):
     _, result = run(tmp_path, blocks(40, 50), model, raster=raster, no_vector=False)
     expected = 40 * 50 * 100 * 1.0008  # at the central meridian UTM is 0.9996 of the ground
     assert sum(c["area_m2"] for c in result.report["classes"]) == pytest.approx(expected, rel=1e-3)
-    areas = geopandas.read_file(result.vector).area_m2
+    areas = geopandas.read_file(result.vector, layer="landcover").area_m2
     assert areas.sum() == pytest.approx(expected, rel=1e-3)
 
 
