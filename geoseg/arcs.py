@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geoseg.jit import kernel
 
-__all__ = ["assemble", "join", "label", "mark", "trace", "unite"]
+__all__ = ["assemble", "corner_pairs", "join", "label", "mark", "notice", "trace", "unite"]
 
 #: For four bits, one a heading in which an edge leaves: is it a node?
 _NODE = np.array([bin(bits).count("1") >= 3 for bits in range(16)])
@@ -54,6 +54,13 @@ def unite(parent: NDArray[np.int32], a: NDArray[Any], b: NDArray[Any], shift: in
             parent[j] = i
         elif j < i:
             parent[i] = j
+
+
+@kernel
+def notice(ids: NDArray[Any], seen: NDArray[np.bool_]) -> None:
+    """Set ``seen`` for each number in an array."""
+    for i in ids.flat:
+        seen[i] = True
 
 
 @kernel

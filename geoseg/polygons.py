@@ -17,6 +17,7 @@ import colorsys
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ MOST_CLASSES = 254
 #: More polygons than this are not made unless asked for.
 MOST_POLYGONS = 10_000_000
 #: Pixels on which their number is guessed.
-SAMPLE = 1 << 24
+SAMPLE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -316,17 +317,13 @@ class _Source:
             table = self.code[:256].copy()
             if table[NODATA] > MOST_CLASSES:
                 table[NODATA] = 0
-            codes = table[ids]
+            codes = np.take(table, ids)
         else:
             ids = np.where(valid, ids, 0)
             if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
-                raise SceneError(
-                    f"{self.raster.path} holds {ids.min()} to {ids.max()}; class ids are 0 to "
-                    f"{MAX_ID}: is its nodata unset (gdal_edit.py -a_nodata)?"
-                )
-            codes = self.code[ids]
-        if not valid.all():
-            codes[~valid] = 0
+                raise SceneError(_outside(self.raster, ids))
+            codes = np.take(self.code, ids)
+        codes *= valid
         if codes.max(initial=0) > MOST_CLASSES:
             unknown = np.unique(ids[codes > MOST_CLASSES]).tolist()
             raise UsageError(
@@ -408,10 +405,19 @@ class _Source:
         wanted = np.ones(len(self.classes) + 1, bool)
         if options.only is not None:
             wanted[1:] = [c.id in options.only for c in self.classes]
-        for closed in polygons(bands, grid.width, grid.height, shape, self.threads):
-            chosen = closed if wanted[closed.codes].all() else closed.take(wanted[closed.codes])
-            if len(chosen.codes):
-                yield self.frame(chosen)
+        with ThreadPoolExecutor(1) as pool:
+            waiting: Future[geopandas.GeoDataFrame] | None = None
+            for closed in polygons(bands, grid.width, grid.height, shape, self.threads):
+                chosen = closed if wanted[closed.codes].all() else closed.take(wanted[closed.codes])
+                if not len(chosen.codes):
+                    continue
+                # Measured while the next strip is worked on.
+                following = pool.submit(self.frame, chosen)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
 
     def limits(self) -> Limits | None:
         """What is small, by code; None where nothing is."""
@@ -516,17 +522,15 @@ def _legend(raster: ClassRaster) -> list[ClassInfo]:
     """The classes in the raster's tags and colour table; without tags, all ids that it holds."""
     names = raster.legend
     if not names:
-        found: set[int] = set()
+        seen = np.zeros(MAX_ID + 1, bool)
         for strip in raster.strips():
-            found.update(np.unique(strip.ids[strip.valid]).tolist())
-        if strip.ids.dtype == np.uint8:
-            found.discard(NODATA)
-        names = {i: f"class {i}" for i in sorted(found)}
-        if found and (min(found) < 0 or max(found) > MAX_ID):
-            raise SceneError(
-                f"{raster.path} holds {min(found)} to {max(found)}; class ids are 0 to {MAX_ID}: "
-                f"is its nodata unset (gdal_edit.py -a_nodata)?"
-            )
+            ids = strip.ids[strip.valid] if not strip.valid.all() else strip.ids
+            if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
+                raise SceneError(_outside(raster, ids))
+            kernels.notice(np.ascontiguousarray(ids), seen)
+        if np.dtype(raster.dataset.dtypes[0]) == np.uint8:
+            seen[NODATA] = False
+        names = {i: f"class {i}" for i in np.flatnonzero(seen).tolist()}
     try:
         colours = raster.dataset.colormap(1)
     except ValueError:
@@ -535,6 +539,13 @@ def _legend(raster: ClassRaster) -> list[ClassInfo]:
         ClassInfo(i, name, "#{:02X}{:02X}{:02X}".format(*colours.get(i, _colour(i))[:3]))
         for i, name in names.items()
     ]
+
+
+def _outside(raster: ClassRaster, ids: NDArray[Any]) -> str:
+    return (
+        f"{raster.path} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its "
+        f"nodata unset (gdal_edit.py -a_nodata)?"
+    )
 
 
 def _colour(i: int) -> tuple[int, int, int]:
