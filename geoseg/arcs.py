@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geoseg.jit import kernel
 
-__all__ = ["assemble", "corner_pairs", "join", "label", "mark", "notice", "trace", "unite"]
+__all__ = ["assemble", "corner_pairs", "join", "label", "mark", "notice", "pick", "trace", "unite"]
 
 #: For four bits, one a heading in which an edge leaves: is it a node?
 _NODE = np.array([bin(bits).count("1") >= 3 for bits in range(16)])
@@ -339,6 +339,31 @@ def trace(
         headings[:pieces].copy(),
         sides[:pieces].copy(),
     )
+
+
+@kernel
+def pick(
+    xy: NDArray[np.int32], offsets: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Some of many arcs.
+
+    Args:
+        xy: (V, 2).
+        offsets: (A + 1,) arc a is ``xy[offsets[a]:offsets[a + 1]]``.
+        chosen: which ones, in their new order.
+
+    Returns:
+        Their xy and offsets.
+    """
+    out_offsets = np.zeros(len(chosen) + 1, np.int64)
+    for k in range(len(chosen)):
+        out_offsets[k + 1] = out_offsets[k] + offsets[chosen[k] + 1] - offsets[chosen[k]]
+    out = np.empty((out_offsets[len(chosen)], 2), np.int32)
+    for k in range(len(chosen)):
+        low, at = offsets[chosen[k]], out_offsets[k]
+        for i in range(out_offsets[k + 1] - at):
+            out[at + i, 0], out[at + i, 1] = xy[low + i, 0], xy[low + i, 1]
+    return out, out_offsets
 
 
 @kernel

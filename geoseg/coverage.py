@@ -136,11 +136,9 @@ class _Pieces(NamedTuple):
         """Those of a mask or of numbers."""
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
-        lengths = np.diff(self.offsets)[chosen]
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
+        xy, offsets = kernels.pick(self.xy, self.offsets, chosen)
         return _Pieces(
-            self.xy[vertices],
+            xy,
             offsets,
             self.ends[chosen],
             self.headings[chosen],

@@ -314,7 +314,9 @@ def _merged_codes(
     rim = np.bincount(region, np.concatenate(rims), many) > 0
     # Areas as whole numbers, so that equal ones are equal however they were summed.
     unit = size.sum() / max(number.sum(), 1.0) / 1e6
-    limit = np.where(number < limits.pixels, np.inf, limits.area[own])
+    # Of fewer pixels than that, whatever their size here.
+    fewer = max(0.0, limits.pixels - 0.5) * size / number
+    limit = np.maximum(limits.area[own], fewer)
     pairs = region[np.concatenate(keys, axis=1)]
     length = np.concatenate(lengths)
     away = pairs[0] != pairs[1]
@@ -349,8 +351,34 @@ def _holes(
     starts: NDArray[np.int64],
     neighbours: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """(R,) below which size a region goes because it is the hole of its only neighbour."""
+    """(R,) below which size a region goes because it lies in a hole.
+
+    A hole is a group of regions below the largest limit that touch one another, not nodata, and
+    one other region alone; or a region with one neighbour.
+    """
     limit = np.zeros(len(size))
+    most = limits.hole.max()
+    if most == 0:
+        return limit
     alone = np.flatnonzero((np.diff(starts) == 1) & ~rim)
-    limit[alone] = limits.hole[codes[neighbours[starts[alone]]]]
+    alone = alone[size[alone] < limits.hole[codes[neighbours[starts[alone]]]]]
+    limit[alone] = np.inf
+    small = size < most
+    group = np.full(len(size), -1)
+    for first in np.flatnonzero(small & (group < 0)).tolist():
+        if group[first] >= 0:
+            continue
+        members, around = [first], set()
+        group[first] = first
+        for member in members:
+            for other in neighbours[starts[member] : starts[member + 1]].tolist():
+                if not small[other]:
+                    around.add(other)
+                elif group[other] < 0:
+                    group[other] = first
+                    members.append(other)
+        if len(around) == 1 and not rim[members].any():
+            hole = limits.hole[codes[around.pop()]]
+            if size[members].sum() < hole:
+                limit[members] = np.inf
     return limit

@@ -72,8 +72,8 @@ class PolygonOptions:
             which they share the longest border; the smallest first, until none is left. A region
             surrounded by nodata stays. One number, or class -> number. Measured before
             ``simplify`` and ``smooth``, after which a polygon may be somewhat smaller.
-        min_hole: likewise; a region that is a hole of one other region goes to it when it is
-            smaller than this. By the class of the other one.
+        min_hole: likewise; regions that fill a hole of another one go to it when the hole is
+            smaller than this. By the class of the other one. A hole with nodata in it stays.
         sieve: regions of fewer pixels than this go, likewise.
         simplify: tolerance, metres on the ground (see ``units``), 0 for the exact pixel borders.
             Borders stay shared, none cross and no polygon vanishes. Borders to nodata and to the

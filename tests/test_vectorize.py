@@ -279,6 +279,29 @@ def test_sieve_counts_pixels(raster):
     assert frame.pixels.sum() == exact.pixels.sum()
 
 
+def test_what_has_grown_enough_stays(tmp_path):
+    # The 2 goes to the 5; together they have as many pixels as are asked for.
+    classes = np.ones((4, 5), np.uint8)
+    classes[1:3, 1:4] = 5
+    classes[1, 2] = 2
+    path = write(tmp_path / "c.tif", classes)
+    for options in ({"sieve": 6}, {"sieve": 6, "min_area": 10.0}, {"min_area": 550.0}):
+        assert sorted(polygonize(path, **options).pixels) == [6, 14]
+    for options in ({"sieve": 7}, {"sieve": 7, "min_area": 10.0}, {"min_area": 650.0}):
+        assert sorted(polygonize(path, **options).pixels) == [20]
+
+
+def test_a_hole_of_several_regions_is_filled(tmp_path):
+    classes = np.ones((9, 12), np.uint8)
+    classes[2:4, 2:4], classes[4:6, 2:4] = 2, 5  # a hole of 8 pixels, of two regions
+    classes[2, 7], classes[3, 7] = 2, 255  # nodata in it
+    classes[6, 0] = 2  # at the edge, which is no hole
+    path = write(tmp_path / "c.tif", classes)
+    assert sorted(polygonize(path, min_hole=790.0).pixels) == [1, 1, 4, 4, 97]
+    assert sorted(polygonize(path, min_hole=810.0).pixels) == [1, 1, 105]
+    assert sorted(polygonize(path, min_hole={"water & ice": 9e9}).pixels) == [1, 1, 4, 4, 97]
+
+
 def probabilities(classes, seed):
     """(3, H, W), the map's class the highest."""
     rng = np.random.default_rng(seed)
