@@ -374,8 +374,8 @@ class _Open:
         least = np.where(one == other, 2, 0)
         rim = (arcs.sides == 0).any(axis=1)
         # Of those that are straight or may become so, the first one may, straight ones before.
-        some = np.flatnonzero(~rim | (sizes == 2))
-        order = some[np.lexsort((arcs.headings[some, 0], sizes[some] > 2, other[some], one[some]))]
+        able = np.flatnonzero(~rim | (sizes == 2))
+        order = able[np.lexsort((arcs.headings[able, 0], sizes[able] > 2, other[able], one[able]))]
         same = (np.diff(one[order]) == 0) & (np.diff(other[order]) == 0)
         least[order[1:][same]] = np.maximum(least[order[1:][same]], 1)
         least[rim] = -1
