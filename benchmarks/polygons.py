@@ -67,6 +67,8 @@ import geopandas, numpy as np, rasterio, rasterio.features, shapely, shapely.geo
 from geoseg.polygons import polygonize
 from geoseg.vectorization import vectorize
 path, out, warm, made = sys.argv[1], sys.argv[2], sys.argv[3], None
+polygonize(warm)
+polygonize(warm, simplify=15.0, algorithm="douglas-peucker")
 polygonize(warm, simplify=15.0, smooth=1)
 if sys.argv[4] == "made":
     made = polygonize(path)
