@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -140,6 +142,9 @@ def predict(
             log.warn(message)
         if len(store):
             log.tell("note", message=f"going on after {len(store)} finished strips")
+        if outputs.vector is not None:
+            # Its libraries take half a second, which a runtime's first work leaves room for.
+            Thread(target=import_module, args=["geoseg.polygons"], daemon=True).start()
         with _kept_strips(staging, store, log):
             _predict_strips(plan, runtime, lanes, store, log)
             counts = _write_rasters(plan, store, staging, log)
