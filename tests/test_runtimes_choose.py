@@ -188,13 +188,14 @@ def test_what_is_asked_for_is_not_tried(files: ModelFiles, fakes: Any) -> None:
 
     for options, expected in (
         ({"runtime": "openvino", "precision": "bf16"}, ("openvino", "bf16")),
-        ({"precision": "bf16"}, ("openvino", "bf16")),
         ({"runtime": "onnxruntime"}, ("onnxruntime", "fp32")),
         ({"runtime": "torch"}, ("torch", "fp32")),
         ({"device": "cuda"}, ("torch", "fp32")),
     ):
         made = load_runtime(files, RADIOMETRY, sample=sample, **{"device": "cpu", **options})
         assert (made.name, made.precision) == expected
+    made = load(files, chips(1), precision="bf16")
+    assert (made.name, made.precision) == ("openvino", "bf16")
 
 
 def test_torch_takes_what_the_others_cannot_run(files: ModelFiles, fakes: Any) -> None:
@@ -297,9 +298,10 @@ def dynamic_world(folder: Path) -> ModelFiles:
     return read_model(folder)
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_network_that_openvino_gets_wrong_is_left_to_torch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool, precision: str
 ) -> None:
     """An antialiased resize: no error, and other numbers. The same as a convolution is right."""
     from torch.nn import functional as F
@@ -315,7 +317,8 @@ def test_a_network_that_openvino_gets_wrong_is_left_to_torch(
     radiometry = Radiometry((1e-4,) * 9, (0.0,) * 9, "for a test")
     rng = np.random.default_rng(0)
     chips = list(rng.integers(0, 5000, (2, 9, 64, 64)).astype(np.uint16))
-    made = load_runtime(files, radiometry, device="cpu", chips=1000, sample=lambda: chips)
+    options: dict[str, Any] = {"device": "cpu", "chips": 1000, "sample": lambda: chips}
+    made = load_runtime(files, radiometry, precision=precision, **options)
     plain = load_runtime(files, radiometry, runtime="torch", precision="fp32", device="cpu")
     if wrong:
         assert made.name == "torch" and "OpenVINO gives other numbers" in made.choice

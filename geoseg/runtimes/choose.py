@@ -72,7 +72,11 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
         return made
     names = ("openvino", "onnxruntime") if precision == "auto" else ("openvino",)
     try:
-        return _best(wanted, _candidates(names, precision, wanted.device), chips)
+        candidates = _candidates(names, precision, wanted.device)
+        made = _best(wanted, candidates, chips)
+        if len(candidates) == 1 and wanted.sample is not None:
+            _prepare(made, list(wanted.sample())[:1])
+        return made
     except ModelError as error:
         # Wrong weights are refused by torch, too; what is left is a network that only torch runs.
         made = RUNTIMES["torch"].load(wanted, plain)
@@ -121,9 +125,7 @@ def _best(wanted: Request, candidates: Sequence[tuple[str, str]], number: int | 
             if kept is not None
             else f"{name} {precision}, as a few chips are done before others are tried"
         )
-        # A network that the runtime can't run is found out here, where torch may still take over.
-        if chips and isinstance(made, CpuRuntime):
-            made.prepare(chips[0])
+        _prepare(made, chips)
         return made
     runtimes = [RUNTIMES[n].load(wanted, p) for n, p in candidates]
     trials = _try(runtimes, chips)
@@ -135,6 +137,16 @@ def _best(wanted: Request, candidates: Sequence[tuple[str, str]], number: int | 
     others = "; ".join(t.words() for t in trials if t is not best)
     made.choice = f"{best.words()}; tried on {len(chips)} chips: {others}"
     return made
+
+
+def _prepare(made: Runtime, chips: Sequence[NDArray[Any]]) -> None:
+    """Find out here what the runtime can't run, where torch may still take over.
+
+    Raises:
+        ModelError: it can't run the network.
+    """
+    if chips and isinstance(made, CpuRuntime):
+        made.prepare(chips[0])
 
 
 @dataclass(frozen=True)
