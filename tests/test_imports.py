@@ -64,6 +64,7 @@ ROOMS = [
         "probe",
         "quantization",
         "data",
+        "derived",
         "losses",
         "metrics",
         "recipe",

@@ -446,6 +446,21 @@ def test_a_teacher_answers_as_its_network_does(tmp_path):
     assert load_teacher(replace(config, teacher=None), torch.device("cpu")) is None
 
 
+def test_chips_of_the_recipes_size_are_answered_by_the_fastest_runtime(tmp_path):
+    """It is fixed beforehand, not tried: the same seed shall give the same weights."""
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(
+        tmp_path, teacher=tmp_path / "teacher", chip=32, teacher_halo=4, steps=1000
+    )
+    teacher = load_teacher(config, torch.device("cpu"))
+    assert teacher is not None
+    assert (teacher.runtime.name, teacher.runtime.precision) == ("openvino", "fp32")
+    values = np.random.default_rng(0).random((3, 40, 40), np.float32)
+    by_torch = replace(teacher, side=0).probs(values)
+    np.testing.assert_allclose(teacher.probs(values), by_torch, atol=1e-5)
+    np.testing.assert_array_equal(teacher.probs(values), teacher.probs(values))
+
+
 @pytest.mark.parametrize(
     ("card", "message"),
     [

@@ -446,3 +446,52 @@ def test_a_teachers_answer_is_sharpened(tmp_path):
         a, b = soft.chip(number), sharp.chip(number)
         squares = a.probs.float() ** 2
         torch.testing.assert_close(b.probs.float(), squares / squares.sum(0), atol=2e-3, rtol=0)
+
+
+def test_a_teacher_may_answer_for_what_the_network_can_see_alone(tmp_path):
+    """With its further band derived, it gives the same answer whatever that band is."""
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(
+        tmp_path,
+        teacher=tmp_path / "teacher",
+        augmentation=NONE,
+        bands=("blue", "red"),
+        teacher_derived=1.0,
+    )
+    teacher = load_teacher(config, torch.device("cpu"))
+    assert teacher is not None
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0.01, 0.4, (3, 80, 80)).astype(np.float32)
+    other = pixels.copy()
+    other[2, :, 40:] = 0.05
+    scenes = [scene_of(p, np.zeros((80, 80), int)) for p in (pixels, other)]
+    for scene in scenes:
+        scene.labelled[:] = False
+    one, two = (ChipSource(config, [scene], BANDS, 1.0, teacher) for scene in scenes)
+    # The fit alone knows that band.
+    two._derive = one._derive
+    free = ChipSource(replace(config, teacher_derived=0.0), [scenes[1]], BANDS, 1.0, teacher)
+    differ = 0
+    for number in range(10):
+        a, b, c = one.chip(number), two.chip(number), free.chip(number)
+        torch.testing.assert_close(a.pixels, b.pixels, atol=0, rtol=0)
+        torch.testing.assert_close(a.probs, b.probs, atol=0, rtol=0)
+        differ += not torch.equal(b.probs, c.probs)
+    assert differ
+
+
+def test_a_share_of_the_answers_is_for_derived_bands(tmp_path):
+    source, scene, teacher = taught(tmp_path, bands=("blue", "red"), teacher_derived=0.3)
+    assert source._derive is not None
+    derived = 0
+    for number in range(60):
+        chip = source.chip(number)
+        ((row, col),) = np.argwhere(scene.pixels[0] == chip.pixels[0, 0, 0].item()).tolist()
+        seen = scene.pixels[:, row : row + 16, col : col + 16]
+        answers = [teacher.probs(x[[2, 0, 1]]) for x in (seen, source._derive(seen))]
+        open_ = ~scene.labelled[row : row + 16, col : col + 16]
+        if open_.any():
+            near = [abs(chip.probs.float().numpy() - a)[:, open_].max() < 2e-3 for a in answers]
+            assert sum(near) == 1
+            derived += near[1]
+    assert 5 < derived < 25
