@@ -428,7 +428,9 @@ def load_config(path: str | Path) -> TrainConfig:
 
     ``${NAME}`` in a path stands for an environment variable; relative paths start at the recipe's
     folder, those of scenes at its ``folder``. A scene with ``images`` in place of ``path`` stands
-    for many: files or globs, each paired with its ``labels`` (see :func:`geoseg.pairing.pair`).
+    for many: files or globs, each paired with its ``labels`` (see :func:`geoseg.pairing.pair`);
+    with ``columns`` the images of a folder, in order of their names, are parts of one picture, row
+    by row with so many columns, and their labels likewise (see :func:`geoseg.mosaic.join`).
 
     Args:
         path: a TOML file, or JSON as :func:`dump_config` writes it.
@@ -552,9 +554,41 @@ def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneCon
             values["path"] = _path(values["path"], folder)
         return [_make(SceneConfig, values, f"{where}: scene {entry.get('path')}")]
     images, labels = values.pop("images"), values.pop("labels", ())
+    pairs = pair(find_files(images), find_files(labels))
+    if "columns" in values:
+        pairs = _joined(pairs, values.pop("columns"), where)
     return [
         _make(SceneConfig, {**values, "path": path, "labels": found}, f"{where}: scene {path}")
-        for path, found in pair(find_files(images), find_files(labels))
+        for path, found in pairs
+    ]
+
+
+def _joined(
+    pairs: Sequence[tuple[Path, tuple[Path, ...]]], columns: Any, where: str
+) -> list[tuple[Path, tuple[Path, ...]]]:
+    """Images of a folder as one picture, and their labels likewise.
+
+    Raises:
+        TrainingError: columns is no number of columns, or not each image has a label file.
+    """
+    from geoseg.mosaic import join
+
+    if type(columns) is not int or columns < 1:
+        raise TrainingError(f"{where}: columns is {columns!r}; it must be 1 at least")
+    folders: dict[Path, list[tuple[Path, tuple[Path, ...]]]] = {}
+    for path, labels in pairs:
+        if len(labels) != 1:
+            raise TrainingError(
+                f"{where}: {path} has {len(labels)} label files; parts of a picture (columns) need "
+                f"one each"
+            )
+        folders.setdefault(path.parent, []).append((path, labels))
+    return [
+        (
+            join([path for path, _ in parts], columns),
+            (join([label for _, (label,) in parts], columns),),
+        )
+        for parts in folders.values()
     ]
 
 

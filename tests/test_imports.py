@@ -67,6 +67,7 @@ ROOMS = [
         "derived",
         "losses",
         "metrics",
+        "mosaic",
         "recipe",
         "seams",
         "sampling",
