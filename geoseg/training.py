@@ -8,7 +8,6 @@ again, and ends with the same weights as one that was never stopped.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import os
 import shutil
@@ -17,44 +16,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.augment import coarsen
 from geoseg.card import ModelCard, Normalization, read_model
 from geoseg.chips import prefetch
 from geoseg.data import (
-    JUDGED,
     TrainingScene,
-    band_statistics,
-    held_out_windows,
-    load_scene,
-    measure_normalization,
-    short_names,
     shown_size,
     split_scenes,
     teach,
     write_held_out,
 )
-from geoseg.errors import ModelError, OutputError, TrainingError, UsageError
-from geoseg.losses import make_loss, median_frequency_weights
-from geoseg.metrics import confusion, iou, mean_iou, pixel_accuracy
-from geoseg.models import create_model, load_network, save_model
+from geoseg.errors import OutputError, TrainingError, UsageError
+from geoseg.losses import make_loss
+from geoseg.metrics import mean_iou
+from geoseg.models import save_model
 from geoseg.models.normalize import normalize
 from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
 from geoseg.report import Progress
 from geoseg.runtimes.torch import pick_device
-from geoseg.split import VALIDATION
 from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource
-from geoseg.trainlog import RECIPE_NAME, RunFolder
+from geoseg.trainjudge import check_gsds, judge, scores_of
+from geoseg.trainlog import RECIPE_NAME, RunFolder, Teller
 from geoseg.trainplan import TrainOptions, make_recipe
-from geoseg.zoo import find_model
+from geoseg.trainsetup import (
+    card_to_be,
+    class_weights,
+    create_network,
+    find_normalization,
+    parameter_groups,
+    read_scenes,
+    recipe_digest,
+    shown_split,
+    try_network,
+    white_of,
+)
 
 __all__ = ["train"]
 
@@ -62,10 +64,6 @@ __all__ = ["train"]
 IGNORED = -1
 #: In the folder of a stage that is over: of what recipe it is.
 DIGEST_NAME = "recipe.sha256"
-#: Parts of a network that are its encoder, by the names of their modules.
-ENCODERS = {"encoder", "backbone", "groups", "features"}
-#: Seconds between two tellings of progress.
-TELL_EVERY = 1.0
 
 
 def train(
@@ -136,7 +134,7 @@ def train(
     if not resume:
         for number in range(1, len(stages)):
             shutil.rmtree(parts / f"stage{number}", ignore_errors=True)
-    tell = _Teller(progress)
+    tell = Teller(progress)
     for number, stage in enumerate(stages, start=1):
         if number > 1:
             stage = replace(stage, start=parts / f"stage{number - 1}")
@@ -148,7 +146,7 @@ def train(
             tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
         card = _launch(stage, part, where, resume, progress, devices, threads)
         if part != output:
-            (part / DIGEST_NAME).write_text(_digest(stage) + "\n", encoding="ascii")
+            (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
     return card
 
 
@@ -159,7 +157,7 @@ def _check_stage(part: Path, config: TrainConfig) -> None:
         TrainingError: it is one, or its scenes or labels have changed.
     """
     file = part / DIGEST_NAME
-    if not file.exists() or file.read_text(encoding="ascii").strip() != _digest(config):
+    if not file.exists() or file.read_text(encoding="ascii").strip() != recipe_digest(config):
         raise TrainingError(
             f"{part} is a stage of another recipe, or scenes or labels have changed since; train "
             f"from the first step (--no-resume), or give another output folder"
@@ -222,15 +220,15 @@ def _run(
     threads: int | None,
 ) -> ModelCard:
     """One process of a run; the first one reads, judges and writes."""
-    tell = _Teller(progress if fabric.global_rank == 0 else None)
-    folder = RunFolder(output, _digest(config))
+    tell = Teller(progress if fabric.global_rank == 0 else None)
+    folder = RunFolder(output, recipe_digest(config))
     if not resume and fabric.global_rank == 0:
         folder.forget()
     fabric.barrier()
     state = folder.read()
     with _threads(threads, fabric.device):
-        network = _create(config).to(fabric.device)
-        _try(config, network, fabric.device)
+        network = create_network(config).to(fabric.device)
+        try_network(config, network, fabric.device)
         if fabric.global_rank == 0:
             folder.prepare()
         fabric.barrier()
@@ -248,12 +246,12 @@ def _learn(
     folder: RunFolder,
     state: dict[str, Any] | None,
     network: nn.Module,
-    tell: _Teller,
+    tell: Teller,
 ) -> ModelCard:
     first_process = fabric.global_rank == 0
     teacher = load_teacher(config, fabric.device)
     bands = tuple(dict.fromkeys((*config.bands, *(teacher.card.bands if teacher else ()))))
-    scenes = _read(fabric, config, bands, folder, tell)
+    scenes = read_scenes(fabric, config, bands, folder, tell)
     if first_process:
         if teacher is not None:
             for number, scene in enumerate(scenes, start=1):
@@ -269,18 +267,18 @@ def _learn(
             "the split is random: training and validation chips are neighbours and look alike, so "
             "the scores flatter; split by blocks or files for honest ones"
         )
-    normalization = _normalization(config, scenes)
-    source = ChipSource(config, scenes, bands, _white(config, scenes), teacher)
+    normalization = find_normalization(config, scenes)
+    source = ChipSource(config, scenes, bands, white_of(config, scenes), teacher)
     missing = [c.name for c, n in zip(config.classes, source.class_pixels, strict=True) if n == 0]
     if missing and teacher is None:
         tell.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
-    tell("note", message=f"{shown_size(scenes)}; {_shown_split(config, scenes)}")
-    card = _card(config, normalization, chip_multiple(network))
+    tell("note", message=f"{shown_size(scenes)}; {shown_split(config, scenes)}")
+    card = card_to_be(config, normalization, chip_multiple(network))
     if first_process:
-        _check_gsds(config, scenes, card)
+        check_gsds(config, scenes, card)
     loss = make_loss(
         config.loss,
-        weight=_class_weights(config, source),
+        weight=class_weights(config, source),
         ignore_index=IGNORED,
         aux_weight=config.aux_weight,
     )
@@ -289,7 +287,7 @@ def _learn(
     network = network.to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
     optimizer = OPTIMIZERS[config.optimizer](
-        _parameters(config, network), config.learning_rate, config.weight_decay
+        parameter_groups(config, network), config.learning_rate, config.weight_decay
     )
     run = _State(config, network, average, optimizer, fabric)
     if state is not None:
@@ -329,40 +327,12 @@ def _learn(
     if not first_process:
         return card
     chosen, step = run.chosen()
-    scores = _scores(config, chosen, normalization, scenes, card, fabric.device)
+    scores = scores_of(config, chosen, normalization, scenes, card, fabric.device)
     scores["weights_of_step"] = step
     card = card.with_scores(**scores)
     save_model(card, chosen.to(memory_format=torch.contiguous_format), output)
     folder.forget()
     return card
-
-
-class _Teller:
-    """Tells events, not too often."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._last = -math.inf
-
-    def __call__(self, event: str, **values: Any) -> None:
-        if self._progress is not None:
-            self._progress({"event": event, **values})
-
-    def warn(self, message: str) -> None:
-        self("warning", message=message)
-
-    def progress(self, done: int, total: int, loss: float, left: float) -> None:
-        now = time.monotonic()
-        if now - self._last >= TELL_EVERY or done == total:
-            self._last = now
-            self(
-                "progress",
-                stage="train",
-                done=done,
-                total=total,
-                loss=round(loss, 4),
-                seconds_left=round(left),
-            )
 
 
 @contextmanager
@@ -376,212 +346,6 @@ def _threads(threads: int | None, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# Before the first step
-
-
-def _digest(config: TrainConfig) -> str:
-    """Of the recipe and the state of its files: a checkpoint goes with these alone."""
-    digest = hashlib.sha256(repr(config).encode())
-    named = [config.teacher, config.start, *(p for s in config.scenes for p in (s.path, *s.labels))]
-    for path in sorted({path for path in named if path is not None}):
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file():
-                about = file.stat()
-                digest.update(f"{file}|{about.st_size}|{about.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def _create(config: TrainConfig) -> nn.Module:
-    """The network with its first weights."""
-    options = dict(config.network_options)
-    if options.get("encoder_weights") is not None:
-        # Which of the bands the encoder has filters for already.
-        options.setdefault("bands", config.bands)
-    torch.manual_seed(config.seed)
-    if config.start is not None:
-        options.pop("encoder_weights", None)
-    network = create_model(
-        config.network,
-        in_channels=len(config.bands),
-        classes=len(config.classes),
-        **options,
-    )
-    if config.start is not None:
-        _begin_with(config, network)
-    return network
-
-
-def _begin_with(config: TrainConfig, network: nn.Module) -> None:
-    """Take over a model's weights, all that have the same name and shape.
-
-    Raises:
-        TrainingError: the model takes other bands or values, or hardly anything of it fits.
-    """
-    assert config.start is not None
-    model = find_model(config.start)
-    for name in ("bands", "quantity"):
-        theirs, ours = getattr(model.card, name), getattr(config, name)
-        if theirs != ours:
-            raise TrainingError(
-                f"start: {config.start} has the {name} {theirs} and the recipe {ours}; they must "
-                f"be the same, in the same order"
-            )
-    given = load_network(model).state_dict()
-    own = network.state_dict()
-    fits = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    known, total = (sum(v.numel() for v in state.values()) for state in (fits, own))
-    if known < total / 2:
-        raise TrainingError(
-            f"start: {config.start} is {model.card.network!r} and fits {known} of the {total} "
-            f"numbers of {config.network!r} with {dict(config.network_options)}; give its own "
-            f"network and options: {dict(model.card.network_options)}"
-        )
-    network.load_state_dict(fits, strict=False)
-
-
-def _try(config: TrainConfig, network: nn.Module, device: torch.device) -> None:
-    """Send zeros through a copy: what does not fit is told before the scenes are read.
-
-    Raises:
-        TrainingError: the network takes no such chips, or gives logits of another shape.
-    """
-    zeros = torch.zeros(config.batch, len(config.bands), config.chip, config.chip, device=device)
-    try:
-        with torch.no_grad():
-            output = copy.deepcopy(network).train()(zeros)
-    except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"the network {config.network!r} fails on {config.batch} chips of {config.chip} px "
-            f"({error}); change batch, chip or network_options"
-        ) from error
-    logits = dict(output) if isinstance(output, Mapping) else {"out": output}
-    wanted = (config.batch, len(config.classes), config.chip, config.chip)
-    for name, value in logits.items():
-        if tuple(value.shape) != wanted:
-            raise TrainingError(
-                f"the network {config.network!r} gives {name} of the shape {tuple(value.shape)}; "
-                f"logits must have one channel a class at the chip's size, {wanted}: change chip "
-                f"or network_options"
-            )
-
-
-def _read(
-    fabric: Any, config: TrainConfig, bands: Sequence[str], folder: RunFolder, tell: _Teller
-) -> list[TrainingScene]:
-    """All scenes; the first process reads them into flat files, the others map these."""
-    scenes: dict[int, TrainingScene] = {}
-    asked = [i for i, s in enumerate(config.scenes) if s.labels or config.teacher is not None]
-    for first in (True, False):
-        if (fabric.global_rank == 0) == first:
-            for done, i in enumerate(asked, start=1):
-                scene = config.scenes[i]
-                scenes[i] = load_scene(config, scene, bands, folder.scratch, i, fill=first)
-                tell("progress", stage="scenes", done=done, total=len(asked))
-        fabric.barrier()
-    kept = [i for i, s in scenes.items() if not s.fault or config.teacher is not None]
-    if fabric.global_rank == 0 and not kept:
-        raise TrainingError(next(s.fault for s in scenes.values() if s.fault))
-    for i, scene in enumerate(config.scenes):
-        if i not in asked:
-            tell.warn(f"{scene.path} has no labels: it is left out")
-        elif scenes[i].fault:
-            tell.warn(scenes[i].fault)
-    return [scenes[i] for i in fabric.broadcast(kept)]
-
-
-def _normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> Normalization:
-    if config.normalization_parameters:
-        return Normalization(
-            config.normalization, dict(config.normalization_parameters), config.clip
-        )
-    if config.start is not None:
-        # What its weights are used to.
-        return find_model(config.start).card.normalization
-    return measure_normalization(scenes, len(config.bands), config.normalization, config.clip)
-
-
-def _white(config: TrainConfig, scenes: Sequence[TrainingScene]) -> float:
-    """The value of white: 1 for reflectance, 255 for bytes, else what few pixels exceed."""
-    if config.quantity == "reflectance":
-        return 1.0
-    if all(scene.pixels.dtype == np.uint8 for scene in scenes):
-        return 255.0
-    mean, deviation = band_statistics(scenes, len(config.bands))
-    return float((mean + 3 * deviation).max())
-
-
-def _shown_split(config: TrainConfig, scenes: Sequence[TrainingScene]) -> str:
-    held = sum(int(s.usable(rows, VALIDATION).sum()) for s in scenes for rows in s.strips())
-    return f"split by {config.split.by}, {held} pixels with a target held out"
-
-
-def _class_weights(
-    config: TrainConfig, source: ChipSource
-) -> Sequence[float] | NDArray[np.float64] | None:
-    """The recipe's class weights, measured on the training side where it says so."""
-    if isinstance(config.class_weights, tuple):
-        return config.class_weights
-    if config.class_weights == "none":
-        return None
-    return median_frequency_weights(source.class_pixels, source.class_appearances)
-
-
-def _parameters(config: TrainConfig, network: nn.Module) -> list[dict[str, Any]]:
-    """The optimizer's groups: those of the encoder may learn at a smaller rate.
-
-    Raises:
-        TrainingError: a smaller rate is asked for and the network has no encoder.
-    """
-    named = list(network.named_parameters())
-    encoder = [p for name, p in named if ENCODERS & set(name.split("."))]
-    if config.encoder_rate == 1.0:
-        return [{"params": [p for _, p in named], "rate": 1.0}]
-    if not encoder:
-        raise TrainingError(
-            f"encoder_rate is {config.encoder_rate} and the network {config.network!r} has no "
-            f"encoder; leave it out"
-        )
-    ids = {id(p) for p in encoder}
-    return [
-        {"params": [p for _, p in named if id(p) not in ids], "rate": 1.0},
-        {"params": encoder, "rate": config.encoder_rate},
-    ]
-
-
-def _temperature(config: TrainConfig) -> float:
-    """What brings back a teacher's own softness where its sharpened answer was learned."""
-    only_taught = config.teacher is not None and not any(s.labels for s in config.scenes)
-    return 1 / config.teacher_temperature if only_taught else 1.0
-
-
-def _card(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
-    """The card of the model to be, made before training so that its errors come first."""
-    try:
-        return ModelCard(
-            name=config.name,
-            description=config.description,
-            network=config.network,
-            # The card's weights are the whole network's: nothing is to be fetched for its encoder.
-            network_options={
-                k: v for k, v in config.network_options.items() if k != "encoder_weights"
-            },
-            bands=config.bands,
-            classes=config.classes,
-            gsd=config.gsd,
-            gsd_range=config.gsd_range,
-            quantity=config.quantity,
-            normalization=normalization,
-            temperature=_temperature(config),
-            plausible=config.plausible,
-            license=config.license,
-            provenance=config.provenance,
-            **{"multiple": multiple, **config.inference},
-        )
-    except (ModelError, TypeError, ValueError) as error:
-        raise TrainingError(f"the recipe makes no sound model card: {error}") from error
 
 
 # Steps
@@ -717,7 +481,7 @@ class _State:
         device = next(self._average.parameters()).device
         ious = []
         for factor in config.validation_gsds:
-            found = _judge(config, self._average, normalization, scenes, factor, card, device)
+            found = judge(config, self._average, normalization, scenes, factor, card, device)
             for name, value in found.summary().items():
                 row[f"{name}_{config.gsd * factor:g}m"] = value
             ious.append(mean_iou(found.counts))
@@ -742,178 +506,6 @@ class _State:
             self._average.load_state_dict(self._best)
             return self._average, self._best_step
         return self._average, self.step
-
-
-# Judging
-
-
-class _Judgement:
-    """How a network did on the held-out side.
-
-    Attributes:
-        counts: int64 (K, K), all scenes together.
-        scenes: by scene: its counts, and of the pixels of which a teacher is sure (right, all).
-    """
-
-    def __init__(self, classes: int) -> None:
-        self.counts = np.zeros((classes, classes), np.int64)
-        self.scenes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-
-    def add(self, place: str, counts: NDArray[np.int64], sure: NDArray[np.int64]) -> None:
-        """Count a window of a scene."""
-        self.counts += counts
-        before = self.scenes.get(place)
-        self.scenes[place] = (
-            (counts, sure) if before is None else (before[0] + counts, before[1] + sure)
-        )
-
-    def summary(self) -> dict[str, float]:
-        """What the log says."""
-        found = {
-            "agreement": round(pixel_accuracy(self.counts), 4),
-            "mean_iou": round(mean_iou(self.counts), 4),
-        }
-        return {**found, **self.by_scene()}
-
-    def by_scene(self) -> dict[str, float]:
-        """Averages over scenes, for a teacher; empty without one."""
-        sure = [s[0] / s[1] for _, s in self.scenes.values() if s[1] > 0]
-        if not sure:
-            return {}
-        every = [pixel_accuracy(counts) for counts, _ in self.scenes.values() if counts.any()]
-        return {
-            "scene_agreement": round(float(np.mean(every)), 4),
-            "scene_agreement_where_sure": round(float(np.mean(sure)), 4),
-        }
-
-
-def _judge(
-    config: TrainConfig,
-    network: nn.Module,
-    normalization: Normalization,
-    scenes: Sequence[TrainingScene],
-    factor: float,
-    card: ModelCard,
-    device: torch.device,
-) -> _Judgement:
-    """Predict the held-out side made ``factor`` times coarser, and count."""
-    classes = len(config.classes)
-    found = _Judgement(classes)
-    for held in _held_out(config, scenes, factor, card):
-        x = normalize(held.pixels[None].to(device), normalization)
-        with torch.inference_mode():
-            logits = network(x.contiguous(memory_format=torch.channels_last))
-        predicted = logits[0].argmax(dim=0).cpu().numpy()
-        right = np.zeros(2, np.int64)
-        if factor == 1.0:
-            right[:] = (predicted == held.truth)[held.sure].sum(), held.sure.sum()
-        truth = held.truth[held.keep].astype(np.int64)
-        counts = confusion(truth, predicted[held.keep], classes, ignore_index=None)
-        found.add(str(held.scene.config.path), counts, right)
-    return found
-
-
-class _HeldOut(NamedTuple):
-    """A window of the held-out side.
-
-    Attributes:
-        scene: where it lies.
-        pixels: float32 (C, H, W), physical values.
-        truth: (H, W), places in the legend.
-        keep: bool (H, W), True where the network is judged.
-        sure: bool, True where a teacher is sure; at the scene's own gsd only.
-    """
-
-    scene: TrainingScene
-    pixels: Tensor
-    truth: NDArray[Any]
-    keep: NDArray[np.bool_]
-    sure: NDArray[np.bool_]
-
-
-def _held_out(
-    config: TrainConfig, scenes: Sequence[TrainingScene], factor: float, card: ModelCard
-) -> Iterator[_HeldOut]:
-    """The held-out side made ``factor`` times coarser, window by window."""
-    halo = min(max(card.margin, card.overlap // 2), card.size // 4)
-    legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
-    for scene in scenes:
-        for core, window in held_out_windows(scene, card.size, halo):
-            cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
-            if cut is None:
-                continue
-            inside = np.zeros((window.height, window.width), bool)
-            row, col = core.row - window.row, core.col - window.col
-            inside[row : row + core.height, col : col + core.width] = True
-            valid = inside & scene.usable(window.rows, VALIDATION)[:, window.cols]
-            target = scene.target[window.rows, window.cols]
-            sure = scene.sure[window.rows, window.cols] & valid
-            pixels = torch.from_numpy(cut[0])
-            truth, keep = target, valid
-            if factor != 1.0:
-                size = max(round(window.height / factor), 1), max(round(window.width / factor), 1)
-                probs = torch.from_numpy((target[None] == legend).astype(np.float32))
-                pixels, probs, known = coarsen(pixels, probs, torch.from_numpy(valid), size)
-                truth, keep = probs.argmax(dim=0).numpy(), known.numpy()
-            yield _HeldOut(scene, pixels, truth, keep, sure)
-
-
-def _check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: ModelCard) -> None:
-    """Refuse a gsd at which nothing of the held-out side is left.
-
-    Raises:
-        TrainingError: there is one.
-    """
-    for factor in config.validation_gsds:
-        if not any(held.keep.any() for held in _held_out(config, scenes, factor, card)):
-            raise TrainingError(
-                f"nothing held out is left at {factor:g} times the gsd of {config.gsd:g} m; leave "
-                f"it out of validation_gsds, or hold out larger places"
-            )
-
-
-def _scores(
-    config: TrainConfig,
-    network: nn.Module,
-    normalization: Normalization,
-    scenes: Sequence[TrainingScene],
-    card: ModelCard,
-    device: torch.device,
-) -> dict[str, Any]:
-    """What the card says about the held-out side."""
-    labelled = any(scene.config.labels for scene in scenes)
-    scores: dict[str, Any] = {
-        "split": f"by {config.split.by}"
-        + (
-            ""
-            if config.split.by == "scenes"
-            else f", part {config.split.fold} of {config.split.folds} held out"
-        ),
-        "compared_with": "labels"
-        if labelled
-        else "the teacher's most likely class, which is no ground truth",
-    }
-    if config.keep == "best":
-        scores["chosen"] = "the step that did best on these same held-out pixels, which flatters"
-    for factor in config.validation_gsds:
-        found = _judge(config, network, normalization, scenes, factor, card, device)
-        scores.setdefault("held_out_pixels", int(found.counts.sum()))
-        entry: dict[str, Any] = {
-            **found.summary(),
-            "iou": {
-                c.name: round(float(value), 4)
-                for c, value in zip(config.classes, iou(found.counts), strict=True)
-                if not np.isnan(value)
-            },
-        }
-        if factor == 1.0 and 1 < len(found.scenes) <= 50:
-            entry["agreement_by_scene"] = {
-                name: round(pixel_accuracy(found.scenes[path][0]), 4)
-                for path, name in short_names(scenes).items()
-                if path in found.scenes
-            }
-        scores[f"at_{config.gsd * factor:g}m"] = entry
-    return scores
 
 
 # TensorBoard

@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import math
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,15 +21,19 @@ from typing import Any
 import torch
 
 from geoseg.errors import OutputError, TrainingError
+from geoseg.report import Progress
 from geoseg.scene import first_line
 
-__all__ = ["RunFolder", "draw_curve"]
+__all__ = ["RunFolder", "Teller", "draw_curve"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
 CURVE_NAME = "curve.png"
 LOCK_NAME = ".lock"
 RECIPE_NAME = "recipe.json"
+
+#: Seconds between two tellings of progress.
+TELL_EVERY = 1.0
 
 
 class RunFolder:
@@ -200,3 +206,39 @@ def draw_curve(log: Sequence[Mapping[str, float]]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+class Teller:
+    """Tells events, not too often."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        """Tell nobody but who asked.
+
+        Args:
+            progress: called with event dicts, or None.
+        """
+        self._progress = progress
+        self._last = -math.inf
+
+    def __call__(self, event: str, **values: Any) -> None:
+        """Tell an event at once."""
+        if self._progress is not None:
+            self._progress({"event": event, **values})
+
+    def warn(self, message: str) -> None:
+        """Tell a warning."""
+        self("warning", message=message)
+
+    def progress(self, done: int, total: int, loss: float, left: float) -> None:
+        """Tell how far training is, where the last telling is a second ago."""
+        now = time.monotonic()
+        if now - self._last >= TELL_EVERY or done == total:
+            self._last = now
+            self(
+                "progress",
+                stage="train",
+                done=done,
+                total=total,
+                loss=round(loss, 4),
+                seconds_left=round(left),
+            )

@@ -22,7 +22,7 @@ import shapely
 import torch
 from PIL import Image
 
-import geoseg.training
+import geoseg.trainlog
 from geoseg.augment import Augmentation
 from geoseg.card import read_model
 from geoseg.data import JUDGED
@@ -182,7 +182,7 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(options)
         return Restless(in_channels, classes)
 
-    monkeypatch.setattr("geoseg.training.create_model", create)
+    monkeypatch.setattr("geoseg.trainsetup.create_model", create)
     return asked
 
 
@@ -222,7 +222,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path, changes: dict[s
 def test_a_run_stopped_twice_and_between_checkpoints_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geoseg.training, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.trainlog, "TELL_EVERY", 0.0)
     write_teacher(tmp_path / "teacher")
     config = tiny_recipe(
         tmp_path, teacher=tmp_path / "teacher", teacher_halo=4, pool=16, accumulate=2, keep="best"
@@ -883,7 +883,7 @@ def test_the_smallest_batch_trains_through_batch_norm(tmp_path: Path) -> None:
 def test_a_network_that_does_not_fit_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: torch.nn.Module, message: str
 ) -> None:
-    monkeypatch.setattr("geoseg.training.create_model", lambda *_, **__: network)
+    monkeypatch.setattr("geoseg.trainsetup.create_model", lambda *_, **__: network)
     config = tiny_recipe(tmp_path)
     missing = tuple(replace(scene, path=tmp_path / "gone.tif") for scene in config.scenes)
     with pytest.raises(TrainingError, match=message):
