@@ -82,7 +82,7 @@ STAGED = (
         "encoder_rate",
     ),
     *("weight_decay", "warmup", "schedule", "ema", "freeze_norm", "precision", "balance"),
-    *("every", "patience", "keep", "seed", "augmentation"),
+    *("every", "patience", "keep", "seed", "augmentation", "scenes"),
 )
 
 #: In a recipe -> what Lightning Fabric calls it.
@@ -225,7 +225,7 @@ class TrainConfig:
         stages: what the run does after that: each is a table of keys of :data:`STAGED` that
             differ from the recipe's (of ``augmentation`` only those that differ), begins with the
             weights that the stage before ended with, and has steps and a rise and fall of the
-            learning rate of its own.
+            learning rate of its own. Where one has ``scenes`` of its own, it holds out the same.
     """
 
     name: str
@@ -369,7 +369,26 @@ class TrainConfig:
                 configs.append(replace(first, **values))
             except TrainingError as error:
                 raise TrainingError(f"{where}: {error}") from error
+            self._check_held_out(configs[-1], where)
         return tuple(configs)
+
+    def _check_held_out(self, stage: TrainConfig, where: str) -> None:
+        """Refuse a stage with scenes of its own that holds out others.
+
+        Raises:
+            TrainingError: it does, or what is held out does not depend on the scenes alone.
+        """
+        if stage.scenes == self.scenes:
+            return
+        mine, others = (
+            {scene.path for scene in config.scenes if scene.split == "validation"}
+            for config in (stage, self)
+        )
+        if self.split.by != "scenes" or mine != others:
+            raise TrainingError(
+                f"{where}: with scenes of its own a stage holds out the same scenes as the first "
+                f"one (split = 'validation'), or what one is judged by another one has learned"
+            )
 
     def _check_split(self) -> None:
         sides: dict[str, set[str]] = {}
@@ -475,12 +494,7 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
     """
     values: dict[str, Any] = {k: _tuples(v) for k, v in document.items()}
     folder = _path(values.pop("folder", "."), base)
-    scenes = [
-        scene
-        for entry in _tables(document.get("scenes", ()), "scenes", where)
-        for scene in _scenes(entry, folder, where)
-    ]
-    values["scenes"] = tuple(scenes)
+    values["scenes"] = _all_scenes(document, folder, where)
     values["classes"] = tuple(
         _make(ClassInfo, entry, "classes")
         for entry in _tables(values.get("classes", ()), "classes", where)
@@ -489,7 +503,11 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
         values["teacher"] = _teacher(values["teacher"], base)
     if values.get("start") is not None:
         values["start"] = _teacher(values["start"], base)
-    values["stages"] = tuple(_tables(values.get("stages", ()), "stages", where))
+    stages = _tables(values.get("stages", ()), "stages", where)
+    values["stages"] = tuple(
+        {**stage, "scenes": _all_scenes(stage, folder, where)} if "scenes" in stage else stage
+        for stage in stages
+    )
     for key, kind in (("augmentation", Augmentation), ("split", SplitConfig)):
         if key in values:
             values[key] = _make(kind, values[key], key)
@@ -514,7 +532,7 @@ def dump_config(config: TrainConfig) -> str:
         raise TypeError(value)  # pragma: no cover - a recipe holds nothing else
 
     document = asdict(config)
-    for scene in document["scenes"]:
+    for scene in (s for part in (document, *document["stages"]) for s in part.get("scenes", ())):
         for key in [k for k, v in scene.items() if v is None or v == ()]:
             del scene[key]
     document = {k: v for k, v in document.items() if v is not None}
@@ -539,6 +557,15 @@ def _tables(value: Any, key: str, where: str) -> Sequence[Mapping[str, Any]]:
     if not isinstance(value, list | tuple) or not all(isinstance(v, Mapping) for v in value):
         raise TrainingError(f"{where}: {key} is {value!r}; it must be a list of tables of keys")
     return value
+
+
+def _all_scenes(document: Mapping[str, Any], folder: Path, where: str) -> tuple[SceneConfig, ...]:
+    """The scenes of a recipe, or of one of its stages."""
+    return tuple(
+        scene
+        for entry in _tables(document.get("scenes", ()), "scenes", where)
+        for scene in _scenes(entry, folder, where)
+    )
 
 
 def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneConfig]:

@@ -241,6 +241,39 @@ def test_a_stage_differs_from_the_recipe_in_what_it_says_alone(tmp_path: Path) -
     assert first.in_stages() == (first,)
 
 
+def staged(tmp_path: Path, own: str, split: str = "split = {by = 'scenes'}") -> Path:
+    stage = f"stages = [{{scenes = [{own.replace(chr(10), ' ')}], steps = 5}}]"
+    return write_recipe(tmp_path, f"{split}\n{stage}", SCENES)
+
+
+def test_a_stage_may_have_training_scenes_of_its_own(tmp_path):
+    path = staged(tmp_path, SCENES.replace("a.tif", "fine.tif").replace("a_labels", "fine_labels"))
+    config = load_config(path)
+    first, second = config.in_stages()
+    assert [s.path.name for s in first.scenes] == ["a.tif", "b.tif"]
+    assert [s.path.name for s in second.scenes] == ["fine.tif", "b.tif"]
+    assert second.scenes[0].labels == (tmp_path / "fine_labels.tif",)
+    (tmp_path / "recipe.json").write_text(dump_config(config))
+    assert repr(load_config(tmp_path / "recipe.json")) == repr(config)
+
+
+@pytest.mark.parametrize(
+    ("own", "split", "message"),
+    [
+        (SCENES.replace("b.tif", "c.tif"), "scenes", "holds out"),
+        (SCENES.replace('"here"', '"there"'), "scenes", "stage 2: .*both sides"),
+        (SCENES.splitlines()[0], "scenes", "stage 2: no scene has split"),
+        ('{ path = "z.tif", labels = "y.tif" }', "blocks", "holds out"),
+    ],
+)
+def test_a_stage_holds_out_what_the_first_one_does(tmp_path, own, split, message):
+    path = staged(tmp_path, own, f"split = {{by = '{split}'}}")
+    if split == "blocks":
+        path.write_text(path.read_text().replace(', split = "validation"', ""))
+    with pytest.raises(TrainingError, match=message):
+        load_config(path)
+
+
 def test_every_field_is_dumped(tmp_path: Path) -> None:
     """A recipe that is full has no default left but those few."""
     config = full_recipe(tmp_path)
