@@ -48,9 +48,15 @@ frame = geopandas.GeoDataFrame(
 frame.to_file(out + ".gpkg", engine="pyogrio")
 """,
     "geoseg": "frame = polygonize(path)",
-    "geoseg 2 threads": "frame = polygonize(path, threads=2)",
+    "geoseg, 2 threads": "frame = polygonize(path, threads=2)",
     "geoseg to gpkg": "frame = [0] * sum(vectorize(path, out + '.gpkg').polygons.values())",
     "geoseg to parquet": "frame = [0] * sum(vectorize(path, out + '.parquet').polygons.values())",
+    "geoseg to gpkg, 2 threads": """
+frame = [0] * sum(vectorize(path, out + ".gpkg", threads=2).polygons.values())
+""",
+    "geoseg to parquet, 2 threads": """
+frame = [0] * sum(vectorize(path, out + ".parquet", threads=2).polygons.values())
+""",
     "geoseg simplify": "frame = polygonize(path, simplify=15.0)",
     "geoseg douglas-peucker": """
 frame = polygonize(path, simplify=15.0, algorithm="douglas-peucker")
@@ -188,7 +194,7 @@ def main() -> None:
             one = [r[way] for r in rounds]
             cpu = [o["cpu"] for o in one]
             line = (
-                f"{way:<25} CPU {statistics.median(cpu):6.2f} s [{min(cpu):.2f}-{max(cpu):.2f}]  "
+                f"{way:<28} CPU {statistics.median(cpu):6.2f} s [{min(cpu):.2f}-{max(cpu):.2f}]  "
                 f"wall {statistics.median(o['wall'] for o in one):6.2f} s  "
                 f"memory {statistics.median(o['memory'] for o in one) / 1e6:5.0f} MB  "
                 f"{one[0]['polygons']} polygons, {one[0]['vertices'] / 1e6:.2f} M vertices, "

@@ -8,10 +8,9 @@ what is still open, so memory grows with the strip and the open regions, not wit
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from geoseg import arcs as kernels
 from geoseg.generalize import CUT, simplify, smooth
 from geoseg.geodesy import Ints, Rings
+from geoseg.workers import Workers
 
 __all__ = ["METHODS", "Band", "Closed", "Shape", "polygons"]
 
@@ -171,6 +171,7 @@ class _Traced(NamedTuple):
     """What one strip gives."""
 
     top: int
+    last: bool
     above: NDArray[np.int32]
     below: NDArray[np.int32]
     regions: _Regions
@@ -180,7 +181,7 @@ class _Traced(NamedTuple):
 
 
 def polygons(
-    bands: Iterable[Band], width: int, height: int, shape: Shape, threads: int = 1
+    bands: Iterable[Band], width: int, height: int, shape: Shape, workers: Workers
 ) -> Iterator[Closed]:
     """The polygons of a class map's regions.
 
@@ -189,19 +190,18 @@ def polygons(
         width: px.
         height: px, the sum of the bands'.
         shape: how they are made.
-        threads: on which strips are worked on.
+        workers: on which strips are traced and arcs simplified.
 
     Yields:
         Features, some for each band; each region once. Together they are a valid coverage:
         neighbours share every vertex of their border.
     """
-    open_ = _Open(width, shape, threads)
-    with ThreadPoolExecutor(threads) as pool:
-        traced = _ahead(pool, _strips(bands, width, height), shape, threads)
-        for strip, last in traced:
-            closed = open_.add(strip, last, pool)
-            if closed is not None:
-                yield closed
+    open_ = _Open(width, shape, workers)
+    strips = _strips(bands, width, height)
+    for strip in workers.map(partial(_trace, shape), strips, workers.threads):
+        closed = open_.add(strip)
+        if closed is not None:
+            yield closed
 
 
 def _strips(bands: Iterable[Band], width: int, height: int) -> Iterator[tuple[Band, int, bool]]:
@@ -218,27 +218,9 @@ def _strips(bands: Iterable[Band], width: int, height: int) -> Iterator[tuple[Ba
         top = bottom
 
 
-def _ahead(
-    pool: ThreadPoolExecutor,
-    strips: Iterator[tuple[Band, int, bool]],
-    shape: Shape,
-    threads: int,
-) -> Iterator[tuple[_Traced, bool]]:
-    """Strips traced in order, a few ahead of their use."""
-    waiting: deque[tuple[Future[_Traced], bool]] = deque()
-    for band, top, last in strips:
-        waiting.append((pool.submit(_trace, band, top, shape), last))
-        if len(waiting) > threads:
-            future, was_last = waiting.popleft()
-            yield future.result(), was_last
-    while waiting:
-        future, was_last = waiting.popleft()
-        yield future.result(), was_last
-
-
-def _trace(band: Band, top: int, shape: Shape) -> _Traced:
-    """Label and trace one strip."""
-    codes, confidence, probs = band
+def _trace(shape: Shape, strip: tuple[Band, int, bool]) -> _Traced:
+    """Label and trace one strip of :func:`_strips`."""
+    (codes, confidence, probs), top, last = strip
     labels, own, pixels, known = kernels.label(codes, top * codes.shape[1], confidence)
     sums = np.zeros((len(own), len(probs) + 1 if len(probs) else 0))
     for code, one in enumerate(probs, start=1):
@@ -253,6 +235,7 @@ def _trace(band: Band, top: int, shape: Shape) -> _Traced:
         marks = np.packbits((bits != 0) & (bits != 5) & (bits != 10), axis=1)
     return _Traced(
         top,
+        last,
         labels[0].copy(),
         labels[-1].copy(),
         _Regions(own, pixels, known, sums),
@@ -269,7 +252,7 @@ class _Open:
     Attributes:
         width: of the raster, px.
         shape: how polygons are made.
-        threads: on which arcs are simplified.
+        workers: on which arcs are simplified.
         last: (W,) regions of the last row.
         regions: open ones, 1..R, and entry 0.
         groups: (R + 1,) the smallest region of the feature that each belongs to.
@@ -282,7 +265,7 @@ class _Open:
 
     width: int
     shape: Shape
-    threads: int
+    workers: Workers
     last: NDArray[np.int32] = field(init=False)
     regions: _Regions = field(init=False)
     groups: NDArray[np.int32] = field(init=False)
@@ -299,7 +282,7 @@ class _Open:
             np.zeros(1, np.uint8), np.zeros((1, 2), np.int64), np.zeros((1, 3)), np.zeros((1, 0))
         )
 
-    def add(self, strip: _Traced, last: bool, pool: ThreadPoolExecutor) -> Closed | None:
+    def add(self, strip: _Traced) -> Closed | None:
         """Take a strip in; what is complete by now."""
         shift = len(self.regions.codes) - 1
         total = shift + len(strip.regions.codes)
@@ -320,12 +303,12 @@ class _Open:
         joined = kernels.join(*pieces, len(self.pieces.ends), self.width)
         arcs, is_whole = _Pieces(*joined[:5]), joined[5]
         self.pieces = arcs.take(~is_whole)
-        arcs = self._simplified(self.held.add(arcs.take(is_whole)), strip, pool)
+        arcs = self._simplified(self.held.add(arcs.take(is_whole)), strip)
         whole = self.whole.add(arcs)
         rim = np.concatenate((self.rim, (arcs.sides == 0).any(axis=1)))
         whole = whole._replace(sides=roots[whole.sides])
         is_open = np.zeros(total, bool)
-        if not last:
+        if not strip.last:
             is_open[groups[below]] = True
             is_open[groups[self.held.sides]] = True
         is_open[0] = True
@@ -346,7 +329,7 @@ class _Open:
         self.last = number[roots[below]]
         return closed
 
-    def _simplified(self, arcs: _Pieces, strip: _Traced, pool: ThreadPoolExecutor) -> _Pieces:
+    def _simplified(self, arcs: _Pieces, strip: _Traced) -> _Pieces:
         """Simplify whole arcs; those stay in ``held`` that must wait."""
         if self.shape.tolerance <= 0:
             return arcs
@@ -359,13 +342,13 @@ class _Open:
         waits = np.asarray(hangs & (arcs.ends[:, 0] != arcs.ends[:, 1]))
         self.held = arcs.take(np.flatnonzero(waits))
         arcs = arcs.take(np.flatnonzero(~waits))
-        simple = self._simplify(arcs, pool)
+        simple = self._simplify(arcs)
         rows = [a.xy[:, 1].min() for a in (self.pieces, self.held) if len(a.xy)]
         needed = min([strip.top + len(strip.marks), *rows])
         self.marks = [m for m in self.marks if m[0] + len(m[1]) > needed]
         return simple
 
-    def _simplify(self, arcs: _Pieces, pool: ThreadPoolExecutor) -> _Pieces:
+    def _simplify(self, arcs: _Pieces) -> _Pieces:
         count = len(arcs.ends)
         if not count:
             return arcs
@@ -393,25 +376,23 @@ class _Open:
             # By vertices, so that threads have the same to do.
             cuts = np.searchsorted(
                 np.cumsum(sizes[part]),
-                np.arange(1, self.threads) * sizes[part].sum() / self.threads,
+                np.arange(1, self.workers.threads) * sizes[part].sum() / self.workers.threads,
             )
             for own in np.split(part, cuts):
                 if len(own):
                     some = arcs.take(own)
                     chosen.append(own)
-                    jobs.append(
-                        pool.submit(
-                            simplify,
-                            some.xy,
-                            some.offsets,
-                            least[own],
-                            float(self.shape.tolerance),
-                            self.shape.method != METHODS[0],
-                            marks.copy(),
-                            bits[0][0],
-                        )
-                    )
-        done = [job.result() for job in jobs]
+                    jobs.append((some, least[own], marks.copy(), bits[0][0]))
+
+        def work(
+            job: tuple[_Pieces, Ints, NDArray[np.uint8], int],
+        ) -> tuple[NDArray[np.int32], Ints]:
+            some, least, marks, top = job
+            peucker = self.shape.method != METHODS[0]
+            tolerance = float(self.shape.tolerance)
+            return simplify(some.xy, some.offsets, least, tolerance, peucker, marks, top)
+
+        done = list(self.workers.map(work, jobs, len(jobs)))
         numbers = np.concatenate(chosen)
         lengths = np.concatenate([np.diff(offsets) for _, offsets in done])
         return _Pieces(

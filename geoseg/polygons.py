@@ -17,7 +17,6 @@ import colorsys
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +43,7 @@ from geoseg.measure import Measure
 from geoseg.merging import Limits, merge
 from geoseg.vectors import write_frames
 from geoseg.window import Window
+from geoseg.workers import Workers
 
 __all__ = ["PolygonOptions", "polygonize", "write_polygons"]
 
@@ -52,6 +52,8 @@ NODATA = 255
 STRIP = 1 << 21
 #: Codes are 1 to this one.
 MOST_CLASSES = 254
+#: Threads that are of use.
+MOST_THREADS = 4
 #: More polygons than this are not made unless asked for.
 MOST_POLYGONS = 10_000_000
 #: Pixels on which their number is guessed.
@@ -86,7 +88,8 @@ class PolygonOptions:
         only: classes whose polygons are wanted; None for all. The others are still
             neighbours: they take what is small, and their borders are simplified.
         merge: class -> the class that it is made part of, before anything else.
-        threads: on which strips are worked on; 0 for as many as there are processors.
+        threads: in all; with 1 everything is done in the caller's. 0 for one a processor, up to
+            four: a third of the work (reading, joining, writing) is always the caller's.
         strip_rows: rows of a strip; 0 for about two million pixels.
         most: more polygons than this are refused, by a guess made beforehand.
     """
@@ -176,8 +179,11 @@ def polygonize(
         UsageError: an id is not in the legend, the grids differ, an option is outside its range
             or needs metres and the raster has no CRS, or there would be too many polygons.
     """
-    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
-        frames = [source.frame(None), *source.frames()]
+    with (
+        _Source.opened(class_path, confidence_path, probs_path, classes, options) as source,
+        Workers(source.threads) as workers,
+    ):
+        frames = [source.frame(None), *source.frames(workers)]
     frames = [frame for frame in frames[1:] if len(frame)] or frames[:1]
     frame = pandas.concat(frames, ignore_index=True)
     order = frame.pop("first").argsort(kind="stable")
@@ -218,18 +224,21 @@ def write_polygons(
         UsageError: likewise; or the suffix is unknown, or GeoJSON is asked for without a CRS.
         OutputError: the file can't be written.
     """
-    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
+    with (
+        _Source.opened(class_path, confidence_path, probs_path, classes, options) as source,
+        Workers(source.threads) as workers,
+    ):
         counts = {c.name: 0 for c in source.classes}
 
         def frames() -> Iterator[geopandas.GeoDataFrame]:
-            for frame in source.frames(progress):
+            for frame in source.frames(workers, progress):
                 for name, count in frame["class_name"].value_counts().items():
                     counts[name] += int(count)
                 yield frame.drop(columns="first")
 
         many = "MultiPolygon" if source.options.connectivity == 8 else "Polygon"
         empty = source.frame(None).drop(columns="first")
-        write_frames(frames(), empty, path, layer, many, source.classes)
+        write_frames(frames(), empty, path, layer, many, source.classes, workers)
     return counts
 
 
@@ -302,7 +311,7 @@ class _Source:
 
     @property
     def threads(self) -> int:
-        return self.options.threads or os.cpu_count() or 1
+        return self.options.threads or min(MOST_THREADS, os.cpu_count() or 1)
 
     def codes(self, top: int, bottom: int) -> NDArray[np.uint8]:
         """(bottom - top, W), 0 is nodata.
@@ -385,7 +394,7 @@ class _Source:
             )
 
     def frames(
-        self, progress: Callable[[int, int], None] = lambda done, total: None
+        self, workers: Workers, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> Iterator[geopandas.GeoDataFrame]:
         """Closed features, some for each strip, in the order of their last rows."""
         options, grid = self.options, self.grid
@@ -405,19 +414,14 @@ class _Source:
         wanted = np.ones(len(self.classes) + 1, bool)
         if options.only is not None:
             wanted[1:] = [c.id in options.only for c in self.classes]
-        with ThreadPoolExecutor(1) as pool:
-            waiting: Future[geopandas.GeoDataFrame] | None = None
-            for closed in polygons(bands, grid.width, grid.height, shape, self.threads):
-                chosen = closed if wanted[closed.codes].all() else closed.take(wanted[closed.codes])
-                if not len(chosen.codes):
-                    continue
-                # Measured while the next strip is worked on.
-                following = pool.submit(self.frame, chosen)
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = following
-            if waiting is not None:
-                yield waiting.result()
+
+        def chosen() -> Iterator[Closed]:
+            for closed in polygons(bands, grid.width, grid.height, shape, workers):
+                some = closed if wanted[closed.codes].all() else closed.take(wanted[closed.codes])
+                if len(some.codes):
+                    yield some
+
+        return workers.map(self.frame, chosen(), 1)
 
     def limits(self) -> Limits | None:
         """What is small, by code; None where nothing is."""

@@ -7,7 +7,7 @@ import math
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import shapely
 
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, UsageError
+from geoseg.workers import Workers
 
 __all__ = [
     "FORMATS",
@@ -53,6 +54,7 @@ class _Job:
         layer: its name, where the format has layers.
         geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
         classes: the legend, for formats that hold a style.
+        workers: that turn frames into what is written.
     """
 
     frames: Iterable[geopandas.GeoDataFrame]
@@ -61,20 +63,21 @@ class _Job:
     layer: str
     geometry: str
     classes: Sequence[ClassInfo]
+    workers: Workers
 
     @property
     def schema(self) -> pyarrow.Schema:
         return _arrow(self.empty).schema
 
-    def batches(self) -> pyarrow.RecordBatchReader:
-        """The rows as a stream of Arrow's, geometry as WKB."""
+    def tables(self) -> Iterator[pyarrow.Table]:
+        """The rows as Arrow's, geometry as WKB."""
         schema = self.schema
+        return self.workers.map(lambda frame: _arrow(frame).cast(schema), self.frames, 1)
 
-        def each() -> Iterator[pyarrow.RecordBatch]:
-            for frame in self.frames:
-                yield from _arrow(frame).cast(schema).to_batches()
-
-        return pyarrow.RecordBatchReader.from_batches(schema, each())
+    def batches(self) -> pyarrow.RecordBatchReader:
+        """Likewise, as a stream."""
+        each = (batch for table in self.tables() for batch in table.to_batches())
+        return pyarrow.RecordBatchReader.from_batches(self.schema, each)
 
 
 def _arrow(frame: geopandas.GeoDataFrame) -> pyarrow.Table:
@@ -183,12 +186,10 @@ def _write_geojson(job: _Job) -> None:
             f"{job.path}: GeoJSON is longitude and latitude on WGS 84 (RFC 7946), and these shapes "
             f"have no geographic or projected CRS; choose .gpkg"
         )
-    frames = job.frames
     if crs.equals("OGC:CRS84", ignore_axis_order=True):
-        frames = map(_within_180, frames)
+        job = replace(job, frames=map(_within_180, job.frames))
     # Cutting makes multi-polygons of some polygons.
-    writer = _Gdal("GeoJSON", geometry="Unknown", options={"RFC7946": "YES"})
-    writer(_Job(frames, job.empty, job.path, job.layer, job.geometry, job.classes))
+    _Gdal("GeoJSON", geometry="Unknown", options={"RFC7946": "YES"})(job)
 
 
 def _within_180(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -226,9 +227,9 @@ def _write_parquet(job: _Job) -> None:
     crs = job.empty.crs
     bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
     types: set[str] = set()
-    schema = job.schema
-    plain = pyarrow.schema([f.remove_metadata() for f in schema])
-    with pyarrow.parquet.ParquetWriter(job.path, plain, compression="zstd") as writer:
+    plain = pyarrow.schema([f.remove_metadata() for f in job.schema])
+
+    def noticed() -> Iterator[geopandas.GeoDataFrame]:
         for frame in job.frames:
             if not len(frame):
                 continue
@@ -236,7 +237,11 @@ def _write_parquet(job: _Job) -> None:
             bounds[:2] = np.minimum(bounds[:2], own[:2])
             bounds[2:] = np.maximum(bounds[2:], own[2:])
             types.update(frame.geom_type.unique())
-            writer.write_table(_arrow(frame).cast(schema).cast(plain))
+            yield frame
+
+    with pyarrow.parquet.ParquetWriter(job.path, plain, compression="zstd") as writer:
+        for table in replace(job, frames=noticed()).tables():
+            writer.write_table(table.cast(plain))
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(types),
@@ -297,6 +302,7 @@ def write_frames(
     layer: str,
     geometry: str,
     classes: Sequence[ClassInfo] = (),
+    workers: Workers | None = None,
 ) -> None:
     """Write a table in the format that the path's suffix names, to that very path.
 
@@ -311,6 +317,7 @@ def write_frames(
         layer: the layer's name, where the format has layers.
         geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
         classes: the legend, for a style.
+        workers: that turn frames into what is written; without them it is done here.
 
     Raises:
         UsageError: the suffix is unknown, or GeoJSON is asked for without a CRS.
@@ -331,8 +338,9 @@ def write_frames(
     rows = watched()
     first = next(rows, None)
     rows = chain([] if first is None else [first], rows)
+    job = _Job(rows, empty, path, layer, geometry, classes, workers or Workers())
     try:
-        VECTORIZE_FORMATS[path.suffix.lower()](_Job(rows, empty, path, layer, geometry, classes))
+        VECTORIZE_FORMATS[path.suffix.lower()](job)
     except (OSError, RuntimeError, ImportError, ValueError, sqlite3.Error) as error:
         if failed:
             raise failed[0] from error

@@ -197,6 +197,17 @@ def test_neither_strips_nor_threads_change_anything(raster):
             np.testing.assert_allclose(one.perimeter_m, other.perimeter_m, rtol=1e-12)
 
 
+@pytest.mark.parametrize("suffix", [".fgb", ".parquet", ".geojson", ".shp"])
+def test_threads_change_no_byte(raster, tmp_path, suffix):
+    files = set()
+    for threads in (1, 2, 4):
+        path = tmp_path / str(threads) / f"landcover{suffix}"
+        path.parent.mkdir()
+        geoseg.vectorize(raster, path, simplify=15.0, strip_rows=9, threads=threads)
+        files.add(tuple(p.read_bytes() for p in sorted(path.parent.iterdir())))
+    assert len(files) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from geoseg.coverage import METHODS, Band, Shape, polygons
+from geoseg.workers import Workers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -127,7 +128,9 @@ def coverage(codes, shape=None, rows=1000, threads=1):
     bands = (Band(codes[t : t + rows], none, none[None][:0]) for t in range(0, height, rows))
     shape = shape or Shape()
     found = []
-    for closed in polygons(bands, width, height, shape, threads):
+    with Workers(threads) as workers:
+        several = list(polygons(bands, width, height, shape, workers))
+    for closed in several:
         xy, rings, parts = closed.rings
         kind, offsets = shapely.GeometryType.POLYGON, (rings, parts)
         if shape.connectivity == 8:
