@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj.exceptions
+import rasterio.errors
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import SceneError
@@ -23,7 +26,15 @@ from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import first_line, gdal_options, opened
 from geoseg.window import Window
 
-__all__ = ["ClassRaster", "Strip", "Survey", "open_class_raster", "read_class_window", "survey"]
+__all__ = [
+    "ClassRaster",
+    "Strip",
+    "Survey",
+    "grid_as_written",
+    "open_class_raster",
+    "read_class_window",
+    "survey",
+]
 
 #: Ids are whole numbers of 0 to this one.
 MAX_ID = 65535
@@ -136,12 +147,37 @@ def open_class_raster(path: str | Path) -> Iterator[ClassRaster]:
                 f"{text} has {bands} bands of {dataset.dtypes[0]}; a class raster has one band of "
                 f"whole numbers: give the class raster, not probabilities or a scene"
             )
-        try:
-            grid = MapGrid.of(dataset)
-        except pyproj.exceptions.CRSError as error:
-            raise SceneError(f"{text} has a CRS that is unknown ({first_line(error)})") from error
+        grid = _map_grid(dataset, text)
         with gdal_options(text, _cache_bytes(dataset)):
             yield ClassRaster(text, dataset, grid, _legend(dataset, text))
+
+
+def _map_grid(dataset: Any, path: str) -> MapGrid:
+    try:
+        return MapGrid.of(dataset)
+    except pyproj.exceptions.CRSError as error:
+        raise SceneError(f"{path} has a CRS that is unknown ({first_line(error)})") from error
+
+
+def grid_as_written(grid: PixelGrid, path: str | Path) -> MapGrid:
+    """A grid as a GeoTIFF will tell it, whose words for a CRS are not those of every scene.
+
+    Args:
+        grid: of the raster.
+        path: of the raster, which need not be there; for messages.
+
+    Raises:
+        SceneError: the CRS is unknown.
+    """
+    with MemoryFile() as memory:
+        about = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": 1, "width": 1}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with memory.open(**about, crs=grid.crs, transform=grid.transform):
+                pass
+            with memory.open() as dataset:
+                written = _map_grid(dataset, str(path))
+    return replace(written, height=grid.height, width=grid.width)
 
 
 def _cache_bytes(dataset: Any) -> int:

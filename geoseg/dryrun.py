@@ -97,7 +97,8 @@ def dry_run(
         runtime.to_numpy(probs if crf is None else crf(probs, pixels, measured, [window]))
         times.append(time.perf_counter() - start)
     seconds = log.seconds["read"] + float(np.median(times[1:])) * needed
-    memory = peak_memory() + plan.lane_bytes(plan.lanes(sys.maxsize)[0])
+    arrays = plan.lane_bytes(plan.lanes(sys.maxsize)[0])
+    memory = peak_memory() + arrays + plan.polygon_bytes
     sizes = plan.output_bytes
     report = {
         **plan_report(plan),

@@ -24,7 +24,7 @@ class Budget:
 
     Attributes:
         limit: bytes of the process in all.
-        arrays: of these, what is left for arrays.
+        arrays: of these, what is left for the network's arrays.
     """
 
     limit: int
@@ -42,7 +42,7 @@ def memory_budget(plan: Plan) -> Budget:
     """
     taken = _resident()
     limit = plan.options.mem_limit or taken + int(USUAL_SHARE * _available())
-    arrays = limit - taken - plan.cache_bytes - SLACK_BYTES
+    arrays = limit - taken - plan.cache_bytes - plan.polygon_bytes - SLACK_BYTES
     if arrays <= 0:
         need = (limit - arrays) / 1e6
         raise UsageError(

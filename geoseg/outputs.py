@@ -26,6 +26,10 @@ __all__ = ["Staging", "explain_write_error"]
 _SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
 
 
+#: In the hidden folder: what is not published.
+_SCRATCH = "scratch"
+
+
 class Staging:
     """A hidden folder beside each output, from which finished files are renamed into place.
 
@@ -162,10 +166,9 @@ class Staging:
                     f"go on, or --restart to begin anew"
                 )
             self.keep = True
+            _clear(folder, but=("lock", "run.json", _SCRATCH))
         else:
-            for old in folder.iterdir():
-                if old.name != "lock":
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            _clear(folder, but=("lock",))
             partial = folder / "run.json.partial"
             partial.write_text(json.dumps(self._run), encoding="utf-8")
             os.replace(partial, record)
@@ -182,7 +185,7 @@ class Staging:
 
     def scratch(self, name: str) -> Path:
         """A file that is not published."""
-        folder = next(iter(self._folders.values())) / "scratch"
+        folder = next(iter(self._folders.values())) / _SCRATCH
         folder.mkdir(exist_ok=True)
         return folder / name
 
@@ -232,6 +235,13 @@ class Staging:
                     with suppress(OSError):
                         published.unlink()
                 raise explain_write_error(error, final) from error
+
+
+def _clear(folder: Path, but: Sequence[str]) -> None:
+    """Empty a folder, but for some names: a killed run's half outputs are begun anew."""
+    for old in folder.iterdir():
+        if old.name not in but:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from geoseg.rasters import (
     PROBABILITY_STEPS,
     RasterSpec,
     check_creation_options,
+    decode_probability,
     encode_probability,
     write_cog,
     write_qml,
@@ -58,6 +58,8 @@ __all__ = ["Prediction", "load_members", "predict"]
 
 #: Chips on which runtimes are tried, and on which 8 bits are calibrated.
 PROBE_CHIPS, INT8_CHIPS = 4, 16
+#: Of polygons: they keep up with any network, and more would hold more strips in memory.
+POLYGON_THREADS = 2
 #: Pixels that are classified at a time: what is made of them stays in the cache.
 DECIDED_AT_ONCE = 1 << 17
 
@@ -142,14 +144,14 @@ def predict(
             log.warn(message)
         if len(store):
             log.tell("note", message=f"going on after {len(store)} finished strips")
-        if outputs.vector is not None:
-            # Its libraries take half a second, which a runtime's first work leaves room for.
-            Thread(target=import_module, args=["geoseg.polygons"], daemon=True).start()
-        with _kept_strips(staging, store, log):
-            _predict_strips(plan, runtime, lanes, store, log)
+        with (
+            _kept_strips(staging, store, log),
+            _streamed_polygons(plan, store, staging, log) as polygons,
+        ):
+            _predict_strips(plan, runtime, lanes, store, polygons, log)
             counts = _write_rasters(plan, store, staging, log)
-            if outputs.vector is not None:
-                _write_polygons(plan, store, staging, log)
+            with log.clock("wait for polygons"):
+                polygons.result()
             write_qml(staging.path(outputs.qml), plan.card.classes)
             if outputs.preview is not None:
                 from geoseg.preview import write_preview
@@ -224,11 +226,13 @@ def _predict_strips(
     runtime: Runtime,
     lanes: Sequence[OutputLane],
     store: StripStore,
+    polygons: Future[None],
     log: RunLog,
 ) -> None:
     """Run the network over the scene, lane by lane, and keep each finished strip.
 
-    Strips are written by a thread while the next ones are computed.
+    Strips are written by a thread while the next ones are computed. Where polygons fail, so does
+    the run, at once.
     """
     before = (strip.window for strip in store.all())
     done = sum(window.height * window.width for window in before if window is not None)
@@ -242,6 +246,8 @@ def _predict_strips(
                 with log.clock("wait for writing"):
                     while len(waiting) > 1:
                         waiting.popleft().result()
+                if polygons.done():
+                    polygons.result()
                 task = partial(log.clocked("write", store.write), number, strip.window, arrays)
                 waiting.append(writing.submit(task, counts, (strip.run, strip.skipped)))
                 meter.tell(strip.window)
@@ -506,26 +512,66 @@ def _specs(plan: Plan) -> dict[str, RasterSpec]:
     return specs
 
 
-def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> None:
-    """Polygons of the finished class raster."""
-    from geoseg.polygons import write_polygons
+@contextmanager
+def _streamed_polygons(
+    plan: Plan, store: StripStore, staging: Staging, log: RunLog
+) -> Iterator[Future[None]]:
+    """Polygons in the making, by a thread that follows the finished strips."""
+    with ThreadPoolExecutor(1, "geoseg-polygons") as following:
+        try:
+            yield following.submit(_write_polygons, plan, store, staging, log)
+        finally:
+            store.stop()
 
-    vector = plan.outputs.vector
-    assert vector is not None
+
+def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> None:
+    """Polygons of the class raster, as its rows are finished in all lanes.
+
+    With --min-area the rows are looked at as they come, too, but which neighbour takes what is
+    small is only known when all are there: the smallest region of the whole map goes first. Then
+    they are read once more.
+    """
+    final = plan.outputs.vector
+    if final is None:
+        return
+    # These libraries take half a second, which a runtime's first work leaves room for.
+    from geoseg.classraster import grid_as_written
+    from geoseg.polygons import MapRows, write_rows
+
+    def read(name: str, top: int, bottom: int) -> NDArray[Any]:
+        with log.clock("wait for strips"):
+            store.wait(bottom)
+        return store.read(name, top, bottom)
+
+    def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        found = read("raster", top, bottom)[0]
+        return found, found != NODATA
+
+    def shares(name: str) -> Callable[[int, int], NDArray[np.float32]]:
+        return lambda top, bottom: decode_probability(read(name, top, bottom))
+
+    def tell(done: int, total: int) -> None:
+        # Before, how far the network is says more.
+        if store.rows == total:
+            log.tell("progress", stage="polygons", done=done, total=total)
+
     with log.clock("polygons"):
-        write_polygons(
-            staging.path(vector),
-            staging.path(plan.outputs.raster),
-            store.mosaic("confidence"),
+        raster = plan.outputs.raster
+        write_rows(
+            staging.path(final),
+            MapRows(
+                str(raster),
+                grid_as_written(plan.grid, raster),
+                ids,
+                shares("confidence"),
+                shares("probs") if "probs" in store.specs else None,
+            ),
             plan.card.classes,
-            probs_path=None if plan.outputs.probs is None else staging.path(plan.outputs.probs),
             min_area=plan.options.min_area,
             simplify=plan.options.simplify,
-            threads=0,
+            threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
             most=float("inf"),
-            progress=lambda done, total: log.tell(
-                "progress", stage="polygons", done=done, total=total
-            ),
+            progress=tell,
         )
 
 

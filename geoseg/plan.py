@@ -20,7 +20,7 @@ from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
-from geoseg.rasters import PROBABILITY_DTYPES, check_creation_options
+from geoseg.rasters import POLYGON_STRIP, PROBABILITY_DTYPES, check_creation_options
 from geoseg.reader import SceneReader
 from geoseg.regrid import source_cols
 from geoseg.runtimes.members import TURNS
@@ -365,6 +365,16 @@ class Plan:
                 left, right = source_cols(grid.width, across, a, b)
                 found.append(OutputLane(a, b, Lane.of(grid, left, right)))
         return tuple(found)
+
+    @property
+    def polygon_bytes(self) -> int:
+        """What is held to make polygons beside the network's work, but for what stays open."""
+        if self.outputs.vector is None:
+            return 0
+        pixels = min(POLYGON_STRIP, self.grid.height * self.grid.width)
+        floats = 1 + (len(self.card.classes) if self.outputs.probs is not None else 0)
+        # Four strips read, two being labelled and traced, and their tables.
+        return pixels * (4 * (1 + 4 * floats) + 2 * 12 + 48)
 
     @property
     def cache_bytes(self) -> int:

@@ -41,15 +41,13 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.geodesy import MapGrid
 from geoseg.measure import Measure
 from geoseg.merging import Limits, merge
+from geoseg.rasters import NODATA, POLYGON_STRIP
 from geoseg.vectors import write_frames
 from geoseg.window import Window
 from geoseg.workers import Workers
 
-__all__ = ["PolygonOptions", "polygonize", "write_polygons"]
+__all__ = ["MapRows", "PolygonOptions", "polygonize", "write_polygons", "write_rows"]
 
-NODATA = 255
-#: Pixels of a strip, about; its arrays are some 20 bytes a pixel.
-STRIP = 1 << 21
 #: Codes are 1 to this one.
 MOST_CLASSES = 254
 #: Threads that are of use.
@@ -224,44 +222,101 @@ def write_polygons(
         UsageError: likewise; or the suffix is unknown, or GeoJSON is asked for without a CRS.
         OutputError: the file can't be written.
     """
-    with (
-        _Source.opened(class_path, confidence_path, probs_path, classes, options) as source,
-        Workers(source.threads) as workers,
-    ):
-        counts = {c.name: 0 for c in source.classes}
+    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
+        return source.write(path, layer, progress)
 
-        def frames() -> Iterator[geopandas.GeoDataFrame]:
-            for frame in source.frames(workers, progress):
-                for name, count in frame["class_name"].value_counts().items():
-                    counts[name] += int(count)
-                yield frame.drop(columns="first")
 
-        many = "MultiPolygon" if source.options.connectivity == 8 else "Polygon"
-        empty = source.frame(None).drop(columns="first")
-        write_frames(frames(), empty, path, layer, many, source.classes, workers)
-    return counts
+def write_rows(
+    path: Path,
+    rows: MapRows,
+    classes: Sequence[ClassInfo],
+    *,
+    layer: str = "landcover",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> dict[str, int]:
+    """The same of a map that need not be finished yet: its readers wait for rows that are missing.
+
+    Args:
+        path: as for :func:`write_polygons`.
+        rows: the map; read from above to below, and once more from above where something small is
+            merged.
+        classes: its legend.
+        layer: as for :func:`write_polygons`.
+        progress: likewise.
+        **options: likewise.
+
+    Returns:
+        As :func:`write_polygons`, and the same file.
+
+    Raises:
+        GeosegError: likewise; and whatever the readers raise.
+    """
+    return _Source.of(rows, classes, PolygonOptions(**options)).write(path, layer, progress)
+
+
+#: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
+ShareRows = Callable[[int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class MapRows:
+    """What polygons are made of, by rows of full width.
+
+    Attributes:
+        name: for messages.
+        grid: where the pixels lie.
+        ids: (top, bottom) -> ids (rows, W) of whole numbers, and where they are valid.
+        confidence: reader of the winning probability, one band, or None.
+        probs: reader of all, one band a class, or None.
+    """
+
+    name: str
+    grid: MapGrid
+    ids: Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
+    confidence: ShareRows | None = None
+    probs: ShareRows | None = None
 
 
 @dataclass
 class _Source:
-    """The open rasters.
+    """A map and how polygons are made of it.
 
     Attributes:
-        raster: the class raster.
-        confidence, probs: readers of (first row, rows), or None.
+        rows: of the map.
         classes: the legend, in the order of codes 1, 2, ...
         code: id -> code by place; 0 is nodata, MOST_CLASSES + 1 unknown.
-        options: how polygons are made.
+        options: how polygons are made; classes by their ids.
         measure: of areas.
     """
 
-    raster: ClassRaster
-    confidence: _Rows | None
-    probs: _Rows | None
+    rows: MapRows
     classes: list[ClassInfo]
     code: NDArray[np.uint8]
     options: PolygonOptions
     measure: Measure
+
+    @classmethod
+    def of(cls, rows: MapRows, legend: Sequence[ClassInfo], options: PolygonOptions) -> _Source:
+        """See that the map, its legend and the options fit."""
+        name, grid = rows.name, rows.grid
+        if grid.crs is None and options.metric:
+            raise UsageError(
+                f"{name} has no geographic or projected CRS, so metres on its ground are unknown; "
+                f"leave {' and '.join(options.metric)} at 0 (simplify can be in pixels), or give "
+                f"the raster a CRS (gdal_edit.py)"
+            )
+        if len(legend) > MOST_CLASSES:
+            raise SceneError(
+                f"{name} has {len(legend)} classes; polygons are made of up to {MOST_CLASSES}: is "
+                f"it a class raster?"
+            )
+        code = np.full(MAX_ID + 1, MOST_CLASSES + 1, np.uint8)
+        ids = {c.id: number for number, c in enumerate(legend, start=1)}
+        options = _by_id(options, legend, name)
+        for id_, number in ids.items():
+            code[id_] = ids[int(options.merge[id_])] if id_ in options.merge else number
+        return cls(rows, list(legend), code, options, Measure.of(grid))
 
     @classmethod
     @contextmanager
@@ -273,41 +328,46 @@ class _Source:
         classes: Sequence[ClassInfo] | None,
         options: Mapping[str, Any],
     ) -> Iterator[_Source]:
-        """Open the rasters and see that they, the legend and the options fit."""
+        """Open rasters."""
         chosen = PolygonOptions(**options)
         with ExitStack() as stack:
             raster = stack.enter_context(open_class_raster(class_path))
             grid = raster.grid
-            if grid.crs is None and chosen.metric:
-                raise UsageError(
-                    f"{class_path} has no geographic or projected CRS, so metres on its ground are "
-                    f"unknown; leave {' and '.join(chosen.metric)} at 0 (simplify can be in "
-                    f"pixels), or give the raster a CRS (gdal_edit.py)"
-                )
             legend = list(classes) if classes is not None else _legend(raster)
-            if len(legend) > MOST_CLASSES:
-                raise SceneError(
-                    f"{class_path} has {len(legend)} classes; polygons are made of up to "
-                    f"{MOST_CLASSES}: is it a class raster?"
-                )
             confidence = probs = None
             if confidence_path is not None:
-                confidence = stack.enter_context(_rows(confidence_path, grid, 1, "confidence"))
+                confidence = stack.enter_context(_shares(confidence_path, grid, 1, "confidence"))
             if probs_path is not None:
                 bands = len(legend)
-                probs = stack.enter_context(_rows(probs_path, grid, bands, "probability"))
-            code = np.full(MAX_ID + 1, MOST_CLASSES + 1, np.uint8)
-            ids = {c.id: number for number, c in enumerate(legend, start=1)}
-            chosen = _by_id(chosen, legend, class_path)
-            for id_, number in ids.items():
-                code[id_] = ids[int(chosen.merge[id_])] if id_ in chosen.merge else number
-            source = cls(raster, confidence, probs, legend, code, chosen, Measure.of(grid))
+                probs = stack.enter_context(_shares(probs_path, grid, bands, "probability"))
+
+            def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+                window = Window(top, 0, bottom - top, grid.width)
+                return read_class_window(raster.dataset, raster.path, window)
+
+            source = cls.of(MapRows(raster.path, grid, ids, confidence, probs), legend, chosen)
             source.guard()
             yield source
 
+    def write(self, path: Path, layer: str, progress: Callable[[int, int], None]) -> dict[str, int]:
+        """Make the file; see :func:`write_polygons`."""
+        counts = {c.name: 0 for c in self.classes}
+
+        def frames() -> Iterator[geopandas.GeoDataFrame]:
+            for frame in self.frames(workers, progress):
+                for name, count in frame["class_name"].value_counts().items():
+                    counts[name] += int(count)
+                yield frame.drop(columns="first")
+
+        many = "MultiPolygon" if self.options.connectivity == 8 else "Polygon"
+        empty = self.frame(None).drop(columns="first")
+        with Workers(self.threads) as workers:
+            write_frames(frames(), empty, path, layer, many, self.classes, workers)
+        return counts
+
     @property
     def grid(self) -> MapGrid:
-        return self.raster.grid
+        return self.rows.grid
 
     @property
     def threads(self) -> int:
@@ -319,8 +379,7 @@ class _Source:
         Raises:
             UsageError: the legend lacks an id.
         """
-        window = Window(top, 0, bottom - top, self.grid.width)
-        ids, valid = read_class_window(self.raster.dataset, self.raster.path, window)
+        ids, valid = self.rows.ids(top, bottom)
         if ids.dtype == np.uint8:
             # 255 is nodata where the file does not say so, too.
             table = self.code[:256].copy()
@@ -330,13 +389,13 @@ class _Source:
         else:
             ids = np.where(valid, ids, 0)
             if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
-                raise SceneError(_outside(self.raster, ids))
+                raise SceneError(_outside(self.rows.name, ids))
             codes = np.take(self.code, ids)
         codes *= valid
         if codes.max(initial=0) > MOST_CLASSES:
             unknown = np.unique(ids[codes > MOST_CLASSES]).tolist()
             raise UsageError(
-                f"{self.raster.path} holds the class ids {unknown}, and the legend has only "
+                f"{self.rows.name} holds the class ids {unknown}, and the legend has only "
                 f"{sorted(c.id for c in self.classes)}; pass the classes of the model that made "
                 f"the raster"
             )
@@ -344,7 +403,7 @@ class _Source:
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """Top and bottom rows."""
-        rows = self.options.strip_rows or max(8, STRIP // self.grid.width)
+        rows = self.options.strip_rows or max(8, POLYGON_STRIP // self.grid.width)
         for top in range(0, self.grid.height, rows):
             yield top, min(top + rows, self.grid.height)
 
@@ -354,11 +413,11 @@ class _Source:
         """All pixels, from above to below."""
         none = np.zeros((0, self.grid.width), np.float32)
         for top, bottom in self.strips():
-            probs = none[None][:0] if self.probs is None else self.probs(top, bottom)
+            probs = none[None][:0] if self.rows.probs is None else self.rows.probs(top, bottom)
             confidence = none
-            if self.confidence is not None:
-                confidence = self.confidence(top, bottom)[0]
-            elif self.probs is not None:
+            if self.rows.confidence is not None:
+                confidence = self.rows.confidence(top, bottom)[0]
+            elif self.rows.probs is not None:
                 confidence = probs.max(axis=0)
             yield Band(self.codes(top, bottom), confidence, probs)
             progress(bottom, self.grid.height)
@@ -387,7 +446,7 @@ class _Source:
         if guess > self.options.most:
             size = share * (turns * 2 * 16 + regions * 150)
             raise UsageError(
-                f"{self.raster.path} would give about {guess / 1e6:.0f} million polygons and "
+                f"{self.rows.name} would give about {guess / 1e6:.0f} million polygons and "
                 f"{size / 1e9:.0f} GB, more than the {self.options.most / 1e6:.3g} million that "
                 f"are made unasked: leave out the noise with --sieve 10 (pixels) or --min-area "
                 f"(m2), or make them all with --force"
@@ -438,7 +497,7 @@ class _Source:
     def frame(self, closed: Closed | None) -> geopandas.GeoDataFrame:
         """The table of some features; None gives one without rows."""
         if closed is None:
-            closed = Closed.none(len(self.classes) + 1 if self.probs is not None else 0)
+            closed = Closed.none(len(self.classes) + 1 if self.rows.probs is not None else 0)
         rings = closed.rings
         area, perimeter = self.measure(rings)
         starts = closed.features[:-1]
@@ -488,10 +547,6 @@ class _Source:
         return np.asarray(shapely.from_ragged_array(kind, xy, offsets))
 
 
-#: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
-_Rows = Callable[[int, int], NDArray[np.float32]]
-
-
 def _by_id(
     options: PolygonOptions, legend: Sequence[ClassInfo], path: str | Path
 ) -> PolygonOptions:
@@ -530,7 +585,7 @@ def _legend(raster: ClassRaster) -> list[ClassInfo]:
         for strip in raster.strips():
             ids = strip.ids[strip.valid] if not strip.valid.all() else strip.ids
             if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
-                raise SceneError(_outside(raster, ids))
+                raise SceneError(_outside(raster.path, ids))
             kernels.notice(np.ascontiguousarray(ids), seen)
         if np.dtype(raster.dataset.dtypes[0]) == np.uint8:
             seen[NODATA] = False
@@ -545,9 +600,9 @@ def _legend(raster: ClassRaster) -> list[ClassInfo]:
     ]
 
 
-def _outside(raster: ClassRaster, ids: NDArray[Any]) -> str:
+def _outside(name: str, ids: NDArray[Any]) -> str:
     return (
-        f"{raster.path} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its "
+        f"{name} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its "
         f"nodata unset (gdal_edit.py -a_nodata)?"
     )
 
@@ -559,7 +614,7 @@ def _colour(i: int) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _rows(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[_Rows]:
+def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[ShareRows]:
     """A reader of a raster of probabilities on the class raster's grid."""
 
     def read(top: int, bottom: int) -> NDArray[np.float32]:

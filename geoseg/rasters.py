@@ -29,6 +29,7 @@ __all__ = [
     "PROBABILITY_DTYPES",
     "RasterSpec",
     "check_creation_options",
+    "decode_probability",
     "encode_probability",
     "halve",
     "write_cog",
@@ -41,6 +42,8 @@ NODATA = 255
 #: Probabilities as uint8 are round(p * 254), so that 0 and 1 are exact and 255 is nodata.
 PROBABILITY_STEPS = 254
 PROBABILITY_DTYPES = ("uint8", "float32")
+#: Pixels of a strip from which polygons are made, about.
+POLYGON_STRIP = 1 << 21
 #: Side of a COG's blocks, px.
 COG_BLOCK = 512
 
@@ -215,6 +218,19 @@ def encode_probability(
         return np.where(valid, probs, np.float32(np.nan))
     steps = np.rint(np.clip(probs, 0.0, 1.0) * PROBABILITY_STEPS).astype(np.uint8)
     return np.where(valid, steps, np.uint8(NODATA))
+
+
+def decode_probability(values: NDArray[Any]) -> NDArray[np.float32]:
+    """What :func:`encode_probability` stored, NaN where not valid.
+
+    Args:
+        values: (..., H, W) of either dtype.
+    """
+    if values.dtype != np.uint8:
+        return np.asarray(values, np.float32)
+    table = np.arange(256, dtype=np.float32) * np.float32(1 / PROBABILITY_STEPS)
+    table[NODATA] = np.nan
+    return np.take(table, values)
 
 
 #: The options of GDAL's COG driver that leave pixels and grid as they are, and their values.

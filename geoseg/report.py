@@ -54,6 +54,7 @@ class RunLog:
     def __post_init__(self) -> None:
         """Set up what the clocks share."""
         self._lock = threading.Lock()
+        self._telling = threading.RLock()
         self._nested = threading.local()
 
     @contextmanager
@@ -98,9 +99,10 @@ class RunLog:
                 iterator.close()
 
     def tell(self, event: str, **values: Any) -> None:
-        """Report an event."""
+        """Report an event; threads do it one at a time."""
         if self.progress is not None:
-            self.progress({"event": event, **values})
+            with self._telling:
+                self.progress({"event": event, **values})
 
     def warn(self, message: str) -> None:
         """Report and keep a warning."""

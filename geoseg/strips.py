@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.errors
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
@@ -29,7 +31,7 @@ from geoseg.outputs import explain_write_error
 from geoseg.rasters import RasterSpec, write_overviews
 from geoseg.window import Window
 
-__all__ = ["Strip", "StripStore"]
+__all__ = ["NoMoreStripsError", "Strip", "StripStore"]
 
 #: Rows of a strip file's blocks.
 BLOCK_ROWS = 64
@@ -56,8 +58,15 @@ class Strip:
     crc: Mapping[str, tuple[int, ...]]
 
 
+class NoMoreStripsError(Exception):
+    """The run has ended for a reason of its own; who reads the strips ends, too."""
+
+
 class StripStore:
-    """The strips of one run, by lane and row of chips."""
+    """The strips of one run, by lane and row of chips.
+
+    One thread may write them while others read.
+    """
 
     def __init__(self, folder: Path, specs: Mapping[str, RasterSpec], lanes: int) -> None:
         """Read the journal of what is there.
@@ -73,6 +82,8 @@ class StripStore:
         self.folder = folder
         self.specs = dict(specs)
         self._strips: list[list[Strip]] = []
+        self._changed = threading.Condition()
+        self._stopped = False
         try:
             folder.mkdir(exist_ok=True)
             for lane in range(lanes):
@@ -133,31 +144,97 @@ class StripStore:
             os.replace(partial, path)
         except OSError as error:
             raise explain_write_error(error, self.folder) from error
-        self._strips[lane].append(strip)
+        with self._changed:
+            self._strips[lane].append(strip)
+            self._changed.notify_all()
 
     def _write_raster(self, path: Path, name: str, bands: NDArray[Any]) -> None:
         spec = self.specs[name]
         count, height, width = bands.shape
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                with rasterio.open(
-                    path,
-                    "w",
-                    driver="GTiff",
-                    height=height,
-                    width=width,
-                    count=count,
-                    dtype=spec.dtype,
-                    interleave="band",
-                    blockysize=min(BLOCK_ROWS, height),
-                    compress="zstd",
-                    zstd_level=1,
-                    bigtiff="if_safer",
-                ) as dataset:
-                    dataset.write(bands)
+            with rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=count,
+                dtype=spec.dtype,
+                # Any but none, which rasterio would warn of whenever it meets the file.
+                transform=Affine.translation(1, 1),
+                interleave="band",
+                blockysize=min(BLOCK_ROWS, height),
+                compress="zstd",
+                zstd_level=1,
+                bigtiff="if_safer",
+            ) as dataset:
+                dataset.write(bands)
         except GDAL_ERRORS as error:
             raise explain_write_error(error, self.folder) from error
+
+    @property
+    def rows(self) -> int:
+        """Rows of the output that are finished in all lanes, from the top."""
+        bottoms = (
+            max((s.window.bottom for s in strips if s.window is not None), default=0)
+            for strips in self._strips
+        )
+        return min(bottoms)
+
+    def wait(self, rows: int) -> None:
+        """Wait for rows, from the top.
+
+        Args:
+            rows: of the output.
+
+        Raises:
+            NoMoreStripsError: they won't come.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self.rows >= rows)
+            if self.rows < rows:
+                raise NoMoreStripsError
+
+    def stop(self) -> None:
+        """Send home who waits for strips."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def read(self, name: str, top: int, bottom: int) -> NDArray[Any]:
+        """Finished rows of a raster.
+
+        Args:
+            name: of the raster.
+            top: the first row.
+            bottom: the first one below.
+
+        Returns:
+            (bands, bottom - top, width).
+
+        Raises:
+            OutputError: a strip can't be read.
+        """
+        spec = self.specs[name]
+        shape = (len(spec.descriptions), bottom - top, spec.grid.width)
+        rows = np.full(shape, spec.nodata, spec.dtype)
+        for lane, strips in enumerate(self._strips):
+            for number, strip in enumerate(strips):
+                w = strip.window
+                if w is None or w.bottom <= top or w.row >= bottom:
+                    continue
+                first, last = max(top, w.row), min(bottom, w.bottom)
+                part = RasterioWindow(0, first - w.row, w.width, last - first)
+                path = self._raster(name, lane, number)
+                try:
+                    with rasterio.open(path) as dataset:
+                        found = dataset.read(window=part)
+                except GDAL_ERRORS as error:
+                    raise OutputError(
+                        f"{path} can't be read ({error}); begin anew with --restart"
+                    ) from error
+                rows[:, first - top : last - top, w.col : w.right] = found
+        return rows
 
     def mosaic(self, name: str) -> Path:
         """All strips of a raster as one virtual one, with names, colours and tags.

@@ -7,6 +7,7 @@ import math
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -113,9 +114,11 @@ class _Gdal:
             rows = (pyarrow.RecordBatch.from_arrays(b.columns, schema=renamed) for b in batches)
             batches = pyarrow.RecordBatchReader.from_batches(renamed, rows)
         crs = job.empty.crs
-        with warnings.catch_warnings():
-            # A scene without a CRS gives shapes without one; whoever asked for them knows.
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
+        with ExitStack() as stack:
+            if crs is None:  # catching warnings is no thread's own, so no more than needed
+                stack.enter_context(warnings.catch_warnings())
+                # A scene without a CRS gives shapes without one; whoever asked for them knows.
+                warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.write_arrow(
                 batches,
                 job.path,

@@ -25,6 +25,8 @@ from tests.oracles import EdgeDistance, NumpyRuntime, OneHot
 
 CLASSES = ("water", "trees", "crops", "built")
 RASTERS = ("out.tif", "probs.tif", "confidence.tif")
+#: A format without times in it.
+VECTOR = "out.parquet"
 
 
 @pytest.fixture
@@ -83,6 +85,7 @@ def predict(scene: Path, folder: Path, model: Path, runtime: Any, **options: Any
         **{
             "probs": folder / "probs.tif",
             "confidence": folder / "confidence.tif",
+            "vector": folder / VECTOR,
             "size": 32,
             "overlap": 20,
             "overwrite": True,
@@ -92,7 +95,7 @@ def predict(scene: Path, folder: Path, model: Path, runtime: Any, **options: Any
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in RASTERS}
+    return {name: (folder / name).read_bytes() for name in (*RASTERS, VECTOR)}
 
 
 def pixels(folder: Path) -> dict[str, Any]:
@@ -126,7 +129,6 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
         assert contents(folder) == contents(tmp_path / "whole")
         for key in ("classes", "chips", "pixels"):
             assert again.report[key] == whole.report[key]
-        assert (folder / "out.gpkg").exists()
         assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
         seen.add(len(last.batches))
     assert min(seen) < chips / 2  # what was finished was not done again
@@ -280,7 +282,8 @@ class Slow(Smooth):
         return super().answer(pixels)
 geoseg.predict(
     sys.argv[1], sys.argv[2], model=sys.argv[3], runtime=Slow(4), probs=sys.argv[4],
-    confidence=sys.argv[4].replace("probs", "confidence"), size=32, overlap=20,
+    confidence=sys.argv[4].replace("probs", "confidence"), vector=sys.argv[6],
+    size=32, overlap=20,
 )
 """
 
@@ -294,7 +297,7 @@ def test_kill_9_at_any_moment(tmp_path: Path, model: Path, seed: int) -> None:
     folder = tmp_path / "killed"
     folder.mkdir()
     command = [sys.executable, "-c", KILLED, str(scene), str(folder / "out.tif"), str(model)]
-    command += [str(folder / "probs.tif"), str(Path(__file__).parents[1])]
+    command += [str(folder / "probs.tif"), str(Path(__file__).parents[1]), str(folder / VECTOR)]
     rng = np.random.default_rng(seed)
     kills = 0
     for _ in range(10):
