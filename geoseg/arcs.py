@@ -20,7 +20,18 @@ from numpy.typing import NDArray
 
 from geoseg.jit import kernel
 
-__all__ = ["assemble", "corner_pairs", "join", "label", "mark", "notice", "pick", "trace", "unite"]
+__all__ = [
+    "assemble",
+    "corner_pairs",
+    "join",
+    "label",
+    "mark",
+    "notice",
+    "pick",
+    "tops",
+    "trace",
+    "unite",
+]
 
 #: For four bits, one a heading in which an edge leaves: is it a node?
 _NODE = np.array([bin(bits).count("1") >= 3 for bits in range(16)])
@@ -139,6 +150,31 @@ def label(
                 known[own, 1] += 1
                 known[own, 2] = min(known[own, 2], value)
     return labels, code_of, pixels, known
+
+
+@kernel
+def tops(codes: NDArray[np.uint8]) -> int:
+    """Runs of pixels of one class in a row that have none of it above: no fewer than regions begin.
+
+    Args:
+        codes: (N, W) as for :func:`label`.
+    """
+    rows, width = codes.shape
+    count = 0
+    for j in range(1, rows):
+        above, own = codes[j - 1], codes[j]
+        alone = 0  # the run so far has a class, and none of it above
+        before = np.uint8(0)
+        for x in range(width):
+            code = own[x]
+            if code != before:
+                count += alone
+                alone = 1 if code != 0 else 0
+                before = code
+            if above[x] == code:
+                alone = 0
+        count += alone
+    return count
 
 
 @kernel

@@ -8,7 +8,7 @@ what is still open, so memory grows with the strip and the open regions, not wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from geoseg.generalize import CUT, simplify, smooth
 from geoseg.geodesy import Ints, Rings
 from geoseg.workers import Workers
 
-__all__ = ["METHODS", "Band", "Closed", "Shape", "polygons"]
+__all__ = ["METHODS", "Band", "Closed", "Shape", "count_regions", "polygons"]
 
 #: Of simplification.
 METHODS = ("visvalingam", "douglas-peucker")
@@ -202,6 +202,51 @@ def polygons(
         closed = open_.add(strip)
         if closed is not None:
             yield closed
+
+
+def count_regions(
+    codes: Callable[[], Iterable[NDArray[np.uint8]]], width: int, most: float
+) -> tuple[int, int]:
+    """How many polygons a map gives, if they are too many; all pixels are looked at.
+
+    A region begins somewhere with a run of pixels below nothing of its class. Where there are no
+    more of these than ``most``, no more need be known, which takes a glance; otherwise regions
+    are labelled and counted.
+
+    Args:
+        codes: gives the map from above to below, in parts, the same each time.
+        width: px.
+        most: how many are not too many.
+
+    Returns:
+        Regions (4-connected), and corners at which borders turn or meet; (0, 0) where there are
+        not too many.
+    """
+    if sum(kernels.tops(part) for part in _padded(codes(), width)) <= most:
+        return 0, 0
+    regions = corners = still_open = 0
+    last = np.zeros(width, np.int32)
+    none = np.zeros((0, width), np.float32)
+    for part in _padded(codes(), width):
+        labels, own, *_ = kernels.label(part, 0, none)
+        corners += kernels.mark(part)[1]
+        parent = np.arange(still_open + len(own), dtype=np.int32)
+        kernels.unite(parent, last, labels[0], still_open)
+        roots = _roots(parent)
+        regions += int(np.count_nonzero(roots == np.arange(len(roots)))) - 1 - still_open
+        below = roots[np.where(labels[-1] > 0, labels[-1] + np.int32(still_open), 0)]
+        names, numbers = np.unique(np.append(0, below), return_inverse=True)
+        last = numbers[1:].astype(np.int32)
+        still_open = len(names) - 1
+    return (regions, corners) if regions > most else (0, 0)
+
+
+def _padded(codes: Iterable[NDArray[np.uint8]], width: int) -> Iterator[NDArray[np.uint8]]:
+    """Parts of a map, each with the row above it."""
+    above = np.zeros((1, width), np.uint8)
+    for part in codes:
+        yield np.concatenate((above, part))
+        above = part[-1:]
 
 
 def _strips(bands: Iterable[Band], width: int, height: int) -> Iterator[tuple[Band, int, bool]]:

@@ -4,6 +4,7 @@
 
     GeosegError                 anything geoseg can explain; the command line exits with 1
     |-- UsageError              the options contradict each other or the scene; exits with 2
+    |   `-- TooManyPolygonsError a map is so noisy that its polygons are not made unasked
     |-- SceneError              the scene can't be opened, read or understood
     |   |-- BandError           bands are missing, unknown or ambiguous
     |   `-- RadiometryError     the meaning of the numbers is unknown
@@ -31,6 +32,7 @@ __all__ = [
     "OutputError",
     "RadiometryError",
     "SceneError",
+    "TooManyPolygonsError",
     "TrainingError",
     "UsageError",
 ]
@@ -50,6 +52,10 @@ class UsageError(GeosegError):
     """The options contradict each other, the model or the scene."""
 
     exit_code = 2
+
+
+class TooManyPolygonsError(UsageError):
+    """A map would give more polygons than are made unasked: it is noise, mostly."""
 
 
 class SceneError(GeosegError):

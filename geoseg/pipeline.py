@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from geoseg.chips import ChipRow, chip_rows, prefetch
 from geoseg.crf import ChipCRF
 from geoseg.decide import decide
-from geoseg.errors import DeviceError, ModelError, OutputError, SceneError
+from geoseg.errors import (
+    DeviceError,
+    ModelError,
+    OutputError,
+    SceneError,
+    TooManyPolygonsError,
+)
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan
@@ -70,7 +76,7 @@ class Prediction:
 
     Attributes:
         raster: the class raster.
-        vector: the polygons, or None.
+        vector: the polygons; None where they were not asked for, or would have been too many.
         report: the parsed JSON report.
     """
 
@@ -151,7 +157,9 @@ def predict(
             _predict_strips(plan, runtime, lanes, store, polygons, log)
             counts = _write_rasters(plan, store, staging, log)
             with log.clock("wait for polygons"):
-                polygons.result()
+                if not polygons.result():
+                    outputs = replace(outputs, vector=None)
+                    plan = replace(plan, outputs=outputs)
             write_qml(staging.path(outputs.qml), plan.card.classes)
             if outputs.preview is not None:
                 from geoseg.preview import write_preview
@@ -226,7 +234,7 @@ def _predict_strips(
     runtime: Runtime,
     lanes: Sequence[OutputLane],
     store: StripStore,
-    polygons: Future[None],
+    polygons: Future[bool],
     log: RunLog,
 ) -> None:
     """Run the network over the scene, lane by lane, and keep each finished strip.
@@ -515,7 +523,7 @@ def _specs(plan: Plan) -> dict[str, RasterSpec]:
 @contextmanager
 def _streamed_polygons(
     plan: Plan, store: StripStore, staging: Staging, log: RunLog
-) -> Iterator[Future[None]]:
+) -> Iterator[Future[bool]]:
     """Polygons in the making, by a thread that follows the finished strips."""
     with ThreadPoolExecutor(1, "geoseg-polygons") as following:
         try:
@@ -524,19 +532,23 @@ def _streamed_polygons(
             store.stop()
 
 
-def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> None:
+def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> bool:
     """Polygons of the class raster, as its rows are finished in all lanes.
 
     With --min-area the rows are looked at as they come, too, but which neighbour takes what is
     small is only known when all are there: the smallest region of the whole map goes first. Then
     they are read once more.
+
+    Returns:
+        Whether they were made. The class raster may have taken hours: it is not lost because it is
+        too noisy for polygons.
     """
     final = plan.outputs.vector
     if final is None:
-        return
+        return False
     # These libraries take half a second, which a runtime's first work leaves room for.
     from geoseg.classraster import grid_as_written
-    from geoseg.polygons import MapRows, write_rows
+    from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
 
     def read(name: str, top: int, bottom: int) -> NDArray[Any]:
         with log.clock("wait for strips"):
@@ -555,24 +567,31 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
         if store.rows == total:
             log.tell("progress", stage="polygons", done=done, total=total)
 
-    with log.clock("polygons"):
-        raster = plan.outputs.raster
-        write_rows(
-            staging.path(final),
-            MapRows(
-                str(raster),
-                grid_as_written(plan.grid, raster),
-                ids,
-                shares("confidence"),
-                shares("probs") if "probs" in store.specs else None,
-            ),
-            plan.card.classes,
-            min_area=plan.options.min_area,
-            simplify=plan.options.simplify,
-            threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
-            most=float("inf"),
-            progress=tell,
-        )
+    raster = plan.outputs.raster
+    try:
+        with log.clock("polygons"):
+            write_rows(
+                staging.path(final),
+                MapRows(
+                    str(raster),
+                    grid_as_written(plan.grid, raster),
+                    ids,
+                    shares("confidence"),
+                    shares("probs") if "probs" in store.specs else None,
+                ),
+                plan.card.classes,
+                min_area=plan.options.min_area,
+                simplify=plan.options.simplify,
+                threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
+                most=float("inf") if plan.options.force else MOST_POLYGONS,
+                progress=tell,
+            )
+    except TooManyPolygonsError as error:
+        staging.path(final).unlink(missing_ok=True)
+        old = f"; {final} is of an earlier run" if final.exists() else ""
+        log.warn(f"there will be no polygons, but all other outputs{old}: {error}")
+        return False
+    return True
 
 
 def _pixel_area(plan: Plan, strip: Window) -> float:

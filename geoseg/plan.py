@@ -84,6 +84,7 @@ class PredictOptions:
         restart: forget the strips that a stopped run of the same outputs has finished.
         min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
         simplify: tolerance of the polygons' borders, m.
+        force: make more than 10 million polygons, too, instead of none.
         creation_options: ``NAME=VALUE`` for GDAL's COG driver.
         overwrite: replace outputs that exist.
     """
@@ -120,6 +121,7 @@ class PredictOptions:
     restart: bool = False
     min_area: float = 0.0
     simplify: float = 0.0
+    force: bool = False
     creation_options: Sequence[str] = ()
     overwrite: bool = False
 

@@ -36,8 +36,8 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg import arcs as kernels
 from geoseg.card import ClassInfo
 from geoseg.classraster import MAX_ID, ClassRaster, open_class_raster, read_class_window
-from geoseg.coverage import METHODS, Band, Closed, Shape, polygons
-from geoseg.errors import SceneError, UsageError
+from geoseg.coverage import METHODS, Band, Closed, Shape, count_regions, polygons
+from geoseg.errors import SceneError, TooManyPolygonsError, UsageError
 from geoseg.geodesy import MapGrid
 from geoseg.measure import Measure
 from geoseg.merging import Limits, merge
@@ -54,8 +54,6 @@ MOST_CLASSES = 254
 MOST_THREADS = 4
 #: More polygons than this are not made unless asked for.
 MOST_POLYGONS = 10_000_000
-#: Pixels on which their number is guessed.
-SAMPLE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,8 @@ class PolygonOptions:
         threads: in all; with 1 everything is done in the caller's. 0 for one a processor, up to
             four: a third of the work (reading, joining, writing) is always the caller's.
         strip_rows: rows of a strip; 0 for about two million pixels.
-        most: more polygons than this are refused, by a guess made beforehand.
+        most: more polygons than this are refused: beforehand, or where small ones are merged as
+            soon as more are made. A part of a feature is one, too.
     """
 
     connectivity: int = 4
@@ -423,34 +422,36 @@ class _Source:
             progress(bottom, self.grid.height)
 
     def guard(self) -> None:
-        """Guess how many polygons there will be from the edges of some strips.
+        """Count regions before any are made.
 
         Raises:
-            UsageError: too many.
+            TooManyPolygonsError: there are too many. Where small ones are merged that is not known
+                before they are; then :meth:`frames` counts what it makes.
         """
-        if math.isinf(self.options.most) or self.limits() is not None:
+        most = self.options.most
+        if math.isinf(most) or self.limits() is not None:
             return
-        strips = list(self.strips())
-        step = max(1, math.ceil(self.grid.height * self.grid.width / SAMPLE))
-        regions = turns = pixels = 0
-        none = np.zeros((0, self.grid.width), np.float32)
-        for top, bottom in strips[step // 2 :: step]:
-            codes = self.codes(top, bottom)
-            pixels += codes.size
-            labels, own, *_ = kernels.label(np.pad(codes, ((1, 0), (0, 0))), 0, none)
-            # What goes on below is counted where it ends.
-            regions += len(own) - len(np.unique(labels[-1])) + 1
-            turns += kernels.mark(codes)[1]
-        share = self.grid.height * self.grid.width / max(1, pixels)
-        guess = share * regions
-        if guess > self.options.most:
-            size = share * (turns * 2 * 16 + regions * 150)
-            raise UsageError(
-                f"{self.rows.name} would give about {guess / 1e6:.0f} million polygons and "
-                f"{size / 1e9:.0f} GB, more than the {self.options.most / 1e6:.3g} million that "
-                f"are made unasked: leave out the noise with --sieve 10 (pixels) or --min-area "
-                f"(m2), or make them all with --force"
-            )
+        regions, corners = count_regions(
+            lambda: (self.codes(*strip) for strip in self.strips()), self.grid.width, most
+        )
+        if regions:
+            # A corner is a vertex of two rings or more.
+            self.refuse(f"would give {_million(regions)} polygons", regions, 2 * corners)
+
+    def refuse(self, found: str, polygons: float, vertices: float) -> None:
+        """Say what was found, how large the file would be, and what to do.
+
+        Raises:
+            TooManyPolygonsError: always.
+        """
+        name = self.rows.name
+        size = vertices * 16 + polygons * 150
+        raise TooManyPolygonsError(
+            f"{name} {found} and a file of about {size / 1e9:.2g} GB; more than "
+            f"{_million(self.options.most)} are not made unasked: leave out the noise with "
+            f"geoseg vectorize {name} --sieve 10 (pixels) or --min-area (m2), or make them all "
+            f"with --force"
+        )
 
     def frames(
         self, workers: Workers, progress: Callable[[int, int], None] = lambda done, total: None
@@ -475,7 +476,19 @@ class _Source:
             wanted[1:] = [c.id in options.only for c in self.classes]
 
         def chosen() -> Iterator[Closed]:
+            made = vertices = 0
             for closed in polygons(bands, grid.width, grid.height, shape, workers):
+                made += len(closed.rings.polygons) - 1
+                vertices += len(closed.rings.xy)
+                if made > options.most:
+                    row = int(closed.first.max()) // grid.width + 1
+                    more = grid.height / row
+                    self.refuse(
+                        f"gives {_million(made)} polygons in its first {row} of {grid.height} "
+                        f"rows: in all, if the others are like these, {_million(made * more)}",
+                        made * more,
+                        vertices * more,
+                    )
                 some = closed if wanted[closed.codes].all() else closed.take(wanted[closed.codes])
                 if len(some.codes):
                     yield some
@@ -598,6 +611,10 @@ def _legend(raster: ClassRaster) -> list[ClassInfo]:
         ClassInfo(i, name, "#{:02X}{:02X}{:02X}".format(*colours.get(i, _colour(i))[:3]))
         for i, name in names.items()
     ]
+
+
+def _million(number: float) -> str:
+    return f"{number / 1e6:.3g} million"
 
 
 def _outside(name: str, ids: NDArray[Any]) -> str:

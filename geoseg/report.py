@@ -197,7 +197,7 @@ def raster_tags(plan: Plan) -> dict[str, str]:
 #: rasters' tags, so that the same result has the same bytes.
 _WITHOUT_EFFECT = (
     *("batch_size", "device", "threads", "mem_limit", "restart"),
-    *("no_vector", "min_area", "simplify"),
+    *("no_vector", "min_area", "simplify", "force"),
 )
 
 

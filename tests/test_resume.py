@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,8 @@ def predict(scene: Path, folder: Path, model: Path, runtime: Any, **options: Any
     )
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in (*RASTERS, VECTOR)}
+def contents(folder: Path, names: Sequence[str] = (*RASTERS, VECTOR)) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 def pixels(folder: Path) -> dict[str, Any]:

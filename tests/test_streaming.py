@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 
@@ -14,7 +15,16 @@ from geoseg import pipeline, polygons
 from geoseg.errors import OutputError, SceneError
 from geoseg.strips import StripStore
 from tests.helpers import tiny_model
-from tests.test_resume import CLASSES, VECTOR, Smooth, Stops, predict, scene_of
+from tests.test_resume import (
+    CLASSES,
+    RASTERS,
+    VECTOR,
+    Smooth,
+    Stops,
+    contents,
+    predict,
+    scene_of,
+)
 
 ROWS = 7
 
@@ -168,6 +178,33 @@ def test_what_a_killed_run_has_left_of_its_polygons_is_begun_anew(
         assert {p.name for p in folder.iterdir()} == set(files)
         if suffix != ".gpkg":  # which says when it was made
             assert vector.read_bytes() == files[vector.name]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.95])
+def test_noise_costs_the_polygons_and_not_the_raster(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Noticed early, and late in the run; told what to do; made all the same with force."""
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    whole = predict(scene, tmp_path / "whole", model, Smooth(4))
+    found = len(geopandas.read_parquet(tmp_path / "whole" / VECTOR))
+    monkeypatch.setattr(polygons, "MOST_POLYGONS", int(share * found))
+    told: list[dict[str, Any]] = []
+    result = predict(scene, folder, model, Smooth(4), progress=told.append)
+    assert result.vector is None and "vector" not in result.report["outputs"]
+    (warning,) = result.report["warnings"]
+    assert f"geoseg vectorize {folder / 'out.tif'} --sieve 10" in warning
+    assert "--force" in warning and "polygons in its first" in warning
+    assert sum(event["event"] == "warning" for event in told) == 1
+    assert told[-1]["event"] == "result" and "vector" not in told[-1]
+    assert {p.name for p in folder.iterdir()} == {*RASTERS, "out.qml", "out.json"}
+    assert contents(folder, RASTERS) == contents(tmp_path / "whole", RASTERS)
+    result = predict(scene, folder, model, Smooth(4), force=True)
+    assert result.vector is not None and result.report["warnings"] == []
+    assert contents(folder) == contents(tmp_path / "whole")
+    again = predict(scene, folder, model, Smooth(4))
+    assert again.report["classes"] == whole.report["classes"]
+    assert f"{folder / VECTOR} is of an earlier run" in again.report["warnings"][0]
 
 
 def test_rows_of_strips(tmp_path: Path) -> None:

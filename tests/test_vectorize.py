@@ -380,14 +380,41 @@ def test_ids_of_other_types_and_without_a_legend(tmp_path):
 
 
 def test_noise_is_refused_before_the_work(tmp_path):
+    """By an exact count of the whole map: not one polygon more, and none is begun."""
     noise = np.random.default_rng(0).choice(np.array([1, 2, 5], np.uint8), (300, 300))
+    noise[100:130, 50:90] = 255
     path = write(tmp_path / "n.tif", noise)
-    with pytest.raises(UsageError, match=r"million polygons.*--sieve 10.*--force"):
-        polygonize(path, most=10_000)
     found = len(polygonize(path, most=float("inf")))
     assert found > 10_000
-    polygonize(path, most=found * 1.1)
-    polygonize(path, most=10, sieve=10)
+    for rows in (1, 7, 1000):
+        assert len(polygonize(path, most=found, strip_rows=rows)) == found
+        with pytest.raises(UsageError, match=r"0.0\d+ million polygons.*GB.*--sieve 10.*--force"):
+            polygonize(path, most=found - 1, strip_rows=rows)
+    with pytest.raises(UsageError, match="would give"):
+        geoseg.vectorize(path, tmp_path / "n.gpkg", most=found - 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["n.tif"]
+
+
+def test_noise_anywhere_is_counted(tmp_path):
+    """A sample of strips would not see it."""
+    classes = np.full((400, 100), 1, np.uint8)
+    classes[301:309] = np.indices((8, 100)).sum(axis=0) % 2 + 1
+    path = write(tmp_path / "n.tif", classes)
+    found = len(polygonize(path))
+    assert found == 802 - 100  # the map around takes half of the squares at its rims
+    with pytest.raises(UsageError, match="would give"):
+        polygonize(path, most=found - 1, strip_rows=8)
+
+
+def test_what_is_still_noise_after_the_sieve_is_refused_while_it_is_made(tmp_path):
+    noise = np.random.default_rng(0).choice(np.array([1, 2, 5], np.uint8), (300, 300))
+    path = write(tmp_path / "n.tif", noise)
+    found = len(polygonize(path, sieve=4))
+    assert len(polygonize(path, sieve=4, most=found)) == found
+    told = r"in its first \d+ of 300 rows: in all, .* million and a file of about .*--force"
+    with pytest.raises(UsageError, match=told):
+        geoseg.vectorize(path, tmp_path / "n.gpkg", sieve=4, most=found // 3, strip_rows=20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["n.tif"]
 
 
 @pytest.mark.parametrize(

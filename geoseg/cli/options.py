@@ -16,6 +16,7 @@ __all__ = [
     "Overlap",
     "band_options",
     "device_options",
+    "force_option",
     "json_option",
     "model_option",
     "scene_argument",
@@ -133,6 +134,13 @@ def device_options(function: F) -> F:
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
+
+
+def force_option(function: F) -> F:
+    """--force."""
+    return click.option("--force", is_flag=True, help="Make more than 10 million polygons, too.")(
+        function
+    )
 
 
 def json_option(function: F) -> F:

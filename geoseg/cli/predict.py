@@ -12,6 +12,7 @@ from geoseg.cli.options import (
     Overlap,
     band_options,
     device_options,
+    force_option,
     scene_argument,
 )
 from geoseg.cli.progress import progress_printer
@@ -121,6 +122,7 @@ __all__ = ["command"]
 )
 @click.option("--min-area", type=float, default=0.0, help="Smallest area before --simplify, m2.")
 @click.option("--simplify", type=float, default=0.0, help="Tolerance of polygon borders, m.")
+@force_option
 @click.option(
     "--co",
     "creation_options",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from geoseg.cli.options import force_option
 from geoseg.cli.progress import progress_printer
 from geoseg.errors import UsageError
 
@@ -100,7 +101,7 @@ __all__ = ["command"]
     default=0,
     help="Threads for computing.  [default: one a processor]",
 )
-@click.option("--force", is_flag=True, help="Make more than 10 million polygons, too.")
+@force_option
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option(
     "--progress",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from geoseg.coverage import METHODS, Band, Shape, polygons
+from geoseg.coverage import METHODS, Band, Shape, count_regions, polygons
 from geoseg.workers import Workers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -208,6 +208,20 @@ def test_smoothing_stays_within_half_a_pixel(codes, times):
     exact, smooth = coverage(codes), coverage(codes, Shape(smooth=times))
     for (one, *_), (other, *_) in zip(exact, smooth, strict=True):
         assert shapely.hausdorff_distance(one.boundary, other.boundary, densify=0.25) < 0.5
+
+
+@given(maps, cuts)
+@settings(deadline=None)
+def test_regions_are_counted_as_they_are_made(codes, cut):
+    found, rows, width = len(coverage(codes)), cut[0], codes.shape[1]
+
+    def parts():
+        return (codes[top : top + rows] for top in range(0, len(codes), rows))
+
+    assert count_regions(parts, width, found) == (0, 0)
+    if found:
+        regions, corners = count_regions(parts, width, found - 1)
+        assert regions == found and corners > 0
 
 
 def test_the_example_labels_are_gdals():
