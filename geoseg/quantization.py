@@ -13,11 +13,11 @@ from geoseg.models.graph import bind, noted
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import sample_chips
 from geoseg.runtimes.cache import Cache
-from geoseg.runtimes.int8 import quantize_files
+from geoseg.runtimes.int8 import in_words, quantize_files
 
 __all__ = ["Quantized", "quantize"]
 
-#: Chips that show how large a network's numbers get; more tell little new.
+#: Chips to calibrate and to judge on; more tell little new.
 CHIPS = 16
 
 
@@ -27,13 +27,17 @@ class Quantized:
 
     Attributes:
         folder: of the new model.
-        chips: how many it was calibrated on.
+        chips: how many of the scene it was judged on.
         agreement: share of fp32's labels that it gives on these.
+        floating: layers that were left in floating point, so that labels stay the same.
+        words: the same for people.
     """
 
     folder: Path
     chips: int
     agreement: float
+    floating: int
+    words: str
 
 
 def quantize(
@@ -44,7 +48,8 @@ def quantize(
 ) -> Quantized:
     """Write a model folder with a graph in 8 bits beside the weights.
 
-    Up to 16 of the scene's chips, spread evenly, are calibrated on.
+    Up to 16 of the scene's chips, spread evenly, are looked at: every second one is calibrated on,
+    the others are judged.
 
     Args:
         model: an embedded model's name, or a model folder or .zip.
@@ -76,4 +81,10 @@ def quantize(
     assert files.int8 is not None
     save_files(files, folder)
     found = noted(bind(files.int8, files))
-    return Quantized(Path(folder), len(chips), float(found["geoseg:agreement"]))
+    return Quantized(
+        Path(folder),
+        int(found["geoseg:chips"]),
+        float(found["geoseg:agreement"]),
+        int(found["geoseg:floating"]),
+        in_words(found),
+    )

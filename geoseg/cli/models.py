@@ -172,18 +172,20 @@ def quantize_command(
     """Write a model that predict --precision int8 takes as it is.
 
     NAME is an embedded model, a model folder or a .zip; SCENE is one like those that it is to be
-    used on. Up to 16 of its chips show how large the network's numbers get.
+    used on. Up to 16 of its chips show how large the network's numbers get, and which layers must
+    stay in floating point for the labels to stay the same.
     """
     from geoseg.quantization import quantize
 
     made = quantize(name, list(scene) if len(scene) > 1 else scene[0], output, **options)
     if as_json:
-        entry = {"folder": str(made.folder), "chips": made.chips, "agreement": made.agreement}
+        names = ("chips", "agreement", "floating")
+        entry = {"folder": str(made.folder), **{name: getattr(made, name) for name in names}}
         click.echo(json.dumps(entry, indent=2))
         return
     click.echo(
-        f"{made.folder}: int8 gives {100 * made.agreement:.4g} % of fp32's labels on {made.chips} "
-        f"chips; use it with geoseg predict SCENE -m {made.folder} --precision int8"
+        f"{made.folder}: {made.words}; use it with geoseg predict SCENE -m {made.folder} "
+        f"--precision int8"
     )
 
 

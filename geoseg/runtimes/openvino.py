@@ -27,7 +27,7 @@ _PRECISIONS = {
     "fp32": ("f32", "FP32"),
     "bf16": ("bf16", "BF16"),
     "fp16": ("f16", "FP16"),
-    # Which layers compute in 8 bits the graph itself says; this is for the rest.
+    # Which layers compute in 8 bits the graph itself says; the rest is in bf16 where it can be.
     "int8": ("f32", "INT8"),
 }
 
@@ -62,8 +62,9 @@ class OpenVinoRuntime(CpuRuntime):
 
     def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
         core = openvino.Core()
+        rest = "bf16" if self.precision == "int8" and "bf16" in precisions() else self.precision
         settings = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision][0],
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[rest][0],
             # As many streams as threads: each chip is computed by one thread.
             "NUM_STREAMS": str(self.threads),
             "INFERENCE_NUM_THREADS": str(self.threads),
