@@ -72,15 +72,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": _cosine, "poly": _po
 #: Keys of a recipe that a stage may change.
 STAGED = (
     *("steps", "batch", "accumulate", "chip", "pool", "fresh", "teacher_temperature"),
-    *(
-        "teacher_halo",
-        "teacher_derived",
-        "loss",
-        "class_weights",
-        "optimizer",
-        "learning_rate",
-        "encoder_rate",
-    ),
+    *("teacher_halo", "loss", "class_weights", "optimizer", "learning_rate", "encoder_rate"),
     *("weight_decay", "warmup", "schedule", "ema", "freeze_norm", "precision", "balance"),
     *("every", "patience", "keep", "seed", "augmentation", "scenes"),
 )
@@ -183,8 +175,6 @@ class TrainConfig:
             to add up to 1: below 1 they are sharpened, which brings out which class is the
             likeliest.
         teacher_halo: px around a chip that only the teacher sees.
-        teacher_derived: how often the bands that only the teacher sees are derived from the
-            recipe's own (see :mod:`geoseg.derived`), 0 to 1; for reflectance.
         steps: of the optimizer, in all.
         batch: chips in one forward pass.
         accumulate: forward passes to one step.
@@ -252,7 +242,6 @@ class TrainConfig:
     teacher: Path | None = None
     teacher_temperature: float = 1.0
     teacher_halo: int = 0
-    teacher_derived: float = 0.0
     steps: int = 1000
     batch: int = 8
     accumulate: int = 1
@@ -323,7 +312,7 @@ class TrainConfig:
         for name in (*whole, "learning_rate", "encoder_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 at least")
-        for name in ("balance", "ema", "freeze_norm", "teacher_derived"):
+        for name in ("balance", "ema", "freeze_norm"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 to 1")
         if self.chip < 8:

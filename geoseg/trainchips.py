@@ -27,7 +27,6 @@ from geoseg.augment import (
     turn,
 )
 from geoseg.data import TrainingScene, pixels_by_class, reflect
-from geoseg.derived import DerivedBands
 from geoseg.errors import TrainingError
 from geoseg.recipe import TrainConfig
 from geoseg.split import TRAIN
@@ -106,14 +105,11 @@ class ChipSource:
         self._teacher = teacher
         if teacher is not None:
             self._asked = [self._bands.index(b) for b in teacher.card.bands]
-        self._derive: DerivedBands | None = None
         counts = [pixels_by_class(s, len(config.classes), TRAIN, CELL) for s in scenes]
         kept = [i for i, c in enumerate(counts) if c.any()]
         if not kept:
             raise TrainingError("no pixel of the training side has a target; look at the labels")
         self._scenes = [scenes[i] for i in kept]
-        if config.teacher_derived > 0 and len(self._bands) > len(config.bands):
-            self._derive = DerivedBands(self._scenes, len(config.bands))
         # Of each scene: cells with something in them, and how much of each class.
         self._cells: list[NDArray[np.int64]] = []
         self._counts: list[NDArray[np.int64]] = []
@@ -195,8 +191,6 @@ class ChipSource:
             values = finish(rng, values, a, self._white)
         probs, weight = cut.probs, cut.seen & cut.labelled
         if self._teacher is not None:
-            if self._derive is not None and rng.random() < config.teacher_derived:
-                values = self._derive(values)
             answer = self._teacher.probs(values[self._asked])
             if config.teacher_temperature != 1.0:
                 answer = answer ** np.float32(1 / config.teacher_temperature)

@@ -64,7 +64,6 @@ ROOMS = [
         "probe",
         "quantization",
         "data",
-        "derived",
         "losses",
         "metrics",
         "mosaic",

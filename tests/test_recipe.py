@@ -197,7 +197,6 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         teacher=tmp_path / "teacher",
         teacher_temperature=0.5,
         teacher_halo=4,
-        teacher_derived=0.5,
         accumulate=2,
         pool=40,
         fresh=3,
