@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import band_options, device_options
+from geoseg.cli.options import (
+    band_options,
+    device_options,
+    overwrite_option,
+    telling_options,
+)
 from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
@@ -45,9 +50,8 @@ __all__ = ["command"]
 @click.option(
     "--write-temperature", is_flag=True, help="Put the temperature that fits into the card."
 )
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
-@click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks.")
+@overwrite_option
+@telling_options
 def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **options: Any) -> None:
     """Say how right a class raster is, or a model on a scene.
 

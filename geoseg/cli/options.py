@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -19,7 +19,12 @@ __all__ = [
     "force_option",
     "json_option",
     "model_option",
+    "number_or_each",
+    "overwrite_option",
+    "progress_option",
     "scene_argument",
+    "share_options",
+    "telling_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -90,6 +95,35 @@ class Overlap(click.ParamType):  # type: ignore[type-arg]
             raise UsageError(f"--overlap {value!r}: give a number of px, or auto") from error
 
 
+def _all(decorators: Sequence[Callable[[F], F]], function: F) -> F:
+    """Give a command options, in the order in which they are listed."""
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def number_or_each(option: str, texts: tuple[str, ...], what: str) -> float | dict[str, float]:
+    """One number for all classes, or class -> number, of a repeatable option.
+
+    Args:
+        option: its name.
+        texts: as given, at least one.
+        what: a number is, for the message, with an example of both forms.
+
+    Raises:
+        UsageError: the texts are neither.
+    """
+    try:
+        if len(texts) == 1 and "=" not in texts[0]:
+            return float(texts[0])
+        pairs = [text.rpartition("=") for text in texts]
+        if all(name for name, _, _ in pairs):
+            return {name: float(value) for name, _, value in pairs}
+    except ValueError:
+        pass
+    raise UsageError(f"{option} {' '.join(texts)}: give {what}")
+
+
 def scene_argument(function: F) -> F:
     """SCENE...: one raster, a folder, or several one-band files."""
     return click.argument("scene", nargs=-1, required=True, metavar="SCENE...")(function)
@@ -118,9 +152,7 @@ def band_options(function: F) -> F:
         click.option("--offset", type=float, help="See --scale.  [default: 0]"),
         click.option("--src-nodata", type=float, help="The number that means: not measured."),
     )
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+    return _all(decorators, function)
 
 
 def device_options(function: F) -> F:
@@ -131,9 +163,7 @@ def device_options(function: F) -> F:
         ),
         click.option("-j", "--threads", type=int, help="Threads for computing on a CPU."),
     )
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+    return _all(decorators, function)
 
 
 def force_option(function: F) -> F:
@@ -141,6 +171,47 @@ def force_option(function: F) -> F:
     return click.option("--force", is_flag=True, help="Make more than 10 million polygons, too.")(
         function
     )
+
+
+def share_options(function: F) -> F:
+    """--probs and --confidence: rasters beside the class raster."""
+    decorators = (
+        click.option(
+            "--probs", type=click.Path(), help="Raster of all probabilities, one band a class."
+        ),
+        click.option("--confidence", type=click.Path(), help="Raster of the winning probability."),
+    )
+    return _all(decorators, function)
+
+
+def overwrite_option(function: F) -> F:
+    """--overwrite."""
+    return click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")(function)
+
+
+def progress_option(function: F) -> F:
+    """--progress."""
+    return click.option(
+        "--progress",
+        type=click.Choice(["auto", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="A bar on a terminal, JSON lines on standard output, or nothing.",
+    )(function)
+
+
+def telling_options(function: F) -> F:
+    """-v and -q."""
+    decorators = (
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            help="Say more, where there is more; -vv shows tracebacks.",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors."),
+    )
+    return _all(decorators, function)
 
 
 def json_option(function: F) -> F:

@@ -13,7 +13,11 @@ from geoseg.cli.options import (
     band_options,
     device_options,
     force_option,
+    overwrite_option,
+    progress_option,
     scene_argument,
+    share_options,
+    telling_options,
 )
 from geoseg.cli.progress import progress_printer
 
@@ -41,8 +45,7 @@ __all__ = ["command"]
     help="Polygons: .gpkg, .fgb, .parquet or .geojson.  [default: the raster's name with .gpkg]",
 )
 @click.option("--no-vector", is_flag=True, help="Write no polygons.")
-@click.option("--probs", type=click.Path(), help="Raster of all probabilities, one band a class.")
-@click.option("--confidence", type=click.Path(), help="Raster of the winning probability.")
+@share_options
 @click.option(
     "--agreement",
     type=click.Path(),
@@ -130,17 +133,10 @@ __all__ = ["command"]
     metavar="NAME=VALUE",
     help="Creation option of GDAL's COG driver, e.g. COMPRESS=ZSTD; repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@overwrite_option
 @click.option("--dry-run", is_flag=True, help="Say what it would cost; write nothing.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="A bar on a terminal, JSON lines on standard output, or nothing.",
-)
-@click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks.")
-@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
+@progress_option
+@telling_options
 def command(
     scene: tuple[str, ...],
     output: str | None,

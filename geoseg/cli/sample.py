@@ -6,6 +6,11 @@ from typing import Any
 
 import click
 
+from geoseg.cli.options import (
+    number_or_each,
+    overwrite_option,
+    telling_options,
+)
 from geoseg.errors import UsageError
 
 __all__ = ["command"]
@@ -53,9 +58,8 @@ __all__ = ["command"]
     help="The same seed gives the same points.",
 )
 @click.option("--blind", is_flag=True, help="Leave the mapped class out of the file.")
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
-@click.option("-v", "--verbose", count=True, help="-vv shows tracebacks.")
+@overwrite_option
+@telling_options
 def command(
     raster: str,
     expected: tuple[str, ...],
@@ -75,7 +79,8 @@ def command(
     if expected:
         if options["target_se"] is None:
             raise UsageError("--expected is for --target-se; give that, or leave it out")
-        options["expected"] = _expected(expected)
+        what = "one number for all (0.8), or CLASS=NUMBER for each class (water=0.95)"
+        options["expected"] = number_or_each("--expected", expected, what)
     if min_per_class is not None:
         if options["allocation"] != "olofsson":
             raise UsageError("--min-per-class is for --allocation olofsson; give that, too")
@@ -89,23 +94,3 @@ def command(
     for s in drawn.strata:
         click.echo(f"{s.name:<22}{s.pixels:>13} {s.share:>7.1%} {s.points:>7}")
     click.echo(f"{len(drawn.points)} points are in {options['output']}")
-
-
-def _expected(texts: tuple[str, ...]) -> float | dict[str, float]:
-    """One accuracy for all, or name -> accuracy.
-
-    Raises:
-        UsageError: the texts are neither.
-    """
-    try:
-        if len(texts) == 1 and "=" not in texts[0]:
-            return float(texts[0])
-        pairs = [text.rpartition("=") for text in texts]
-        if all(name for name, _, _ in pairs):
-            return {name: float(value) for name, _, value in pairs}
-    except ValueError:
-        pass
-    raise UsageError(
-        f"--expected {' '.join(texts)}: give one number for all (0.8), or CLASS=NUMBER for each "
-        f"class (water=0.95)"
-    )

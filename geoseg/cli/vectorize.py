@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import force_option
+from geoseg.cli.options import (
+    force_option,
+    number_or_each,
+    overwrite_option,
+    progress_option,
+    share_options,
+    telling_options,
+)
 from geoseg.cli.progress import progress_printer
 from geoseg.errors import UsageError
 
@@ -87,8 +94,7 @@ __all__ = ["command"]
     metavar="CLASS=CLASS",
     help="Make the first class part of the second, by name or id; repeatable.",
 )
-@click.option("--confidence", type=click.Path(), help="Raster of the winning probability.")
-@click.option("--probs", type=click.Path(), help="Raster of all probabilities, one band a class.")
+@share_options
 @click.option(
     "-m",
     "--model",
@@ -102,16 +108,9 @@ __all__ = ["command"]
     help="Threads for computing.  [default: one a processor]",
 )
 @force_option
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="A bar on a terminal, or one JSON object a line.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
-@click.option("-v", "--verbose", count=True, help="-vv shows tracebacks.")
+@overwrite_option
+@progress_option
+@telling_options
 def command(
     raster: str,
     connectivity: str,
@@ -160,25 +159,11 @@ def command(
 
 
 def _per_class(option: str, texts: tuple[str, ...]) -> float | dict[str, float]:
-    """One number for all, or class -> number.
-
-    Raises:
-        UsageError: the texts are neither.
-    """
-    try:
-        if not texts:
-            return 0.0
-        if len(texts) == 1 and "=" not in texts[0]:
-            return float(texts[0])
-        pairs = [text.rpartition("=") for text in texts]
-        if all(name for name, _, _ in pairs):
-            return {name: float(value) for name, _, value in pairs}
-    except ValueError:
-        pass
-    raise UsageError(
-        f"{option} {' '.join(texts)}: give one number of m2 for all (500), or CLASS=NUMBER for "
-        f"each class (water=2000)"
-    )
+    """Square metres: one number for all, or class -> number."""
+    if not texts:
+        return 0.0
+    what = "one number of m2 for all (500), or CLASS=NUMBER for each class (water=2000)"
+    return number_or_each(option, texts, what)
 
 
 def _mergers(texts: tuple[str, ...]) -> dict[int | str, int | str]:
