@@ -28,6 +28,7 @@ __all__ = [
     "mark",
     "notice",
     "pick",
+    "recode",
     "tops",
     "trace",
     "unite",
@@ -72,6 +73,27 @@ def notice(ids: NDArray[Any], seen: NDArray[np.bool_]) -> None:
     """Set ``seen`` for each number in an array."""
     for i in ids.flat:
         seen[i] = True
+
+
+@kernel
+def recode(
+    ids: NDArray[Any], valid: NDArray[np.bool_], table: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], Any]:
+    """The code of each id, 0 where not valid; and the largest code.
+
+    Args:
+        ids: (N, W), all within the table.
+        valid: (N, W).
+        table: id -> code.
+    """
+    codes = np.zeros(ids.shape, np.uint8)
+    most = np.uint8(0)
+    for j in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
+            if valid[j, x]:
+                codes[j, x] = table[ids[j, x]]
+                most = max(most, codes[j, x])
+    return codes, most
 
 
 @kernel

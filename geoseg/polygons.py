@@ -379,26 +379,25 @@ class _Source:
             UsageError: the legend lacks an id.
         """
         ids, valid = self.rows.ids(top, bottom)
+        table = self.code
         if ids.dtype == np.uint8:
             # 255 is nodata where the file does not say so, too.
             table = self.code[:256].copy()
             if table[NODATA] > MOST_CLASSES:
                 table[NODATA] = 0
-            codes = np.take(table, ids)
         else:
             ids = np.where(valid, ids, 0)
             if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
                 raise SceneError(_outside(self.rows.name, ids))
-            codes = np.take(self.code, ids)
-        codes *= valid
-        if codes.max(initial=0) > MOST_CLASSES:
+        codes, most = kernels.recode(ids, valid, table)
+        if most > MOST_CLASSES:
             unknown = np.unique(ids[codes > MOST_CLASSES]).tolist()
             raise UsageError(
                 f"{self.rows.name} holds the class ids {unknown}, and the legend has only "
                 f"{sorted(c.id for c in self.classes)}; pass the classes of the model that made "
                 f"the raster"
             )
-        return np.asarray(codes)
+        return codes
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """Top and bottom rows."""
