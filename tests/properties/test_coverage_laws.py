@@ -12,25 +12,13 @@ import shapely
 import shapely.geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from geoseg.coverage import METHODS, Band, Shape, count_regions, polygons
 from geoseg.workers import Workers
+from tests.maps import block_maps, nested, random_maps, spiral
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def spiral(size):
-    """One arm of class 1, a pixel wide, that winds to the middle through class 2."""
-    classes = np.full((size, size), 2, np.uint8)
-    row, col, step = 0, -1, (0, 1)
-    for length in [size, *np.repeat(np.arange(size - 1, 0, -2), 2)]:
-        for _ in range(length):
-            row, col = row + step[0], col + step[1]
-            classes[row, col] = 1
-        step = (step[1], -step[0])
-    return classes
 
 
 def comb(size):
@@ -39,13 +27,6 @@ def comb(size):
     classes[1:, 1::2] = 2
     classes[-1] = 2
     return classes
-
-
-def nested(size):
-    """Squares within squares: holes in holes."""
-    i, j = np.indices((size, size))
-    depth = np.minimum(np.minimum(i, j), np.minimum(size - 1 - i, size - 1 - j))
-    return np.array([1, 2, 3, 0], np.uint8)[depth % 4]
 
 
 def lens():
@@ -74,7 +55,7 @@ SHAPED = {
     "checkerboard of nodata": (np.indices((20, 21)).sum(axis=0) % 2).astype(np.uint8),
     "spiral": spiral(31),
     "comb": comb(24),
-    "nested": nested(25),
+    "nested": nested(25, [1, 2, 3, 0]),
     "lens": lens(),
     "saw": saw(23),
     "lines": np.array([[1, 2, 3]], np.uint8)[:, np.arange(30) % 3].repeat(9, axis=0),
@@ -83,16 +64,6 @@ SHAPED = {
     ),
     "ring": np.array([[1, 1, 1, 1], [1, 2, 3, 1], [1, 3, 2, 1], [1, 1, 1, 1]], np.uint8),
 }
-
-random_maps = hnp.arrays(
-    np.uint8,
-    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
-    elements=st.integers(0, 3),
-    fill=st.nothing(),
-)
-block_maps = st.tuples(random_maps, st.integers(1, 4), st.integers(1, 4)).map(
-    lambda m: m[0].repeat(m[1], axis=0).repeat(m[2], axis=1)
-)
 
 
 def patches(seed, size=48):
@@ -107,8 +78,8 @@ def patches(seed, size=48):
 
 
 maps = st.one_of(
-    random_maps,
-    block_maps,
+    random_maps([0, 1, 2, 3], 12),
+    block_maps([0, 1, 2, 3], 12),
     st.sampled_from(list(SHAPED.values())),
     st.integers(0, 1000).map(patches),
 )

@@ -12,34 +12,15 @@ import rasterio.features
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from rasterio.transform import Affine
 from scipy import ndimage
 
 from geoseg.card import ClassInfo
 from geoseg.polygons import polygonize
+from tests.maps import block_maps, nested, random_maps, spiral
 
 NODATA = 255
 CLASSES = [ClassInfo(i, f"class {i}", "#336699") for i in range(5)]
-
-
-def spiral(size):
-    """One arm of class 1 that winds to the middle through class 2."""
-    classes = np.full((size, size), 2, np.uint8)
-    row, col, step = 0, -1, (0, 1)
-    for length in [size, *np.repeat(np.arange(size - 1, 0, -2), 2)]:
-        for _ in range(length):
-            row, col = row + step[0], col + step[1]
-            classes[row, col] = 1
-        step = (step[1], -step[0])
-    return classes
-
-
-def nested(size):
-    """Squares within squares, of classes 0, 1, 2 and nodata in turn."""
-    i, j = np.indices((size, size))
-    depth = np.minimum(np.minimum(i, j), np.minimum(size - 1 - i, size - 1 - j))
-    return np.array([0, 1, 2, NODATA], np.uint8)[depth % 4]
 
 
 SHAPED = [
@@ -49,7 +30,7 @@ SHAPED = [
     np.array([[1, 1, 2, NODATA, 2, 3]], np.uint8).T.copy(),
     (np.indices((6, 7)).sum(axis=0) % 2).astype(np.uint8),
     np.where(np.indices((6, 7)).sum(axis=0) % 2, NODATA, 1).astype(np.uint8),
-    nested(11),
+    nested(11, [0, 1, 2, NODATA]),
     spiral(11),
     # One region that touches itself at a corner, around a hole and around nodata.
     np.array([[1, 1, 1, 1], [1, 2, 1, 1], [1, 1, NODATA, 1], [1, 1, 1, 1]], np.uint8),
@@ -57,16 +38,8 @@ SHAPED = [
     np.eye(5, dtype=np.uint8),
 ]
 
-random_maps = hnp.arrays(
-    np.uint8,
-    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
-    elements=st.sampled_from([0, 1, 2, NODATA]),
-    fill=st.nothing(),
-)
-block_maps = st.tuples(random_maps, st.integers(1, 4), st.integers(1, 4)).map(
-    lambda m: m[0].repeat(m[1], axis=0).repeat(m[2], axis=1)
-)
-maps = st.one_of(random_maps, block_maps, st.sampled_from(SHAPED))
+IDS = [0, 1, 2, NODATA]
+maps = st.one_of(random_maps(IDS, 9), block_maps(IDS, 9), st.sampled_from(SHAPED))
 grids = st.sampled_from(
     [
         ("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 6_600_000)),
