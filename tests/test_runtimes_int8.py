@@ -24,6 +24,7 @@ from geoseg.radiometry import Radiometry
 from geoseg.runtimes import load_runtime
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.int8 import quantize_files
+from geoseg.runtimes.openvino import OpenVinoRuntime
 from tests.helpers import make_raster, tiny_model
 
 BANDS, CLASSES = ("red", "nir"), ("water", "trees", "crops")
@@ -191,6 +192,27 @@ def test_layers_are_left_in_floating_point_until_the_labels_hold(
     better, some = made(aim)
     assert 0 < some < len(drafted(files).layers)
     assert better >= aim > plain
+
+
+def test_where_bf16_changes_too_much_the_rest_is_in_fp32(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.runtimes.openvino.precisions", lambda: ("fp32", "bf16", "int8"))
+    monkeypatch.setattr("geoseg.runtimes.int8.AIM", 0.9)
+    first = quantize_files(files, RADIOMETRY, chips(8), Cache())
+    monkeypatch.setattr("geoseg.runtimes.int8.AIM", 1.1)
+    tried: list[str] = []
+    compiled = OpenVinoRuntime._compile
+
+    def compiling(self: Any, model: Any, dtype: Any) -> Any:
+        tried.append(noted(model).get("geoseg:rest", ""))
+        return compiled(self, model, dtype)
+
+    monkeypatch.setattr(OpenVinoRuntime, "_compile", compiling)
+    quantize_files(files, RADIOMETRY, chips(8), Cache())
+    assert first.int8 is not None
+    assert noted(onnx.load_model_from_string(first.int8))["geoseg:rest"] == "bf16"
+    assert [rest for rest in dict.fromkeys(tried) if rest] == ["bf16", "fp32"]
 
 
 def test_where_no_layer_helps_it_says_so(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from geoseg.card import INT8_NAME, ModelFiles
 from geoseg.errors import ModelError, SceneError
 from geoseg.models.graph import bind, identity, noted
-from geoseg.models.quantize import quantize_graph
+from geoseg.models.quantize import Draft, quantize_graph
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import Request
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.cpu import graph_for
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["AGREEMENT", "in_words", "quantize_files", "with_int8"]
 
@@ -78,7 +82,7 @@ def in_words(found: Mapping[str, str]) -> str:
         f"({found['geoseg:chips']})"
     )
     if floating:
-        words += f", with {floating} of its layers left in floating point"
+        words += f", with {floating} of its layers left in {found.get('geoseg:rest', 'fp32')}"
     if agreement < AGREEMENT:
         words += (
             f"; that is less than {100 * AGREEMENT:g} %, and leaving more layers in floating point "
@@ -103,13 +107,13 @@ def quantize_files(
 
     Returns:
         The model; its ``int8`` notes the share of fp32's labels on the chips that it was judged on,
-        how many these are, and the number of layers in floating point. The share is below
-        :data:`AGREEMENT` where no number of them suffices.
+        how many these are, the number of layers in floating point and their precision. The share
+        is below :data:`AGREEMENT` where no number of them suffices.
 
     Raises:
         ModelError: the network can't be quantized.
     """
-    from geoseg.runtimes.openvino import OpenVinoRuntime
+    from geoseg.runtimes.openvino import OpenVinoRuntime, precisions
 
     graph = graph_for(files, chips[0].shape[1], chips[0].shape[2], cache)
     files = replace(files, graph=graph)
@@ -122,37 +126,55 @@ def quantize_files(
 
     expected = labels(files, "fp32")
 
-    def tried(count: int) -> tuple[float, ModelFiles]:
+    def tried(count: int, rest: str) -> tuple[float, ModelFiles]:
         """The share of fp32's labels with so many layers in floating point, and the model."""
         model = draft.without(draft.layers[:count] if count else ())
+        _add_notes(model, chips=len(judged), floating=count, rest=rest)
         found = labels(replace(files, int8=model.SerializeToString()), "int8")
         share = float(np.mean([np.mean(a == b) for a, b in zip(expected, found, strict=True)]))
-        for key, value in (("agreement", share), ("chips", len(judged)), ("floating", count)):
-            model.metadata_props.add(key=f"geoseg:{key}", value=str(value))
+        _add_notes(model, agreement=share)
         return share, replace(files, int8=model.SerializeToString())
 
+    found = []
+    # Where bf16 itself changes too many labels, fp32 helps.
+    for rest in [p for p in ("bf16", "fp32") if p in precisions()]:
+        found.append(_fewest(partial(tried, rest=rest), draft))
+        if found[-1][0] >= AIM:
+            break
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _fewest(
+    tried: Callable[[int], tuple[float, ModelFiles]], draft: Draft
+) -> tuple[float, ModelFiles]:
+    """As few layers in floating point as suffice; where no number does, the best that was tried."""
     best = tried(0)
     if best[0] >= AIM:
-        return best[1]
+        return best
     # So many that it suffices, then as few as that: mostly one or two do.
     fewer, count = 0, 1
     while True:
         count = min(count, len(draft.layers))
-        share, made = tried(count)
-        best = max(best, (share, made), key=lambda found: found[0])
-        if share >= AIM:
+        enough = tried(count)
+        if enough[0] >= AIM:
             break
+        best = max(best, enough, key=lambda pair: pair[0])
         if count == len(draft.layers):
-            return best[1]
+            return best
         fewer, count = count, 2 * count
     while count - fewer > 1:
         middle = (fewer + count) // 2
-        share, found = tried(middle)
-        if share >= AIM:
-            count, made = middle, found
+        pair = tried(middle)
+        if pair[0] >= AIM:
+            count, enough = middle, pair
         else:
             fewer = middle
-    return made
+    return enough
+
+
+def _add_notes(model: ModelProto, **notes: object) -> None:
+    for key, value in notes.items():
+        model.metadata_props.add(key=f"geoseg:{key}", value=str(value))
 
 
 def _is_whole(content: bytes, files: ModelFiles) -> bool:

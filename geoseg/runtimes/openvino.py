@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, ModelError
-from geoseg.models.graph import read_graph
+from geoseg.models.graph import noted, read_graph
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.cpu import CpuRuntime, Program
@@ -27,7 +27,7 @@ _PRECISIONS = {
     "fp32": ("f32", "FP32"),
     "bf16": ("bf16", "BF16"),
     "fp16": ("f16", "FP16"),
-    # Which layers compute in 8 bits the graph itself says; the rest is in bf16 where it can be.
+    # Which layers compute in 8 bits the graph itself says, and in what the others do.
     "int8": ("f32", "INT8"),
 }
 
@@ -62,7 +62,9 @@ class OpenVinoRuntime(CpuRuntime):
 
     def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
         core = openvino.Core()
-        rest = "bf16" if self.precision == "int8" and "bf16" in precisions() else self.precision
+        rest = self.precision
+        if rest == "int8" and "bf16" in precisions():
+            rest = noted(model).get("geoseg:rest", "fp32")
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[rest][0],
             # As many streams as threads: each chip is computed by one thread.
