@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from peers import make_scene  # the script beside this one
+from common import make_scene  # the script beside this one
 from rasterio.windows import Window
 
 import geoseg
@@ -44,7 +44,7 @@ def main() -> None:
     print(torch.cuda.get_device_name(options.device) if cuda else options.device, torch.__version__)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        scene = make_scene(place / "scene.tif", options.side)
+        scene = make_scene(place / "scene.tif", options.side, options.side)
         common: dict[str, Any] = {"model": options.model, "no_vector": True, "overwrite": True}
         # In whole chips, so that the corner's inside is seen in the same context.
         bounds = (500000.0, 5000000 - 0.5 * 2 * CORNER, 500000 + 0.5 * 2 * CORNER, 5000000.0)

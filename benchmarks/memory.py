@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import rasterio.errors
+from common import measured, save_rgb_model  # the script beside this one
 
 RUN = """
 import json, sys
@@ -64,25 +63,12 @@ def make_model(folder: Path) -> Path:
     """A linear network with random weights, and its graph."""
     import torch
 
-    from geoseg.card import ClassInfo, ModelCard, Normalization
-    from geoseg.models import create_model, save_model
+    from geoseg.models import create_model
     from geoseg.models.export import write_graph
 
     torch.manual_seed(0)
-    card = ModelCard(
-        name="bench-linear",
-        description="A linear network with random weights.",
-        network="linear",
-        bands=("red", "green", "blue"),
-        classes=tuple(ClassInfo(k, f"class {k}", "#000000") for k in range(CLASSES)),
-        gsd=0.5,
-        gsd_range=(0.1, 2.0),
-        quantity="number",
-        normalization=Normalization("min-max", {"minimum": (0,) * 3, "maximum": (255,) * 3}),
-        size=512,
-        overlap=64,
-    )
-    save_model(card, create_model("linear", in_channels=3, classes=CLASSES), folder)
+    network = create_model("linear", in_channels=3, classes=CLASSES)
+    save_rgb_model(folder, network, "linear", CLASSES, size=512, overlap=64)
     write_graph(folder)
     return folder
 
@@ -101,11 +87,7 @@ def main() -> None:
         for height, width in sizes:
             scene = make_scene(folder, height, width)
             out = folder / f"out-{height}.tif"
-            command = [sys.executable, "-W", "ignore", "-c", RUN, str(scene), str(out), str(model)]
-            done = subprocess.run(
-                [*command, str(options.mem_limit)], check=True, capture_output=True, text=True
-            )
-            found = json.loads(done.stdout.splitlines()[-1])
+            found = measured(RUN, scene, out, model, options.mem_limit)
             print(f"{height} x {width}: peak {found['peak'] / 1e9:.3f} GB, {found['lanes']} lanes")
             print(f"  {json.dumps(found['seconds'])}", flush=True)
             out.unlink()

@@ -11,15 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import rasterio
-from rasterio.transform import from_origin
+from common import make_scene, measured  # the script beside this one
 
 import geoseg
 from geoseg.chips import chip_rows
@@ -28,36 +25,17 @@ from geoseg.runtimes import load_runtime
 
 BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
 RUN = """
-import sys
+import json, sys
 import geoseg
 result = geoseg.predict(sys.argv[1], sys.argv[2], no_vector=sys.argv[3] == "raster", threads=1)
-print(result.report["peak_memory_bytes"])
+print(json.dumps({"peak": result.report["peak_memory_bytes"]}))
 """
 
 
-def make_scene(path: Path, height: int, width: int) -> Path:
-    """A smooth random reflectance scene, uint16 with a scale tag."""
-    rng = np.random.default_rng(0)
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=len(BANDS),
-        dtype="uint16",
-        crs="EPSG:32633",
-        transform=from_origin(500000, 5000000, 10, 10),
-        tiled=True,
-        compress="deflate",
-    ) as dataset:
-        dataset.descriptions = BANDS
-        dataset.scales = (1e-4,) * len(BANDS)
-        for i in range(1, len(BANDS) + 1):
-            coarse = rng.integers(300, 4000, (height // 32 + 1, width // 32 + 1))
-            plane = np.kron(coarse, np.ones((32, 32)))[:height, :width]
-            dataset.write((plane + rng.normal(0, 50, plane.shape)).clip(1).astype(np.uint16), i)
-    return path
+def reflectance_scene(path: Path, height: int, width: int) -> Path:
+    """Six bands of uint16 with a scale tag."""
+    options: dict[str, Any] = {"bands": BANDS, "dtype": "uint16", "levels": (300, 4000)}
+    return make_scene(path, height, width, **options, square=32, noise=50, gsd=10, scale=1e-4)
 
 
 def forward_only(scene: Path) -> tuple[float, int]:
@@ -93,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        scene = make_scene(place / "scene.tif", options.side, options.side)
+        scene = reflectance_scene(place / "scene.tif", options.side, options.side)
         ratios: dict[str, list[float]] = {"raster": [], "raster and polygons": []}
         forward: list[float] = []
         for _ in range(options.rounds):
@@ -121,15 +99,9 @@ def main() -> None:
             )
         peaks = {}
         for height in (1024, 4096, 8192):
-            tall = make_scene(place / f"{height}.tif", height, 1024)
+            tall = reflectance_scene(place / f"{height}.tif", height, 1024)
             out = place / f"out-{height}.tif"
-            done = subprocess.run(
-                [sys.executable, "-c", RUN, str(tall), str(out), "raster"],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            peaks[height] = int(done.stdout.splitlines()[-1]) / 1e6
+            peaks[height] = measured(RUN, tall, out, "raster")["peak"] / 1e6
         print("peak memory, MB, by height at width 1024:", json.dumps(peaks))
 
 

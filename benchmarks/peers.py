@@ -16,41 +16,46 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import rasterio
-from rasterio.transform import from_origin
+from common import PEAK, make_scene, measured, save_rgb_model  # the script beside this one
 
 SIZE, OVERLAP, CLASSES = 512, 128, 8
 
 #: What every process begins with.
-COMMON = """
+COMMON = (
+    PEAK
+    + """
 import json, os, sys, time
 import numpy as np
 scene, model, out, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 def done(start, cpu, **more):
-    # Of getrusage the memory of the process that started this one would be a part.
-    status = open("/proc/self/status").read()
-    peak = 1024 * int(status.split("VmHWM:")[1].split()[0])
     print(json.dumps({"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu,
-                      "peak": peak, **more}))
+                      "peak": peak(), **more}))
 """
+)
 
 GEOSEG = """
 import geoseg
 from geoseg.plan import PredictOptions, make_plan
 runtime, precision = sys.argv[5:7]
 start, cpu = time.perf_counter(), time.process_time()
+from geoseg import pipeline
+loaded = pipeline.load_members
+spent = {}
+def timed(*args):
+    begun = time.perf_counter(), time.process_time()
+    made = loaded(*args)
+    spent.update(wall=time.perf_counter() - begun[0], cpu=time.process_time() - begun[1])
+    return made
+pipeline.load_members = timed
 result = geoseg.predict(scene, out, model=model, runtime=runtime, precision=precision,
                         device="cpu", threads=threads, no_vector=True, overwrite=True)
-load = result.report["seconds"]["load"]
 report = result.report
-done(start + load, cpu + load, seconds=report["seconds"], choice=report["runtime"]["choice"])
+done(start + spent["wall"], cpu + spent["cpu"], seconds=report["seconds"],
+     choice=report["runtime"]["choice"])
 """
 
 #: The same chips through the same runtime, from memory, and nothing else.
@@ -130,47 +135,28 @@ CONTESTANTS: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 
 
-def make_scene(path: Path, side: int) -> Path:
-    """Smooth noise with some texture, so that it compresses as a photo does."""
-    rng = np.random.default_rng(0)
-    profile = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8"}
-    place = {"crs": "EPSG:32633", "transform": from_origin(500000, 5000000, 0.5, 0.5)}
-    with rasterio.open(path, "w", tiled=True, compress="deflate", **profile, **place) as dataset:
-        dataset.descriptions = ("red", "green", "blue")
-        for band in (1, 2, 3):
-            coarse = rng.integers(20, 235, (side // 64 + 1, side // 64 + 1))
-            plane = np.kron(coarse, np.ones((64, 64), np.int16))[:side, :side]
-            noisy = plane + rng.normal(0, 6, plane.shape)
-            dataset.write(noisy.clip(1, 254).astype(np.uint8), band)
-    return path
-
-
 def make_model(path: Path) -> Path:
-    """The network with random weights: what it costs does not depend on them."""
+    """The network with random weights: in floating point they change nothing in what it costs.
+
+    In 8 bits they do, since layers that change too many labels are left in floating point, and of
+    random weights these are many: there ``--model`` is wanted.
+    """
     import torch
 
-    from geoseg.card import ClassInfo, ModelCard, Normalization
-    from geoseg.models import create_model, save_model
+    from geoseg.models import create_model
 
     torch.manual_seed(0)
-    card = ModelCard(
-        name="bench-unet",
-        description="A U-Net on ResNet-18 with random weights.",
-        network="unet",
-        network_options={"encoder": "resnet18"},
-        bands=("red", "green", "blue"),
-        classes=tuple(ClassInfo(k, f"class {k}", "#000000") for k in range(CLASSES)),
-        gsd=0.5,
-        gsd_range=(0.1, 2.0),
-        quantity="number",
-        normalization=Normalization("min-max", {"minimum": (0,) * 3, "maximum": (255,) * 3}),
+    network = create_model("unet", "resnet18", 3, CLASSES)
+    return save_rgb_model(
+        path,
+        network.eval(),
+        "unet",
+        CLASSES,
+        options={"encoder": "resnet18"},
         size=SIZE,
         overlap=OVERLAP,
         multiple=32,
     )
-    network = create_model("unet", "resnet18", 3, CLASSES).eval()
-    save_model(card, network, path)
-    return path
 
 
 def main() -> None:
@@ -179,6 +165,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--model", type=Path, help="a folder like make_model()'s, but taught")
     parser.add_argument("--only", nargs="*", default=[], help="parts of contestants' names")
     options = parser.parse_args()
     wanted = {
@@ -190,25 +177,16 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        scene = make_scene(place / "scene.tif", options.side)
-        model = make_model(place / "model")
+        scene = make_scene(place / "scene.tif", options.side, options.side)
+        model = options.model or make_model(place / "model")
         for number in range(options.rounds):
             for name, (code, more) in wanted.items():
-                command = [
-                    sys.executable,
-                    "-W",
-                    "ignore",
-                    "-c",
-                    COMMON + code,
-                    str(scene),
-                    str(model),
-                ]
-                command += [str(place / "out.tif"), str(options.threads), *more]
-                run = subprocess.run(command, capture_output=True, text=True, check=False)
-                if run.returncode:
-                    print(f"{name} failed: {run.stderr.strip().splitlines()[-1:]}")
+                arguments = scene, model, place / "out.tif", options.threads, *more
+                try:
+                    results[name].append(measured(COMMON + code, *arguments))
+                except RuntimeError as error:
+                    print(f"{name} failed: {error}")
                     continue
-                results[name].append(json.loads(run.stdout.splitlines()[-1]))
                 print(f"round {number + 1}  {name:32s} {json.dumps(results[name][-1])}", flush=True)
     print(
         f"\n{options.side} x {options.side} x 3, {options.threads} threads, {options.rounds} rounds"
