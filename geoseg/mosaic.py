@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree
@@ -55,66 +56,101 @@ def join(parts: Sequence[Path], columns: int) -> Path:
             f"{parts[0].parent}: {len(parts)} parts don't fill rows of {columns} columns; mend "
             f"columns, or the pattern of the images"
         )
-    shapes, kinds = [], []
-    for part in parts:
-        with opened(str(part)) as dataset:
-            if dataset.crs is not None:
-                raise TrainingError(
-                    f"{part} has a CRS, so it lies where it says and not in a row of {columns}; "
-                    f"join such files with gdalbuildvrt, or leave columns out"
-                )
-            palette = dataset.colorinterp[0] == ColorInterp.palette
-            shapes.append(dataset.shape)
-            kinds.append((3 if palette else dataset.count, dataset.dtypes[0], palette))
-    (bands, dtype, _), first = kinds[0], parts[0]
-    if any(kind[:2] != (bands, dtype) for kind in kinds) or dtype not in _TYPES:
-        raise TrainingError(
-            f"{first.parent}: its parts hold {sorted({kind[:2] for kind in kinds})} bands and "
-            f"types; parts of one picture have the same, and one of {', '.join(_TYPES)}"
-        )
-    heights = [shapes[i][0] for i in range(0, len(parts), columns)]
-    widths = [shape[1] for shape in shapes[:columns]]
-    for number, (part, shape) in enumerate(zip(parts, shapes, strict=True)):
-        row, col = divmod(number, columns)
-        if shape != (heights[row], widths[col]):
-            raise TrainingError(
-                f"{part} has {shape[0]} rows and {shape[1]} columns, where row {row + 1}, column "
-                f"{col + 1} of its picture has {heights[row]} and {widths[col]}; mend columns, or "
-                f"the pattern of the images"
-            )
-    root = ElementTree.Element(
-        "VRTDataset", rasterXSize=str(sum(widths)), rasterYSize=str(sum(heights))
-    )
-    tops, lefts = ([0, *accumulate(sizes)] for sizes in (heights, widths))
-    for band in range(1, bands + 1):
-        element = ElementTree.SubElement(
-            root, "VRTRasterBand", dataType=_TYPES[dtype], band=str(band)
-        )
-        if bands in (3, 4) and dtype == "uint8":
-            colors = ("Red", "Green", "Blue", "Alpha")
-            ElementTree.SubElement(element, "ColorInterp").text = colors[band - 1]
-        for number, (part, shape, kind) in enumerate(zip(parts, shapes, kinds, strict=True)):
-            row, col = divmod(number, columns)
-            source = ElementTree.SubElement(element, "ComplexSource")
-            ElementTree.SubElement(source, "SourceFilename").text = str(part.absolute())
-            ElementTree.SubElement(source, "SourceBand").text = "1" if kind[2] else str(band)
-            size = {"xSize": str(shape[1]), "ySize": str(shape[0])}
-            ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-            offset = {"xOff": str(lefts[col]), "yOff": str(tops[row])}
-            ElementTree.SubElement(source, "DstRect", {**offset, **size})
-            if kind[2]:
-                ElementTree.SubElement(source, "ColorTableComponent").text = str(band)
-    digest = hashlib.sha256(ElementTree.tostring(root))
+    found = [_look_at(part, columns) for part in parts]
+    heights = [part.height for part in found[::columns]]
+    widths = [part.width for part in found[:columns]]
+    _check(found, heights, widths)
+    root = _virtual(found, heights, widths)
+    digest = hashlib.sha256(root)
     for part in parts:
         about = part.stat()
         digest.update(f"{part}|{about.st_size}|{about.st_mtime_ns}".encode())
-    name = f"mosaics/{digest.hexdigest()}/{first.stem}.vrt"
+    name = f"mosaics/{digest.hexdigest()}/{parts[0].stem}.vrt"
     path = cache_folder() / name
     if not path.exists():
-        Cache().write(name, ElementTree.tostring(root))
+        Cache().write(name, root)
     if not path.exists():
         raise TrainingError(
             f"{path} can't be written; set GEOSEG_CACHE to a folder of your own, or leave columns "
             f"out"
         )
     return path
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a part is.
+
+    Attributes:
+        path: of its file.
+        height: rows.
+        width: columns.
+        bands: of it, or of its colours.
+        dtype: of its numbers.
+        palette: whether its numbers stand for colours of a table.
+    """
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    palette: bool
+
+
+def _look_at(path: Path, columns: int) -> _Part:
+    with opened(str(path)) as dataset:
+        if dataset.crs is not None:
+            raise TrainingError(
+                f"{path} has a CRS, so it lies where it says and not in a row of {columns}; join "
+                f"such files with gdalbuildvrt, or leave columns out"
+            )
+        palette = dataset.colorinterp[0] == ColorInterp.palette
+        bands = 3 if palette else dataset.count
+        return _Part(path, dataset.height, dataset.width, bands, dataset.dtypes[0], palette)
+
+
+def _check(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> None:
+    """Refuse parts that hold different things, or are not as large as their row and column."""
+    kinds = {(part.bands, part.dtype) for part in parts}
+    if len(kinds) > 1 or parts[0].dtype not in _TYPES:
+        raise TrainingError(
+            f"{parts[0].path.parent}: its parts hold {sorted(kinds)} bands and types; parts of one "
+            f"picture have the same, and one of {', '.join(_TYPES)}"
+        )
+    for number, part in enumerate(parts):
+        row, col = divmod(number, len(widths))
+        if (part.height, part.width) != (heights[row], widths[col]):
+            raise TrainingError(
+                f"{part.path} has {part.height} rows and {part.width} columns, where row "
+                f"{row + 1}, column {col + 1} of its picture has {heights[row]} and "
+                f"{widths[col]}; mend columns, or the pattern of the images"
+            )
+
+
+def _virtual(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> bytes:
+    """The text of the virtual raster."""
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(sum(widths)), rasterYSize=str(sum(heights))
+    )
+    tops, lefts = ([0, *accumulate(sizes)] for sizes in (heights, widths))
+    first = parts[0]
+    for band in range(1, first.bands + 1):
+        element = ElementTree.SubElement(
+            root, "VRTRasterBand", dataType=_TYPES[first.dtype], band=str(band)
+        )
+        if first.bands in (3, 4) and first.dtype == "uint8":
+            colors = ("Red", "Green", "Blue", "Alpha")
+            ElementTree.SubElement(element, "ColorInterp").text = colors[band - 1]
+        for number, part in enumerate(parts):
+            row, col = divmod(number, len(widths))
+            source = ElementTree.SubElement(element, "ComplexSource")
+            ElementTree.SubElement(source, "SourceFilename").text = str(part.path.absolute())
+            ElementTree.SubElement(source, "SourceBand").text = "1" if part.palette else str(band)
+            size = {"xSize": str(part.width), "ySize": str(part.height)}
+            ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
+            offset = {"xOff": str(lefts[col]), "yOff": str(tops[row])}
+            ElementTree.SubElement(source, "DstRect", {**offset, **size})
+            if part.palette:
+                ElementTree.SubElement(source, "ColorTableComponent").text = str(band)
+    return ElementTree.tostring(root)

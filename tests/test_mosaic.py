@@ -5,40 +5,27 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.errors import SceneError, TrainingError
 from geoseg.mosaic import join
 from geoseg.recipe import load_config
 from geoseg.scene import open_scene
+from tests.helpers import make_raster
 from tests.trainhelpers import BANDS
 
 HEIGHTS, WIDTHS = (5, 7, 4), (6, 3)
 
 
-def write(path: Path, pixels: NDArray[np.uint8], **profile: object) -> Path:
+def write(path: Path, pixels: NDArray[np.uint8], **profile: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = pixels.shape
-    with (
-        warnings.catch_warnings(),
-        rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=count,
-            height=height,
-            width=width,
-            dtype=pixels.dtype,
-            **profile,
-        ) as dataset,
-    ):
-        warnings.simplefilter("ignore")
-        dataset.write(pixels)
-    return path
+    return make_raster(path, pixels, **{"crs": None, "transform": Affine.identity(), **profile})
 
 
 def read(path: Path) -> NDArray[np.uint8]:
