@@ -50,6 +50,8 @@ __all__ = ["MapRows", "PolygonOptions", "polygonize", "write_polygons", "write_r
 
 #: Codes are 1 to this one.
 MOST_CLASSES = 254
+#: Degrees of latitude at which Web Mercator ends.
+MERCATOR_ENDS = 85.051128
 #: Threads that are of use.
 MOST_THREADS = 4
 #: More polygons than this are not made unless asked for.
@@ -361,12 +363,32 @@ class _Source:
         many = "MultiPolygon" if self.options.connectivity == 8 else "Polygon"
         empty = self.frame(None).drop(columns="first")
         with Workers(self.threads) as workers:
-            write_frames(frames(), empty, path, layer, many, self.classes, workers)
+            write_frames(
+                frames(),
+                empty,
+                path,
+                layer,
+                many,
+                self.classes,
+                workers,
+                self._tiled_pixel,
+            )
         return counts
 
     @property
     def grid(self) -> MapGrid:
         return self.rows.grid
+
+    @property
+    def _tiled_pixel(self) -> float | None:
+        """Side of a pixel for tiles in Web Mercator, m on the ground; None where they can't be."""
+        grid = self.grid
+        if grid.crs is None:
+            return None
+        across, down = np.meshgrid(np.linspace(0, grid.width, 9), np.linspace(0, grid.height, 9))
+        places = grid.to_crs(np.column_stack((across.ravel(), down.ravel())))
+        latitudes = np.abs(grid.to_lonlat(places)[:, 1])
+        return min(grid.pixel_size()) if (latitudes < MERCATOR_ENDS).all() else None
 
     @property
     def threads(self) -> int:

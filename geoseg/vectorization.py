@@ -46,8 +46,8 @@ def vectorize(
     Args:
         raster: of one band of whole numbers; names and colours of the classes are read from its
             tags and colour table, as ``geoseg predict`` writes them.
-        output: .gpkg, .fgb, .parquet, .geojson or .shp; the raster's name with .gpkg in the
-            current folder by default.
+        output: .gpkg, .fgb, .parquet, .geojson, .pmtiles or .shp; the raster's name with
+            .gpkg in the current folder by default.
         confidence: raster of the winning probability, for the columns of the same name.
         probs: raster of all probabilities, one band a class.
         model: embedded model's name, or a model folder or .zip, whose legend is used instead.

@@ -44,6 +44,14 @@ SHORT_NAMES = {
 }
 
 
+#: Length of the equator in Web Mercator (EPSG:3857), m: the side of the tile of zoom 0.
+EQUATOR = 2 * math.pi * 6378137.0
+#: Coordinates along a tile, as in most vector tiles (Mapbox Vector Tile 2.1).
+TILE_EXTENT = 4096
+#: Zooms that a file of tiles has, and the last one that GDAL's driver takes.
+ZOOMS, MOST_ZOOM = 4, 22
+
+
 @dataclass(frozen=True)
 class _Job:
     """What is written.
@@ -56,6 +64,7 @@ class _Job:
         geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
         classes: the legend, for formats that hold a style.
         workers: that turn frames into what is written.
+        pixel: side of the map's pixels, m; None where it can't be in Web Mercator.
     """
 
     frames: Iterable[geopandas.GeoDataFrame]
@@ -65,6 +74,7 @@ class _Job:
     geometry: str
     classes: Sequence[ClassInfo]
     workers: Workers
+    pixel: float | None
 
     @property
     def schema(self) -> pyarrow.Schema:
@@ -224,6 +234,27 @@ def _cut_at_180(polygon: shapely.Polygon) -> shapely.Polygon | shapely.MultiPoly
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
+def _write_pmtiles(job: _Job) -> None:
+    """Vector tiles (MVT) in Web Mercator: all polygons in each of a few zooms.
+
+    GDAL's own limits on a tile would drop polygons without a word. Further out, where a tile holds
+    more than some thousand pixels a side, polygons are no way to look at a map.
+    """
+    if job.pixel is None:
+        raise UsageError(
+            f"{job.path}: PMTiles are in Web Mercator, and these shapes have no geographic or "
+            f"projected CRS, or lie beyond 85 degrees of latitude; choose .gpkg"
+        )
+    # A step of the last zoom's coordinates is a quarter of a pixel at most, on the equator as
+    # elsewhere: no corner moves visibly.
+    finest = math.ceil(math.log2(4 * EQUATOR / (TILE_EXTENT * job.pixel)))
+    finest = min(max(finest, 0), MOST_ZOOM)
+    zooms = {"MINZOOM": max(finest - ZOOMS + 1, 0), "MAXZOOM": finest}
+    limits = {"MAX_SIZE": 2**31 - 1, "MAX_FEATURES": 2**31 - 1, "EXTENT": TILE_EXTENT}
+    options = {name: str(value) for name, value in (zooms | limits).items()}
+    _Gdal("PMTiles", dataset=options)(job)
+
+
 def _write_parquet(job: _Job) -> None:
     """GeoParquet 1.1."""
     geometry = job.empty.geometry.name
@@ -269,6 +300,7 @@ FORMATS: dict[str, Callable[[_Job], None]] = {
 #: Likewise, with those that make several files or another table.
 VECTORIZE_FORMATS: dict[str, Callable[[_Job], None]] = {
     **FORMATS,
+    ".pmtiles": _write_pmtiles,
     ".shp": _Gdal("ESRI Shapefile", options={"ENCODING": "UTF-8"}, names=SHORT_NAMES),
 }
 
@@ -306,6 +338,7 @@ def write_frames(
     geometry: str,
     classes: Sequence[ClassInfo] = (),
     workers: Workers | None = None,
+    pixel: float | None = None,
 ) -> None:
     """Write a table in the format that the path's suffix names, to that very path.
 
@@ -321,9 +354,11 @@ def write_frames(
         geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
         classes: the legend, for a style.
         workers: that turn frames into what is written; without them it is done here.
+        pixel: side of the map's pixels, m, from which the zooms of PMTiles follow; None where it
+            can't be in Web Mercator.
 
     Raises:
-        UsageError: the suffix is unknown, or GeoJSON is asked for without a CRS.
+        UsageError: the suffix is unknown, or GeoJSON or PMTiles are asked for without a CRS.
         OutputError: the file can't be written.
     """
     check_suffix(path, VECTORIZE_FORMATS)
@@ -341,7 +376,7 @@ def write_frames(
     rows = watched()
     first = next(rows, None)
     rows = chain([] if first is None else [first], rows)
-    job = _Job(rows, empty, path, layer, geometry, classes, workers or Workers())
+    job = _Job(rows, empty, path, layer, geometry, classes, workers or Workers(), pixel)
     try:
         VECTORIZE_FORMATS[path.suffix.lower()](job)
     except (OSError, RuntimeError, ImportError, ValueError, sqlite3.Error) as error:

@@ -26,8 +26,8 @@ __all__ = ["command"]
     "-o",
     "--output",
     type=click.Path(),
-    help="Polygons: .gpkg, .fgb, .parquet, .geojson or .shp.  [default: the raster's name with "
-    ".gpkg in the current folder]",
+    help="Polygons: .gpkg, .fgb, .parquet, .geojson, .pmtiles or .shp.  [default: the raster's "
+    "name with .gpkg in the current folder]",
 )
 @click.option("--layer", default="landcover", show_default=True, help="The layer's name.")
 @click.option(
