@@ -245,9 +245,9 @@ def _write_pmtiles(job: _Job) -> None:
             f"{job.path}: PMTiles are in Web Mercator, and these shapes have no geographic or "
             f"projected CRS, or lie beyond 85 degrees of latitude; choose .gpkg"
         )
-    # A step of the last zoom's coordinates is a quarter of a pixel at most, on the equator as
-    # elsewhere: no corner moves visibly.
-    finest = math.ceil(math.log2(4 * EQUATOR / (TILE_EXTENT * job.pixel)))
+    # A step of the first zoom's coordinates is a pixel at most, on the equator as elsewhere, so
+    # that no polygon collapses; in the last zoom it is an eighth, and no corner moves visibly.
+    finest = math.ceil(math.log2(2 ** (ZOOMS - 1) * EQUATOR / (TILE_EXTENT * job.pixel)))
     finest = min(max(finest, 0), MOST_ZOOM)
     zooms = {"MINZOOM": max(finest - ZOOMS + 1, 0), "MAXZOOM": finest}
     limits = {"MAX_SIZE": 2**31 - 1, "MAX_FEATURES": 2**31 - 1, "EXTENT": TILE_EXTENT}
