@@ -3,8 +3,9 @@
     python benchmarks/gpu.py [--model landcover-aerial] [--side 8192] [--device cuda]
 
 Makes a scene, runs it with each precision and batch size, and prints one line each: Mpx/s of the
-whole run after loading, peak of the device's memory, and the share of labels that are those of
-torch fp32 on the CPU on a corner of the scene. --device cpu runs the same lines without a GPU.
+whole run after loading, peak of the device's memory, the share of labels that are those of torch
+fp32 on the CPU on a corner of the scene, and the longest stages, since beside a fast GPU it is the
+host that takes the time. --device cpu runs the same lines without a GPU.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def main() -> None:
             scene, place / "cpu.tif", runtime="torch", device="cpu", bbox=bounds, **common
         )
         expected = labels(place / "cpu.tif")
-        print("| precision | batch | Mpx/s | peak GB of the device | labels of fp32 on a CPU |")
-        print("|---|---|---|---|---|")
+        print("| precision | batch | Mpx/s | peak GB of the device | labels of a CPU | stages, s |")
+        print("|---|---|---|---|---|---|")
         for precision in ("fp32", "bf16", "fp16") if cuda else ("fp32", "bf16"):
             for batch in (1, 4, 16, 64) if cuda else (1,):
                 if cuda:
@@ -71,7 +72,10 @@ def main() -> None:
                 speed = options.side**2 / 1e6 / (seconds["total"] - seconds["load"])
                 peak = torch.cuda.max_memory_allocated(options.device) / 1e9 if cuda else 0.0
                 alike = float(np.mean(labels(place / "gpu.tif") == expected))
-                print(f"| {precision} | {batch} | {speed:.1f} | {peak:.2f} | {100 * alike:.3f} % |")
+                longest = sorted(seconds.items(), key=lambda item: -item[1])
+                stages = ", ".join(f"{k} {v:.1f}" for k, v in longest if k != "total" and v >= 0.1)
+                line = f"{precision} | {batch} | {speed:.1f} | {peak:.2f} | {100 * alike:.3f} %"
+                print(f"| {line} | {stages} |", flush=True)
 
 
 if __name__ == "__main__":
