@@ -26,6 +26,8 @@ __all__ = [
     "change_light",
     "coarsen",
     "finish",
+    "move_covariance",
+    "move_statistics",
     "resize",
     "roughen",
     "turn",
@@ -100,6 +102,8 @@ class Augmentation:
             grains of 1 to 4 px.
         statistics: share of the chips that are moved towards the mean and spread of another one,
             band by band, in the logarithm of reflectance.
+        covariance: share of the chips whose spectra are moved towards the mean and covariance of
+            another one's, all bands together (see :func:`move_covariance`).
         ease: share of the run, at its end, in which light and colours are changed less: what is
             learned last then suits pictures as they are.
         ease_to: by what the changes of light and colours, and the shares of chips that become
@@ -143,6 +147,7 @@ class Augmentation:
     mix_again: float = 0.0
     mix_kinds: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
     statistics: float = 0.0
+    covariance: float = 0.0
     ease: float = 0.0
     ease_to: float = 0.4
 
@@ -187,7 +192,7 @@ class Augmentation:
 
 #: Above 1 / 4.4 nothing of the ground's light would be left in blue.
 MOST_HAZE = 0.2
-_SHARES = ("dropout", "mix", "mix_again", "statistics", "ease", "ease_to")
+_SHARES = ("dropout", "mix", "mix_again", "statistics", "covariance", "ease", "ease_to")
 #: What is eased at the end of a run.
 _EASED = (
     *("gain", "band_gain", "tilt", "band_offset", "haze", "veil", "shadow", "dropout"),
@@ -319,6 +324,49 @@ def move_statistics(rng: np.random.Generator, x: Floats, other: Floats) -> Float
     moved = (mine - mean[:, None, None]) * factor + (mean + far * (goal - mean))[:, None, None]
     result: Floats = np.maximum(np.expm1(moved) / 50, 0).astype(np.float32)
     return result
+
+
+def move_covariance(rng: np.random.Generator, x: Floats, other: Floats) -> Floats:
+    """Give a chip's shapes the spectra of another one, as far as a linear map can.
+
+    In log(50 x + 1) the bands of a chip are taken for normally distributed, and the linear map that
+    moves one such distribution into the other over the shortest way is applied in part (Pitie and
+    Kokaram 2007, The linear Monge-Kantorovitch linear colour mapping for example-based colour
+    transfer). Unlike :func:`move_statistics` it leaves bands in relations to each other that they
+    have somewhere.
+
+    Args:
+        rng: how far, evenly 0 to 1.
+        x: float32 (C, H, W), reflectance.
+        other: float32 (C, ., .).
+
+    Returns:
+        float32 (C, H, W), 0 and above.
+    """
+    bands = len(x)
+    mine, theirs = (
+        np.log1p(50 * v.clip(0, None)).reshape(bands, -1).astype(np.float64) for v in (x, other)
+    )
+    # An even chip has no covariance to divide by.
+    source, target = (np.atleast_2d(np.cov(v)) + np.eye(bands) * 0.03**2 for v in (mine, theirs))
+    root = _power(source, 0.5)
+    inverse = _power(source, -0.5)
+    whole = inverse @ _power(root @ target @ root, 0.5) @ inverse
+    # Three times the contrast at most, as of an even chip noise would be made.
+    scales, axes = np.linalg.eigh((whole + whole.T) / 2)
+    whole = (axes * scales.clip(1 / 3, 3)) @ axes.T
+    far = rng.uniform()
+    part = (1 - far) * np.eye(bands) + far * whole
+    mean, goal = mine.mean(axis=1, keepdims=True), theirs.mean(axis=1, keepdims=True)
+    moved = part @ (mine - mean) + (mean + far * (goal - mean))
+    result: Floats = np.maximum(np.expm1(moved) / 50, 0).astype(np.float32).reshape(x.shape)
+    return result
+
+
+def _power(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    """Of a symmetric matrix without negative eigenvalues."""
+    values, axes = np.linalg.eigh(matrix)
+    return np.asarray((axes * values.clip(0, None) ** exponent) @ axes.T)
 
 
 def smooth_field(rng: np.random.Generator, side: int, fewest: int, most: int) -> Floats:

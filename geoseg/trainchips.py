@@ -21,6 +21,7 @@ from geoseg.augment import (
     change_light,
     coarsen,
     finish,
+    move_covariance,
     move_statistics,
     resize,
     roughen,
@@ -220,6 +221,8 @@ class ChipSource:
         values = cut.pixels
         if a.statistics > 0 and rng.random() < a.statistics:
             values = move_statistics(rng, values, self._cut(rng, max(side // 2, 8)).pixels)
+        if a.covariance > 0 and rng.random() < a.covariance:
+            values = move_covariance(rng, values, self._cut(rng, max(side // 2, 8)).pixels)
         values = change_light(rng, values, self._bands, a, self._white)
         cut = _Cut(values, cut.probs, cut.labelled, cut.seen, cut.origin)
         share = a.mix if depth == 0 else a.mix_again

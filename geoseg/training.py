@@ -8,6 +8,7 @@ again, and ends with the same weights as one that was never stopped.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import shutil
@@ -175,6 +176,11 @@ def _launch(
 ) -> ModelCard:
     """One stage, in one process or several."""
     from lightning.fabric import Fabric
+
+    # They would tell the user about precision and tensor cores, in the middle of the progress.
+    for part in ("fabric", "pytorch"):
+        # Not their parents, whose level is set whenever they are imported.
+        logging.getLogger(f"lightning.{part}.utilities.rank_zero").setLevel(logging.WARNING)
 
     accelerator = "gpu" if where.type == "cuda" else where.type
     fabric = Fabric(

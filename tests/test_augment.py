@@ -17,6 +17,7 @@ from geoseg.augment import (
     coarsen,
     finish,
     grains,
+    move_covariance,
     move_statistics,
     resize,
     roughen,
@@ -95,7 +96,7 @@ def test_each_number_changes_chips_alone_and_0_turns_it_off(name):
 
 def test_every_number_of_light_is_tried_above():
     elsewhere = {"flips", "zoom", "gsd_max", "mix", "mix_again", "mix_kinds", "statistics"}
-    elsewhere |= {"ease", "ease_to"}
+    elsewhere |= {"covariance", "ease", "ease_to"}
     assert {f.name for f in fields(Augmentation)} == {*LIGHT, *SHARES, *elsewhere}
 
 
@@ -176,6 +177,60 @@ def test_statistics_move_towards_those_of_the_other_chip():
         assert y.dtype == np.float32 and (y >= 0).all()
         np.testing.assert_allclose(mean(y), mean(x) + far * (mean(other) - mean(x)), atol=0.02)
         np.testing.assert_allclose(move_statistics(np.random.default_rng(seed), x, x), x, atol=1e-5)
+
+
+class _Far:
+    """A generator that says how far."""
+
+    def __init__(self, far):
+        self._far = far
+
+    def uniform(self):
+        return self._far
+
+
+def _correlated(bands, side, seed, spread):
+    """Reflectance whose bands go together in a way of their own."""
+    rng = np.random.default_rng(seed)
+    mixture = (np.eye(bands) + 0.3 * rng.normal(size=(bands, bands))) * spread
+    logs = np.tensordot(mixture, rng.normal(size=(bands, side, side)), 1) + 3
+    return (np.expm1(logs.clip(0.1, None)) / 50).astype(np.float32)
+
+
+def test_covariance_moves_to_that_of_the_other_chip_over_the_shortest_way():
+    def spectra(v):
+        return np.log1p(50 * v.astype(np.float64)).reshape(len(v), -1)
+
+    x, other = _correlated(4, 64, 1, 0.3), _correlated(4, 48, 2, 0.25)
+    mine, theirs = spectra(x), spectra(other)
+    moved = spectra(move_covariance(_Far(1.0), x, other))
+    np.testing.assert_allclose(moved.mean(axis=1), theirs.mean(axis=1), atol=0.01)
+    # The 0.03 that keeps even chips from being divided by nothing is all that it lacks.
+    np.testing.assert_allclose(np.cov(moved), np.cov(theirs), atol=0.01)
+    # Of all linear maps that do so, it is the symmetric one without negative eigenvalues.
+    centred = [v - v.mean(axis=1, keepdims=True) for v in (mine, moved)]
+    way = np.linalg.lstsq(centred[0].T, centred[1].T, rcond=None)[0]
+    np.testing.assert_allclose(way, way.T, atol=0.01)
+    assert np.linalg.eigvalsh((way + way.T) / 2).min() > 0
+    # Half of the way is half of the way.
+    half = spectra(move_covariance(_Far(0.5), x, other))
+    np.testing.assert_allclose(half, (mine + moved) / 2, atol=0.01)
+
+
+@pytest.mark.parametrize("far", [0.0, 0.3, 1.0])
+def test_covariance_leaves_a_chip_as_it_is_beside_itself(far):
+    x = _correlated(4, 32, 3, 0.1)
+    np.testing.assert_allclose(move_covariance(_Far(far), x, x), x, rtol=1e-4, atol=1e-6)
+
+
+def test_an_even_chip_gets_no_noise_of_another_ones_contrast():
+    even = np.full((4, 32, 32), 0.2, np.float32)
+    even += np.random.default_rng(0).normal(0, 1e-5, even.shape).astype(np.float32)
+    y = move_covariance(_Far(1.0), even, _correlated(4, 32, 4, 0.3))
+    assert np.isfinite(y).all() and (y >= 0).all()
+    assert (
+        np.log1p(50 * y).std(axis=(1, 2)).max() < 3.1 * np.log1p(50 * even).std(axis=(1, 2)).max()
+    )
 
 
 @pytest.mark.parametrize("side", [8, 33, 96])

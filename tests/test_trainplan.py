@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +120,18 @@ def test_the_example_scene_and_its_labels_make_a_model(cli, tmp_path):
     assert recipe.split.by == "blocks" and recipe.scenes[0].path == scene.resolve()
     assert card.bands == recipe.bands and len(card.bands) >= 6
     assert (tmp_path / "First Try!.training" / "held_out" / f"{scene.stem}.tif").exists()
+
+
+def test_nobody_but_geoseg_speaks_during_a_run(cli, tmp_path, caplog):
+    config = tiny_recipe(tmp_path / "data", precision="bfloat16", steps=2)
+    (tmp_path / "recipe.json").write_text(dump_config(config))
+    with (
+        caplog.at_level(logging.INFO, logger="lightning.fabric"),
+        caplog.at_level(logging.INFO, logger="lightning.pytorch"),
+    ):
+        done = cli("recipe.json", "-o", "model")
+    assert done.code == 0, done.err
+    assert [r.getMessage() for r in caplog.records] == []
 
 
 def test_a_recipe_with_changes_and_another_fold(cli, tmp_path):

@@ -62,6 +62,7 @@ WILD = Augmentation(
     mix_again=0.5,
     mix_kinds=(1.0, 1.0, 1.0, 1.0),
     statistics=0.3,
+    covariance=0.3,
 )
 
 
