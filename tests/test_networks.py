@@ -475,6 +475,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "torchvision_deeplabv3_resnet50": {},
     "dynamicworld": {},
     "half_resnet": {"width": 8, "stem": 4, "dilations": (1, 2)},
+    "half_separable": {"stem": 8, "side": 4, "widths": (8, 12, 12)},
     "linear": {},
     "small_unet": {"width": 4, "depth": 2},
 }
@@ -703,9 +704,26 @@ def test_encoders_that_cut_cells_are_put_back_by_cells() -> None:
         assert network(torch.randn(1, 3, 33, 65)).shape == (1, 21, 33, 65)
 
 
+def test_half_separable_has_the_layout_of_dynamic_world() -> None:
+    """The same convolutions in the same order, at whatever widths it has by default."""
+
+    def convolutions(name: str) -> list[tuple[int, ...]]:
+        network = create_model(name, in_channels=9, classes=9)
+        return [tuple(m.weight.shape) for m in network.modules() if isinstance(m, nn.Conv2d)]
+
+    assert convolutions("half_separable") == convolutions("dynamicworld")
+
+
+@pytest.mark.parametrize("options", [{"stem": 0}, {"widths": (8, 8)}, {"widths": (8, 0, 8)}])
+def test_half_separable_refuses_widths_that_make_no_network(options: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="must be 1 at least"):
+        create_model("half_separable", in_channels=2, classes=2, **options)
+
+
 def test_names_can_be_searched_and_looked_up() -> None:
     assert list_models("pspnet*") == ["pspnet", "pspnet101", "pspnet101_std_stem", "pspnet50"]
-    assert set(list_models(tag="geoseg")) == {"dynamicworld", "half_resnet", "linear", "small_unet"}
+    own = {"dynamicworld", "half_resnet", "half_separable", "linear", "small_unet"}
+    assert set(list_models(tag="geoseg")) == own
     found = info("pspnet101")
     assert (found.year, found.output_stride, found.multiple) == (2017, 8, 8)
     assert found.url.startswith("https://arxiv.org/")

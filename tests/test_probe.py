@@ -25,6 +25,7 @@ CLASSES = ("water", "trees", "crops", "built")
 LOCAL = {
     "linear": ({}, 1),
     "half_resnet": ({"width": 16, "dilations": (1, 2)}, 2),
+    "half_separable": ({"stem": 8, "side": 4, "widths": (8, 8, 8)}, 2),
     "small_unet": ({"width": 8, "depth": 2}, 4),
 }
 
