@@ -76,16 +76,24 @@ for _ in made.run((i, chips[i % len(chips)]) for i in range(len(plan.chips))):
 done(start, cpu, chips=len(plan.chips))
 """
 
+#: What every peer begins with, after the imports of its own.
 PEER = """
 import rasterio, torch
 from geoseg.card import read_model
 from geoseg.models import load_network
 torch.set_num_threads(threads)
 network = load_network(read_model(model)).eval()
+"""
+START = """
 start, cpu = time.perf_counter(), time.process_time()
+"""
+READ = (
+    START
+    + """
 with rasterio.open(scene) as dataset:
     pixels, profile = dataset.read(), dataset.profile
 """
+)
 WRITE = """
 profile.update(count=1, dtype="uint8", compress="deflate")
 with rasterio.open(out, "w", **profile) as dataset:
@@ -94,8 +102,11 @@ done(start, cpu)
 """
 MONAI = (
     PEER
-    + f"""
+    + """
 from monai.inferers import sliding_window_inference
+"""
+    + READ
+    + f"""
 x = torch.from_numpy(pixels)[None].float() / 255
 with torch.inference_mode():
     logits = sliding_window_inference(x, {SIZE}, 4, network, overlap={OVERLAP / SIZE},
@@ -106,8 +117,11 @@ labels = logits[0].argmax(0).numpy()
 )
 TOOLBELT = (
     PEER
-    + f"""
+    + """
 from pytorch_toolbelt.inference.tiles import ImageSlicer, TileMerger
+"""
+    + READ
+    + f"""
 image = np.moveaxis(pixels, 0, -1)
 slicer = ImageSlicer(image.shape, tile_size={SIZE}, tile_step={SIZE - OVERLAP}, weight="pyramid")
 merger = TileMerger(slicer.target_shape, {CLASSES}, slicer.weight, device="cpu")
