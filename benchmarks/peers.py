@@ -6,23 +6,27 @@ One scene (three bands of uint8, tiled, deflate), one network (U-Net on ResNet-1
 chips of 512 px that share 128. Each contestant runs in a process of its own, in turn, so many
 rounds; what counts is the median of the clock's time and of the process's CPU time without its
 imports and the loading of the model, and the peak of memory. Peers that are not installed are left
-out: pip install monai pytorch-toolbelt.
+out: pip install monai pytorch-toolbelt geoai-py geo-inference terratorch rastervision-core
+rastervision-pytorch-learner. All of them together ask for more, and for other versions, than what
+is used of them here: pip install --no-deps --target FOLDER, with FOLDER on PYTHONPATH, takes them
+and one by one the modules that are found missing (of these, pystac<1.15 and albucore==0.0.24).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import statistics
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from common import PEAK, make_scene, measured, save_rgb_model  # the script beside this one
 
-SIZE, OVERLAP, CLASSES = 512, 128, 8
+SIZE, OVERLAP, CLASSES, BATCH = 512, 128, 8, 4
 
 #: What every process begins with.
 COMMON = (
@@ -109,8 +113,8 @@ from monai.inferers import sliding_window_inference
     + f"""
 x = torch.from_numpy(pixels)[None].float() / 255
 with torch.inference_mode():
-    logits = sliding_window_inference(x, {SIZE}, 4, network, overlap={OVERLAP / SIZE},
-                                      mode="gaussian")
+    logits = sliding_window_inference(x, {SIZE}, {BATCH}, network,
+                                      overlap={OVERLAP / SIZE}, mode="gaussian")
 labels = logits[0].argmax(0).numpy()
 """
     + WRITE
@@ -127,14 +131,118 @@ slicer = ImageSlicer(image.shape, tile_size={SIZE}, tile_step={SIZE - OVERLAP}, 
 merger = TileMerger(slicer.target_shape, {CLASSES}, slicer.weight, device="cpu")
 with torch.inference_mode():
     tiles = list(slicer.iter_split(image))
-    for i in range(0, len(tiles), 4):
-        some = tiles[i:i + 4]
+    for i in range(0, len(tiles), {BATCH}):
+        some = tiles[i:i + {BATCH}]
         x = torch.from_numpy(np.stack([np.moveaxis(t, -1, 0) for t, _ in some])).float() / 255
         merger.integrate_batch(network(x).softmax(1), np.array([c for _, c in some]))
 merged = np.moveaxis(merger.merge().numpy(), 0, -1)
 labels = slicer.crop_to_orignal_size(merged).argmax(-1)
 """
     + WRITE
+)
+#: The logits of the whole scene are added up in memory; the labels are all that is written.
+GEOAI = (
+    PEER
+    + """
+import geoai.utils, tqdm.auto
+from geoai.inference import predict_geotiff
+"""
+    + START
+    + f"""
+predict_geotiff(network, scene, out, tile_size={SIZE}, overlap={OVERLAP}, batch_size={BATCH},
+                num_classes={CLASSES}, output_dtype="uint8", output_nodata=255, device="cpu",
+                preprocess_fn=lambda tile: tile / 255, postprocess_fn=lambda p: p.argmax(0),
+                compress="deflate", verbose=False)
+done(start, cpu)
+"""
+)
+
+#: It takes a TorchScript file that is fed the scene's numbers, one chip at a time, and its chips
+#: always share half of their side: about (384 / 256)^2 = 2.25 times as many as the others need.
+#: ``threads`` are dask's workers, which share out the blending, too; each computes with one.
+GEO_INFERENCE = (
+    PEER
+    + """
+import tempfile
+from geo_inference.geo_inference import GeoInference
+class Scaled(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = network
+    def forward(self, x):
+        return self.network(x.float() / 255)
+folder = tempfile.TemporaryDirectory(dir=os.path.dirname(out))
+script = os.path.join(folder.name, "model.pt")
+"""
+    + f"""
+with torch.no_grad():
+    chip = torch.zeros((1, 3, {SIZE}, {SIZE}), dtype=torch.uint8)
+    torch.jit.save(torch.jit.freeze(torch.jit.trace(Scaled().eval(), chip)), script)
+torch.set_num_threads(1)
+geo_inference = GeoInference(script, folder.name, device="cpu", num_classes={CLASSES})
+"""
+    + START
+    + f"""
+name = geo_inference(scene, patch_size={SIZE}, workers=threads)
+os.replace(os.path.join(folder.name, name), out)
+done(start, cpu)
+"""
+)
+
+#: With its default padding there would be more chips at some sides. Of each chip, a rim of 8 px
+#: (``delta``) is cut off before the blending: its default.
+TERRATORCH = (
+    PEER
+    + """
+from terratorch.tasks.tiled_inference import tiled_inference
+"""
+    + READ
+    + f"""
+x = torch.from_numpy(pixels)[None].float() / 255
+with torch.inference_mode():
+    logits = tiled_inference(network, x, crop={SIZE}, stride={SIZE - OVERLAP},
+                             batch_size={BATCH}, padding=False)
+labels = logits[0].argmax(0).numpy()
+"""
+    + WRITE
+)
+
+#: Half of the overlap is cut off at each side (``crop_sz="auto"``), so that the chips' labels can
+#: be laid side by side, which is less work than its mean of scores. Processes of its own for
+#: reading would be cores beyond ``threads``, and their CPU time would not be counted; its ONNX mode
+#: takes no number of threads. One of the classes has to be called null; ``img_sz`` is the side that
+#: chips are brought to before the network.
+RASTER_VISION = (
+    PEER
+    + f"""
+import tempfile
+from rastervision.core.data import ClassConfig, SemanticSegmentationLabelStore
+from rastervision.core.data.utils import make_ss_scene
+from rastervision.core.rv_pipeline import SemanticSegmentationPredictOptions
+from rastervision.pytorch_learner import (
+    SemanticSegmentationGeoDataConfig, SemanticSegmentationLearner,
+    SemanticSegmentationLearnerConfig, SolverConfig)
+from rastervision.pytorch_learner.utils import predict_scene_ss
+classes = ClassConfig(names=[f"class {{k}}" for k in range({CLASSES - 1})] + ["null"])
+data = SemanticSegmentationGeoDataConfig(class_config=classes, img_sz={SIZE}, num_workers=0)
+config = SemanticSegmentationLearnerConfig(data=data, solver=SolverConfig())
+learner = SemanticSegmentationLearner(config, model=network, training=False)
+learner.device = torch.device("cpu")
+network.to(learner.device)
+options = SemanticSegmentationPredictOptions(chip_sz={SIZE}, stride={SIZE - OVERLAP},
+                                             crop_sz="auto", batch_sz={BATCH})
+folder = tempfile.TemporaryDirectory(dir=os.path.dirname(out))
+"""
+    + START
+    + """
+place = make_ss_scene(scene)
+place.label_store = SemanticSegmentationLabelStore(
+    folder.name, place.raster_source.crs_transformer, classes)
+place.label_store.save(predict_scene_ss(learner, place, options),
+                       {"tiled": True, "compress": "deflate"})
+os.replace(os.path.join(folder.name, "labels.tif"), out)
+done(start, cpu)
+"""
 )
 
 CONTESTANTS: dict[str, tuple[str, tuple[str, ...], str]] = {
@@ -146,7 +254,27 @@ CONTESTANTS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "geoseg, torch fp32": (GEOSEG, ("torch", "fp32"), "torch"),
     "MONAI sliding_window_inference": (MONAI, (), "monai"),
     "pytorch-toolbelt ImageSlicer": (TOOLBELT, (), "pytorch_toolbelt"),
+    "geoai predict_geotiff": (GEOAI, (), "geoai"),
+    "geo-inference GeoInference": (GEO_INFERENCE, (), "geo_inference"),
+    "terratorch tiled_inference": (TERRATORCH, (), "terratorch"),
+    "raster-vision predict_scene_ss": (RASTER_VISION, (), "rastervision"),
 }
+
+
+#: Whose versions are told.
+PACKAGES = (
+    "torch",
+    "openvino",
+    "onnxruntime",
+    "monai",
+    "pytorch-toolbelt",
+    "geoai-py",
+    "geo-inference",
+    "terratorch",
+    "rastervision-core",
+    "rastervision-pytorch-learner",
+    "rasterio",
+)
 
 
 def make_model(path: Path) -> Path:
@@ -205,10 +333,10 @@ def main() -> None:
     print(
         f"\n{options.side} x {options.side} x 3, {options.threads} threads, {options.rounds} rounds"
     )
-    names = ("torch", "openvino", "onnxruntime", "monai", "pytorch-toolbelt", "rasterio")
-    installed = [
-        f"{n} {version(n)}" for n in names if importlib.util.find_spec(n.replace("-", "_"))
-    ]
+    installed = []
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            installed.append(f"{package} {version(package)}")
     print(", ".join(installed))
     print(f"| {'what':32s} | wall s | CPU s | Mpx/s | peak GB |\n|---|---|---|---|---|")
     for name, runs in results.items():
