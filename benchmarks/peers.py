@@ -27,7 +27,8 @@ from pathlib import Path
 from common import PEAK, make_scene, measured, save_rgb_model  # the script beside this one
 
 SIZE, OVERLAP, CLASSES = 512, 128, 8
-#: Chips at a time of the peers: on a CPU several at a time were never quicker.
+#: Chips at a time of the peers. On a CPU four took geoai and raster-vision longer and terratorch as
+#: long; MONAI and pytorch-toolbelt were not tried.
 BATCH = 1
 
 #: What every process begins with.
