@@ -1,6 +1,6 @@
 """geoseg predict against the forward passes alone, and against what one would take instead.
 
-    python benchmarks/peers.py [--side 8192] [--rounds 3] [--only NAME ...]
+    python benchmarks/peers.py [--side 8192] [--rounds 3] [--only NAME ...] [--model M --scene S]
 
 One scene (three bands of uint8, tiled, deflate), one network (U-Net on ResNet-18, eight classes),
 chips of 512 px that share 128. Each contestant runs in a process of its own, in turn, so many
@@ -24,6 +24,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import rasterio
 from common import PEAK, make_scene, measured, save_rgb_model  # the script beside this one
 
 SIZE, OVERLAP, CLASSES = 512, 128, 8
@@ -88,7 +89,8 @@ import rasterio, torch
 from geoseg.card import read_model
 from geoseg.models import load_network
 torch.set_num_threads(threads)
-network = load_network(read_model(model)).eval()
+files = read_model(model)
+network, K = load_network(files).eval(), len(files.card.classes)
 """
 START = """
 start, cpu = time.perf_counter(), time.process_time()
@@ -130,7 +132,7 @@ from pytorch_toolbelt.inference.tiles import ImageSlicer, TileMerger
     + f"""
 image = np.moveaxis(pixels, 0, -1)
 slicer = ImageSlicer(image.shape, tile_size={SIZE}, tile_step={SIZE - OVERLAP}, weight="pyramid")
-merger = TileMerger(slicer.target_shape, {CLASSES}, slicer.weight, device="cpu")
+merger = TileMerger(slicer.target_shape, K, slicer.weight, device="cpu")
 with torch.inference_mode():
     tiles = list(slicer.iter_split(image))
     for i in range(0, len(tiles), {BATCH}):
@@ -152,7 +154,7 @@ from geoai.inference import predict_geotiff
     + START
     + f"""
 predict_geotiff(network, scene, out, tile_size={SIZE}, overlap={OVERLAP}, batch_size={BATCH},
-                num_classes={CLASSES}, output_dtype="uint8", output_nodata=255, device="cpu",
+                num_classes=K, output_dtype="uint8", output_nodata=255, device="cpu",
                 preprocess_fn=lambda tile: tile / 255, postprocess_fn=lambda p: p.argmax(0),
                 compress="deflate", verbose=False)
 done(start, cpu)
@@ -181,7 +183,7 @@ with torch.no_grad():
     chip = torch.zeros((1, 3, {SIZE}, {SIZE}), dtype=torch.uint8)
     torch.jit.save(torch.jit.freeze(torch.jit.trace(Scaled().eval(), chip)), script)
 torch.set_num_threads(1)
-geo_inference = GeoInference(script, folder.name, device="cpu", num_classes={CLASSES})
+geo_inference = GeoInference(script, folder.name, device="cpu", num_classes=K)
 """
     + START
     + f"""
@@ -225,7 +227,7 @@ from rastervision.pytorch_learner import (
     SemanticSegmentationGeoDataConfig, SemanticSegmentationLearner,
     SemanticSegmentationLearnerConfig, SolverConfig)
 from rastervision.pytorch_learner.utils import predict_scene_ss
-classes = ClassConfig(names=[f"class {{k}}" for k in range({CLASSES - 1})] + ["null"])
+classes = ClassConfig(names=[f"class {{k}}" for k in range(K - 1)] + ["null"])
 data = SemanticSegmentationGeoDataConfig(class_config=classes, img_sz={SIZE}, num_workers=0)
 config = SemanticSegmentationLearnerConfig(data=data, solver=SolverConfig())
 learner = SemanticSegmentationLearner(config, model=network, training=False)
@@ -252,6 +254,7 @@ CONTESTANTS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "geoseg, openvino bf16": (GEOSEG, ("openvino", "bf16"), "openvino"),
     "forward, openvino int8": (FORWARD, ("openvino", "int8"), "onnxruntime"),
     "geoseg, openvino int8": (GEOSEG, ("openvino", "int8"), "onnxruntime"),
+    "forward, openvino fp32": (FORWARD, ("openvino", "fp32"), "openvino"),
     "geoseg, openvino fp32": (GEOSEG, ("openvino", "fp32"), "openvino"),
     "geoseg, torch fp32": (GEOSEG, ("torch", "fp32"), "torch"),
     "MONAI sliding_window_inference": (MONAI, (), "monai"),
@@ -283,7 +286,7 @@ def make_model(path: Path) -> Path:
     """The network with random weights: in floating point they change nothing in what it costs.
 
     In 8 bits they do, since layers that change too many labels are left in floating point, and of
-    random weights these are many: there ``--model`` is wanted.
+    random weights these are many: there ``--model`` is wanted, and a ``--scene`` as it was taught.
     """
     import torch
 
@@ -310,6 +313,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--model", type=Path, help="a folder like make_model()'s, but taught")
+    parser.add_argument("--scene", type=Path, help="three bands of uint8, in place of a made one")
     parser.add_argument("--only", nargs="*", default=[], help="parts of contestants' names")
     options = parser.parse_args()
     wanted = {
@@ -321,7 +325,9 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        scene = make_scene(place / "scene.tif", options.side, options.side)
+        scene = options.scene or make_scene(place / "scene.tif", options.side, options.side)
+        with rasterio.open(scene) as dataset:
+            height, width = dataset.shape
         model = options.model or make_model(place / "model")
         for number in range(options.rounds):
             for name, (code, more) in wanted.items():
@@ -332,9 +338,7 @@ def main() -> None:
                     print(f"{name} failed: {error}")
                     continue
                 print(f"round {number + 1}  {name:32s} {json.dumps(results[name][-1])}", flush=True)
-    print(
-        f"\n{options.side} x {options.side} x 3, {options.threads} threads, {options.rounds} rounds"
-    )
+    print(f"\n{height} x {width} x 3, {options.threads} threads, {options.rounds} rounds")
     installed = []
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -346,7 +350,7 @@ def main() -> None:
             wall, cpu, peak = (
                 statistics.median(r[k] for r in runs) for k in ("wall", "cpu", "peak")
             )
-            speed = options.side**2 / 1e6 / wall
+            speed = height * width / 1e6 / wall
             print(f"| {name:32s} | {wall:.1f} | {cpu:.1f} | {speed:.2f} | {peak / 1e9:.2f} |")
 
 

@@ -130,7 +130,9 @@ def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]
     from scipy.ndimage import distance_transform_edt
 
     nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return np.asarray(pixels[:, nearest[0], nearest[1]])
+    filled, missing = pixels.copy(), ~valid
+    filled[:, missing] = pixels[:, nearest[0][missing], nearest[1][missing]]
+    return filled
 
 
 def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:

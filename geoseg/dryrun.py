@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +14,19 @@ from numpy.typing import NDArray
 from geoseg.chips import chip_rows
 from geoseg.crf import ChipCRF
 from geoseg.errors import SceneError
+from geoseg.memory import memory_budget
 from geoseg.outputs import Staging
 from geoseg.pipeline import load_members
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
+from geoseg.runtimes.cpu import available_cores
 from geoseg.scene import gdal_options
 from geoseg.window import Window
 
 __all__ = ["DryRun", "dry_run"]
 
-#: A dry run times this many chips.
+#: A dry run times at least this many chips.
 PROBE_CHIPS = 4
 
 
@@ -75,6 +76,10 @@ def dry_run(
     Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
     with gdal_options(plan.scene.paths[0], plan.cache_bytes):
         runtime = load_members(plan, log)
+        budget = memory_budget(plan, runtime)
+        lanes = plan.lanes(budget.arrays)
+        # As many chips as are computed at a time, twice.
+        wanted = max(PROBE_CHIPS, 2 * (plan.options.threads or available_cores()))
         for message in [*plan.warnings, *preflight(plan)]:
             log.warn(message)
         needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
@@ -83,22 +88,24 @@ def dry_run(
                 for window in row.windows:
                     if row.valid[:, window.cols].any():
                         needed += 1
-                        if len(probe) < PROBE_CHIPS and (chip := row.chip(window)) is not None:
-                            probe.append((window, chip[None], row.measured(window)[None]))
+                        if len(probe) < wanted and (chip := row.chip(window)) is not None:
+                            probe.append((window, chip, row.measured(window)))
     if not probe:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
         )
     crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
-    times = []
-    for window, pixels, measured in [probe[0], *probe]:  # the first pass also warms up
-        start = time.perf_counter()
-        probs = runtime.probs(pixels)[:, : len(plan.card.classes)]
-        runtime.to_numpy(probs if crf is None else crf(probs, pixels, measured, [window]))
-        times.append(time.perf_counter() - start)
-    seconds = log.seconds["read"] + float(np.median(times[1:])) * needed
-    arrays = plan.lane_bytes(plan.lanes(sys.maxsize)[0])
-    memory = peak_memory() + arrays + plan.polygon_bytes
+    chips = [((window, pixels, measured), pixels) for window, pixels, measured in probe]
+    for _ in runtime.run(chips[:1]):  # warms up
+        pass
+    start = time.perf_counter()
+    for (window, pixels, measured), probs in runtime.run(chips, plan.options.batch_size):
+        probs = probs[None, : len(plan.card.classes)]
+        if crf is not None:
+            probs = crf(probs, pixels[None], measured[None], [window])
+        runtime.to_numpy(probs)
+    seconds = log.seconds["read"] + (time.perf_counter() - start) / len(chips) * needed
+    memory = peak_memory() + max(plan.lane_bytes(lane) for lane in lanes) + plan.polygon_bytes
     sizes = plan.output_bytes
     report = {
         **plan_report(plan),

@@ -8,14 +8,21 @@ from pathlib import Path
 
 from geoseg.errors import UsageError
 from geoseg.plan import Plan
+from geoseg.preflight import sample_chips
 from geoseg.report import peak_memory
+from geoseg.runtimes import Runtime
+from geoseg.runtimes.cpu import available_cores
 
 __all__ = ["Budget", "memory_budget"]
 
 #: Of the memory that is free, what a run takes unless it is told otherwise.
 USUAL_SHARE = 0.6
+#: And at most.
+MOST_SHARE = 0.9
 #: What libraries take as they go: buffers of GDAL's drivers, Python's own objects.
 SLACK_BYTES = 64 << 20
+#: Where a container's limit is told.
+CONTAINER = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -25,31 +32,54 @@ class Budget:
     Attributes:
         limit: bytes of the process in all.
         arrays: of these, what is left for the network's arrays.
+        at_most: for the arrays of a run that goes on with lanes which an earlier one cut by what
+            was free then.
     """
 
     limit: int
     arrays: int
+    at_most: int
 
 
-def memory_budget(plan: Plan) -> Budget:
+def memory_budget(plan: Plan, runtime: Runtime) -> Budget:
     """What a run may take, once the runtime is loaded.
+
+    With a limit of the user's the network is run on a few chips first: what it computes with is
+    often more than what it weighs.
 
     Args:
         plan: with the user's limit; without one it is a share of what is free.
+        runtime: of the run.
 
     Raises:
         UsageError: what is loaded takes as much already.
     """
+    if plan.options.mem_limit is not None:
+        _warm_up(plan, runtime)
     taken = _resident()
-    limit = plan.options.mem_limit or taken + int(USUAL_SHARE * _available())
-    arrays = limit - taken - plan.cache_bytes - plan.polygon_bytes - SLACK_BYTES
+    free = _available()
+    limit = plan.options.mem_limit or taken + int(USUAL_SHARE * free)
+    rest = plan.cache_bytes + plan.polygon_bytes + SLACK_BYTES
+    arrays = limit - taken - rest
+    if plan.options.mem_limit is not None and peak_memory() > limit:
+        # What is compiled takes more in the making than after it.
+        arrays = min(arrays, limit - peak_memory())
     if arrays <= 0:
         need = (limit - arrays) / 1e6
         raise UsageError(
             f"the memory limit is {limit / 1e6:.0f} MB, and {need:.0f} MB are needed before the "
             f"first pixel; raise --mem-limit"
         )
-    return Budget(limit, arrays)
+    at_most = arrays if plan.options.mem_limit else int(MOST_SHARE * free) - rest
+    return Budget(limit, arrays, max(arrays, at_most))
+
+
+def _warm_up(plan: Plan, runtime: Runtime) -> None:
+    """Compute a chip in as many places at a time as the run will."""
+    chips = sample_chips(plan, 1)
+    many = (plan.options.threads or available_cores()) + 2
+    for _ in runtime.run(((i, chip) for chip in chips for i in range(many)), 1):
+        pass
 
 
 def _resident() -> int:
@@ -70,10 +100,15 @@ def _available() -> int:
     except (OSError, ValueError, IndexError):
         pass
     try:
-        group = Path("/sys/fs/cgroup")
+        group = CONTAINER
         most = int((group / "memory.max").read_text(encoding="ascii"))
-        found.append(max(0, most - int((group / "memory.current").read_text(encoding="ascii"))))
-    except (OSError, ValueError):  # no such group, or "max"
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        # Of files that were read and are not in use the kernel frees what is asked for.
+        for line in (group / "memory.stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("inactive_file "):
+                used -= int(line.split()[1])
+        found.append(max(0, most - used))
+    except (OSError, ValueError, IndexError):  # no such group, or "max"
         pass
     # Where nothing tells, as on a Mac: as much as a small machine has.
     return min(found, default=4 << 30)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,8 +28,13 @@ __all__ = ["Staging", "explain_write_error"]
 _SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
 
 
-#: In the hidden folder: what is not published.
-_SCRATCH = "scratch"
+#: In the hidden folder: what is not published; what the run is made from; the outputs that are
+#: being renamed into place, and which files they are.
+_SCRATCH, _RECORD, _PUBLISHING = "scratch", "run.json", "publishing.json"
+#: What flock says on file systems that can't lock (some of networks).
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+#: A disk with less room than this is full, whatever a library calls it.
+_FULL_BYTES = 1 << 20
 
 
 class Staging:
@@ -60,6 +67,10 @@ class Staging:
         Raises:
             OutputError: an output exists, two are the same file, or a folder can't be written.
         """
+        self._home: Path | None = None
+        if finals:
+            self._home = finals[0].absolute().parent / f".geoseg-{finals[0].name}"
+        half = self._half_published()
         seen: set[Path] = set()
         for final in finals:
             if final.resolve() in seen:
@@ -67,7 +78,8 @@ class Staging:
             seen.add(final.resolve())
             if final.is_dir():
                 raise OutputError(f"{final} is a folder; the output must be a file's name")
-            if final.exists() and not overwrite and final not in replaced:
+            ours = final in replaced or final.absolute() in half
+            if final.exists() and not overwrite and not ours:
                 raise OutputError(
                     f"{final} exists already; give --overwrite to replace it, or another name"
                 )
@@ -83,7 +95,7 @@ class Staging:
                 )
         self.finals = list(finals)
         self.overwrite = overwrite
-        self.replaced = list(replaced)
+        self.replaced = [*replaced, *(final for final in finals if final.absolute() in half)]
         self.keep = False
         self._run: Mapping[str, Any] | None = None
         self._restart = False
@@ -104,6 +116,30 @@ class Staging:
         self._run, self._restart = run, restart
         return self
 
+    def earlier(self) -> dict[str, Any] | None:
+        """What a run of these outputs that was stopped is made from, or None where there is none.
+
+        It may be of something else: entering tells.
+        """
+        if self._home is None:
+            return None
+        try:
+            found = json.loads((self._home / _RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _half_published(self) -> set[Path]:
+        """Outputs that a run which was killed while it renamed them has left."""
+        if self._home is None:
+            return set()
+        try:
+            noted = json.loads((self._home / _PUBLISHING).read_text(encoding="utf-8"))
+            files = {Path(name): about for name, about in noted.items()}
+        except (OSError, ValueError, AttributeError):
+            return set()
+        return {path for path, about in files.items() if path.exists() and _about(path) == about}
+
     def __enter__(self) -> Staging:
         """Make the hidden folders."""
         try:
@@ -111,12 +147,19 @@ class Staging:
                 parent = final.absolute().parent
                 if parent in self._folders:
                     continue
-                if self._run is not None and not self._folders:
-                    self._folders[parent] = self._resumable(parent / f".geoseg-{final.name}")
-                    continue
-                self._folders[parent] = Path(
-                    tempfile.mkdtemp(prefix=f".geoseg-{os.getpid()}-", dir=parent)
-                )
+                if self._run is None:
+                    made = tempfile.mkdtemp(prefix=f".geoseg-{os.getpid()}-", dir=parent)
+                    self._folders[parent] = Path(made)
+                elif not self._folders:
+                    assert self._home is not None
+                    self._folders[parent] = self._resumable(self._home)
+                else:
+                    # Of the same name at each try, so that nothing of a killed run stays; the
+                    # first folder's lock is for this one, too.
+                    mark = hashlib.sha256(str(self._home).encode()).hexdigest()[:12]
+                    self._folders[parent] = folder = parent / f".geoseg-{mark}"
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
         except OSError as error:
             self._remove()
             raise explain_write_error(error, final) from error
@@ -149,8 +192,12 @@ class Staging:
             raise OutputError(
                 f"another run is at work on {self.finals[0]} now; wait for it, or give another name"
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(lock)
+                raise
         self._lock = lock
-        record = folder / "run.json"
+        record = folder / _RECORD
         if not self._restart and record.exists():
             try:
                 before = json.loads(record.read_text(encoding="utf-8"))
@@ -166,12 +213,10 @@ class Staging:
                     f"go on, or --restart to begin anew"
                 )
             self.keep = True
-            _clear(folder, but=("lock", "run.json", _SCRATCH))
+            _clear(folder, but=("lock", _RECORD, _PUBLISHING, _SCRATCH))
         else:
-            _clear(folder, but=("lock",))
-            partial = folder / "run.json.partial"
-            partial.write_text(json.dumps(self._run), encoding="utf-8")
-            os.replace(partial, record)
+            _clear(folder, but=("lock", _PUBLISHING))
+            _write_whole(record, self._run)
         return folder
 
     def _remove(self) -> None:
@@ -186,7 +231,10 @@ class Staging:
     def scratch(self, name: str) -> Path:
         """A file that is not published."""
         folder = next(iter(self._folders.values())) / _SCRATCH
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise explain_write_error(error, self.finals[0]) from error
         return folder / name
 
     def final_names(self, text: str) -> str:
@@ -223,6 +271,11 @@ class Staging:
             )
         with _uninterrupted():
             try:
+                if self._run is not None:
+                    # Killed from here on, the next run knows its own.
+                    assert self._home is not None
+                    noted = {str(f.absolute()): _about(self.path(f)) for f in finals}
+                    _write_whole(self._home / _PUBLISHING, noted)
                 self.keep = False
                 for final in finals:
                     for suffix in _SIDECARS:
@@ -235,6 +288,20 @@ class Staging:
                     with suppress(OSError):
                         published.unlink()
                 raise explain_write_error(error, final) from error
+
+
+def _about(path: Path) -> list[int]:
+    """What tells a file from any other, and stays when it is renamed."""
+    about = path.stat()
+    return [about.st_ino, about.st_size, about.st_mtime_ns]
+
+
+def _write_whole(path: Path, value: Any) -> None:
+    """Write JSON that is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value), encoding="utf-8")
+    _sync(partial)
+    os.replace(partial, path)
 
 
 def _clear(folder: Path, but: Sequence[str]) -> None:
@@ -258,14 +325,24 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the outputs have their names, all of them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if threading.current_thread() is not threading.main_thread():
+        # Python's handlers run in the main thread alone: nothing interrupts this one.
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    came: list[int] = []
+    # A mask of this thread's would not do: another thread, a runtime's, would take the signal.
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            # None: a handler that Python did not set and can't set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _sync(path: Path) -> None:
@@ -278,9 +355,18 @@ def explain_write_error(error: BaseException, path: Path) -> OutputError:
     """An OutputError that says why a file could not be written."""
     code = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _is_full(path)
     if full or "No space left" in text or "File too large" in text:
         return OutputError(f"{path}: the disk is full; free some space or choose another folder")
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{path}: the folder can't be written; choose another with -o")
     return OutputError(f"{path} can't be written ({text.splitlines()[0] if text else error!r})")
+
+
+def _is_full(path: Path) -> bool:
+    """Whether there is no room; libraries often speak of something else then."""
+    folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
+    try:
+        return shutil.disk_usage(folder).free < _FULL_BYTES
+    except OSError:
+        return False

@@ -27,7 +27,7 @@ from geoseg.errors import (
     SceneError,
     TooManyPolygonsError,
 )
-from geoseg.memory import memory_budget
+from geoseg.memory import Budget, memory_budget
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan
 from geoseg.preflight import preflight, sample_chips
@@ -47,13 +47,14 @@ from geoseg.report import (
     Meter,
     Progress,
     RunLog,
+    machine_mark,
     plan_report,
     raster_tags,
     run_record,
     run_report,
     runtime_report,
 )
-from geoseg.runtimes import Runtime, load_runtime
+from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, load_runtime
 from geoseg.runtimes.members import Members
 from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
@@ -123,11 +124,12 @@ def predict(
         plan = make_plan(scene, PredictOptions(output=output, runtime=name, **options))
     outputs = plan.outputs
     staging = Staging(outputs.all(), overwrite=plan.options.overwrite)
+    earlier = (None if plan.options.restart else staging.earlier()) or {}
     with log.clock("load"):
         if isinstance(runtime, str):
-            runtime = load_members(plan, log)
-    budget = memory_budget(plan)
-    lanes = plan.lanes(budget.arrays)
+            runtime = load_members(plan, log, earlier)
+        budget = memory_budget(plan, runtime)
+    lanes = _lanes(plan, budget, earlier)
     staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
     with (
         staging,
@@ -160,45 +162,54 @@ def predict(
                 if not polygons.result():
                     outputs = replace(outputs, vector=None)
                     plan = replace(plan, outputs=outputs)
-            write_qml(staging.path(outputs.qml), plan.card.classes)
+            with _explained(outputs.qml):
+                write_qml(staging.path(outputs.qml), plan.card.classes)
             if outputs.preview is not None:
                 from geoseg.preview import write_preview
 
-                with log.clock("preview"):
+                with log.clock("preview"), _explained(outputs.preview):
                     write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
             text = json.dumps(
                 {**run_report(plan, runtime, counts, log), "memory": memory},
                 indent=2,
                 ensure_ascii=False,
             )
-            try:
+            with _explained(outputs.report):
                 staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise explain_write_error(error, outputs.report) from error
             staging.publish(outputs.all())
     report: dict[str, Any] = json.loads(text)
     log.tell("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
 
 
-def load_members(plan: Plan, log: RunLog) -> Runtime:
+def _lanes(plan: Plan, budget: Budget, earlier: Mapping[str, Any]) -> tuple[OutputLane, ...]:
+    """Those of the run that was stopped, where they fit: other memory may be free now."""
+    before = plan.lanes_at(earlier.get("lanes", ()))
+    if before and max(plan.lane_bytes(lane) for lane in before) <= budget.at_most:
+        return before
+    return plan.lanes(budget.arrays)
+
+
+def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = None) -> Runtime:
     """The runtime of a plan's model, or of all its models and turned chips.
 
     Args:
         plan: of the run.
         log: is told what the user should know.
+        earlier: the record of a run that was stopped: what it chose is not chosen anew.
 
     Raises:
         GeosegError: see :func:`geoseg.runtimes.load_runtime`.
     """
     options = plan.options
+    runtime, precision = _chosen_before(plan, earlier or {}) or (options.runtime, options.precision)
     count = INT8_CHIPS if options.precision == "int8" else PROBE_CHIPS
     runtimes = [
         load_runtime(
             files,
             plan.radiometry,
-            runtime=options.runtime,
-            precision=options.precision,
+            runtime=runtime,
+            precision=precision,
             device=options.device,
             threads=options.threads,
             sample=lambda: sample_chips(plan, count),
@@ -207,9 +218,26 @@ def load_members(plan: Plan, log: RunLog) -> Runtime:
         )
         for files in plan.members
     ]
+    if (runtime, precision) != (options.runtime, options.precision):
+        for made in runtimes:
+            made.choice = f"as the run that was stopped; {made.choice}"
     if len(runtimes) == 1 and options.tta == "none":
         return runtimes[0]
     return Members(runtimes, options.tta, agreement=plan.outputs.agreement is not None)
+
+
+def _chosen_before(plan: Plan, earlier: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The runtime and precision of a run that was stopped on this machine."""
+    before, here = earlier.get("runtime"), machine_mark()
+    if not isinstance(before, list) or len(before) != 3 or earlier.get("machine") != here:
+        return None
+    name, precision, _ = before
+    # Several models may each have a choice of their own.
+    if len(plan.members) > 1 or name not in RUNTIMES or precision not in PRECISIONS:
+        return None
+    options = plan.options
+    asked = (options.runtime, name), (options.precision, precision)
+    return (name, precision) if all(a in ("auto", b) for a, b in asked) else None
 
 
 @contextmanager
@@ -218,7 +246,7 @@ def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[N
     try:
         yield
     except BaseException as error:
-        stopped = (KeyboardInterrupt, MemoryError, OutputError, SceneError, DeviceError)
+        stopped = (KeyboardInterrupt, MemoryError, OSError, OutputError, SceneError, DeviceError)
         found = any(any(strip.counts) for strip in store.all())
         staging.keep = found and isinstance(error, stopped)
         if staging.keep:
@@ -248,7 +276,7 @@ def _predict_strips(
     with ThreadPoolExecutor(1, "geoseg-write") as writing:
         waiting: deque[Future[None]] = deque()
         for number, lane in enumerate(lanes):
-            for strip in _strips(plan, lane, store.finished(number), runtime, log):
+            for strip in _strips(plan, lane, store.finished(number), runtime, meter, log):
                 with log.clock("decide"):
                     arrays, counts = _decide(plan, strip, runtime, store.specs)
                 with log.clock("wait for writing"):
@@ -357,7 +385,7 @@ def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog)
 
 
 def _strips(
-    plan: Plan, lane: OutputLane, first: int, runtime: Runtime, log: RunLog
+    plan: Plan, lane: OutputLane, first: int, runtime: Runtime, meter: Meter, log: RunLog
 ) -> Iterator[_Strip]:
     """A lane's strips from number ``first`` on."""
     chips, model = plan.chips, lane.model
@@ -368,7 +396,7 @@ def _strips(
     needed = max(first - 1, 0) if plan.resampled else first
     # Chips from here on reach into it.
     begin = next(i for i, row in enumerate(starts) if row + chips.chip_height > starts[needed])
-    state = _LaneState()
+    state = _LaneState(meter, starts[first])
     with ExitStack() as stack:
         reader = stack.enter_context(plan.reader(plan.model_grid))
         rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin)))
@@ -410,11 +438,27 @@ def _strips(
 class _LaneState:
     """What is known of rows of chips until their strips are finished."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter, begin: int) -> None:
+        """Start.
+
+        Args:
+            meter: is told how far the chips are.
+            begin: row of the first strip that was not finished before.
+        """
         self._rows: dict[int, tuple[NDArray[np.bool_] | None, int, int]] = {}
+        self._meter, self._begin = meter, begin
+        self._shares: dict[int, float] = {}
+
+    def done(self, window: Window) -> None:
+        """A chip is done."""
+        self._meter.chip(self._shares[window.row])
 
     def add(self, row: ChipRow, run: int) -> None:
         """Keep a row's validity and counts; nothing of what was not measured at all."""
+        pixels = row.strip.height * row.strip.width if row.strip.row >= self._begin else 0
+        self._shares[row.strip.row] = pixels / max(run, 1)
+        if not run:
+            self._meter.chip(pixels)
         valid = row.strip_valid if run else None
         self._rows[row.strip.row] = (valid, run, len(row.windows) - run)
 
@@ -458,6 +502,7 @@ def _forward(
                 smooth = crf(probs[None, :legend], *arguments)[0]
                 # What the members agreed on is left as it is.
                 probs = smooth if len(probs) == legend else np.concatenate([smooth, probs[-1:]])
+        state.done(chip.window)
         yield chip.window, probs
 
 
@@ -474,6 +519,15 @@ class _Chip:
     window: Window
     pixels: NDArray[Any] | None = None
     measured: NDArray[np.bool_] | None = None
+
+
+@contextmanager
+def _explained(final: Path) -> Iterator[None]:
+    """A file that can't be written is told in words."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_write_error(error, final) from error
 
 
 @contextmanager

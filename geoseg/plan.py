@@ -155,8 +155,8 @@ class PredictOptions:
             self._check_exact()
         for name in ("size", "batch_size", "threads", "mem_limit"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1")
+            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+                raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
         for name in ("min_area", "simplify"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -345,9 +345,17 @@ class Plan:
                 return lanes
         raise UsageError(
             f"the memory that is left for arrays is {limit / 1e6:.0f} MB and the narrowest lanes "
-            f"take {need / 1e6:.0f} MB; raise --mem-limit by {(need - limit) / 1e6:.0f} MB, or "
-            f"make --size smaller"
+            f"take {need / 1e6:.0f} MB; raise --mem-limit by {math.ceil((need - limit) / 1e6)} MB, "
+            f"or make --size smaller"
         )
+
+    def lanes_at(self, lefts: Sequence[int]) -> tuple[OutputLane, ...] | None:
+        """The lanes that begin at these columns of the output, or None where none do."""
+        for count in range(1, len(self.chips.col_starts) + 1):
+            lanes = self._lanes(count)
+            if [lane.left for lane in lanes] == list(lefts):
+                return lanes
+        return None
 
     def _lanes(self, count: int) -> tuple[OutputLane, ...]:
         """The scene's columns in lanes of like width, parted in the middle of chips."""
@@ -418,7 +426,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
             raise UsageError("the list of models is empty; name one, or leave it out")
         files = members[0]
     _check_members(members)
-    inputs: list[str | Path] = [*opened.paths, *(m.path for m in members)]
+    inputs: list[str | Path] = [*opened.paths, *opened.files, *(m.path for m in members)]
     _protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)

@@ -43,19 +43,21 @@ def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
     Raises:
         SceneError: the scene can't be read.
     """
-    windows = list(plan.chips.chips())
+    chips = plan.chips
+    rows, cols = chips.row_starts, chips.col_starts
     grid = Window(0, 0, plan.model_grid.height, plan.model_grid.width)
     found: list[NDArray[Any]] = []
     # Of twice as many places, since some may be without a measured pixel.
-    tries = min(2 * count, len(windows))
-    places = [round((i + 0.5) * len(windows) / tries - 0.5) for i in range(tries)]
+    tries = min(2 * count, len(chips))
+    places = [round((i + 0.5) * len(chips) / tries - 0.5) for i in range(tries)]
     # First every second one, which are spread over the whole scene, too.
     with (
         gdal_options(plan.scene.paths[0], plan.cache_bytes),
         plan.reader(plan.model_grid) as reader,
     ):
         for place in [*places[::2], *places[1::2]]:
-            window = windows[place]
+            row, col = divmod(place, len(cols))
+            window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
             inside = window.intersection(grid)
             assert inside is not None
             pixels, valid = reader.read(inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import resource
@@ -9,9 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
+from geoseg.runtimes.choose import machine
 from geoseg.window import Window
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Meter",
     "Progress",
     "RunLog",
+    "machine_mark",
     "peak_memory",
     "plan_report",
     "raster_tags",
@@ -118,6 +121,10 @@ BOTTLENECKS = {
 }
 
 
+#: At least so long lies between what is told of chips.
+EVERY_SECONDS = 1.0
+
+
 class Meter:
     """Tells how far the strips are, how fast they come and what they wait for."""
 
@@ -133,7 +140,21 @@ class Meter:
         self._log = log
         self._before = self._done = done
         self._total = plan.grid.height * sum(lane.right - lane.left for lane in lanes)
-        self._started = time.perf_counter()
+        self._seen = float(done)
+        # A pixel of the model's grid in those of the output.
+        mine, models = plan.grid, plan.model_grid
+        self._factor = mine.height * mine.width / (models.height * models.width)
+        self._started = self._told = time.perf_counter()
+
+    def chip(self, pixels: float) -> None:
+        """A chip is done; told now and then, since a strip of a wide scene takes long.
+
+        Args:
+            pixels: of the model's grid that are its share of its strip.
+        """
+        self._seen += pixels * self._factor
+        if time.perf_counter() - self._told >= EVERY_SECONDS:
+            self._tell()
 
     def tell(self, window: Window | None) -> None:
         """A strip is finished.
@@ -144,8 +165,14 @@ class Meter:
         if window is None:
             return
         self._done += window.height * window.width
+        self._tell()
+
+    def _tell(self) -> None:
+        # Chips come before their strips; that of a strip which was resampled may be rounded.
+        done = min(max(self._done, int(self._seen)), self._total)
+        self._told = time.perf_counter()
         spent = max(time.perf_counter() - self._started, 1e-6)
-        speed = (self._done - self._before) / spent
+        speed = max(done - self._before, 1) / spent
         waits = {
             name: sum(self._log.seconds.get(stage, 0.0) for stage in stages)
             for name, stages in BOTTLENECKS.items()
@@ -153,10 +180,10 @@ class Meter:
         self._log.tell(
             "progress",
             stage="predict",
-            done=self._done,
+            done=done,
             total=self._total,
             mpx_s=round(speed / 1e6, 3),
-            seconds_left=round((self._total - self._done) / speed),
+            seconds_left=round((self._total - done) / speed),
             bottleneck=max(waits, key=waits.__getitem__),
         )
 
@@ -232,7 +259,8 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
     outputs = plan.outputs
     files = {}
-    for path in [*plan.scene.paths, *([str(plan.options.aoi)] if plan.options.aoi else [])]:
+    aoi = [str(plan.options.aoi)] if plan.options.aoi else []
+    for path in [*plan.scene.paths, *plan.scene.files, *aoi]:
         if Path(path).exists():
             about = Path(path).stat()
             files[path] = [about.st_size, about.st_mtime_ns]
@@ -243,13 +271,25 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
         "margin": plan.margin,
         "version": version("geoseg"),
         "scene": files,
+        "bands read": [str(band) for band in plan.bands],
+        "gain and bias": [list(plan.radiometry.gain), list(plan.radiometry.bias)],
+        "grid": [plan.grid.height, plan.grid.width, *list(plan.grid.transform)[:6]],
+        "CRS": plan.grid.crs.to_wkt() if plan.grid.crs else None,
         "model": [files.sha256 for files in plan.members],
+        "graph": runtime.graph,
         "runtime": [runtime.name, runtime.precision, runtime.device],
+        "versions": _versions(runtime.name.split("+")),
+        "machine": machine_mark(),
         "probabilities are kept": outputs.probs is not None,
         "confidence is kept": outputs.confidence is not None or outputs.vector is not None,
         "agreement is kept": outputs.agreement is not None,
         "lanes": [lane.left for lane in lanes],
     }
+
+
+def machine_mark() -> str:
+    """What tells this machine from others, short."""
+    return hashlib.sha256(json.dumps(machine()).encode()).hexdigest()[:12]
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
@@ -304,7 +344,11 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
     }
     return {
         "geoseg": version("geoseg"),
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            **_versions(("numpy", "rasterio", "shapely", "geopandas")),
+            **_versions(runtime.name.split("+")),
+        },
         **plan_report(plan),
         "runtime": runtime_report(runtime),
         "chips": {
@@ -336,9 +380,13 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
     }
 
 
-def _versions() -> dict[str, str]:
-    names = ("numpy", "rasterio", "torch", "shapely", "geopandas")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed packages; a runtime of the caller's own is none."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def peak_memory() -> int:

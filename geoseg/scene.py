@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from geoseg.errors import BandError, SceneError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.pixelgrid import PixelGrid
 from geoseg.sensors import (
     BAND_NAMES,
@@ -92,6 +93,8 @@ class Scene:
         texts: file and folder names, for the sensor's conventions.
         tags: metadata of the first file.
         ignored: files of the folder that were not used, with the reason.
+        files: all on this machine that are read: those behind virtual rasters, too, and what lies
+            beside a file and describes it.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Scene:
     texts: tuple[str, ...]
     tags: Mapping[str, str]
     ignored: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def grid(self) -> PixelGrid:
@@ -303,8 +307,10 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
     found: list[SceneBand] = []
     tags: dict[str, str] = {}
     skipped = list(ignored)
+    behind: dict[str, None] = {}
     for file in files:
         with gdal_options(file), opened(file) as dataset:
+            _add_files(dataset, behind)
             tags = tags or dict(dataset.tags())
             bands = _bands(dataset, file)
             one_band_only = folder and len(files) > 1
@@ -338,7 +344,24 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
         texts=tuple(dict.fromkeys(texts)),
         tags=tags,
         ignored=tuple(skipped),
+        files=tuple(behind),
     )
+
+
+def _add_files(dataset: Any, found: dict[str, None]) -> None:
+    """Add a dataset's files on this machine, and those of virtual rasters behind it."""
+    for name in dataset.files:
+        # Such as /vsizip/archive.zip/band.tif: the archive.
+        bare = Path(re.sub(r"^(/vsi\w+/)+", "", name))
+        file = next((str(p) for p in (bare, *bare.parents) if p.is_file()), None)
+        if file is None or file in found:
+            continue
+        found[file] = None
+        if file == name and file.lower().endswith(".vrt") and name != dataset.name:
+            with suppress(*GDAL_ERRORS), warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                with rasterio.open(name) as inner:
+                    _add_files(inner, found)
 
 
 def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBand]:

@@ -49,6 +49,7 @@ class Strip:
         chips_run: chips of its row of chips that went through the network.
         chips_skipped: those without a measured pixel.
         crc: raster -> one CRC-32 a band, of the pixels in rows.
+        bytes: raster -> size of its file.
     """
 
     window: Window | None
@@ -56,6 +57,7 @@ class Strip:
     chips_run: int
     chips_skipped: int
     crc: Mapping[str, tuple[int, ...]]
+    bytes: Mapping[str, int]
 
 
 class NoMoreStripsError(Exception):
@@ -89,7 +91,10 @@ class StripStore:
             for lane in range(lanes):
                 found: list[Strip] = []
                 while (path := self._entry(lane, len(found))).exists():
-                    found.append(_parse(path.read_text(encoding="utf-8")))
+                    strip = _parse(path.read_text(encoding="utf-8"))
+                    if not self._is_whole(strip, lane, len(found)):
+                        break  # it is made anew, as are those below it
+                    found.append(strip)
                 self._strips.append(found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
@@ -131,12 +136,15 @@ class StripStore:
         """
         number = len(self._strips[lane])
         crc: dict[str, tuple[int, ...]] = {}
+        sizes: dict[str, int] = {}
         if window is not None:
             for name, values in arrays.items():
                 bands = values[None] if values.ndim == 2 else values
                 crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
-                self._write_raster(self._raster(name, lane, number), name, bands)
-        strip = Strip(window, tuple(int(n) for n in counts), *chips, crc)
+                file = self._raster(name, lane, number)
+                self._write_raster(file, name, bands)
+                sizes[name] = file.stat().st_size
+        strip = Strip(window, tuple(int(n) for n in counts), *chips, crc, sizes)
         path = self._entry(lane, number)
         partial = path.with_suffix(".partial")
         try:
@@ -298,10 +306,15 @@ class StripStore:
                     if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
                         raise OutputError(
                             f"{path}: what was read back differs from what was written; the disk "
-                            f"is full or faulty"
+                            f"is full or faulty; mend that and begin anew with --restart"
                         )
         except GDAL_ERRORS as error:
             raise explain_write_error(error, path) from error
+
+    def _is_whole(self, strip: Strip, lane: int, number: int) -> bool:
+        """Whether a strip's files are as long as they were when they were written."""
+        files = {name: self._raster(name, lane, number) for name in strip.bytes}
+        return all(f.exists() and f.stat().st_size == strip.bytes[n] for n, f in files.items())
 
     def _raster(self, name: str, lane: int, number: int) -> Path:
         return self.folder / f"{name}-{lane}-{number}.tif"
@@ -314,7 +327,8 @@ def _parse(text: str) -> Strip:
     entry = json.loads(text)
     window = None if entry["window"] is None else Window(**entry["window"])
     crc = {name: tuple(values) for name, values in entry["crc"].items()}
-    return Strip(window, tuple(entry["counts"]), entry["chips_run"], entry["chips_skipped"], crc)
+    counts, chips = tuple(entry["counts"]), (entry["chips_run"], entry["chips_skipped"])
+    return Strip(window, counts, *chips, crc, entry["bytes"])
 
 
 def _add_overviews(path: Path, overviews: Sequence[Path]) -> None:

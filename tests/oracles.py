@@ -16,6 +16,7 @@ class NumpyRuntime:
     name = "oracle"
     precision = "fp32"
     choice = "asked for"
+    graph = ""
     device = "cpu"
 
     def __init__(self, classes: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -247,11 +249,186 @@ def test_a_damaged_journal_or_strip_is_told(tmp_path: Path, model: Path) -> None
     with pytest.raises(OutputError, match=r"can't be read .*--restart"):
         predict(scene, folder, model, Smooth(4))
     entry.write_text(text)
-    # The second strip's pixels in place of the first's.
-    (strips / "raster-0-0.tif").write_bytes((strips / "raster-0-1.tif").read_bytes())
+    # One strip's pixels in place of the other's, in a file of the same length.
+    one, other = sorted(
+        (strips / f"raster-0-{n}.tif" for n in (0, 1)), key=lambda p: p.stat().st_size
+    )
+    one_s, other_s = one.read_bytes(), other.read_bytes()
+    other.write_bytes(one_s + bytes(len(other_s) - len(one_s)))
     with pytest.raises(OutputError, match="differs from what was written"):
         predict(scene, folder, model, Smooth(4))
     predict(scene, folder, model, Smooth(4), restart=True)
+    predict(scene, tmp_path / "whole", model, Smooth(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_strips_that_are_gone_are_made_anew(tmp_path: Path, model: Path, cut: bool) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    predict(scene, tmp_path / "whole", model, Smooth(4))
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 60))
+    strips = folder / ".geoseg-out.tif" / "scratch" / "strips"
+    if cut:
+        whole = (strips / "probs-0-1.tif").read_bytes()
+        (strips / "probs-0-1.tif").write_bytes(whole[:-20])
+    else:
+        (strips / "probs-0-1.tif").unlink()
+    predict(scene, folder, model, Smooth(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_what_lies_behind_a_scene_is_watched(tmp_path: Path, model: Path) -> None:
+    """A virtual raster of a virtual raster, and the file beside it that says what numbers mean."""
+    source = scene_of(tmp_path, name="source.tif")
+    with rasterio.open(source) as dataset:
+        profile = dataset.profile
+    inner, scene = tmp_path / "inner.vrt", tmp_path / "scene.vrt"
+    for path, behind in ((inner, source), (scene, inner)):
+        size = f'xSize="{profile["width"]}" ySize="{profile["height"]}"'
+        rect = f'xOff="0" yOff="0" {size}'
+        path.write_text(
+            f'<VRTDataset rasterXSize="{profile["width"]}" rasterYSize="{profile["height"]}">'
+            f"<SRS>EPSG:32633</SRS><GeoTransform>500000, 10, 0, 5000000, 0, -10</GeoTransform>"
+            f'<VRTRasterBand dataType="Byte" band="1"><Description>red</Description>'
+            f"<NoDataValue>9</NoDataValue><SimpleSource>"
+            f'<SourceFilename relativeToVRT="1">{behind.name}</SourceFilename>'
+            f"<SourceBand>1</SourceBand><SrcRect {rect}/><DstRect {rect}/>"
+            f"</SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+    folder = tmp_path / "out"
+    with pytest.raises(UsageError, match="is an input of this run"):
+        geoseg.predict(scene, source, model=model, runtime=Smooth(4), overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 30))
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(OutputError, match=r"scene was .*source.tif.* and is"):
+        predict(scene, folder, model, Smooth(4))
+    predict(scene, folder, model, Smooth(4), restart=True)
+    # With other outputs, so that nothing has to be begun anew first.
+    with pytest.raises(KeyboardInterrupt):
+        predict(source, folder, model, Stops(4, 30))
+    with rasterio.open(source) as dataset:
+        about = source.stat()
+    Path(f"{source}.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><Scale>0.5</Scale></PAMRasterBand></PAMDataset>'
+    )
+    assert source.stat().st_mtime_ns == about.st_mtime_ns
+    with pytest.raises(OutputError, match=r"scene was .* and is .*aux.xml"):
+        predict(source, folder, model, Smooth(4))
+
+
+PUBLISHES = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import geoseg, geoseg.outputs
+from tests.test_resume import Smooth
+folder, finals, replace = Path(sys.argv[4]), [], os.replace
+def dies(source, target):
+    if Path(target).parent.name in ("killed", "polygons"):
+        if len(finals) == int(sys.argv[5]):
+            os._exit(9)
+        finals.append(target)
+    replace(source, target)
+geoseg.outputs.os.replace = dies
+geoseg.predict(sys.argv[2], folder / "out.tif", model=sys.argv[3], runtime=Smooth(4),
+    probs=folder / "probs.tif", confidence=folder / "confidence.tif",
+    vector=folder.parent / "polygons" / "out.parquet", size=32, overlap=20)
+"""
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_run_that_is_killed_while_it_names_its_outputs_goes_on(
+    tmp_path: Path, model: Path, after: int
+) -> None:
+    """The same command, without --overwrite; and of its hidden folders none is left anywhere."""
+    scene, folder, other = scene_of(tmp_path), tmp_path / "killed", tmp_path / "polygons"
+    folder.mkdir()
+    other.mkdir()
+    command = [sys.executable, "-c", PUBLISHES, str(Path(__file__).parents[1]), str(scene)]
+    command += [str(model), str(folder)]
+    assert subprocess.run([*command, str(after)], check=False).returncode == 9
+    named = [p for f in (folder, other) for p in f.iterdir() if not p.name.startswith(".")]
+    assert len(named) == after
+    subprocess.run([*command, "-1"], check=True)
+    predict(scene, tmp_path / "whole", model, Smooth(4))
+    assert contents(folder, RASTERS) == contents(tmp_path / "whole", RASTERS)
+    assert (other / VECTOR).read_bytes() == (tmp_path / "whole" / VECTOR).read_bytes()
+    assert [p for f in (folder, other) for p in f.iterdir() if p.name.startswith(".")] == []
+    # Whose outputs are whole, and not of a killed run, is asked.
+    assert subprocess.run([*command, "-1"], check=False, stderr=subprocess.PIPE).returncode == 1
+
+
+def test_ctrl_c_waits_until_all_outputs_have_their_names(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    rename = os.replace
+
+    def interrupted(source: Any, target: Any) -> None:
+        rename(source, target)
+        if Path(target) == folder / "out.tif":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+
+    monkeypatch.setattr("geoseg.outputs.os.replace", interrupted)
+    # Of the process's threads any may take the signal: here is one that could.
+    ready = threading.Event()
+    other = threading.Thread(target=ready.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            predict(scene, folder, model, Smooth(4))
+    finally:
+        ready.set()
+        other.join()
+    predict(scene, tmp_path / "whole", model, Smooth(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert (folder / "out.json").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_goes_on_in_the_lanes_and_with_the_runtime_that_it_was_begun_with(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free, and which precision is fastest, may be another the next time."""
+    scene, folder = scene_of(tmp_path, width=260), tmp_path / "out"
+    asked = []
+
+    def loaded(plan: Any, log: Any, earlier: Any) -> Any:
+        asked.append(pipeline._chosen_before(plan, earlier))
+        return runtimes.pop(0)
+
+    first, second = Stops(4, 30), Smooth(4)
+    first.name = second.name = "openvino"
+    first.precision = second.precision = "bf16"
+    runtimes: list[Any] = [first, second]
+    monkeypatch.setattr(pipeline, "load_members", loaded)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Plan, "lanes", lambda self, limit: self._lanes(3))
+        with pytest.raises(KeyboardInterrupt):
+            predict(scene, folder, model, "auto")
+    report = predict(scene, folder, model, "auto").report
+    assert asked == [None, ("openvino", "bf16")]
+    assert report["memory"]["lanes"] == 3
+
+
+def test_a_full_disk_at_the_very_end_keeps_the_strips(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_qml", full)
+        with pytest.raises(OutputError, match=r"out.qml: the disk is full"):
+            predict(scene, folder, model, Smooth(4))
+    last = Smooth(4)
+    predict(scene, folder, model, last)
+    assert last.batches == []
 
 
 def test_edges_of_chips_do_not_show_where_a_run_went_on(tmp_path: Path, model: Path) -> None:
@@ -321,6 +498,5 @@ def test_kill_9_at_any_moment(tmp_path: Path, model: Path, seed: int) -> None:
         else:
             assert not (folder / "out.json").exists() or (folder / "out.tif").exists()
     assert kills > 2
-    finished = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    predict(scene, folder, model, Smooth(4), overwrite=bool(finished))
+    predict(scene, folder, model, Smooth(4), overwrite=False)
     assert contents(folder) == contents(tmp_path / "whole")

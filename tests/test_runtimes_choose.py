@@ -118,6 +118,25 @@ def test_the_fastest_is_taken_that_gives_the_labels(files: ModelFiles, fakes: An
     assert (made.name, made.precision) == ("onnxruntime", "fp32")
 
 
+@pytest.mark.parametrize("when", ["loaded", "run"])
+def test_a_runtime_that_fails_leaves_the_choice_to_the_others(
+    files: ModelFiles, fakes: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    fakes({**BOTH, ("onnxruntime", "fp32"): None if when == "loaded" else (MIDDLE, 0.0)})
+    if when == "run":
+        answers = Fake.probs
+
+        def fails(self: Fake, pixels: np.ndarray) -> np.ndarray:
+            if self.name == "onnxruntime":
+                raise ModelError("its layers are too odd")
+            return answers(self, pixels)
+
+        monkeypatch.setattr(Fake, "probs", fails)
+    made = load(files, chips(4))
+    assert (made.name, made.precision) == ("openvino", "bf16")
+    assert "onnxruntime fp32 can't run it: its layers are too odd" in made.choice
+
+
 def test_fp32_stays_where_others_gain_nothing(files: ModelFiles, fakes: Any) -> None:
     fakes({**BOTH, ("openvino", "bf16"): (SLOW, 0.0), ("onnxruntime", "fp32"): (SLOW, 0.0)})
     made = load(files, chips(4))
@@ -144,7 +163,7 @@ def test_what_was_found_is_remembered(
         (files, chips(3), {"runtime": "openvino"}),
     ):
         assert "tried on 3 chips" in load(other, sample, **options).choice
-    monkeypatch.setattr("geoseg.runtimes.choose._machine", lambda: ["abacus"])
+    monkeypatch.setattr("geoseg.runtimes.choose.machine", lambda: ["abacus"])
     assert "tried on 3 chips" in load(files, chips(3)).choice
 
 
@@ -161,6 +180,8 @@ def test_a_damaged_entry_is_ignored(
     entry.write_bytes(content)
     assert "tried on 2 chips" in load(files, chips(2)).choice
     entry.write_bytes(whole.replace(b'"bf16"', b'"int3"'))
+    assert "tried on 2 chips" in load(files, chips(2)).choice
+    entry.write_bytes(whole.replace(b'"agreement": 0.9', b'"agreement": 0.1'))
     assert "tried on 2 chips" in load(files, chips(2)).choice
     entry.write_bytes(whole.replace(b'"openvino"', b"5"))
     assert "tried on 2 chips" in load(files, chips(2)).choice

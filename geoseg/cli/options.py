@@ -71,6 +71,8 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         if match is None:
             raise UsageError(f"{value!r} is no size of memory: write 2GB, 500MB or 1.5GiB")
         number, prefix, binary = match.groups()
+        if len(number) > 30:
+            raise UsageError(f"{number[:30]}... is more memory than there is; write 2GB or 500MB")
         return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(prefix or " ")))
 
 

@@ -35,6 +35,8 @@ class Runtime(Protocol):
         classes: K, channels of the probabilities.
         device: where it runs, in words.
         choice: why this runtime and precision, in words.
+        graph: the SHA-256 of the graph that is run, hexadecimal; empty where card and weights say
+            it all.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Runtime(Protocol):
     classes: int
     device: str
     choice: str
+    graph: str
 
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None

@@ -22,7 +22,7 @@ from geoseg.errors import ModelError
 from geoseg.runtimes import RUNTIMES, Request, Runtime
 from geoseg.runtimes.cpu import CpuRuntime
 
-__all__ = ["choose"]
+__all__ = ["choose", "machine"]
 
 #: The least share of fp32's labels that another precision must give.
 AGREEMENT = 0.995
@@ -127,16 +127,39 @@ def _best(wanted: Request, candidates: Sequence[tuple[str, str]], number: int | 
         )
         _prepare(made, chips)
         return made
-    runtimes = [RUNTIMES[n].load(wanted, p) for n, p in candidates]
+    runtimes, failed = _loaded(wanted, candidates, chips)
     trials = _try(runtimes, chips)
     best = min((t for t in trials if t.sound), key=lambda t: t.seconds)
     if trials[0].seconds < best.seconds * GAIN:
         best = trials[0]
     wanted.cache.write(key, json.dumps(asdict(best)).encode())
-    made = runtimes[candidates.index((best.runtime, best.precision))]
-    others = "; ".join(t.words() for t in trials if t is not best)
+    made = runtimes[trials.index(best)]
+    others = "; ".join([*(t.words() for t in trials if t is not best), *failed])
     made.choice = f"{best.words()}; tried on {len(chips)} chips: {others}"
     return made
+
+
+def _loaded(
+    wanted: Request, candidates: Sequence[tuple[str, str]], chips: Sequence[NDArray[Any]]
+) -> tuple[list[Runtime], list[str]]:
+    """The candidates that can run the network, and why the others can't.
+
+    Raises:
+        ModelError: the first one can't, which the others are measured by.
+    """
+    runtimes: list[Runtime] = []
+    failed: list[str] = []
+    for name, precision in candidates:
+        try:
+            made = RUNTIMES[name].load(wanted, precision)
+            made.probs(chips[0][None])
+        except ModelError as error:
+            if not runtimes:
+                raise
+            failed.append(f"{name} {precision} can't run it: {error}")
+        else:
+            runtimes.append(made)
+    return runtimes, failed
 
 
 def _prepare(made: Runtime, chips: Sequence[NDArray[Any]]) -> None:
@@ -181,7 +204,12 @@ class Trial:
 
 
 def _try(runtimes: Sequence[Runtime], chips: Sequence[NDArray[Any]]) -> list[Trial]:
-    """Time precisions by turns on a few chips, and compare their labels with the first one's."""
+    """Time precisions by turns on a few chips, and compare their labels with the first one's.
+
+    Args:
+        runtimes: each has had a chip, so that what is set up for the first one is there.
+        chips: at least two.
+    """
     # Neighbours on the machine change the clock's time, not that of the process.
     clock = time.process_time if runtimes[0].device == "cpu" else time.perf_counter
     seconds: list[list[float]] = [[] for _ in runtimes]
@@ -190,19 +218,16 @@ def _try(runtimes: Sequence[Runtime], chips: Sequence[NDArray[Any]]) -> list[Tri
     for pixels in chips:
         expected = None
         for i, made in enumerate(runtimes):
-            # The first pass through a network sets up what later ones use.
-            passes = 2 if done == 0 else 1
-            for _ in range(passes):
-                start = clock()
-                probs = made.to_numpy(made.probs(pixels[None]))
-                seconds[i].append(clock() - start)
+            start = clock()
+            probs = made.to_numpy(made.probs(pixels[None]))
+            seconds[i].append(clock() - start)
             labels = probs.argmax(axis=1)
             expected = labels if expected is None else expected
             alike[i] += np.mean(labels == expected)
         done += 1
         if done > 1 and time.perf_counter() - began > SECONDS:
             break
-    least = [float(np.median(s[1:])) for s in seconds]
+    least = [float(np.median(s)) for s in seconds]
     return [
         Trial(made.name, made.precision, s, float(share) / done, least[0] / s)
         for made, s, share in zip(runtimes, least, alike, strict=True)
@@ -216,7 +241,9 @@ def _kept(content: bytes | None, candidates: Sequence[tuple[str, str]]) -> Trial
         trial.words()
     except (ValueError, TypeError):
         return None
-    return trial if (trial.runtime, trial.precision) in candidates else None
+    # The first one is the measure of the others, so it is sound by itself.
+    known = (trial.runtime, trial.precision) in candidates
+    return trial if known and trial.sound else None
 
 
 def _key(
@@ -225,12 +252,12 @@ def _key(
     """The cache's name for a trial: the model, the chips' kind, the machine and the versions."""
     versions = [version(package) for package in ("geoseg", *sorted({c[0] for c in candidates}))]
     shape = [*chips[0].shape, chips[0].dtype.name] if chips else []
-    what = [wanted.files.sha256, list(candidates), wanted.device, _machine(), versions, shape]
+    what = [wanted.files.sha256, list(candidates), wanted.device, machine(), versions, shape]
     return f"choices/{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.json"
 
 
-def _machine() -> list[Any]:
-    """What tells this machine from others that share a home folder."""
+def machine() -> list[Any]:
+    """What tells this machine from others that share a home folder, for JSON."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.startswith(("model name", "flags"))]

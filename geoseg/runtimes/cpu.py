@@ -98,6 +98,8 @@ class CpuRuntime:
         self.classes = len(files.card.classes)
         self.device = "cpu"
         self.choice = "asked for"
+        graph = files.int8 if precision == "int8" else files.graph
+        self.graph = hashlib.sha256(graph).hexdigest() if graph else ""
         self.threads = threads or available_cores()
         self._files = files
         self._radiometry = radiometry

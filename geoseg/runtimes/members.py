@@ -55,6 +55,7 @@ class Members:
         self.precision = "+".join(dict.fromkeys(r.precision for r in runtimes))
         self.device = first.device
         self.choice = "; ".join(dict.fromkeys(r.choice for r in runtimes))
+        self.graph = "+".join(r.graph for r in runtimes)
 
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None

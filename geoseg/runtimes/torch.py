@@ -126,6 +126,7 @@ class TorchRuntime:
         """
         self.precision = precision
         self.choice = "asked for"
+        self.graph = ""
         self._autocast = _AUTOCAST[precision]
         self.classes = len(card.classes)
         self.device = str(device)
