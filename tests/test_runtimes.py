@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from geoseg.card import Normalization
 from geoseg.errors import DeviceError, ModelError, UsageError
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import load_runtime
-from geoseg.runtimes.torch import pick_device
+from geoseg.runtimes import torch as torch_runtime
+from geoseg.runtimes.torch import TorchRuntime, pick_device
+from geoseg.runtimes.turns import Turns
 from tests.helpers import make_raster, tiny_model
 
 BANDS, CLASSES = ("red", "nir"), ("water", "trees", "crops")
@@ -91,6 +94,64 @@ def test_out_of_memory_says_what_to_do(model, monkeypatch):
     monkeypatch.setattr(made, "_forward", full)
     with pytest.raises(DeviceError, match=r"smaller --batch-size or --size"):
         made.probs(np.zeros((3, 2, 8, 8), dtype=np.uint8))
+
+
+def test_several_devices_take_turns_at_one_scene(model, tmp_path, monkeypatch):
+    """The lines that serve several GPUs, on the CPU twice: the same bytes, and both at work."""
+    values = np.random.default_rng(1).integers(0, 400, (2, 150, 130)).astype(np.uint16)
+    scene = make_raster(tmp_path / "scene.tif", values, descriptions=BANDS)
+
+    def predict(folder, device):
+        (tmp_path / folder).mkdir()
+        options = {"model": model, "runtime": "torch", "precision": "fp32", "device": device}
+        out = tmp_path / folder / "out.tif"
+        return geoseg.predict(scene, out, size=32, overlap=8, batch_size=3, **options), out
+
+    _, one = predict("one", "cpu")
+    devices = [torch.device("cpu")] * 2
+    monkeypatch.setattr(torch_runtime, "pick_devices", lambda name: devices)
+    at_work = []
+    each = TorchRuntime._each
+    monkeypatch.setattr(
+        TorchRuntime, "_each", lambda self, chips: at_work.append(id(self)) or each(self, chips)
+    )
+    result, two = predict("two", "cuda:all")
+    assert result.report["runtime"]["device"] == "cpu+cpu"
+    assert two.read_bytes() == one.read_bytes()
+    counts = [at_work.count(own) for own in set(at_work)]
+    assert len(counts) == 2
+    assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_turns_keep_the_order_and_stop_where_one_fails(model, monkeypatch):
+    made = Turns([runtime(model), runtime(model)])
+    chips = np.random.default_rng(0).integers(0, 99, (21, 2, 8, 8)).astype(np.uint16)
+    expected = [probs for _, probs in runtime(model).run(enumerate(chips))]
+    for size in (1, 4, 50):
+        items, found = zip(*made.run(enumerate(chips), size), strict=True)
+        assert list(items) == list(range(21))
+        np.testing.assert_allclose(np.stack(found), np.stack(expected), atol=1e-6)
+    first = next(made.run(enumerate(chips), 2))  # who leaves early leaves no thread behind
+    assert first[0] == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+    forward = TorchRuntime._forward
+    sizes = []
+
+    def small(self, raw):
+        sizes.append(len(raw))
+        if len(raw) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, raw)
+
+    monkeypatch.setattr(TorchRuntime, "_forward", small)
+    items, found = zip(*made.run(enumerate(chips), 8), strict=True)
+    np.testing.assert_allclose(np.stack(found), np.stack(expected), atol=1e-6)
+    assert sizes.count(8) == 2  # each device finds out once
+    monkeypatch.setattr(
+        TorchRuntime, "_forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full"))
+    )
+    with pytest.raises(DeviceError, match="smaller --batch-size or --size"):
+        list(made.run(enumerate(chips), 8))
 
 
 def test_auto_is_a_device_that_is_here():

@@ -1,5 +1,6 @@
 """Which runtime and precision ``auto`` takes, and what is kept of it."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -348,3 +349,13 @@ def test_a_network_that_openvino_gets_wrong_is_left_to_torch(
         made = load_runtime(files, radiometry, runtime="openvino", precision="fp32", device="cpu")
     for chip in chips:
         np.testing.assert_allclose(made.probs(chip[None]), plain.probs(chip[None]), atol=1e-4)
+
+
+def test_the_cache_keeps_the_newest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoseg.runtimes.cache.MOST_FILES", 3)
+    cache = Cache()
+    for number in range(6):
+        cache.write(f"int8/{number}.onnx", b"graph")
+        path = cache_folder() / "int8" / f"{number}.onnx"
+        os.utime(path, ns=(number, number))
+    assert [cache.read(f"int8/{number}.onnx") for number in range(6)] == [None] * 3 + [b"graph"] * 3

@@ -161,7 +161,10 @@ def device_options(function: F) -> F:
     """Where a model runs."""
     decorators = (
         click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+            "--device",
+            default="auto",
+            show_default=True,
+            help="auto, cpu, cuda, cuda:N, cuda:all (all GPUs) or mps.",
         ),
         click.option("-j", "--threads", type=int, help="Threads for computing on a CPU."),
     )

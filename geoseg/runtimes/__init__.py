@@ -104,7 +104,7 @@ class Request:
     Attributes:
         files: the model.
         radiometry: what the scene's numbers mean.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``cuda:all`` or ``mps``.
         threads: for computing on a CPU; None leaves it to the runtime.
         cache: what earlier runs made.
         sample: gives the first chips of the scene, raw (C, H, W), or None.
@@ -233,7 +233,7 @@ def load_runtime(
         radiometry: what the scene's numbers mean.
         runtime: a key of :data:`RUNTIMES`, or ``auto``.
         precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` or ``auto``, which never takes int8.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``cuda:all`` or ``mps``.
         threads: for computing on a CPU; None leaves it to the runtime.
         sample: gives the first chips of the scene, raw (C, H, W), four or so; it is called only
             where something has to be tried on them, and without it nothing is tried.

@@ -6,9 +6,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["Cache", "cache_folder"]
+
+#: Files of a kind that are kept: each scene has an int8 graph of its own.
+MOST_FILES = 64
 
 
 def cache_folder() -> Path:
@@ -59,6 +63,7 @@ class Cache:
             except BaseException:
                 os.unlink(partial)
                 raise
+            _forget_oldest(path.parent)
         except (OSError, RuntimeError) as error:
             if self._tell is not None:
                 self._tell(
@@ -66,3 +71,14 @@ class Cache:
                     f"GEOSEG_CACHE to a folder of your own"
                 )
                 self._tell = None
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Keep the newest files of a folder alone."""
+    ages = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process's, gone by now
+            ages.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(ages)[:-MOST_FILES]:
+        with suppress(OSError):
+            path.unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -16,7 +16,8 @@ from geoseg.errors import DeviceError
 from geoseg.models import load_network
 from geoseg.models.normalize import normalize
 from geoseg.radiometry import Radiometry
-from geoseg.runtimes import one_by_one
+from geoseg.runtimes import Runtime, one_by_one
+from geoseg.runtimes.turns import Turns
 
 __all__ = ["TorchRuntime", "load", "pick_device", "precisions"]
 
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 #: Chips in one forward pass, to begin with.
 BATCH_SIZES = {"mps": 4, "cuda": 16}
+
+#: The name of all CUDA devices that this process sees.
+ALL_GPUS = "cuda:all"
 
 #: Precision -> dtype of autocast; fp32 goes without.
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +43,8 @@ def pick_device(name: str) -> torch.device:
     """The device of this machine that a name means.
 
     Args:
-        name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or
+            ``cuda:all``, whose first one it is.
 
     Raises:
         DeviceError: it isn't there, or the name is unknown.
@@ -49,10 +54,10 @@ def pick_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda:0" if name == ALL_GPUS else name)
     except RuntimeError as error:
         raise DeviceError(
-            f"device {name!r} is unknown; it must be auto, cpu, cuda, cuda:N or mps"
+            f"device {name!r} is unknown; it must be auto, cpu, cuda, cuda:N, cuda:all or mps"
         ) from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -64,8 +69,22 @@ def pick_device(name: str) -> torch.device:
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r} was asked for and is not here; use --device cpu")
     elif device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda, cuda:N or mps")
+        raise DeviceError(
+            f"device {name!r} is not supported; use auto, cpu, cuda, cuda:N, cuda:all or mps"
+        )
     return device
+
+
+def pick_devices(name: str) -> list[torch.device]:
+    """The devices that a name means: more than one for ``cuda:all`` alone.
+
+    Raises:
+        DeviceError: see :func:`pick_device`.
+    """
+    first = pick_device(name)
+    if name != ALL_GPUS:
+        return [first]
+    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:
@@ -82,9 +101,10 @@ def load(
     precision: str = "fp32",
     device: str,
     threads: int | None,
-) -> TorchRuntime:
+) -> Runtime:
     """Make a model ready for a scene; see :func:`geoseg.runtimes.load_runtime`."""
-    where = pick_device(device)
+    devices = pick_devices(device)
+    where = devices[0]
     if precision not in precisions(where):
         raise DeviceError(
             f"precision {precision!r} was asked for, and torch computes in "
@@ -95,7 +115,11 @@ def load(
     if where.type == "cuda" and precision == "fp32":
         # Convolutions would be rounded to 10 bits otherwise, where fp32 was asked for.
         torch.backends.cudnn.allow_tf32 = False
-    return TorchRuntime(load_network(files), files.card, radiometry, where, precision)
+    runtimes = [
+        TorchRuntime(load_network(files), files.card, radiometry, each, precision)
+        for each in devices
+    ]
+    return Turns(runtimes) if len(runtimes) > 1 else runtimes[0]
 
 
 class TorchRuntime:
@@ -131,6 +155,8 @@ class TorchRuntime:
         self.classes = len(card.classes)
         self.device = str(device)
         self._device = device
+        self.batch_size = BATCH_SIZES.get(device.type, 1)
+        self._most: int | None = None  # chips that fit into the device's memory, once it is known
         # What leaves is numpy on a CPU; elsewhere it stays on the device until it is asked for.
         self._gives_numpy = device.type == "cpu"
         self._card = card
@@ -162,19 +188,33 @@ class TorchRuntime:
             # A CPU's cache overflows beyond one or two chips.
             yield from one_by_one(self.probs, chips)
             return
-        size = batch_size or BATCH_SIZES.get(self._device.type, 1)
         waiting = iter(chips)
-        while batch := list(islice(waiting, size)):
-            while batch:
-                try:
-                    probs = self.probs(np.stack([pixels for _, pixels in batch[:size]]))
-                except DeviceError:
-                    if size == 1:
-                        raise
-                    size = (size + 1) // 2
-                    continue
-                yield from zip((item for item, _ in batch[:size]), probs, strict=True)
-                del batch[:size]
+        while batch := list(islice(waiting, batch_size or self.batch_size)):
+            for item, probs in zip(batch, self._each([p for _, p in batch]), strict=True):
+                yield item[0], probs
+
+    def answers(self, chips: Sequence[NDArray[Any]]) -> list[Any]:
+        """Each chip's probabilities; see :class:`geoseg.runtimes.turns.BatchRuntime`."""
+        return list(self._each(chips))
+
+    def _each(self, chips: Sequence[NDArray[Any]]) -> Iterator[Any]:
+        """Each chip's probabilities, from one forward pass where the memory suffices."""
+        done = 0
+        while done < len(chips):
+            size = min(self._most or len(chips), len(chips) - done)
+            try:
+                probs = self.probs(np.stack(chips[done : done + size]))
+            except DeviceError:
+                if size == 1:
+                    raise
+                self._most = (size + 1) // 2
+                continue
+            yield from probs
+            done += size
+
+    def take(self, probs: Any) -> Any:
+        """Another one's probabilities, on this device."""
+        return probs if isinstance(probs, np.ndarray) else probs.to(self._device)
 
     def _forward(self, raw: Tensor) -> Tensor:
         if self._device.type == "cuda":

@@ -1,0 +1,97 @@
+"""One scene on several devices, which take turns at batches of its chips."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import cycle, islice
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from geoseg.runtimes import Runtime
+
+__all__ = ["BatchRuntime", "Turns"]
+
+T = TypeVar("T")
+
+
+class BatchRuntime(Runtime, Protocol):
+    """A runtime that takes batches.
+
+    Attributes:
+        batch_size: chips in one forward pass, to begin with.
+    """
+
+    batch_size: int
+
+    def answers(self, chips: Sequence[NDArray[Any]]) -> list[Any]:
+        """Each chip's probabilities (K, H, W), on the runtime's device.
+
+        Args:
+            chips: raw numbers (C, H, W) of each; those that do not fit into the device's memory
+                together are computed in smaller batches, and so are all after them.
+
+        Raises:
+            DeviceError: not even one fits.
+        """
+
+    def take(self, probs: Any) -> Any:
+        """Another one's probabilities, brought to this runtime's device."""
+
+
+class Turns:
+    """The same network on several devices; a runtime like any other.
+
+    Each device has a thread, so that all compute at once; what they give comes together on the
+    first one, where it is stitched, in the order of the chips. Devices of one kind give the same
+    bits, so it does not matter which of them a chip was computed on.
+    """
+
+    def __init__(self, runtimes: Sequence[BatchRuntime]) -> None:
+        """Put them together.
+
+        Args:
+            runtimes: one a device.
+        """
+        first = runtimes[0]
+        self._runtimes = tuple(runtimes)
+        self.name, self.precision, self.classes = first.name, first.precision, first.classes
+        self.device = "+".join(runtime.device for runtime in runtimes)
+        self.choice, self.graph = first.choice, first.graph
+        self.probs, self.zeros = first.probs, first.zeros
+        self.asarray, self.to_numpy = first.asarray, first.to_numpy
+
+    def run(
+        self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
+    ) -> Iterator[tuple[T, Any]]:
+        """Each chip's probabilities; see :meth:`geoseg.runtimes.Runtime.run`."""
+        first = self._runtimes[0]
+        size = batch_size or first.batch_size
+        waiting = iter(chips)
+        with ExitStack() as stack:
+            pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in self._runtimes]
+            turns = cycle(zip(self._runtimes, pools, strict=True))
+            begun: deque[tuple[list[T], Future[list[Any]]]] = deque()
+
+            def oldest() -> Iterator[tuple[T, Any]]:
+                items, answers = begun.popleft()
+                yield from zip(items, map(first.take, answers.result()), strict=True)
+
+            try:
+                while batch := list(islice(waiting, size)):
+                    runtime, pool = next(turns)
+                    pixels = [pixels for _, pixels in batch]
+                    begun.append(
+                        ([item for item, _ in batch], pool.submit(runtime.answers, pixels))
+                    )
+                    # One that is computed and one that waits for each device.
+                    if len(begun) == 2 * len(pools):
+                        yield from oldest()
+                while begun:
+                    yield from oldest()
+            finally:
+                for _, answers in begun:
+                    answers.cancel()
