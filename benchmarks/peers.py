@@ -45,7 +45,8 @@ def done(start, cpu, **more):
 """
 )
 
-GEOSEG = """
+GEOSEG = (
+    """
 import geoseg
 from geoseg import pipeline
 runtime, precision = sys.argv[5:7]
@@ -59,19 +60,27 @@ def timed(*args):
     return made
 pipeline.load_members = timed
 result = geoseg.predict(scene, out, model=model, runtime=runtime, precision=precision,
-                        device="cpu", threads=threads, no_vector=True, overwrite=True)
+                        device="cpu", threads=threads, no_vector=True, overwrite=True,
+                        """
+    + f"size={SIZE}, overlap={OVERLAP})"
+    + """
 report = result.report
 done(start + spent["wall"], cpu + spent["cpu"], seconds=report["seconds"],
      choice=report["runtime"]["choice"])
 """
+)
 
 #: The same chips through the same runtime, from memory, and nothing else.
-FORWARD = """
+FORWARD = (
+    """
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import sample_chips
 from geoseg.runtimes import load_runtime
 runtime, precision = sys.argv[5:7]
-plan = make_plan(scene, PredictOptions(model=model, output=out, no_vector=True, overwrite=True))
+plan = make_plan(scene, PredictOptions(model=model, output=out, no_vector=True, overwrite=True,
+                                       """
+    + f"size={SIZE}, overlap={OVERLAP}))"
+    + """
 chips = sample_chips(plan, 16)
 made = load_runtime(plan.files, plan.radiometry, runtime=runtime, precision=precision,
                     device="cpu", threads=threads, sample=lambda: chips, chips=len(plan.chips))
@@ -82,6 +91,7 @@ for _ in made.run((i, chips[i % len(chips)]) for i in range(len(plan.chips))):
     pass
 done(start, cpu, chips=len(plan.chips))
 """
+)
 
 #: What every peer begins with, after the imports of its own.
 PEER = """
@@ -287,6 +297,7 @@ def make_model(path: Path) -> Path:
 
     In 8 bits they do, since layers that change too many labels are left in floating point, and of
     random weights these are many: there ``--model`` is wanted, and a ``--scene`` as it was taught.
+    The peers feed it the numbers over 255, which changes its answers, not what they cost.
     """
     import torch
 
@@ -312,7 +323,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--model", type=Path, help="a folder like make_model()'s, but taught")
+    parser.add_argument("--model", type=Path, help="a model's folder, of three bands of uint8")
     parser.add_argument("--scene", type=Path, help="three bands of uint8, in place of a made one")
     parser.add_argument("--only", nargs="*", default=[], help="parts of contestants' names")
     options = parser.parse_args()

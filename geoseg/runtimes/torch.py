@@ -235,7 +235,13 @@ class TorchRuntime:
         """A float32 array of zeros on the device."""
         if self._gives_numpy:
             return np.zeros(shape, dtype=np.float32)
-        return torch.zeros(shape, dtype=torch.float32, device=self._device)
+        try:
+            return torch.zeros(shape, dtype=torch.float32, device=self._device)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.device} has no room for a row of chips ({' x '.join(map(str, shape))} "
+                f"numbers); use a smaller --mem-limit, which makes lanes, or --size"
+            ) from error
 
     def asarray(self, array: NDArray[np.float32]) -> Any:
         """A float32 numpy array on the device."""
