@@ -159,7 +159,7 @@ def compare(
         done = _Pass(raster, classes, labels)
         gsd = raster.pixels.gsd
         if gsd is not None:
-            reach = TOLERANCE_PIXELS * max(gsd) if tolerance is None else tolerance
+            reach = _tolerance(tolerance, gsd, raster)
             done.boundaries = Boundaries(len(classes), gsd, reach)
         elif tolerance is not None:
             raise UsageError(
@@ -200,6 +200,25 @@ def compare(
         warnings += _doubts_of_probs(calibration, int(done.counts.sum()))
     report["warnings"] = warnings
     return Comparison(report, done.counts, tuple(warnings), done.pictures)
+
+
+def _tolerance(asked: float | None, gsd: tuple[float, float], raster: ClassRaster) -> float:
+    """The tolerance of borders, metres.
+
+    Raises:
+        UsageError: all of the map would be within it, and rows wait in memory for as long as it is.
+    """
+    usual = TOLERANCE_PIXELS * max(gsd)
+    if asked is None:
+        return usual
+    farthest = math.hypot(raster.grid.width * gsd[0], raster.grid.height * gsd[1])
+    if asked > farthest:
+        raise UsageError(
+            f"the boundary tolerance is {asked:g} m and {raster.path} measures {farthest:.6g} m "
+            f"from corner to corner; a tolerance is some pixels wide: give --boundary-tolerance "
+            f"{usual:.3g}, say"
+        )
+    return asked
 
 
 def _check(

@@ -227,6 +227,18 @@ def test_borders_have_a_tolerance_in_metres(tmp_path):
         geoseg.evaluate(bare, labels=bare, boundary_tolerance=5)
 
 
+def test_a_tolerance_beyond_the_map_is_refused_before_rows_are_listed(tmp_path, monkeypatch):
+    path = make_map(tmp_path / "map.tif", np.ones((3, 4)))  # 30 m x 40 m
+    made = []
+    monkeypatch.setattr("geoseg.comparison.Boundaries", lambda *args: made.append(args))
+    with pytest.raises(UsageError, match=r"1e\+09 m and .*map.tif measures \S+ m from corner"):
+        geoseg.evaluate(path, labels=path, boundary_tolerance=1e9)
+    assert not made
+    monkeypatch.undo()
+    report = geoseg.evaluate(path, labels=path, boundary_tolerance=49).report
+    assert report["boundaries"] == {"tolerance_m": 49}
+
+
 def test_where_map_or_labels_say_nothing_there_is_no_border(tmp_path):
     ids = np.full((20, 20), 1)
     ids[:, 10:] = 3
