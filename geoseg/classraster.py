@@ -143,9 +143,10 @@ def open_class_raster(path: str | Path) -> Iterator[ClassRaster]:
     with gdal_options(text), opened(text) as dataset:
         bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
         if bands != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
+            hint = " (ids that were written as floats: gdal_translate -ot Byte)" * (bands == 1)
             raise SceneError(
                 f"{text} has {bands} bands of {dataset.dtypes[0]}; a class raster has one band of "
-                f"whole numbers: give the class raster, not probabilities or a scene"
+                f"whole numbers: give the class raster, not probabilities or a scene{hint}"
             )
         grid = _map_grid(dataset, text)
         with gdal_options(text, _cache_bytes(dataset)):
