@@ -47,6 +47,7 @@ __all__ = [
     "class_column",
     "class_ids",
     "is_vector",
+    "match_classes",
     "on_grid",
     "open_labels",
     "read_features",
@@ -139,6 +140,21 @@ def class_ids(
     Raises:
         LabelError: something is written that is no class.
     """
+    ids, ignored, unknown = match_classes(values, legend, ignore)
+    if unknown:
+        shown = ", ".join(f"{value!r} ({n})" for value, n in unknown.most_common(8))
+        known = ", ".join(f"{i} {name}" for i, name in legend.items())
+        raise LabelError(
+            f"{path}: {shown} is no class of {owner} ({known}); mend the column, or leave such "
+            f"{things} out with --ignore"
+        )
+    return ids, ignored
+
+
+def match_classes(
+    values: Iterable[Any], legend: Mapping[int, str], ignore: Sequence[int | str]
+) -> tuple[NDArray[np.int64], int, Counter[str]]:
+    """As :func:`class_ids`, and how often what is written that is no class, instead of an error."""
     by_text = {str(i): i for i in legend}
     folded = Counter(name.casefold() for name in legend.values())
     by_text.update(
@@ -154,15 +170,8 @@ def class_ids(
         elif text in by_text:
             ids[-1] = by_text[text]
         elif text:
-            unknown[str(value)] += 1
-    if unknown:
-        shown = ", ".join(f"{value!r} ({n})" for value, n in unknown.most_common(8))
-        known = ", ".join(f"{i} {name}" for i, name in legend.items())
-        raise LabelError(
-            f"{path}: {shown} is no class of {owner} ({known}); mend the column, or leave such "
-            f"{things} out with --ignore"
-        )
-    return np.array(ids, np.int64), ignored
+            unknown[text if text.isdecimal() else str(value).strip()] += 1
+    return np.array(ids, np.int64), ignored, unknown
 
 
 # Vector files

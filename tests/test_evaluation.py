@@ -375,8 +375,6 @@ def test_points_that_tell_nothing_are_counted(tmp_path):
     xy = centres(UTM, [(1, 1), (2, 2), (7, 7), (8, 8), (0, 0), (-1, 3), (99, 3), (3, 3), (4, 4)])
     seen = ["water", "trees", "trees", "trees", "water", "water", "water", "cloud", ""]
     points = labelled(tmp_path / "p.gpkg", xy, seen)
-    with pytest.raises(EvaluationError, match=r"'cloud' \(1\) is no class of the map \(1 water"):
-        geoseg.evaluate(path, points=points)
     done = geoseg.evaluate(path, points=points, ignore=["Cloud"])
     assert done.report["counted"] == {
         "points": 9,
@@ -403,6 +401,67 @@ def test_a_class_of_the_legend_that_only_the_reference_knows(tmp_path):
     crops = done.report["classes"][2]
     assert crops["area"]["value"] == pytest.approx(0.2 * 10_000, rel=1e-3)
     assert crops["producers_accuracy"]["value"] == 0
+
+
+def test_reference_classes_that_the_map_has_not_are_its_errors(tmp_path):
+    """Olofsson et al. 2014 by hand: of 60 % a sixth is wetland, of 40 % a quarter."""
+    ids = np.full((10, 10), 1)
+    ids[6:] = 3
+    path = make_map(tmp_path / "map.tif", ids, names=None, crs=None)
+    xy = centres(UTM, [(i % 10, i // 10) for i in range(30)])
+    xy += centres(UTM, [(i % 10, 6 + i // 10) for i in range(20)])
+    seen = (
+        ["1"] * 20 + ["3"] * 5 + ["wetland"] * 3 + ["Wetland "] * 2 + ["3"] * 15 + ["wetland"] * 5
+    )
+    points = labelled(tmp_path / "p.gpkg", xy, seen, crs=None)
+    done = geoseg.evaluate(path, points=points)
+    assert done.matrix.tolist() == [[20, 0, 0], [5, 15, 0], [5, 5, 0]]
+    report = done.report
+    # 0.6 x 20/30 + 0.4 x 15/20, and the root of 0.36 x 2/9 / 29 + 0.16 x 3/16 / 19.
+    assert report["overall_accuracy"]["value"] == pytest.approx(0.7)
+    assert report["overall_accuracy"]["standard_error"] == pytest.approx(0.065860, abs=1e-6)
+    one, three, wetland = report["classes"]
+    assert [c["id"] for c in report["classes"]] == [1, 3, None]
+    assert one["users_accuracy"]["value"] == pytest.approx(2 / 3)
+    assert three["users_accuracy"]["value"] == pytest.approx(3 / 4)
+    assert three["producers_accuracy"]["value"] == pytest.approx(0.3 / (0.1 + 0.3))
+    assert (wetland["name"], wetland["mapped_area"], wetland["reference_points"]) == (
+        "wetland",
+        0,
+        10,
+    )
+    assert wetland["users_accuracy"]["value"] is None
+    assert wetland["producers_accuracy"]["value"] == 0
+    assert wetland["area"]["value"] == pytest.approx(100 * (0.6 * 5 / 30 + 0.4 * 5 / 20))
+    # The root of 0.36 x 5/36 / 29 + 0.16 x 3/16 / 19, of 100 pixels.
+    assert wetland["area"]["standard_error"] == pytest.approx(5.7472, abs=1e-4)
+    assert "the map has no class wetland (10): it is wrong at these points" in done.warnings[0]
+    without = geoseg.evaluate(path, points=points, ignore=["wetland"])
+    assert without.report["overall_accuracy"]["value"] == pytest.approx(0.6 * 0.8 + 0.4)
+    assert without.warnings == done.warnings[1:]
+
+
+def test_a_number_that_is_no_id_of_the_map_is_a_class_too(tmp_path):
+    path = make_map(tmp_path / "map.tif", [[1, 1, 1, 3, 3]], crs=None)
+    xy = centres(UTM, [(i, 0) for i in range(5)])
+    points = labelled(tmp_path / "p.gpkg", xy, [1, 1, 9, 3, None], crs=None)
+    done = geoseg.evaluate(path, points=points, html=tmp_path / "r.html", csv=tmp_path / "r.csv")
+    assert [c["name"] for c in done.report["classes"]] == ["water", "trees", "crops", "9"]
+    assert done.matrix[3].tolist() == [1, 0, 0, 0]
+
+
+def test_names_that_are_none_of_the_maps_are_refused(tmp_path):
+    """Were all of them map errors, a map without names would be called wrong everywhere."""
+    xy = centres(UTM, [(0, 0), (1, 0)])
+    points = labelled(tmp_path / "p.gpkg", xy, ["forest", "water"])
+    bare = make_map(tmp_path / "map.tif", [[1, 3]], names=None)
+    with pytest.raises(
+        EvaluationError, match=r"'forest' \(1\).*is no class of the map \(1 class 1"
+    ):
+        geoseg.evaluate(bare, points=points)
+    twice = make_map(tmp_path / "twice.tif", [[1, 3]], names={1: "water", 3: "Water", 7: "forest"})
+    with pytest.raises(EvaluationError, match=r"'water' \(1\) is no class of the map \(1 water"):
+        geoseg.evaluate(twice, points=points)
 
 
 def test_one_point_in_a_class_and_two_in_a_pixel_are_warned_of(tmp_path):
