@@ -619,7 +619,10 @@ def _numbers(found: Estimate, place: Any = ()) -> dict[str, float | None]:
 
 
 def _table(report: dict[str, Any]) -> str:
-    """The report as CSV: one measure a line, without class where it is of the whole map."""
+    """The report as CSV: one measure a line, without class where it is of the whole map.
+
+    The confusion matrix comes last, by label or reference class: ``pixels_mapped_as_3``.
+    """
     text = io.StringIO()
     writer = csv_format.writer(text, lineterminator="\n")
     writer.writerow(("class_id", "class_name", "measure", "value", "standard_error", "low", "high"))
@@ -637,4 +640,13 @@ def _table(report: dict[str, Any]) -> str:
                 measure = f"{measure}_{report['area_unit']}"
             row = list(value.values()) if isinstance(value, dict) else [value, None, None, None]
             writer.writerow((class_id, name, measure, *row))  # csv writes None as nothing
+    matrices = {k: v for k, v in report["counts"].items() if k not in ("rows", "columns")}
+    if "area_shares" in report:
+        matrices["area_share"] = list(zip(*report["area_shares"]["shares"], strict=True))
+    for kind, rows in matrices.items():
+        for entry, row in zip(report["classes"], rows, strict=True):
+            for other, value in zip(report["classes"], row, strict=True):
+                if other["id"] is not None:  # the map has it
+                    measure = f"{kind}_mapped_as_{other['id']}"
+                    writer.writerow((entry["id"], entry["name"], measure, value, None, None, None))
     return text.getvalue()

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import geoseg
 from geoseg import classraster, geodesy
 from geoseg import labels as labels_module
+from geoseg.cli import evaluate as evaluate_command
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
 from geoseg.sampling import allocate
 from tests.helpers import make_raster
@@ -804,6 +805,63 @@ def test_labels_on_the_command_line(tmp_path):
     assert "3,trees,iou,1.0,,," in (tmp_path / "r.csv").read_text().splitlines()
     again = run("evaluate", "map.tif", "--labels", "map.tif", "--csv", "r.csv", cwd=tmp_path)
     assert again.returncode == 1 and "exists already" in one_line(again)
+
+
+def matrix_lines(text, title):
+    """The lines of a matrix, from its head."""
+    lines = text.splitlines()
+    start = lines.index(f"{title}, map in columns:") + 1
+    return lines[start : start + 4]
+
+
+def test_the_confusion_matrix_is_in_terminal_table_and_page(tmp_path):
+    names = {1: "water", 3: "stable woodland of oak", 5: "stable woodland of ash"}
+    ids = np.repeat([1, 3, 5], [60, 30, 10]).reshape(10, 10)
+    seen = ids.copy()
+    seen[0, :2], seen[9, :3] = 3, 1
+    make_map(tmp_path / "map.tif", ids, names=names, crs=None)
+    make_map(tmp_path / "l.tif", seen, names=names, crs=None)
+    result = run("evaluate", "map.tif", "--labels", "l.tif", "--csv", "l.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert matrix_lines(result.stdout, "pixels, labels in rows") == [
+        "                   1 water 3 stabl. 5 stabl.",
+        "1 water                 58        0        3",
+        "3 stable woodland.       2       30        0",
+        "5 stable woodland.       0        0        7",
+    ]
+    table = (tmp_path / "l.csv").read_text().splitlines()
+    assert "1,water,pixels_mapped_as_5,3,,," in table and len(table) == len(set(table))
+    # Of the ten points on water one is moss, which the map has not.
+    xy = centres(UTM, [(i, r) for r in (0, 7, 9) for i in range(10)])
+    there = [1] * 9 + ["moss"] + [3] * 10 + [1] * 3 + [5] * 7
+    labelled(tmp_path / "p.gpkg", xy, list(map(str, there)), crs=None)
+    outputs = ("--csv", "p.csv", "--html", "p.html")
+    result = run("evaluate", "map.tif", "--points", "p.gpkg", *outputs, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    title = "% of the mapped area, reference in rows"
+    assert matrix_lines(result.stdout, title) == [
+        "                   1 water 3 stabl. 5 stabl.",
+        "1 water              54.00     0.00     3.00",
+        "3 stable woodland.    0.00    30.00     0.00",
+        "5 stable woodland.    0.00     0.00     7.00",
+    ]
+    assert "\nmoss                  6.00     0.00     0.00" in result.stdout
+    table = (tmp_path / "p.csv").read_text().splitlines()
+    assert "1,water,points_mapped_as_5,3,,," in table
+    (share,) = (row for row in table if row.startswith(",moss,area_share_mapped_as_1,"))
+    assert float(share.split(",")[3]) == pytest.approx(0.06)
+    page = (tmp_path / "p.html").read_text()
+    assert "Share of the mapped area" in page and ">0.5400<br>" in page and ">0.0600<br>" in page
+
+
+def test_a_matrix_of_nine_classes_goes_on_100_columns(capsys):
+    classes = [{"id": i, "name": f"class of land {i}"} for i in range(9)]
+    rows = np.full((9, 9), 99_999_999).tolist()
+    rows[0][0] = 12_345_678_901
+    evaluate_command._print_matrix("pixels", classes, rows, evaluate_command._count)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 100
+    assert lines[1].split()[-9:] == ["1.23e+10", *["99999999"] * 8]
 
 
 @pytest.mark.parametrize(
