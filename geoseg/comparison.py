@@ -18,7 +18,14 @@ from geoseg.boundaries import Boundaries, BoundaryScores
 from geoseg.calibration import BINS, Calibration, Probabilities, Reliability, open_probs
 from geoseg.classraster import ClassRaster, Strip, survey
 from geoseg.errors import EvaluationError, UsageError
-from geoseg.labels import Bounds, PlacedPolygons, RasterLabels, open_labels
+from geoseg.labels import (
+    Bounds,
+    PlacedPolygons,
+    RasterLabels,
+    open_color_labels,
+    open_labels,
+    parse_colors,
+)
 from geoseg.objects import Objects, ObjectScores
 from geoseg.pictures import Pictures
 from geoseg.window import Window
@@ -128,6 +135,7 @@ def compare(
     *,
     column: str | None = None,
     ignore: Sequence[int | str] = (),
+    colors: Sequence[str] = (),
     probs: str | Path | None = None,
     tolerance: float | None = None,
 ) -> Comparison:
@@ -138,6 +146,7 @@ def compare(
         path: of the labels, raster or polygons.
         column: of polygons, with the class.
         ignore: labels that mean no class.
+        colors: of a mask in class colours, each as NAME=#RRGGBB.
         probs: raster of the map's probabilities.
         tolerance: of borders, metres; None for two of the map's pixels.
 
@@ -154,7 +163,11 @@ def compare(
     warnings: list[str] = []
     with ExitStack() as stack:
         labels = stack.enter_context(
-            open_labels(path, raster.pixels, classes, raster.path, column=column, ignore=ignore)
+            open_color_labels(path, raster.pixels, parse_colors(colors, classes), raster.path)
+            if colors
+            else open_labels(
+                path, raster.pixels, classes, raster.path, column=column, ignore=ignore
+            )
         )
         done = _Pass(raster, classes, labels)
         gsd = raster.pixels.gsd

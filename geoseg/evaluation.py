@@ -75,6 +75,7 @@ def evaluate(
     labels: str | Path | None = None,
     column: str | None = None,
     ignore: Sequence[int | str] = (),
+    colors: Sequence[str] = (),
     scene: str | Path | Sequence[str | Path] | None = None,
     bands: str | None = None,
     scale: float | None = None,
@@ -109,6 +110,8 @@ def evaluate(
             where nobody looked.  [default: reference for points, class_id for polygons] Points of
             a class that the map has not are errors of the map.
         ignore: labels that mean no class ("cloud", 0): ids, or for points and polygons names, too.
+        colors: of labels that are a mask in class colours, each as "NAME=#RRGGBB"; any other
+            colour is ignored.
         scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
             probabilities go into the system's temporary folder (TMPDIR) and are removed.
         bands: of the scene, and the next five, see :class:`geoseg.plan.PredictOptions`.
@@ -150,6 +153,11 @@ def evaluate(
         for option, value in (("--probs", probs), ("--boundary-tolerance", boundary_tolerance)):
             if value is not None:
                 raise UsageError(f"{option} is for labels; leave it out with --points")
+    if colors and (points is not None or column is not None or ignore):
+        raise UsageError(
+            "--class gives the colours of a mask (--labels), of which all others are ignored; "
+            "leave --points, --column and --ignore out"
+        )
     if boundary_tolerance is not None and not 0 <= boundary_tolerance < math.inf:
         raise UsageError(
             f"the boundary tolerance is {boundary_tolerance:g} m; it must be at least 0"
@@ -188,6 +196,7 @@ def evaluate(
                 str(labels),
                 column=column,
                 ignore=ignore,
+                colors=colors,
                 probs=probs,
                 tolerance=boundary_tolerance,
             )
@@ -198,14 +207,14 @@ def evaluate(
         if files is not None and run is not None:
             done = _with_model(done, files, run, scene)
         of_map = [c["id"] for c in done.report["classes"] if c["id"] is not None]
-        colors = class_colors(opened.dataset, of_map)
+        inks = class_colors(opened.dataset, of_map)
         texts: dict[Path, str] = {}
         if json is not None:
             texts[Path(json)] = dumps(done.report, indent=2, ensure_ascii=False) + "\n"
         if csv is not None:
             texts[Path(csv)] = _table(done.report)
         if html is not None:
-            texts[Path(html)] = page(done.report, pictures, colors)
+            texts[Path(html)] = page(done.report, pictures, inks)
         if card is not None and files is not None:
             texts[card] = _new_card(files, done.report, scene, write_card, write_temperature)
         for path, text in texts.items():

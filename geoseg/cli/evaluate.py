@@ -30,6 +30,13 @@ __all__ = ["command"]
     "--ignore", multiple=True, metavar="ID", help="A label that means no class; repeatable."
 )
 @click.option(
+    "--class",
+    "colors",
+    multiple=True,
+    metavar="NAME=#RRGGBB",
+    help="For labels that are a mask: a class's colour; other colours are ignored.  Repeatable.",
+)
+@click.option(
     "--scene",
     multiple=True,
     type=click.Path(),
