@@ -869,6 +869,8 @@ def test_a_matrix_of_nine_classes_goes_on_100_columns(capsys):
     [
         (["evaluate", "map.tif"], 2, "--points"),
         (["evaluate", "map.tif", "--labels", "none.tif"], 1, "no such file"),
+        (["evaluate", "map.tif", *("--labels", "map.tif") * 2], 2, "--labels is given 2 times"),
+        (["evaluate", "map.tif", *("--points", "p.gpkg") * 2], 2, "--points is given 2 times"),
         (["evaluate", "map.tif", "--labels", "other.tif"], 1, "--ignore"),
         (["sample", "map.tif", "-o", "p.gpkg"], 2, "--target-se"),
         (["sample", "map.tif", "-o", "p.gpkg", "-n", "9", "--min-per-class", "9"], 2, "olofsson"),

@@ -14,14 +14,22 @@ from geoseg.cli.options import (
     telling_options,
 )
 from geoseg.cli.progress import progress_printer
+from geoseg.errors import UsageError
 
 __all__ = ["command"]
 
 
 @click.command("evaluate")
 @click.argument("raster", metavar="MAP_OR_MODEL", type=click.Path())
-@click.option("--points", type=click.Path(), help="Labelled points of geoseg sample.")
-@click.option("--labels", type=click.Path(), help="Raster of labels, on any grid, or polygons.")
+@click.option(
+    "--points", multiple=True, type=click.Path(), help="Labelled points of geoseg sample."
+)
+@click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(),
+    help="Raster of labels, on any grid, or polygons.",
+)
 @click.option(
     "--column",
     help="Of points or polygons, with the true class.  [default: reference; class_id of polygons]",
@@ -69,6 +77,15 @@ def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **op
     """
     from geoseg.evaluation import evaluate
 
+    # Click takes the last of several without a word.
+    for name, tool in (("points", "ogrmerge.py -single"), ("labels", "gdalbuildvrt, ogrmerge.py")):
+        given = options[name]
+        if len(given) > 1:
+            raise UsageError(
+                f"--{name} is given {len(given)} times ({', '.join(given)}), and one file is "
+                f"compared with the map; join them first ({tool}), or compare one at a time"
+            )
+        options[name] = given[0] if given else None
     if scene:
         options["scene"] = scene[0] if len(scene) == 1 else list(scene)
         options["progress"] = progress_printer("auto", -1 if quiet else verbose)
