@@ -33,8 +33,8 @@ class BoundaryScores:
         labelled: int64 (K,), of the labels.
         precision: float64 (K,).
         recall: float64 (K,).
-        f1: float64 (K,); 0 where a border exists on one side only.
-        mean_f1: over the classes that have a border on either side.
+        f1: float64 (K,); 0 where only the labels have a border, NaN where they have none.
+        mean_f1: over the classes that have a border in the labels.
     """
 
     mapped: NDArray[np.int64]
@@ -98,8 +98,9 @@ class Boundaries:
         with np.errstate(invalid="ignore"):
             recall, precision = self._met / self._border
             f1 = 2 * precision * recall / (precision + recall)
-        # Where only one side has a border, or nothing meets, no border is met.
-        f1 = np.where((labelled + mapped > 0) & np.isnan(f1), 0.0, f1)
+        # Where nothing meets, or the map lacks a border, none is met. Labels without a border, such
+        # as polygons that don't touch, tell nothing of where one is.
+        f1 = np.where((labelled > 0) & np.isnan(f1), 0.0, f1)
         defined = f1[~np.isnan(f1)]
         mean = float(defined.mean()) if len(defined) else math.nan
         return BoundaryScores(mapped, labelled, precision, recall, f1, mean)

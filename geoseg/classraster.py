@@ -128,13 +128,14 @@ class Survey:
 
 
 @contextmanager
-def open_class_raster(path: str | Path) -> Iterator[ClassRaster]:
+def open_class_raster(path: str | Path, hint: str = "") -> Iterator[ClassRaster]:
     """Open a class raster.
 
     Args:
         path: or URL of a raster with one band of whole numbers (and perhaps alpha). Names are read
             from the tags ``class_<id>`` of the band or ``GEOSEG_CLASSES`` of the file, as
             ``geoseg predict`` writes them.
+        hint: what else a raster of other bands may be, for the message.
 
     Raises:
         SceneError: it isn't there, or is no class raster.
@@ -143,9 +144,11 @@ def open_class_raster(path: str | Path) -> Iterator[ClassRaster]:
     with gdal_options(text), opened(text) as dataset:
         bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
         if bands != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
+            if bands == 1:
+                hint = " (ids that were written as floats: gdal_translate -ot Byte)"
             raise SceneError(
                 f"{text} has {bands} bands of {dataset.dtypes[0]}; a class raster has one band of "
-                f"whole numbers: give the class raster, not probabilities or a scene"
+                f"whole numbers: give the class raster, not probabilities or a scene{hint}"
             )
         grid = _map_grid(dataset, text)
         with gdal_options(text, _cache_bytes(dataset)):

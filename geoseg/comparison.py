@@ -18,7 +18,14 @@ from geoseg.boundaries import Boundaries, BoundaryScores
 from geoseg.calibration import BINS, Calibration, Probabilities, Reliability, open_probs
 from geoseg.classraster import ClassRaster, Strip, survey
 from geoseg.errors import EvaluationError, UsageError
-from geoseg.labels import Bounds, PlacedPolygons, RasterLabels, open_labels
+from geoseg.labels import (
+    Bounds,
+    PlacedPolygons,
+    RasterLabels,
+    open_color_labels,
+    open_labels,
+    parse_colors,
+)
 from geoseg.objects import Objects, ObjectScores
 from geoseg.pictures import Pictures
 from geoseg.window import Window
@@ -128,6 +135,7 @@ def compare(
     *,
     column: str | None = None,
     ignore: Sequence[int | str] = (),
+    colors: Sequence[str] = (),
     probs: str | Path | None = None,
     tolerance: float | None = None,
 ) -> Comparison:
@@ -138,6 +146,7 @@ def compare(
         path: of the labels, raster or polygons.
         column: of polygons, with the class.
         ignore: labels that mean no class.
+        colors: of a mask in class colours, each as NAME=#RRGGBB.
         probs: raster of the map's probabilities.
         tolerance: of borders, metres; None for two of the map's pixels.
 
@@ -154,12 +163,16 @@ def compare(
     warnings: list[str] = []
     with ExitStack() as stack:
         labels = stack.enter_context(
-            open_labels(path, raster.pixels, classes, raster.path, column=column, ignore=ignore)
+            open_color_labels(path, raster.pixels, parse_colors(colors, classes), raster.path)
+            if colors
+            else open_labels(
+                path, raster.pixels, classes, raster.path, column=column, ignore=ignore
+            )
         )
         done = _Pass(raster, classes, labels)
         gsd = raster.pixels.gsd
         if gsd is not None:
-            reach = TOLERANCE_PIXELS * max(gsd) if tolerance is None else tolerance
+            reach = _tolerance(tolerance, gsd, raster)
             done.boundaries = Boundaries(len(classes), gsd, reach)
         elif tolerance is not None:
             raise UsageError(
@@ -200,6 +213,25 @@ def compare(
         warnings += _doubts_of_probs(calibration, int(done.counts.sum()))
     report["warnings"] = warnings
     return Comparison(report, done.counts, tuple(warnings), done.pictures)
+
+
+def _tolerance(asked: float | None, gsd: tuple[float, float], raster: ClassRaster) -> float:
+    """The tolerance of borders, metres.
+
+    Raises:
+        UsageError: all of the map would be within it, and rows wait in memory for as long as it is.
+    """
+    usual = TOLERANCE_PIXELS * max(gsd)
+    if asked is None:
+        return usual
+    farthest = math.hypot(raster.grid.width * gsd[0], raster.grid.height * gsd[1])
+    if asked > farthest:
+        raise UsageError(
+            f"the boundary tolerance is {asked:g} m and {raster.path} measures {farthest:.6g} m "
+            f"from corner to corner; a tolerance is some pixels wide: give --boundary-tolerance "
+            f"{usual:.3g}, say"
+        )
+    return asked
 
 
 def _check(

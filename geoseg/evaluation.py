@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv as csv_format
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from json import dumps
@@ -27,10 +27,17 @@ from numpy.typing import NDArray
 from geoseg import metrics
 from geoseg.accuracy import Accuracy, Estimate, estimate
 from geoseg.card import CARD_NAME, ModelFiles, card_text
-from geoseg.classraster import ClassRaster, open_class_raster, survey
+from geoseg.classraster import MAX_ID, ClassRaster, Survey, open_class_raster, survey
 from geoseg.comparison import compare, number, shown
 from geoseg.errors import EvaluationError, OutputError, UsageError
-from geoseg.labels import Bounds, check_crs, class_ids, read_features, spelled
+from geoseg.labels import (
+    Bounds,
+    check_crs,
+    class_ids,
+    match_classes,
+    read_features,
+    spelled,
+)
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.page import page
 from geoseg.pictures import Pictures, class_colors
@@ -68,6 +75,7 @@ def evaluate(
     labels: str | Path | None = None,
     column: str | None = None,
     ignore: Sequence[int | str] = (),
+    colors: Sequence[str] = (),
     scene: str | Path | Sequence[str | Path] | None = None,
     bands: str | None = None,
     scale: float | None = None,
@@ -99,8 +107,11 @@ def evaluate(
             any CRS. At the centre of each of the map's pixels the label is taken that is there.
             Where polygons of different classes overlap, there is none.
         column: of points or polygons, with the name or id of the class that is really there, empty
-            where nobody looked.  [default: reference for points, class_id for polygons]
+            where nobody looked.  [default: reference for points, class_id for polygons] Points of
+            a class that the map has not are errors of the map.
         ignore: labels that mean no class ("cloud", 0): ids, or for points and polygons names, too.
+        colors: of labels that are a mask in class colours, each as "NAME=#RRGGBB"; any other
+            colour is ignored.
         scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
             probabilities go into the system's temporary folder (TMPDIR) and are removed.
         bands: of the scene, and the next five, see :class:`geoseg.plan.PredictOptions`.
@@ -142,6 +153,11 @@ def evaluate(
         for option, value in (("--probs", probs), ("--boundary-tolerance", boundary_tolerance)):
             if value is not None:
                 raise UsageError(f"{option} is for labels; leave it out with --points")
+    if colors and (points is not None or column is not None or ignore):
+        raise UsageError(
+            "--class gives the colours of a mask (--labels), of which all others are ignored; "
+            "leave --points, --column and --ignore out"
+        )
     if boundary_tolerance is not None and not 0 <= boundary_tolerance < math.inf:
         raise UsageError(
             f"the boundary tolerance is {boundary_tolerance:g} m; it must be at least 0"
@@ -180,6 +196,7 @@ def evaluate(
                 str(labels),
                 column=column,
                 ignore=ignore,
+                colors=colors,
                 probs=probs,
                 tolerance=boundary_tolerance,
             )
@@ -189,14 +206,15 @@ def evaluate(
             done, pictures = _by_points(opened, str(points), column or "reference", ignore)
         if files is not None and run is not None:
             done = _with_model(done, files, run, scene)
-        colors = class_colors(opened.dataset, [c["id"] for c in done.report["classes"]])
+        of_map = [c["id"] for c in done.report["classes"] if c["id"] is not None]
+        inks = class_colors(opened.dataset, of_map)
         texts: dict[Path, str] = {}
         if json is not None:
             texts[Path(json)] = dumps(done.report, indent=2, ensure_ascii=False) + "\n"
         if csv is not None:
             texts[Path(csv)] = _table(done.report)
         if html is not None:
-            texts[Path(html)] = page(done.report, pictures, colors)
+            texts[Path(html)] = page(done.report, pictures, inks)
         if card is not None and files is not None:
             texts[card] = _new_card(files, done.report, scene, write_card, write_temperature)
         for path, text in texts.items():
@@ -407,6 +425,9 @@ def _by_points(
     frame = read_features(path, column, ("Point",), "point")
     found = survey(raster)
     classes = dict(zip(found.ids, found.names, strict=True))
+    omitted = _omitted(frame[column], classes, ignore)
+    found = _with_omitted(found, omitted)
+    classes |= omitted
     reference, ignored = class_ids(frame[column], classes, ignore, path)
     asked = len(frame)
     looked = reference >= 0
@@ -429,6 +450,12 @@ def _by_points(
         )
     _check_strata(frame, column, read.ids, raster.path, path)
     warnings = []
+    if omitted:
+        named = ", ".join(f"{name} ({int((reference == i).sum())})" for i, name in omitted.items())
+        warnings.append(
+            f"the map has no class {named}: it is wrong at these points, and they count so; mend "
+            f"what is misspelt, and leave out with --ignore only what is no class (a cloud, say)"
+        )
     if outside or on_nodata:
         warnings.append(
             f"{outside} labelled points lie outside the map and {on_nodata} on its nodata; they "
@@ -442,7 +469,9 @@ def _by_points(
             f"{twice} labelled points lie in a pixel that holds another one; a random sample takes "
             f"each pixel once, so the intervals are too narrow"
         )
-    counts = metrics.confusion(reference[mapped], read.ids[mapped], found.ids, ignore_index=None)
+    places = {i: place for place, i in enumerate(found.ids)}
+    truth, called = (np.array([places[i] for i in v[mapped]]) for v in (reference, read.ids))
+    counts = metrics.confusion(truth, called, len(places), ignore_index=None)
     seen = (distinct[:, :1] == np.asarray(found.ids)).sum(axis=0)
     complete = seen == found.pixels
     single = np.flatnonzero((counts.sum(axis=0) == 1) & ~complete)
@@ -472,7 +501,7 @@ def _by_points(
         "overall_accuracy": _numbers(accuracy.overall),
         "classes": [
             {
-                "id": found.ids[i],
+                "id": None if found.ids[i] > MAX_ID else found.ids[i],
                 "name": found.names[i],
                 "points": int(counts[:, i].sum()),
                 "reference_points": int(counts[i].sum()),
@@ -489,6 +518,37 @@ def _by_points(
         "warnings": warnings,
     }
     return Evaluation(report, counts, accuracy, tuple(warnings)), read.pictures
+
+
+def _omitted(
+    values: Iterable[Any], classes: Mapping[int, str], ignore: Sequence[int | str]
+) -> dict[int, str]:
+    """Classes of the reference that the map has not, as id -> name with ids beyond a map's.
+
+    There are none where no point is of a class of the map: then the map's names are others.
+    """
+    ids, _, unknown = match_classes(values, classes, ignore)
+    if not (ids >= 0).any():
+        return {}
+    # A name that several classes of the map share is none of these.
+    taken = {spelled(name) for name in classes.values()}
+    named: dict[str, str] = {}
+    for text in unknown:
+        if spelled(text) not in taken:
+            named.setdefault(spelled(text), text)
+    return dict(enumerate(named.values(), MAX_ID + 1))
+
+
+def _with_omitted(found: Survey, omitted: Mapping[int, str]) -> Survey:
+    """A survey with further classes, of which the map has no pixel."""
+    none = np.zeros(len(omitted))
+    return replace(
+        found,
+        ids=[*found.ids, *omitted],
+        names=[*found.names, *omitted.values()],
+        pixels=np.append(found.pixels, none.astype(np.int64)),
+        area_m2=None if found.area_m2 is None else np.append(found.area_m2, none),
+    )
 
 
 def _pixels_of(
@@ -568,7 +628,10 @@ def _numbers(found: Estimate, place: Any = ()) -> dict[str, float | None]:
 
 
 def _table(report: dict[str, Any]) -> str:
-    """The report as CSV: one measure a line, without class where it is of the whole map."""
+    """The report as CSV: one measure a line, without class where it is of the whole map.
+
+    The confusion matrix comes last, by label or reference class: ``pixels_mapped_as_3``.
+    """
     text = io.StringIO()
     writer = csv_format.writer(text, lineterminator="\n")
     writer.writerow(("class_id", "class_name", "measure", "value", "standard_error", "low", "high"))
@@ -586,4 +649,13 @@ def _table(report: dict[str, Any]) -> str:
                 measure = f"{measure}_{report['area_unit']}"
             row = list(value.values()) if isinstance(value, dict) else [value, None, None, None]
             writer.writerow((class_id, name, measure, *row))  # csv writes None as nothing
+    matrices = {k: v for k, v in report["counts"].items() if k not in ("rows", "columns")}
+    if "area_shares" in report:
+        matrices["area_share"] = list(zip(*report["area_shares"]["shares"], strict=True))
+    for kind, rows in matrices.items():
+        for entry, row in zip(report["classes"], rows, strict=True):
+            for other, value in zip(report["classes"], row, strict=True):
+                if other["id"] is not None:  # the map has it
+                    measure = f"{kind}_mapped_as_{other['id']}"
+                    writer.writerow((entry["id"], entry["name"], measure, value, None, None, None))
     return text.getvalue()

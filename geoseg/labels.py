@@ -8,6 +8,7 @@ grid is cut into windows.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,17 +27,19 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterioWindow
 
 from geoseg.classraster import ClassRaster, open_class_raster, read_class_window
 from geoseg.errors import LabelError, UsageError
 from geoseg.gdal import GDAL_ERRORS
-from geoseg.geodesy import Floats, Ints, runs
+from geoseg.geodesy import Floats, Ints, MapGrid, runs
 from geoseg.pixelgrid import PixelGrid
-from geoseg.scene import RASTER_SUFFIXES, first_line, is_remote
+from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, is_remote, opened
 from geoseg.window import Window
 
 __all__ = [
     "Bounds",
+    "ColorLabels",
     "Labels",
     "Members",
     "PlacedPolygons",
@@ -47,8 +50,11 @@ __all__ = [
     "class_column",
     "class_ids",
     "is_vector",
+    "match_classes",
     "on_grid",
+    "open_color_labels",
     "open_labels",
+    "parse_colors",
     "read_features",
     "read_polygons",
     "spelled",
@@ -139,6 +145,21 @@ def class_ids(
     Raises:
         LabelError: something is written that is no class.
     """
+    ids, ignored, unknown = match_classes(values, legend, ignore)
+    if unknown:
+        shown = ", ".join(f"{value!r} ({n})" for value, n in unknown.most_common(8))
+        known = ", ".join(f"{i} {name}" for i, name in legend.items())
+        raise LabelError(
+            f"{path}: {shown} is no class of {owner} ({known}); mend the column, or leave such "
+            f"{things} out with --ignore"
+        )
+    return ids, ignored
+
+
+def match_classes(
+    values: Iterable[Any], legend: Mapping[int, str], ignore: Sequence[int | str]
+) -> tuple[NDArray[np.int64], int, Counter[str]]:
+    """As :func:`class_ids`, and how often what is written that is no class, instead of an error."""
     by_text = {str(i): i for i in legend}
     folded = Counter(name.casefold() for name in legend.values())
     by_text.update(
@@ -154,15 +175,8 @@ def class_ids(
         elif text in by_text:
             ids[-1] = by_text[text]
         elif text:
-            unknown[str(value)] += 1
-    if unknown:
-        shown = ", ".join(f"{value!r} ({n})" for value, n in unknown.most_common(8))
-        known = ", ".join(f"{i} {name}" for i, name in legend.items())
-        raise LabelError(
-            f"{path}: {shown} is no class of {owner} ({known}); mend the column, or leave such "
-            f"{things} out with --ignore"
-        )
-    return np.array(ids, np.int64), ignored
+            unknown[text if text.isdecimal() else str(value).strip()] += 1
+    return np.array(ids, np.int64), ignored, unknown
 
 
 # Vector files
@@ -595,6 +609,111 @@ class RasterLabels:
         return Labels(ids, known & ~ignored, np.zeros(ids.shape, bool), ignored)
 
 
+@dataclass(frozen=True)
+class ColorLabels(RasterLabels):
+    """A mask in class colours on a pixel grid; any other colour (an edge, say) is ignored.
+
+    Attributes:
+        colors: 0xRRGGBB -> id.
+        table: (256,) 0xRRGGBB of each number, of a mask with a colour table; None of one in bands.
+    """
+
+    colors: Mapping[int, int] = field(default_factory=dict)
+    table: Ints | None = None
+
+    def window(self, window: Window) -> Labels:
+        """Labels of a window of the grid; see :meth:`RasterLabels.window`."""
+        area = RasterioWindow(window.col, window.row, window.width, window.height)
+        try:
+            bands = self.dataset.read([1] if self.table is not None else [1, 2, 3], window=area)
+            there = self.dataset.dataset_mask(window=area) != 0
+        except GDAL_ERRORS as error:
+            raise LabelError(
+                f"{self.path}: rows {window.row} to {window.bottom - 1} can't be read "
+                f"({first_line(error)}): the file is damaged or cut short"
+            ) from error
+        if self.table is not None:
+            found = self.table[bands[0]]
+        else:
+            red, green, blue = bands.astype(np.int64)
+            found = (red << 16) + (green << 8) + blue
+        ids = np.full(found.shape, -1, np.int64)
+        for color, class_id in self.colors.items():
+            ids[found == color] = class_id
+        known = there & (ids >= 0)
+        return Labels(ids, known, np.zeros(ids.shape, bool), there & ~known)
+
+
+def parse_colors(classes: Sequence[str], legend: Mapping[int, str]) -> dict[int, int]:
+    """Which colour is which class: 0xRRGGBB -> id.
+
+    Args:
+        classes: ``NAME=#RRGGBB``, where the name may be an id.
+        legend: id -> name of the map's classes.
+
+    Raises:
+        UsageError: one is not written so, or a colour stands for two classes.
+        LabelError: a name is no class.
+
+    Examples:
+        >>> parse_colors(["Water=#0000FF"], {3: "water"})
+        {255: 3}
+    """
+    colors: dict[int, int] = {}
+    for text in classes:
+        name, _, color = text.rpartition("=")
+        if not name or not re.fullmatch("#[0-9A-Fa-f]{6}", color):
+            raise UsageError(f"--class {text}: give NAME=#RRGGBB, a class and its colour in a mask")
+        ids, _, unknown = match_classes([name], legend, ())
+        if unknown:
+            known = ", ".join(f"{i} {name}" for i, name in legend.items())
+            raise LabelError(f"--class {text}: the map has no class {name!r}; it has {known}")
+        if colors.setdefault(int(color[1:], 16), int(ids[0])) != ids[0]:
+            raise UsageError(f"--class {text}: this colour is another class already; give each one")
+    return colors
+
+
+@contextmanager
+def open_color_labels(
+    path: str | Path, grid: PixelGrid, colors: Mapping[int, int], other: str
+) -> Iterator[ColorLabels]:
+    """A mask in class colours on a pixel grid.
+
+    Args:
+        path: a raster of red, green and blue, or of one band with a colour table.
+        grid: any.
+        colors: 0xRRGGBB -> class id.
+        other: whose grid it is, a path, for messages.
+
+    Raises:
+        UsageError: the file holds no colours.
+        SceneError: it can't be read.
+        LabelError: labels and grid can't be brought together.
+    """
+    path = str(path)
+    if is_vector(path):
+        raise UsageError(f"--class gives colours of a mask, and {path} is a vector file")
+    with gdal_options(path), opened(path) as dataset:
+        bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
+        palette = bands == 1 and dataset.colorinterp[0] == ColorInterp.palette
+        if dataset.dtypes[0] != "uint8" or not (bands == 3 or palette):
+            raise UsageError(
+                f"--class gives colours of a mask, and {path} has {bands} bands of "
+                f"{dataset.dtypes[0]}; it must have red, green and blue in uint8, or a colour table"
+            )
+        table = None
+        if palette:  # a virtual warp has none
+            table = np.full(256, -1, np.int64)
+            for number, (red, green, blue, _) in dataset.colormap(1).items():
+                table[number] = (red << 16) + (green << 8) + blue
+        labels = ClassRaster(path, dataset, MapGrid.of(dataset), {})
+        check_crs(grid.crs is not None, other, dataset.crs is not None, path)
+        with on_grid(labels, grid, other) as placed:
+            yield ColorLabels(
+                labels, placed, bounds_in(grid.crs, labels), colors=colors, table=table
+            )
+
+
 @contextmanager
 def on_grid(labels: ClassRaster, grid: PixelGrid, other: str) -> Iterator[Any]:
     """A class raster's dataset on another grid: itself, or a virtual warp (nearest neighbour).
@@ -721,7 +840,8 @@ def open_labels(
         raise UsageError(
             f"ignore is {', '.join(map(str, ignore))}; labels of a raster are ignored by id"
         ) from error
-    with open_class_raster(path) as labels:
+    mask = " (a mask in class colours: say which is which with --class NAME=#RRGGBB)"
+    with open_class_raster(path, mask) as labels:
         check_crs(grid.crs is not None, other, labels.grid.file_crs is not None, path)
         with on_grid(labels, grid, other) as dataset:
             yield RasterLabels(labels, dataset, bounds_in(grid.crs, labels), left_out)

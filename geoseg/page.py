@@ -175,12 +175,12 @@ def _labels(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
 
 def _confusion(
     classes: Sequence[Mapping[str, Any]],
-    counts: Sequence[Sequence[int]],
+    counts: Sequence[Sequence[float]],
     colors: Mapping[int, RGB],
     rows_are: str,
     columns_are: str,
 ) -> str:
-    """Counts, shaded by their share of the row."""
+    """Counts, or shares of the whole, shaded by their share of the row."""
     rows = []
     for entry, row in zip(classes, counts, strict=True):
         total = sum(row)
@@ -210,6 +210,7 @@ def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
         for c in report["classes"]
     )
     overall = _interval(report["overall_accuracy"], 4)
+    shares = list(zip(*report["area_shares"]["shares"], strict=True))  # of reference by map
     return [
         f"<p>Overall accuracy {overall}; ± is half of the 95 % interval.</p>",
         "<h2>The classes</h2>",
@@ -218,6 +219,8 @@ def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
         ),
         "<h2>Points by what is there and what the map says</h2>",
         _confusion(report["classes"], report["counts"]["points"], colors, "reference", "map"),
+        "<h2>Share of the mapped area by what is there and what the map says</h2>",
+        _confusion(report["classes"], shares, colors, "reference", "map"),
     ]
 
 

@@ -130,10 +130,24 @@ def test_the_edge_of_what_is_known_is_no_border():
     assert found.labelled.tolist() == [0, 0] and np.isnan(found.mean_f1)
 
 
-def test_a_border_on_one_side_only_scores_nothing():
-    truth = np.zeros((9, 9), np.int16)
-    mapped = truth.copy()
-    mapped[4:] = 1
+def test_a_border_that_the_map_lacks_scores_nothing():
+    mapped = np.zeros((9, 9), np.int16)
+    truth = mapped.copy()
+    truth[4:] = 1
     found = scores(truth, mapped, (1, 1), 2, classes=2)
-    assert found.f1.tolist() == [0, 0] and found.mapped.tolist() == [9, 9]
-    assert found.precision.tolist() == [0, 0] and np.isnan(found.recall).all()
+    assert found.f1.tolist() == [0, 0] and found.labelled.tolist() == [9, 9]
+    assert found.recall.tolist() == [0, 0] and np.isnan(found.precision).all()
+    assert found.mean_f1 == 0
+
+
+def test_without_a_border_in_the_labels_the_score_is_undefined():
+    """Classes 0 and 1 touch in the labels, and class 2 stands alone; one pixel of it is wrong."""
+    truth = np.full((12, 12), -1, np.int16)
+    truth[:5, :4], truth[:5, 4:8], truth[7:, :4] = 0, 1, 2
+    mapped = truth.copy()
+    mapped[9, 1] = 1
+    found = scores(truth, mapped, (1, 1), 0, classes=3)
+    assert found.labelled.tolist() == [5, 5, 0] and found.mapped.tolist() == [5, 6, 4]
+    # Of class 1 five of the map's six border pixels are met, and all five of the labels'.
+    assert found.f1[:2].tolist() == [1, pytest.approx(10 / 11)] and np.isnan(found.f1[2])
+    assert found.mean_f1 == pytest.approx((1 + 10 / 11) / 2)

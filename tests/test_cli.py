@@ -270,6 +270,33 @@ def test_traceback_only_with_vv(place, tmp_path):
     assert "Traceback" in result.stderr and result.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("module", "args", "hint"),
+    [
+        ("evaluation", ["evaluate", "map.tif"], "use a smaller --boundary-tolerance"),
+        ("sampling", ["sample", "map.tif", "-o", "p.gpkg"], "take a machine that has more"),
+    ],
+)
+def test_out_of_memory_names_what_the_command_has(tmp_path, module, args, hint):
+    code = (
+        f"import sys, geoseg.{module} as module\n"
+        "from geoseg.cli import main\n"
+        "def full(*args, **options): raise MemoryError\n"
+        f"module.{args[0]} = full\n"
+        "main(sys.argv[1:])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert "out of memory" in one_line(result) and hint in one_line(result)
+    assert "--mem-limit" not in one_line(result)
+
+
 def test_usage_errors_of_click_exit_with_2(tmp_path):
     assert geoseg("predict", cwd=tmp_path).returncode == 2
     assert geoseg("no-such-command", cwd=tmp_path).returncode == 2

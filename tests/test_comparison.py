@@ -205,6 +205,65 @@ def test_nothing_depends_on_the_strips(tmp_path, monkeypatch, rows, sample):
     assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
 
 
+# Masks in class colours
+
+COLORS = {1: (0, 0, 255), 3: (0x12, 0x80, 0x0A), 7: (255, 200, 0)}
+CLASSES = ["Water=#0000FF", "3=#12800a", "crops=#FFC800"]
+
+
+@pytest.mark.parametrize("kind", ["bands", "alpha", "table", "png", "other grid"])
+def test_a_mask_in_colours_is_what_its_ids_are(tmp_path, monkeypatch, kind):
+    ids = np.where(blocks() == 255, 1, blocks())
+    truth = np.where(blocks(3) == 255, 99, blocks(3)).astype(np.uint8)  # 99: an edge's colour
+    unseen = np.zeros(ids.shape, bool)
+    bare = {"transform": Affine.identity(), "crs": None}  # PNGs have neither
+    path = make_map(tmp_path / "map.tif", ids, **(bare if kind == "png" else {}))
+    place = {"transform": UTM @ Affine.translation(-3, 2) if kind == "other grid" else UTM}
+    rgb = np.zeros((3, *ids.shape), np.uint8)
+    for i, color in {**COLORS, 99: (1, 2, 3)}.items():
+        rgb[:, truth == i] = np.array(color)[:, None]
+    mask = tmp_path / ("mask.png" if kind == "png" else "mask.tif")
+    if kind == "png":
+        Image.fromarray(rgb.transpose(1, 2, 0)).save(mask)
+    elif kind == "table":
+        make_map(
+            mask, truth, names={}, colors={i: (*c, 255) for i, c in COLORS.items()}, nodata=None
+        )
+    elif kind == "alpha":
+        unseen[:5] = True
+        make_raster(mask, rgb, alpha=np.where(unseen, 0, 255).astype(np.uint8), **place)
+    else:
+        make_raster(mask, rgb, **place)
+    written = np.where(unseen, 255, truth).astype(np.uint8)
+    plain = make_map(tmp_path / "ids.tif", written, **(bare if kind == "png" else place))
+    expected = geoseg.evaluate(path, labels=plain, ignore=[99])
+    done = geoseg.evaluate(path, labels=mask, colors=CLASSES)
+    assert done.matrix.tolist() == expected.matrix.tolist() and done.matrix.trace() > 100
+    assert done.report["counted"] == expected.report["counted"]
+    assert done.report["counted"]["ignored"] > 100
+    monkeypatch.setattr(geodesy, "CHUNK", 130)
+    assert geoseg.evaluate(path, labels=mask, colors=CLASSES).report == done.report
+
+
+def test_colours_that_say_no_class(tmp_path):
+    path = make_map(tmp_path / "map.tif", blocks())
+    mask = make_raster(tmp_path / "mask.tif", np.zeros((3, 40, 60), np.uint8), transform=UTM)
+    vector = to_polygons(tmp_path / "l.gpkg", blocks())
+    for labels, colors, options, kind, words in (
+        (mask, ["water"], {}, UsageError, "give NAME=#RRGGBB"),
+        (mask, ["water=#00F"], {}, UsageError, "give NAME=#RRGGBB"),
+        (mask, ["sand=#0000FF"], {}, EvaluationError, "no class 'sand'; it has 1 water"),
+        (mask, [*CLASSES, "trees=#0000FF"], {}, UsageError, "another class already"),
+        (mask, CLASSES, {"ignore": [1]}, UsageError, "leave --points, --column and --ignore"),
+        (mask, CLASSES, {}, EvaluationError, "no pixel has both .* 2400 are ignored"),
+        (path, CLASSES, {}, UsageError, "1 bands of uint8; it must have red, green and blue"),
+        (vector, CLASSES, {}, UsageError, "is a vector file"),
+        (mask, [], {}, SceneError, "3 bands of uint8.*--class NAME=#RRGGBB"),
+    ):
+        with pytest.raises(kind, match=words):
+            geoseg.evaluate(path, labels=labels, colors=colors, **options)
+
+
 # Borders
 
 
@@ -225,6 +284,18 @@ def test_borders_have_a_tolerance_in_metres(tmp_path):
     assert "boundaries" not in geoseg.evaluate(bare, labels=bare).report
     with pytest.raises(UsageError, match="no CRS that gives metres"):
         geoseg.evaluate(bare, labels=bare, boundary_tolerance=5)
+
+
+def test_a_tolerance_beyond_the_map_is_refused_before_rows_are_listed(tmp_path, monkeypatch):
+    path = make_map(tmp_path / "map.tif", np.ones((3, 4)))  # 30 m x 40 m
+    made = []
+    monkeypatch.setattr("geoseg.comparison.Boundaries", lambda *args: made.append(args))
+    with pytest.raises(UsageError, match=r"1e\+09 m and .*map.tif measures \S+ m from corner"):
+        geoseg.evaluate(path, labels=path, boundary_tolerance=1e9)
+    assert not made
+    monkeypatch.undo()
+    report = geoseg.evaluate(path, labels=path, boundary_tolerance=49).report
+    assert report["boundaries"] == {"tolerance_m": 49}
 
 
 def test_where_map_or_labels_say_nothing_there_is_no_border(tmp_path):

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import geoseg
 from geoseg import classraster, geodesy
 from geoseg import labels as labels_module
+from geoseg.cli import evaluate as evaluate_command
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
 from geoseg.sampling import allocate
 from tests.helpers import make_raster
@@ -226,7 +227,7 @@ def test_rasters_that_are_no_maps(tmp_path):
     with pytest.raises(SceneError, match="3 bands"):
         geoseg.sample(scene, count=4)
     probs = make_raster(tmp_path / "probs.tif", np.ones((1, 4, 4), np.float32))
-    with pytest.raises(SceneError, match="float32"):
+    with pytest.raises(SceneError, match=r"float32.*gdal_translate -ot Byte"):
         geoseg.sample(probs, count=4)
     other = make_map(tmp_path / "other.tif", [[1, 9]])
     with pytest.raises(SceneError, match=r"ids \[9\].*\[1, 3, 7\]"):
@@ -375,8 +376,6 @@ def test_points_that_tell_nothing_are_counted(tmp_path):
     xy = centres(UTM, [(1, 1), (2, 2), (7, 7), (8, 8), (0, 0), (-1, 3), (99, 3), (3, 3), (4, 4)])
     seen = ["water", "trees", "trees", "trees", "water", "water", "water", "cloud", ""]
     points = labelled(tmp_path / "p.gpkg", xy, seen)
-    with pytest.raises(EvaluationError, match=r"'cloud' \(1\) is no class of the map \(1 water"):
-        geoseg.evaluate(path, points=points)
     done = geoseg.evaluate(path, points=points, ignore=["Cloud"])
     assert done.report["counted"] == {
         "points": 9,
@@ -403,6 +402,67 @@ def test_a_class_of_the_legend_that_only_the_reference_knows(tmp_path):
     crops = done.report["classes"][2]
     assert crops["area"]["value"] == pytest.approx(0.2 * 10_000, rel=1e-3)
     assert crops["producers_accuracy"]["value"] == 0
+
+
+def test_reference_classes_that_the_map_has_not_are_its_errors(tmp_path):
+    """Olofsson et al. 2014 by hand: of 60 % a sixth is wetland, of 40 % a quarter."""
+    ids = np.full((10, 10), 1)
+    ids[6:] = 3
+    path = make_map(tmp_path / "map.tif", ids, names=None, crs=None)
+    xy = centres(UTM, [(i % 10, i // 10) for i in range(30)])
+    xy += centres(UTM, [(i % 10, 6 + i // 10) for i in range(20)])
+    seen = (
+        ["1"] * 20 + ["3"] * 5 + ["wetland"] * 3 + ["Wetland "] * 2 + ["3"] * 15 + ["wetland"] * 5
+    )
+    points = labelled(tmp_path / "p.gpkg", xy, seen, crs=None)
+    done = geoseg.evaluate(path, points=points)
+    assert done.matrix.tolist() == [[20, 0, 0], [5, 15, 0], [5, 5, 0]]
+    report = done.report
+    # 0.6 x 20/30 + 0.4 x 15/20, and the root of 0.36 x 2/9 / 29 + 0.16 x 3/16 / 19.
+    assert report["overall_accuracy"]["value"] == pytest.approx(0.7)
+    assert report["overall_accuracy"]["standard_error"] == pytest.approx(0.065860, abs=1e-6)
+    one, three, wetland = report["classes"]
+    assert [c["id"] for c in report["classes"]] == [1, 3, None]
+    assert one["users_accuracy"]["value"] == pytest.approx(2 / 3)
+    assert three["users_accuracy"]["value"] == pytest.approx(3 / 4)
+    assert three["producers_accuracy"]["value"] == pytest.approx(0.3 / (0.1 + 0.3))
+    assert (wetland["name"], wetland["mapped_area"], wetland["reference_points"]) == (
+        "wetland",
+        0,
+        10,
+    )
+    assert wetland["users_accuracy"]["value"] is None
+    assert wetland["producers_accuracy"]["value"] == 0
+    assert wetland["area"]["value"] == pytest.approx(100 * (0.6 * 5 / 30 + 0.4 * 5 / 20))
+    # The root of 0.36 x 5/36 / 29 + 0.16 x 3/16 / 19, of 100 pixels.
+    assert wetland["area"]["standard_error"] == pytest.approx(5.7472, abs=1e-4)
+    assert "the map has no class wetland (10): it is wrong at these points" in done.warnings[0]
+    without = geoseg.evaluate(path, points=points, ignore=["wetland"])
+    assert without.report["overall_accuracy"]["value"] == pytest.approx(0.6 * 0.8 + 0.4)
+    assert without.warnings == done.warnings[1:]
+
+
+def test_a_number_that_is_no_id_of_the_map_is_a_class_too(tmp_path):
+    path = make_map(tmp_path / "map.tif", [[1, 1, 1, 3, 3]], crs=None)
+    xy = centres(UTM, [(i, 0) for i in range(5)])
+    points = labelled(tmp_path / "p.gpkg", xy, [1, 1, 9, 3, None], crs=None)
+    done = geoseg.evaluate(path, points=points, html=tmp_path / "r.html", csv=tmp_path / "r.csv")
+    assert [c["name"] for c in done.report["classes"]] == ["water", "trees", "crops", "9"]
+    assert done.matrix[3].tolist() == [1, 0, 0, 0]
+
+
+def test_names_that_are_none_of_the_maps_are_refused(tmp_path):
+    """Were all of them map errors, a map without names would be called wrong everywhere."""
+    xy = centres(UTM, [(0, 0), (1, 0)])
+    points = labelled(tmp_path / "p.gpkg", xy, ["forest", "water"])
+    bare = make_map(tmp_path / "map.tif", [[1, 3]], names=None)
+    with pytest.raises(
+        EvaluationError, match=r"'forest' \(1\).*is no class of the map \(1 class 1"
+    ):
+        geoseg.evaluate(bare, points=points)
+    twice = make_map(tmp_path / "twice.tif", [[1, 3]], names={1: "water", 3: "Water", 7: "forest"})
+    with pytest.raises(EvaluationError, match=r"'water' \(1\) is no class of the map \(1 water"):
+        geoseg.evaluate(twice, points=points)
 
 
 def test_one_point_in_a_class_and_two_in_a_pixel_are_warned_of(tmp_path):
@@ -747,11 +807,70 @@ def test_labels_on_the_command_line(tmp_path):
     assert again.returncode == 1 and "exists already" in one_line(again)
 
 
+def matrix_lines(text, title):
+    """The lines of a matrix, from its head."""
+    lines = text.splitlines()
+    start = lines.index(f"{title}, map in columns:") + 1
+    return lines[start : start + 4]
+
+
+def test_the_confusion_matrix_is_in_terminal_table_and_page(tmp_path):
+    names = {1: "water", 3: "stable woodland of oak", 5: "stable woodland of ash"}
+    ids = np.repeat([1, 3, 5], [60, 30, 10]).reshape(10, 10)
+    seen = ids.copy()
+    seen[0, :2], seen[9, :3] = 3, 1
+    make_map(tmp_path / "map.tif", ids, names=names, crs=None)
+    make_map(tmp_path / "l.tif", seen, names=names, crs=None)
+    result = run("evaluate", "map.tif", "--labels", "l.tif", "--csv", "l.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert matrix_lines(result.stdout, "pixels, labels in rows") == [
+        "                   1 water 3 stabl. 5 stabl.",
+        "1 water                 58        0        3",
+        "3 stable woodland.       2       30        0",
+        "5 stable woodland.       0        0        7",
+    ]
+    table = (tmp_path / "l.csv").read_text().splitlines()
+    assert "1,water,pixels_mapped_as_5,3,,," in table and len(table) == len(set(table))
+    # Of the ten points on water one is moss, which the map has not.
+    xy = centres(UTM, [(i, r) for r in (0, 7, 9) for i in range(10)])
+    there = [1] * 9 + ["moss"] + [3] * 10 + [1] * 3 + [5] * 7
+    labelled(tmp_path / "p.gpkg", xy, list(map(str, there)), crs=None)
+    outputs = ("--csv", "p.csv", "--html", "p.html")
+    result = run("evaluate", "map.tif", "--points", "p.gpkg", *outputs, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    title = "% of the mapped area, reference in rows"
+    assert matrix_lines(result.stdout, title) == [
+        "                   1 water 3 stabl. 5 stabl.",
+        "1 water              54.00     0.00     3.00",
+        "3 stable woodland.    0.00    30.00     0.00",
+        "5 stable woodland.    0.00     0.00     7.00",
+    ]
+    assert "\nmoss                  6.00     0.00     0.00" in result.stdout
+    table = (tmp_path / "p.csv").read_text().splitlines()
+    assert "1,water,points_mapped_as_5,3,,," in table
+    (share,) = (row for row in table if row.startswith(",moss,area_share_mapped_as_1,"))
+    assert float(share.split(",")[3]) == pytest.approx(0.06)
+    page = (tmp_path / "p.html").read_text()
+    assert "Share of the mapped area" in page and ">0.5400<br>" in page and ">0.0600<br>" in page
+
+
+def test_a_matrix_of_nine_classes_goes_on_100_columns(capsys):
+    classes = [{"id": i, "name": f"class of land {i}"} for i in range(9)]
+    rows = np.full((9, 9), 99_999_999).tolist()
+    rows[0][0] = 12_345_678_901
+    evaluate_command._print_matrix("pixels", classes, rows, evaluate_command._count)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 100
+    assert lines[1].split()[-9:] == ["1.23e+10", *["99999999"] * 8]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
         (["evaluate", "map.tif"], 2, "--points"),
         (["evaluate", "map.tif", "--labels", "none.tif"], 1, "no such file"),
+        (["evaluate", "map.tif", *("--labels", "map.tif") * 2], 2, "--labels is given 2 times"),
+        (["evaluate", "map.tif", *("--points", "p.gpkg") * 2], 2, "--points is given 2 times"),
         (["evaluate", "map.tif", "--labels", "other.tif"], 1, "--ignore"),
         (["sample", "map.tif", "-o", "p.gpkg"], 2, "--target-se"),
         (["sample", "map.tif", "-o", "p.gpkg", "-n", "9", "--min-per-class", "9"], 2, "olofsson"),

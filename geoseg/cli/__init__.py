@@ -30,6 +30,13 @@ _COMMANDS = {
     "evaluate": ("geoseg.cli.evaluate", "Say how right a map or a model is, by points or labels."),
 }
 
+#: What makes a command take less memory.
+_SMALLER = {
+    "predict": "use a smaller --mem-limit, --size or --bbox",
+    "train": "use a smaller --batch or --chip",
+    "evaluate": "use a smaller --boundary-tolerance, or fewer polygons at a time",
+}
+
 
 class _Commands(click.Group):
     """Loads a command's module when the command is named."""
@@ -83,7 +90,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(1)
     except MemoryError:
-        _fail("out of memory; use a smaller --mem-limit, --size or --bbox", 1, args)
+        command = next((a for a in args if a in _COMMANDS), "")
+        hint = _SMALLER.get(command, "free some, or take a machine that has more")
+        _fail(f"out of memory; {hint}", 1, args)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         _fail(f"unexpected {type(error).__name__}: {error}; -vv shows where", 1, args)
 

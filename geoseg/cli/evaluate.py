@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,20 +14,35 @@ from geoseg.cli.options import (
     telling_options,
 )
 from geoseg.cli.progress import progress_printer
+from geoseg.errors import UsageError
 
 __all__ = ["command"]
 
 
 @click.command("evaluate")
 @click.argument("raster", metavar="MAP_OR_MODEL", type=click.Path())
-@click.option("--points", type=click.Path(), help="Labelled points of geoseg sample.")
-@click.option("--labels", type=click.Path(), help="Raster of labels, on any grid, or polygons.")
+@click.option(
+    "--points", multiple=True, type=click.Path(), help="Labelled points of geoseg sample."
+)
+@click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(),
+    help="Raster of labels, on any grid, or polygons.",
+)
 @click.option(
     "--column",
     help="Of points or polygons, with the true class.  [default: reference; class_id of polygons]",
 )
 @click.option(
     "--ignore", multiple=True, metavar="ID", help="A label that means no class; repeatable."
+)
+@click.option(
+    "--class",
+    "colors",
+    multiple=True,
+    metavar="NAME=#RRGGBB",
+    help="For labels that are a mask: a class's colour; other colours are ignored.  Repeatable.",
 )
 @click.option(
     "--scene",
@@ -61,6 +77,15 @@ def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **op
     """
     from geoseg.evaluation import evaluate
 
+    # Click takes the last of several without a word.
+    for name, tool in (("points", "ogrmerge.py -single"), ("labels", "gdalbuildvrt, ogrmerge.py")):
+        given = options[name]
+        if len(given) > 1:
+            raise UsageError(
+                f"--{name} is given {len(given)} times ({', '.join(given)}), and one file is "
+                f"compared with the map; join them first ({tool}), or compare one at a time"
+            )
+        options[name] = given[0] if given else None
     if scene:
         options["scene"] = scene[0] if len(scene) == 1 else list(scene)
         options["progress"] = progress_printer("auto", -1 if quiet else verbose)
@@ -107,6 +132,10 @@ def _print_points(report: dict[str, Any]) -> None:
             f"{_share(entry['producers_accuracy']):>15} {entry['mapped_area'] * factor:>14.6g} "
             f"{shown:>28}"
         )
+    classes, shares = report["classes"], report["area_shares"]["shares"]
+    _print_matrix("points, reference in rows", classes, report["counts"]["points"], _count)
+    title = "% of the mapped area, reference in rows"
+    _print_matrix(title, classes, list(zip(*shares, strict=True)), lambda s: f"{100 * s:.2f}")
 
 
 def _print_labels(report: dict[str, Any]) -> None:
@@ -131,6 +160,7 @@ def _print_labels(report: dict[str, Any]) -> None:
     for entry in report["classes"]:
         values = " ".join(f"{_plain(entry[n]):>9}" for n in names)
         click.echo(f"{entry['name']:<22}{entry['labelled_pixels']:>13} {values}")
+    _print_matrix("pixels, labels in rows", report["classes"], report["counts"]["pixels"], _count)
     if "boundaries" in report:
         click.echo(f"borders are met within {report['boundaries']['tolerance_m']:.4g} m")
     if "calibration" in report:
@@ -139,6 +169,36 @@ def _print_labels(report: dict[str, Any]) -> None:
             f"with temperature {_plain(fitted['value'])} ece is {_plain(fitted['ece_after'])} "
             f"instead of {_plain(fitted['ece_before'])} ({fitted['sampled_pixels']} px)"
         )
+
+
+def _print_matrix(
+    title: str,
+    classes: Sequence[Mapping[str, Any]],
+    rows: Sequence[Sequence[float]],
+    text: Callable[[Any], str],
+) -> None:
+    """What is there by what the map says; nine classes go on a line of 100 characters.
+
+    Ids stand before names, so that these differ when they are cut; the map has classes with ids.
+    """
+    names = [c["name"] if c["id"] is None else f"{c['id']} {c['name']}" for c in classes]
+    columns = [k for k, c in enumerate(classes) if c["id"] is not None]
+    table = [["", *(_cut(names[k], 8) for k in columns)]]
+    for name, row in zip(names, rows, strict=True):
+        table.append([_cut(name, 18), *(text(row[k]) for k in columns)])
+    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
+    click.echo(f"{title}, map in columns:")
+    for name, *cells in table:
+        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        click.echo(" ".join([f"{name:<{first}}", *padded]))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "."
+
+
+def _count(value: int) -> str:
+    return str(value) if value < 10**8 else f"{value:.2e}"
 
 
 def _plain(value: float | None) -> str:
