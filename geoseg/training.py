@@ -44,7 +44,7 @@ from geoseg.runtimes.torch import pick_device
 from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource
 from geoseg.trainjudge import check_gsds, judge, scores_of
-from geoseg.trainlog import RECIPE_NAME, RunFolder, Teller
+from geoseg.trainlog import RECIPE_NAME, RunFolder, Teller, kept_alone
 from geoseg.trainplan import TrainOptions, make_recipe
 from geoseg.trainsetup import (
     card_to_be,
@@ -98,7 +98,7 @@ def train(
         The card that was written, with the scores on the held-out side.
 
     Raises:
-        OutputError: the output exists already, or can't be written.
+        OutputError: the output exists already, can't be written, or another run is at work on it.
         TrainingError: the recipe is wrong, labels don't fit, the loss is no number, or the
             checkpoint is of another recipe.
         SceneError: a scene can't be read.
@@ -131,23 +131,26 @@ def train(
                 f"precision is float16 and the device {where.type}; float16 is for CUDA: use "
                 f"bfloat16"
             )
-    parts = output.with_name(output.name + ".training")
-    if not resume:
-        for number in range(1, len(stages)):
-            shutil.rmtree(parts / f"stage{number}", ignore_errors=True)
+    parts = RunFolder(output, "").path
+    outputs = [*(parts / f"stage{number}" for number in range(1, len(stages))), output]
     tell = Teller(progress)
-    for number, stage in enumerate(stages, start=1):
-        if number > 1:
-            stage = replace(stage, start=parts / f"stage{number - 1}")
-        part = output if number == len(stages) else parts / f"stage{number}"
-        if part.exists():
-            _check_stage(part, stage)
-            continue
-        if len(stages) > 1:
-            tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
-        card = _launch(stage, part, where, resume, progress, devices, threads)
-        if part != output:
-            (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
+    with kept_alone(parts):
+        if not resume:
+            for part in outputs:
+                RunFolder(part, "").forget()
+            for part in outputs[:-1]:
+                shutil.rmtree(part, ignore_errors=True)
+        for number, (stage, part) in enumerate(zip(stages, outputs, strict=True), start=1):
+            if number > 1:
+                stage = replace(stage, start=outputs[number - 2])
+            if part.exists():
+                _check_stage(part, stage)
+                continue
+            if len(stages) > 1:
+                tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
+            card = _launch(stage, part, where, progress, devices, threads)
+            if part != output:
+                (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
     return card
 
 
@@ -169,7 +172,6 @@ def _launch(
     config: TrainConfig,
     output: Path,
     where: torch.device,
-    resume: bool,
     progress: Progress | None,
     devices: int,
     threads: int | None,
@@ -190,11 +192,11 @@ def _launch(
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
     )
     if devices == 1:
-        return _run(fabric, config, output, resume, progress, threads)
+        return _run(fabric, config, output, progress, threads)
     from torch.multiprocessing.spawn import ProcessRaisedException
 
     try:
-        fabric.launch(_Processes(config, output, resume, progress, threads))
+        fabric.launch(_Processes(config, output, progress, threads))
     except ProcessRaisedException as error:
         # The text ends with the line of the error that one of the processes raised.
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
@@ -221,16 +223,12 @@ def _run(
     fabric: Any,
     config: TrainConfig,
     output: Path,
-    resume: bool,
     progress: Progress | None,
     threads: int | None,
 ) -> ModelCard:
     """One process of a run; the first one reads, judges and writes."""
     tell = Teller(progress if fabric.global_rank == 0 else None)
     folder = RunFolder(output, recipe_digest(config))
-    if not resume and fabric.global_rank == 0:
-        folder.forget()
-    fabric.barrier()
     state = folder.read()
     with _threads(threads, fabric.device):
         network = create_network(config).to(fabric.device)

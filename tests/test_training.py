@@ -669,19 +669,47 @@ def test_a_model_that_does_not_fit_is_no_beginning(
         train(config, tmp_path / "second")
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    config = tiny_recipe(tmp_path)
-    rivals: list[str] = []
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("stages", [(), STAGES[:1]])
+def test_two_runs_do_not_share_a_folder(
+    tmp_path: Path, resume: bool, stages: tuple[dict[str, Any], ...]
+) -> None:
+    """The second one takes nothing from the first: no checkpoint, no finished stage."""
+    config = tiny_recipe(tmp_path, stages=stages)
+    folder = tmp_path / "model.training"
+    kept: list[tuple[set[Path], set[Path]]] = []
 
     def rival(event: Event) -> None:
-        if event["event"] == "log" and not rivals:
-            with pytest.raises(OutputError, match="another run is at work") as caught:
-                train(config, tmp_path / "model")
-            rivals.append(str(caught.value))
+        if event["event"] == "log" and event["step"] == (3 if stages else 4):
+            before = set(folder.rglob("*"))
+            with pytest.raises(OutputError, match="another run is at work"):
+                train(config, tmp_path / "model", resume=resume)
+            kept.append((before, set(folder.rglob("*"))))
 
     train(config, tmp_path / "model", progress=rival)
-    assert rivals
-    assert not (tmp_path / "model.training" / ".lock").exists()
+    ((before, after),) = kept
+    assert before == after and folder / "checkpoint.pt" in after
+    assert not stages or folder / "stage1" in after
+    assert not (folder / ".lock").exists()
+
+
+def test_starting_anew_forgets_later_stages_too(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, stages=STAGES)
+
+    def cut(stage: str) -> None:
+        heard: list[str] = []
+
+        def progress(event: Event) -> None:
+            heard.append(str(event.get("message")))
+            if event["event"] == "log" and any(stage in text for text in heard):
+                raise PowerCutError
+
+        with pytest.raises(PowerCutError):
+            train(config, tmp_path / "model", progress=progress, resume=stage == "stage 2")
+
+    cut("stage 2")
+    cut("stage 1")
+    train(config, tmp_path / "model")
 
 
 def test_labels_that_changed_since_are_not_continued(tmp_path: Path) -> None:
