@@ -299,9 +299,11 @@ def _fault(scene: TrainingScene, targets: Targets) -> str:
         return ""
     names = ", ".join(path.name for path in scene.config.labels)
     if targets.meet():
+        radius = scene.config.radius
+        thin = f"at the radius of {radius:g} m around lines (--radius), " if radius else ""
         return (
             f"no label of {names} lies on a measured pixel of {scene.config.path}, though their "
-            f"extents meet; look at the ids, names or colours of the classes (--class, "
+            f"extents meet; look {thin}at the ids, names or colours of the classes (--class, "
             f"label_values), at nodata and at what is ignored, or leave this image out"
         )
     return (
