@@ -18,6 +18,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 import torch
 from PIL import Image
@@ -30,7 +31,7 @@ from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
 from geoseg.losses import make_loss
 from geoseg.models import load_network
 from geoseg.models.normalize import normalize
-from geoseg.recipe import TrainConfig, load_config
+from geoseg.recipe import SceneConfig, TrainConfig, load_config
 from geoseg.split import MARGIN, VALIDATION, SplitConfig
 from geoseg.training import train
 from geoseg.trainlog import RunFolder
@@ -502,6 +503,9 @@ def wrong_labels(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
     make_raster(folder / "nine.tif", nine, transform=place_of(0))
     make_raster(folder / "far.tif", nine * 0, transform=place_of(9))
     make_raster(folder / "bare.tif", nine * 0, crs=None)
+    line = shapely.LineString([(500001, 4999801), (500801, 4999801)])
+    thin = geopandas.GeoDataFrame({"class_id": [0]}, geometry=[line], crs="EPSG:32633")
+    thin.to_file(folder / "thin.gpkg")
     return {
         "id": ({"labels": (folder / "nine.tif",)}, r"nine\.tif hold 9 \(\d+ px\)"),
         "place": ({"labels": (folder / "far.tif",)}, r"\(500000.*far\.tif over \(508640"),
@@ -509,12 +513,13 @@ def wrong_labels(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "vector crs": ({"labels": (folder / "bare.gpkg",), "column": "kind"}, "has no CRS"),
         "column": ({"labels": (polygons,), "column": "sort"}, "no column 'sort'"),
         "file": ({"labels": (folder / "gone.tif",)}, r"gone\.tif: no such file"),
+        "radius": ({"labels": (folder / "thin.gpkg",), "radius": 0.25}, "radius of 0.25 m"),
         "window": ({"window": (0, 0, 99, 99)}, "does not lie in its 96 x 96 px"),
     }
 
 
 @pytest.mark.parametrize(
-    "mistake", ["id", "place", "crs", "vector crs", "column", "file", "window"]
+    "mistake", ["id", "place", "crs", "vector crs", "column", "file", "radius", "window"]
 )
 def test_labels_that_do_not_fit_are_told_before_anything_is_written(
     tmp_path: Path, mistake: str
@@ -712,14 +717,68 @@ def test_starting_anew_forgets_later_stages_too(tmp_path: Path) -> None:
     train(config, tmp_path / "model")
 
 
-def test_labels_that_changed_since_are_not_continued(tmp_path: Path) -> None:
+def virtual(path: Path, source: Path) -> Path:
+    """A virtual raster of another one."""
+    rasterio.shutil.copy(source, path, driver="VRT")
+    return path
+
+
+def changed_files(folder: Path, config: TrainConfig) -> dict[str, tuple[SceneConfig, Path]]:
+    """Of each kind: a scene, and one of its files that the recipe does not name."""
+    (scene,) = config.scenes
+    polygons = geopandas.read_file(polygons_of(folder))
+    polygons.to_file(folder / "polygons.shp")
+    safe = folder / "S2B_MSIL2A_20200223T032739_N0214_R018_T33TTG_20200223T072222.SAFE"
+    bands = safe / "GRANULE" / "L2A_T33TTG" / "IMG_DATA" / "R10m"
+    bands.mkdir(parents=True)
+    with rasterio.open(scene.path) as dataset:
+        for index, code in enumerate(("B02", "B04", "B08"), start=1):
+            make_raster(
+                bands / f"T33TTG_20200223T032739_{code}_10m.jp2",
+                dataset.read([index]),
+                transform=dataset.transform,
+                driver="JP2OpenJPEG",
+            )
+    shape = folder / "polygons.shp"
+    image, labels = virtual(folder / "image.vrt", scene.path), scene.labels[0]
+    mask = virtual(folder / "mask.vrt", labels)
+    return {
+        "labels": (scene, labels),
+        "table": (replace(scene, labels=(shape,), column="kind"), shape.with_suffix(".dbf")),
+        "virtual labels": (replace(scene, labels=(mask,)), labels),
+        "virtual image": (replace(scene, path=image), scene.path),
+        "band": (replace(scene, path=safe), next(bands.iterdir())),
+    }
+
+
+@pytest.mark.parametrize("kind", ["labels", "table", "virtual labels", "virtual image", "band"])
+def test_labels_and_scenes_that_changed_since_are_not_continued(tmp_path: Path, kind: str) -> None:
     config = tiny_recipe(tmp_path)
+    scene, file = changed_files(tmp_path, config)[kind]
+    config = replace(config, scenes=(scene,))
     stop_after(4, config, tmp_path / "model")
-    labels = config.scenes[0].labels[0]
-    os.utime(labels, ns=(0, 0))
+    os.utime(file, ns=(0, 0))
     with pytest.raises(TrainingError, match="scenes or labels have changed since"):
         train(config, tmp_path / "model")
     train(config, tmp_path / "model", resume=False)
+
+
+def test_outputs_beside_and_within_a_scene_change_nothing(tmp_path: Path) -> None:
+    """A folder of bands may hold the model, and a label file lie beside a map of the same name."""
+    config = tiny_recipe(tmp_path)
+    (scene,) = config.scenes
+    folder = tmp_path / "bands"
+    folder.mkdir()
+    with rasterio.open(scene.path) as dataset:
+        for index, name in enumerate(BANDS, start=1):
+            values, where = dataset.read([index]), dataset.transform
+            make_raster(folder / f"{name}.tif", values, transform=where, nodata=0)
+    config = replace(config, scenes=(replace(scene, path=folder),))
+    stop_after(4, config, folder / "model")
+    scene.labels[0].with_suffix(".geojson").touch()
+    events: list[Event] = []
+    train(config, folder / "model", progress=events.append)
+    assert any(e.get("message") == "going on after step 4 of 12" for e in events)
 
 
 def test_warnings_about_what_flatters_or_is_missing(tmp_path: Path) -> None:
