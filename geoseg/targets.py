@@ -73,12 +73,14 @@ class Targets:
         path: of the scene.
         sources: (path, read, bounds in the grid's CRS) of each label file.
         stray: what is neither a class nor ignored, with pixels, of each file.
+        disputed: pixels read in which shapes of different classes overlap; these have no label.
     """
 
     grid: PixelGrid
     path: Path
     sources: list[tuple[Path, Read, tuple[float, ...]]] = field(default_factory=list)
     stray: dict[Path, Counter[str]] = field(default_factory=dict)
+    disputed: int = 0
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Targets of a window; where label files overlap, the first one counts.
@@ -162,7 +164,7 @@ def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> It
             if not path.exists():
                 raise TrainingError(f"{path}: no such file; mend the scene's labels")
             if is_vector(path):
-                read, bounds = _vector(config, scene, path, grid)
+                read, bounds = _vector(config, scene, path, targets)
             else:
                 read, bounds = _raster(config, scene, path, targets, stack)
             targets.sources.append((path, read, bounds))
@@ -173,12 +175,12 @@ def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> It
 
 
 def _vector(
-    config: TrainConfig, scene: SceneConfig, path: Path, grid: PixelGrid
+    config: TrainConfig, scene: SceneConfig, path: Path, targets: Targets
 ) -> tuple[Read, tuple[float, ...]]:
     legend = {c.id: str(config.label_values.get(c.name, c.name)) for c in config.classes}
     column = scene.column
     if scene.radius > 0:
-        polygons = _buffered(path, column, legend, scene, grid)
+        polygons = _buffered(path, column, legend, scene, targets.grid)
     else:
         polygons = read_polygons(
             path,
@@ -188,11 +190,12 @@ def _vector(
             owner="the recipe",
             usual=CLASS_COLUMNS,
         )
-    placed = polygons.on(grid, str(scene.path))
+    placed = polygons.on(targets.grid, str(scene.path))
     place = _places(config)
 
     def read(window: Window) -> NDArray[np.uint8]:
         found = placed.window(window)
+        targets.disputed += int(found.disputed.sum())
         return np.where(found.known, place[found.ids.clip(0, 254)], np.uint8(UNKNOWN))
 
     return read, placed.bounds

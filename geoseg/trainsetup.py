@@ -28,7 +28,7 @@ from geoseg.labels import is_vector
 from geoseg.losses import median_frequency_weights
 from geoseg.models import create_model, load_network
 from geoseg.recipe import TrainConfig
-from geoseg.scene import files_behind, open_scene
+from geoseg.scene import files_behind, first_line, open_scene
 from geoseg.split import VALIDATION
 from geoseg.trainchips import ChipSource
 from geoseg.trainlog import RunFolder, Teller
@@ -143,14 +143,15 @@ def try_network(config: TrainConfig, network: nn.Module, device: torch.device) -
     Raises:
         TrainingError: the network takes no such chips, or gives logits of another shape.
     """
-    zeros = torch.zeros(config.batch, len(config.bands), config.chip, config.chip, device=device)
+    shape = (config.batch, len(config.bands), config.chip, config.chip)
     try:
         with torch.no_grad():
+            zeros = torch.zeros(shape, device=device)
             output = copy.deepcopy(network).train()(zeros)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the network {config.network!r} fails on {config.batch} chips of {config.chip} px "
-            f"({error}); change batch, chip or network_options"
+            f"({first_line(error)}); change batch, chip or network_options"
         ) from error
     logits = dict(output) if isinstance(output, Mapping) else {"out": output}
     wanted = (config.batch, len(config.classes), config.chip, config.chip)
@@ -184,6 +185,13 @@ def read_scenes(
             tell.warn(f"{scene.path} has no labels: it is left out")
         elif scenes[i].fault:
             tell.warn(scenes[i].fault)
+    worst = max(scenes.values(), key=lambda scene: scene.disputed)
+    if worst.disputed:
+        pixels = sum(scene.disputed for scene in scenes.values())
+        tell.warn(
+            f"shapes of different classes overlap in {pixels} pixels, {worst.disputed} of them in "
+            f"{worst.config.path}; these have no label"
+        )
     return [scenes[i] for i in fabric.broadcast(kept)]
 
 
