@@ -41,6 +41,7 @@ from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
 from geoseg.report import Progress
 from geoseg.runtimes.torch import pick_device
+from geoseg.scene import first_line
 from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource
 from geoseg.trainjudge import check_gsds, judge, scores_of
@@ -63,6 +64,8 @@ __all__ = ["train"]
 
 #: The label of pixels without a target; no class's channel, however many there are.
 IGNORED = -1
+#: Seconds after which a checkpoint is written between two validations, too.
+SAVE_EVERY = 180.0
 #: In the folder of a stage that is over: of what recipe it is.
 DIGEST_NAME = "recipe.sha256"
 
@@ -299,7 +302,8 @@ def _learn(
         tell("note", message=f"going on after step {run.step} of {config.steps}")
     model, stepper = fabric.setup(network, optimizer)
     model.train()
-    started, begun = time.monotonic(), run.step
+    started = saved = time.monotonic()
+    begun = run.step
     # A run may have been stopped between its last validation and the model.
     end = run.step if run.patience_is_over() else config.steps
     batches = prefetch(_share(source.batch(step), config, fabric) for step in range(run.step, end))
@@ -317,11 +321,16 @@ def _learn(
             left = (time.monotonic() - started) / (run.step - begun) * (config.steps - run.step)
             tell.progress(run.step, config.steps, run.losses[-1], left)
             if run.step % config.every and run.step < config.steps:
+                if first_process and time.monotonic() - saved >= SAVE_EVERY:
+                    folder.save(run.state())
+                    saved = time.monotonic()
                 continue
             stop = False
             if first_process:
                 row = run.judge(normalization, scenes, card)
-                folder.save(run.state(), run.log)
+                folder.write_log(run.log)
+                folder.save(run.state())
+                saved = time.monotonic()
                 _write_events(writer, row)
                 tell("log", seconds_left=round(left), **row)
                 stop = run.patience_is_over()
@@ -395,7 +404,16 @@ def _step(
             fabric.backward(value)
         total += float(value.item())
     fabric.clip_gradients(model, optimizer, max_norm=1.0, error_if_nonfinite=False)
-    optimizer.step()
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise TrainingError(
+            f"the optimizer's numbers grow beyond float32 at step {step + 1} "
+            f"({first_line(error)}); start anew (--no-resume) with a lower learning_rate, "
+            f"encoder_rate or weight_decay"
+        ) from error
     return total
 
 
@@ -453,6 +471,8 @@ class _State:
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "step": self.step,
+            "losses": self.losses,
+            "log": self.log,
             "network": self._network.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -470,7 +490,7 @@ class _State:
         self._optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self._fabric._precision.load_state_dict(state["scaler"])
-        self.step, self.log = state["step"], state["log"]
+        self.step, self.losses, self.log = state["step"], state["losses"], state["log"]
         self._best = state.get("best")
         self._best_score, self._best_step = state["best_score"], state["best_step"]
 

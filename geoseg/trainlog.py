@@ -127,11 +127,10 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             raise OutputError(f"{self.path / name} can't be written: {error}") from error
 
-    def save(self, state: Mapping[str, Any], log: Sequence[Mapping[str, float]]) -> None:
-        """Write the log as CSV and picture, then the checkpoint.
+    def write_log(self, log: Sequence[Mapping[str, float]]) -> None:
+        """Write the log as CSV and picture.
 
         Args:
-            state: tensors, numbers and texts by name.
             log: one row a validation; all rows have the first one's keys.
 
         Raises:
@@ -143,9 +142,20 @@ class RunFolder:
         writer.writerows(log)
         self.write(LOG_NAME, text.getvalue().encode())
         self.write(CURVE_NAME, draw_curve(log))
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint.
+
+        Args:
+            state: tensors, numbers, texts and lists of them by name.
+
+        Raises:
+            OutputError: it can't be written.
+        """
         partial = self.path / f".{CHECKPOINT_NAME}.{os.getpid()}.partial"
         try:
-            torch.save({**state, "log": list(log), "recipe": self._digest}, partial)
+            self.path.mkdir(parents=True, exist_ok=True)
+            torch.save({**state, "recipe": self._digest}, partial)
             partial.replace(self.path / CHECKPOINT_NAME)
         except (OSError, RuntimeError) as error:  # torch's own where the disk is full
             partial.unlink(missing_ok=True)

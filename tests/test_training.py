@@ -16,13 +16,16 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import rasterio
 import rasterio.shutil
 import shapely
+import shapely.affinity
 import torch
 from PIL import Image
 
+import geoseg.training
 import geoseg.trainlog
 from geoseg.augment import Augmentation
 from geoseg.card import read_model
@@ -241,6 +244,36 @@ def test_a_run_stopped_twice_and_between_checkpoints_ends_the_same(
             )
     train(config, tmp_path / "stopped")
     assert_same_run(tmp_path)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_long_run_is_saved_between_validations_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before the first one as well; what the log says of the losses is the same."""
+    monkeypatch.setattr(geoseg.trainlog, "TELL_EVERY", 0.0)
+    config = tiny_recipe(tmp_path, pool=16, accumulate=2)
+    train(config, tmp_path / "straight")
+    monkeypatch.setattr(geoseg.training, "SAVE_EVERY", 0.0)
+    with pytest.raises(PowerCutError):
+        train(
+            config,
+            tmp_path / "stopped",
+            progress=cut_at(lambda e: (e.get("stage"), e.get("done")) == ("train", step + 1)),
+        )
+    events: list[Event] = []
+    train(config, tmp_path / "stopped", progress=events.append)
+    assert any(e.get("message") == f"going on after step {step} of 12" for e in events)
+    assert_same_run(tmp_path)
+
+
+def test_a_short_run_is_saved_at_validations_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(RunFolder, "save", lambda _, state: saved.append(state["step"]))
+    train(tiny_recipe(tmp_path), tmp_path / "model")
+    assert saved == [4, 8, 12]
 
 
 @pytest.mark.parametrize("when", ["log", "note"])
@@ -557,6 +590,29 @@ def test_a_student_learns_from_a_teacher_without_labels(tmp_path: Path) -> None:
     assert not (tmp_path / "model.training" / "held_out").exists()
 
 
+def test_where_labels_are_held_out_the_teachers_answers_judge_nothing(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(tmp_path, 2, steps=1, teacher=tmp_path / "teacher")
+    labelled, bare = config.scenes
+    with rasterio.open(labelled.labels[0], "r+") as dataset:
+        ids = dataset.read(1)
+        ids[:, SIZE // 2 :] = 200
+        dataset.write(ids, 1)
+    scenes = (replace(labelled, ignore_label=(200,)), replace(bare, labels=()))
+    card = train(replace(config, scenes=scenes), tmp_path / "model")
+    with rasterio.open(tmp_path / "model.training" / "held_out" / "scene0.tif") as dataset:
+        held = dataset.read(1) != 255
+    assert 0 < held.sum() == card.scores["held_out_pixels"] and not held[:, SIZE // 2 :].any()
+    assert card.scores["compared_with"] == "labels"
+    assert "scene_agreement" not in card.scores["at_10m"]
+    # Nothing labelled is held out: the teacher's answers are all there is, and the card says so.
+    by_scenes = (scenes[0], replace(scenes[1], split="validation"))
+    config = replace(config, scenes=by_scenes, split=SplitConfig("scenes"))
+    card = train(config, tmp_path / "taught")
+    assert card.scores["held_out_pixels"] == SIZE**2
+    assert "no ground truth" in card.scores["compared_with"]
+
+
 def test_images_that_no_label_reaches_are_left_out_and_told(tmp_path: Path) -> None:
     config = tiny_recipe(tmp_path, 3)
     first, far, bare = config.scenes
@@ -733,12 +789,9 @@ def changed_files(folder: Path, config: TrainConfig) -> dict[str, tuple[SceneCon
     bands.mkdir(parents=True)
     with rasterio.open(scene.path) as dataset:
         for index, code in enumerate(("B02", "B04", "B08"), start=1):
-            make_raster(
-                bands / f"T33TTG_20200223T032739_{code}_10m.jp2",
-                dataset.read([index]),
-                transform=dataset.transform,
-                driver="JP2OpenJPEG",
-            )
+            band = make_raster(folder / "band.tif", dataset.read([index]), transform=place_of(0))
+            path = bands / f"T33TTG_20200223T032739_{code}_10m.jp2"
+            rasterio.shutil.copy(band, path, driver="JP2OpenJPEG")
     shape = folder / "polygons.shp"
     image, labels = virtual(folder / "image.vrt", scene.path), scene.labels[0]
     mask = virtual(folder / "mask.vrt", labels)
@@ -795,6 +848,18 @@ def test_warnings_about_what_flatters_or_is_missing(tmp_path: Path) -> None:
         ids = dataset.read(1)
         dataset.write(np.where(ids == 7, 0, ids), 1)
     assert "no training pixel is bare" in warned(config, "missing")
+    polygons = geopandas.read_file(polygons_of(tmp_path))
+    # Four rows of pixels of this square, and of the one below, and as many columns.
+    bare = shapely.affinity.translate(polygons.geometry[0], 0, -40)
+    over = geopandas.GeoDataFrame({"kind": ["bare"]}, geometry=[bare], crs=polygons.crs)
+    pandas.concat([polygons, over]).to_file(tmp_path / "over.gpkg")
+    scene = replace(config.scenes[0], labels=(tmp_path / "over.gpkg",), column="kind")
+    others = sum(32 for name in polygons["kind"][[0, 12]] if name != "bare")
+    assert others
+    assert (
+        f"shapes of different classes overlap in {others} pixels, {others} of them in "
+        f"{scene.path}; these have no label"
+    ) in warned(replace(config, scenes=(scene,)), "over")
 
 
 def test_a_gsd_at_which_nothing_is_left_is_told_before_the_first_step(tmp_path: Path) -> None:
@@ -893,6 +958,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_chips(tmp_path: Pa
     assert not (tmp_path / "model").exists()
 
 
+def test_a_learning_rate_beyond_float32_is_told(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, learning_rate=1e38, warmup=0)
+    with pytest.raises(TrainingError, match=r"beyond float32 at step 1 .*lower learning_rate"):
+        train(config, tmp_path / "model")
+
+
+def test_chips_that_memory_can_not_hold_are_told(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, chip=2_000_000)
+    with pytest.raises(
+        TrainingError, match=r"4 chips of 2000000 px .*memory.*; change batch, chip"
+    ):
+        train(config, tmp_path / "model")
+
+
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path, restless: list[dict[str, Any]]) -> None:
     changes = {"optimizer": "sgd", "weight_decay": 0.0, "ema": 0.0, "warmup": 0, "keep": "last"}
     config = tiny_recipe(tmp_path, steps=1, network_options={}, **changes)
@@ -921,9 +1000,9 @@ def test_batch_norms_stay_as_they_are_after_a_share_of_the_steps(
     seen: dict[int, dict[str, torch.Tensor]] = {}
     save = RunFolder.save
 
-    def spy(self: RunFolder, state: dict[str, Any], log: list[dict[str, float]]) -> None:
+    def spy(self: RunFolder, state: dict[str, Any]) -> None:
         seen[state["step"]] = {k: v.clone() for k, v in state["network"].items()}
-        save(self, state, log)
+        save(self, state)
 
     monkeypatch.setattr(RunFolder, "save", spy)
     train(tiny_recipe(tmp_path, steps=8, every=4, freeze_norm=share), tmp_path / "model")
