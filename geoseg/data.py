@@ -80,6 +80,7 @@ class TrainingScene:
         sure: bool (H, W), True where a teacher gave its answer more than one half.
         sides: uint8 (H, W), see :mod:`geoseg.split`.
         fault: why none of its labels counts; empty where some do, or it has none.
+        disputed: pixels without a label because shapes of different classes overlap there.
     """
 
     config: SceneConfig
@@ -93,6 +94,7 @@ class TrainingScene:
     sure: NDArray[np.bool_]
     sides: NDArray[np.uint8]
     fault: str = ""
+    disputed: int = 0
 
     @property
     def name(self) -> str:
@@ -239,6 +241,7 @@ def load_scene(
             cols = slice(here.col - area.col, here.right - area.col)
             found.measured[rows, cols] = False
     found.fault = _fault(found, targets)
+    found.disputed = targets.disputed
     return found
 
 
@@ -299,9 +302,11 @@ def _fault(scene: TrainingScene, targets: Targets) -> str:
         return ""
     names = ", ".join(path.name for path in scene.config.labels)
     if targets.meet():
+        radius = scene.config.radius
+        thin = f"at the radius of {radius:g} m around lines (--radius), " if radius else ""
         return (
             f"no label of {names} lies on a measured pixel of {scene.config.path}, though their "
-            f"extents meet; look at the ids, names or colours of the classes (--class, "
+            f"extents meet; look {thin}at the ids, names or colours of the classes (--class, "
             f"label_values), at nodata and at what is ignored, or leave this image out"
         )
     return (
@@ -379,7 +384,7 @@ def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> list[s
         for i, group in enumerate(groups):
             for scene in group:
                 totals[i] += pixels_by_class(scene, classes, TRAIN, LARGE_CELL).sum(axis=(0, 1))
-        fold = deal(totals, split.folds, config.seed)
+        fold = deal(totals, split.folds, split.seed)
         for i, group in enumerate(groups):
             for scene in group:
                 scene.sides[:] = VALIDATION if fold[i] == split.fold - 1 else TRAIN
@@ -393,7 +398,7 @@ def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> list[s
             counts = [pixels_by_class(scene, classes, TRAIN, block) for scene in group]
             blocks.append(np.sum(counts, axis=0))
         flat = np.concatenate([b.reshape(-1, classes) for b in blocks])
-        fold = deal(flat, split.folds, config.seed)
+        fold = deal(flat, split.folds, split.seed)
         start = 0
         for group, here in zip(groups, blocks, strict=True):
             down, across = here.shape[:2]

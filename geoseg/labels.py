@@ -225,7 +225,12 @@ def read_features(
         raise UsageError(
             f"{path} has no column {column!r}; it has {', '.join(others)}: choose with --column"
         )
-    wrong = int((~frame.geom_type.isin(list(kinds)) | frame.geometry.is_empty).sum())
+    empty = int((frame.geometry.isna() | frame.geometry.is_empty).sum())
+    if empty:
+        raise UsageError(
+            f"{path}: {empty} of its {len(frame)} rows have no geometry; remove them, or draw them"
+        )
+    wrong = int((~frame.geom_type.isin(list(kinds))).sum())
     if wrong:
         single, hint = "", ""
         if not any(kind.startswith("Multi") for kind in kinds):
@@ -735,9 +740,11 @@ def on_grid(labels: ClassRaster, grid: PixelGrid, other: str) -> Iterator[Any]:
         yield theirs
         return
     if grid.crs is None:
+        height, width = theirs.shape
         raise LabelError(
-            f"{other} and {labels.path} lie on different grids and have no CRS to bring them "
-            f"together; give both a CRS (gdal_edit.py -a_srs)"
+            f"{other} ({grid.height} x {grid.width} px) and {labels.path} ({height} x {width} px) "
+            f"lie on different grids and have no CRS to bring them together; make them the same "
+            f"size at the same place, or give both a CRS (gdal_edit.py -a_srs)"
         )
     # Without nodata, what lies beyond the labels would become the class 0: alpha marks it.
     marked = theirs.nodata is not None or ColorInterp.alpha in theirs.colorinterp

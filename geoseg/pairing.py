@@ -75,7 +75,8 @@ def pair(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[Path, tup
     the label's begins with the image's: ``a.tif`` and ``a_labels.tif``), in the same folder but
     for those that only images or only labels have (``tile_1/images/a.jpg`` and
     ``tile_1/masks/a.png``). Else by place: each image gets all labels whose extent meets its own.
-    A single label file with a CRS goes with all images.
+    A single label file with a CRS goes with all images. What is given as image and as labels, as
+    where both lie in one folder, is labels.
 
     Args:
         images: scenes.
@@ -87,6 +88,13 @@ def pair(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[Path, tup
     Raises:
         TrainingError: neither way works; the message says what has no partner.
     """
+    masks = {path.resolve() for path in labels}
+    given, images = images, [path for path in images if path.resolve() not in masks]
+    if not images:
+        raise TrainingError(
+            f"{given[0]} and all other images are given as labels, too; name the labels alone, "
+            f"such as --labels '{given[0].parent}/*_labels.tif': they are left out of the images"
+        )
     if not labels:
         return [(image, ()) for image in images]
     if len(images) == 1 and len(labels) == 1:
@@ -118,13 +126,12 @@ def _by_name(
     used = Counter[Path]()
     for image in images:
         here = partners[folder(image)]
-        same = [p for p in here if p.stem == image.stem and p != image]
+        same = [p for p in here if p.stem == image.stem]
         # tile_10_labels begins with tile_1, too, but is of tile_10.
         longer = [
             p
             for p in here
-            if p != image
-            and image.stem
+            if image.stem
             == max(filter(p.stem.startswith, stems[folder(image)]), key=len, default=None)
         ]
         found = same or longer

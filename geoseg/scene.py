@@ -364,6 +364,18 @@ def _add_files(dataset: Any, found: dict[str, None]) -> None:
                     _add_files(inner, found)
 
 
+def files_behind(source: str) -> tuple[str, ...]:
+    """A raster's files on this machine, as of :attr:`Scene.files`; none where it can't be read.
+
+    Args:
+        source: a file that GDAL opens.
+    """
+    found: dict[str, None] = {}
+    with suppress(SceneError), gdal_options(source), opened(source) as dataset:
+        _add_files(dataset, found)
+    return tuple(found)
+
+
 def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBand]:
     """One band a name: a .SAFE holds B02 at 10, 20 and 60 m."""
     best: dict[str, SceneBand] = {}

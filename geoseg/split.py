@@ -36,6 +36,7 @@ class SplitConfig:
         fold: which one, 1 to ``folds``.
         block: side of a block, px.
         margin: px around held-out blocks that belong to neither side.
+        seed: of the dealing; not the recipe's, so that the parts are the same whatever that is.
     """
 
     by: str = "scenes"
@@ -43,6 +44,7 @@ class SplitConfig:
     fold: int = 1
     block: int = 256
     margin: int = 32
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -62,6 +64,8 @@ class SplitConfig:
             raise TrainingError(f"block is {self.block} px; it must be 8 at least")
         if self.margin < 0:
             raise TrainingError(f"margin is {self.margin} px; it must be 0 at least")
+        if self.seed < 0:
+            raise TrainingError(f"the split's seed is {self.seed}; it must be 0 at least")
 
 
 def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -90,8 +94,9 @@ def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     labelled = np.flatnonzero(counts.sum(axis=1) > 0)
     if len(labelled) < folds:
         raise TrainingError(
-            f"{len(labelled)} places have labels and {folds} folds were asked for; choose fewer "
-            f"folds, smaller blocks, or label more places"
+            f"{len(labelled)} places have labels, too few to deal them into {folds} parts of which "
+            f"one is held out; choose fewer parts (--fold 1/2, or split.folds), smaller blocks "
+            f"(--block, or split.block), or label more places"
         )
     total = np.maximum(counts.sum(axis=0), 1)
     share = counts / total

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyproj
 import shapely
 import torch
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from torch import nn
@@ -54,6 +57,9 @@ UNKNOWN = 255
 #: looked wrote into a sample comes before the map's own class.
 CLASS_COLUMNS = ("reference", "class_id")
 
+#: Shapes that lie in a pixel as a whole, or each of their parts does.
+POINTS = (shapely.GeometryType.POINT, shapely.GeometryType.MULTIPOINT)
+
 #: Reads a window of one label file: uint8 (H, W), places in the legend or UNKNOWN.
 Read = Callable[[Window], NDArray[np.uint8]]
 
@@ -67,12 +73,14 @@ class Targets:
         path: of the scene.
         sources: (path, read, bounds in the grid's CRS) of each label file.
         stray: what is neither a class nor ignored, with pixels, of each file.
+        disputed: pixels read in which shapes of different classes overlap; these have no label.
     """
 
     grid: PixelGrid
     path: Path
     sources: list[tuple[Path, Read, tuple[float, ...]]] = field(default_factory=list)
     stray: dict[Path, Counter[str]] = field(default_factory=dict)
+    disputed: int = 0
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Targets of a window; where label files overlap, the first one counts.
@@ -156,7 +164,7 @@ def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> It
             if not path.exists():
                 raise TrainingError(f"{path}: no such file; mend the scene's labels")
             if is_vector(path):
-                read, bounds = _vector(config, scene, path, grid)
+                read, bounds = _vector(config, scene, path, targets)
             else:
                 read, bounds = _raster(config, scene, path, targets, stack)
             targets.sources.append((path, read, bounds))
@@ -167,12 +175,12 @@ def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> It
 
 
 def _vector(
-    config: TrainConfig, scene: SceneConfig, path: Path, grid: PixelGrid
+    config: TrainConfig, scene: SceneConfig, path: Path, targets: Targets
 ) -> tuple[Read, tuple[float, ...]]:
     legend = {c.id: str(config.label_values.get(c.name, c.name)) for c in config.classes}
     column = scene.column
     if scene.radius > 0:
-        polygons = _buffered(path, column, legend, scene, grid)
+        polygons = _buffered(path, column, legend, scene, targets.grid)
     else:
         polygons = read_polygons(
             path,
@@ -182,11 +190,12 @@ def _vector(
             owner="the recipe",
             usual=CLASS_COLUMNS,
         )
-    placed = polygons.on(grid, str(scene.path))
+    placed = polygons.on(targets.grid, str(scene.path))
     place = _places(config)
 
     def read(window: Window) -> NDArray[np.uint8]:
         found = placed.window(window)
+        targets.disputed += int(found.disputed.sum())
         return np.where(found.known, place[found.ids.clip(0, 254)], np.uint8(UNKNOWN))
 
     return read, placed.bounds
@@ -204,6 +213,8 @@ def _buffered(
     path: Path, column: str | None, legend: Mapping[int, str], scene: SceneConfig, grid: PixelGrid
 ) -> PolygonFile:
     """Points and lines with the scene's radius around them, and polygons as they are.
+
+    A point has the pixel that it lies in at least, however small the radius.
 
     Raises:
         TrainingError: there is no CRS to measure metres in.
@@ -227,21 +238,58 @@ def _buffered(
         raise TrainingError(
             f"{path}: none of its {len(frame)} features has a class in the column {column!r}"
         )
-    metres = frame.iloc[rows].to_crs(_metres_around(grid))
-    area = metres.geometry.geom_type.isin(["Polygon", "MultiPolygon"])
+    labelled = frame.geometry.iloc[rows]
+    metres = labelled.to_crs(_metres_around(grid))
+    area = metres.geom_type.isin(["Polygon", "MultiPolygon"])
     # 16 segments a quarter: the circle's area is right to 0.2 %.
-    shapes = metres.geometry.where(area, metres.geometry.buffer(scene.radius, quad_segs=16))
+    round_ = metres.where(area, metres.buffer(scene.radius, quad_segs=16))
+    parts, feature = shapely.get_parts(np.asarray(round_.array), return_index=True)
+    squares, of_point = _pixels_under(labelled, grid, metres.crs)
+    feature = np.concatenate((feature, of_point))
+    order = np.argsort(feature, kind="stable")
+    shapes = shapely.multipolygons(np.concatenate((parts, squares))[order], indices=feature[order])
     return PolygonFile(
         str(path),
         column,
         ids[rows],
-        shapely.force_2d(np.asarray(shapes.array)),
+        shapely.force_2d(shapes),
         rows,
         pyproj.CRS(metres.crs),
         len(frame),
         len(frame) - len(rows) - ignored,
         ignored,
     )
+
+
+def _pixels_under(
+    shapes: geopandas.GeoSeries, grid: PixelGrid, crs: Any
+) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Squares around the centres of the pixels that points lie in, and each one's place in shapes.
+
+    Args:
+        shapes: points of them are looked at, all else is left out.
+        grid: whose pixels they are.
+        crs: in which the squares are wanted.
+    """
+    own = pyproj.CRS.from_user_input(grid.crs)
+    points = np.array(shapes.to_crs(own).array)
+    points[~np.isin(shapely.get_type_id(points), POINTS)] = None
+    xy, place = shapely.get_coordinates(points, return_index=True)
+    col, row = np.floor(_moved(~grid.transform, xy)).T
+    inside = (col >= 0) & (col < grid.width) & (row >= 0) & (row < grid.height)
+    col, row = col[inside], row[inside]
+    # Half a pixel wide: no other pixel's centre lies in them.
+    squares = shapely.box(col + 0.25, row + 0.25, col + 0.75, row + 0.75)
+    on_grid = shapely.transform(squares, partial(_moved, grid.transform))
+    return np.asarray(geopandas.GeoSeries(on_grid, crs=own).to_crs(crs).array), place[inside]
+
+
+def _moved(transform: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places (N, 2) under an affine transform; what has no place stays without one."""
+    a, b, c, d, e, f = tuple(transform)[:6]
+    x, y = xy.T
+    with np.errstate(invalid="ignore"):
+        return np.column_stack((a * x + b * y + c, d * x + e * y + f))
 
 
 def _metres_around(grid: PixelGrid) -> pyproj.CRS:

@@ -41,10 +41,11 @@ from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
 from geoseg.report import Progress
 from geoseg.runtimes.torch import pick_device
+from geoseg.scene import first_line
 from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource
 from geoseg.trainjudge import check_gsds, judge, scores_of
-from geoseg.trainlog import RECIPE_NAME, RunFolder, Teller
+from geoseg.trainlog import RECIPE_NAME, RunFolder, Teller, kept_alone
 from geoseg.trainplan import TrainOptions, make_recipe
 from geoseg.trainsetup import (
     card_to_be,
@@ -63,6 +64,8 @@ __all__ = ["train"]
 
 #: The label of pixels without a target; no class's channel, however many there are.
 IGNORED = -1
+#: Seconds after which a checkpoint is written between two validations, too.
+SAVE_EVERY = 180.0
 #: In the folder of a stage that is over: of what recipe it is.
 DIGEST_NAME = "recipe.sha256"
 
@@ -98,7 +101,7 @@ def train(
         The card that was written, with the scores on the held-out side.
 
     Raises:
-        OutputError: the output exists already, or can't be written.
+        OutputError: the output exists already, can't be written, or another run is at work on it.
         TrainingError: the recipe is wrong, labels don't fit, the loss is no number, or the
             checkpoint is of another recipe.
         SceneError: a scene can't be read.
@@ -131,23 +134,26 @@ def train(
                 f"precision is float16 and the device {where.type}; float16 is for CUDA: use "
                 f"bfloat16"
             )
-    parts = output.with_name(output.name + ".training")
-    if not resume:
-        for number in range(1, len(stages)):
-            shutil.rmtree(parts / f"stage{number}", ignore_errors=True)
+    parts = RunFolder(output, "").path
+    outputs = [*(parts / f"stage{number}" for number in range(1, len(stages))), output]
     tell = Teller(progress)
-    for number, stage in enumerate(stages, start=1):
-        if number > 1:
-            stage = replace(stage, start=parts / f"stage{number - 1}")
-        part = output if number == len(stages) else parts / f"stage{number}"
-        if part.exists():
-            _check_stage(part, stage)
-            continue
-        if len(stages) > 1:
-            tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
-        card = _launch(stage, part, where, resume, progress, devices, threads)
-        if part != output:
-            (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
+    with kept_alone(parts):
+        if not resume:
+            for part in outputs:
+                RunFolder(part, "").forget()
+            for part in outputs[:-1]:
+                shutil.rmtree(part, ignore_errors=True)
+        for number, (stage, part) in enumerate(zip(stages, outputs, strict=True), start=1):
+            if number > 1:
+                stage = replace(stage, start=outputs[number - 2])
+            if part.exists():
+                _check_stage(part, stage)
+                continue
+            if len(stages) > 1:
+                tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
+            card = _launch(stage, part, where, progress, devices, threads)
+            if part != output:
+                (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
     return card
 
 
@@ -169,7 +175,6 @@ def _launch(
     config: TrainConfig,
     output: Path,
     where: torch.device,
-    resume: bool,
     progress: Progress | None,
     devices: int,
     threads: int | None,
@@ -190,11 +195,11 @@ def _launch(
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
     )
     if devices == 1:
-        return _run(fabric, config, output, resume, progress, threads)
+        return _run(fabric, config, output, progress, threads)
     from torch.multiprocessing.spawn import ProcessRaisedException
 
     try:
-        fabric.launch(_Processes(config, output, resume, progress, threads))
+        fabric.launch(_Processes(config, output, progress, threads))
     except ProcessRaisedException as error:
         # The text ends with the line of the error that one of the processes raised.
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
@@ -221,16 +226,12 @@ def _run(
     fabric: Any,
     config: TrainConfig,
     output: Path,
-    resume: bool,
     progress: Progress | None,
     threads: int | None,
 ) -> ModelCard:
     """One process of a run; the first one reads, judges and writes."""
     tell = Teller(progress if fabric.global_rank == 0 else None)
     folder = RunFolder(output, recipe_digest(config))
-    if not resume and fabric.global_rank == 0:
-        folder.forget()
-    fabric.barrier()
     state = folder.read()
     with _threads(threads, fabric.device):
         network = create_network(config).to(fabric.device)
@@ -301,7 +302,8 @@ def _learn(
         tell("note", message=f"going on after step {run.step} of {config.steps}")
     model, stepper = fabric.setup(network, optimizer)
     model.train()
-    started, begun = time.monotonic(), run.step
+    started = saved = time.monotonic()
+    begun = run.step
     # A run may have been stopped between its last validation and the model.
     end = run.step if run.patience_is_over() else config.steps
     batches = prefetch(_share(source.batch(step), config, fabric) for step in range(run.step, end))
@@ -319,11 +321,16 @@ def _learn(
             left = (time.monotonic() - started) / (run.step - begun) * (config.steps - run.step)
             tell.progress(run.step, config.steps, run.losses[-1], left)
             if run.step % config.every and run.step < config.steps:
+                if first_process and time.monotonic() - saved >= SAVE_EVERY:
+                    folder.save(run.state())
+                    saved = time.monotonic()
                 continue
             stop = False
             if first_process:
                 row = run.judge(normalization, scenes, card)
-                folder.save(run.state(), run.log)
+                folder.write_log(run.log)
+                folder.save(run.state())
+                saved = time.monotonic()
                 _write_events(writer, row)
                 tell("log", seconds_left=round(left), **row)
                 stop = run.patience_is_over()
@@ -397,7 +404,16 @@ def _step(
             fabric.backward(value)
         total += float(value.item())
     fabric.clip_gradients(model, optimizer, max_norm=1.0, error_if_nonfinite=False)
-    optimizer.step()
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise TrainingError(
+            f"the optimizer's numbers grow beyond float32 at step {step + 1} "
+            f"({first_line(error)}); start anew (--no-resume) with a lower learning_rate, "
+            f"encoder_rate or weight_decay"
+        ) from error
     return total
 
 
@@ -455,6 +471,8 @@ class _State:
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "step": self.step,
+            "losses": self.losses,
+            "log": self.log,
             "network": self._network.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -472,7 +490,7 @@ class _State:
         self._optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self._fabric._precision.load_state_dict(state["scaler"])
-        self.step, self.log = state["step"], state["log"]
+        self.step, self.losses, self.log = state["step"], state["losses"], state["log"]
         self._best = state.get("best")
         self._best_score, self._best_step = state["best_score"], state["best_step"]
 

@@ -88,6 +88,16 @@ def judge(
     return found
 
 
+def _by_labels(scenes: Sequence[TrainingScene]) -> bool:
+    """Whether something held out is labelled: a teacher's answers judge nothing then."""
+    return any(
+        (scene.usable(rows, VALIDATION) & scene.labelled[rows]).any()
+        for scene in scenes
+        if scene.config.labels
+        for rows in scene.strips()
+    )
+
+
 class _HeldOut(NamedTuple):
     """A window of the held-out side.
 
@@ -112,15 +122,18 @@ def _held_out(
     """The held-out side made ``factor`` times coarser, window by window."""
     halo = min(max(card.margin, card.overlap // 2), card.size // 4)
     legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
+    by_labels = _by_labels(scenes)
     for scene in scenes:
         for core, window in held_out_windows(scene, card.size, halo):
-            cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
-            if cut is None:
-                continue
             inside = np.zeros((window.height, window.width), bool)
             row, col = core.row - window.row, core.col - window.col
             inside[row : row + core.height, col : col + core.width] = True
             valid = inside & scene.usable(window.rows, VALIDATION)[:, window.cols]
+            if by_labels:
+                valid &= scene.labelled[window.rows, window.cols]
+            cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
+            if cut is None or not valid.any():
+                continue
             target = scene.target[window.rows, window.cols]
             sure = scene.sure[window.rows, window.cols] & valid
             pixels = torch.from_numpy(cut[0])
@@ -156,7 +169,6 @@ def scores_of(
     device: torch.device,
 ) -> dict[str, Any]:
     """What the card says about the held-out side."""
-    labelled = any(scene.config.labels for scene in scenes)
     scores: dict[str, Any] = {
         "split": f"by {config.split.by}"
         + (
@@ -165,7 +177,7 @@ def scores_of(
             else f", part {config.split.fold} of {config.split.folds} held out"
         ),
         "compared_with": "labels"
-        if labelled
+        if _by_labels(scenes)
         else "the teacher's most likely class, which is no ground truth",
     }
     if config.keep == "best":

@@ -13,8 +13,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from geoseg.errors import OutputError, TrainingError
 from geoseg.report import Progress
 from geoseg.scene import first_line
 
-__all__ = ["RunFolder", "Teller", "draw_curve"]
+__all__ = ["RunFolder", "Teller", "draw_curve", "kept_alone"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
@@ -34,6 +34,40 @@ RECIPE_NAME = "recipe.json"
 
 #: Seconds between two tellings of progress.
 TELL_EVERY = 1.0
+
+
+@contextmanager
+def kept_alone(path: Path) -> Iterator[None]:
+    """Make a run's folder and keep it for this run alone; removed at the end where it is empty.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        OutputError: it can't be written, or another run is at work in it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Held until the process ends, however it does.
+        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"the folder {path} can't be written: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise OutputError(f"the folder {path} can't be locked: {error}") from error
+        raise OutputError(
+            f"another run is at work in {path}; wait for it, or give another output folder"
+        ) from error
+    try:
+        yield
+    finally:
+        (path / LOCK_NAME).unlink(missing_ok=True)
+        os.close(lock)
+        with suppress(OSError):
+            path.rmdir()
 
 
 class RunFolder:
@@ -48,7 +82,6 @@ class RunFolder:
         """
         self.path = output.with_name(output.name + ".training")
         self._digest = digest
-        self._lock: int | None = None
 
     @property
     def scratch(self) -> Path:
@@ -61,25 +94,11 @@ class RunFolder:
         return self.path / "held_out"
 
     def prepare(self) -> None:
-        """Make the folder, keep it for this run alone, and remove what a killed one left.
+        """Make the folder, and remove what a killed run left.
 
         Raises:
-            OutputError: it can't be written, or another run is at work in it.
+            OutputError: it can't be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            # Held until the process ends, however it does.
-            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            assert self._lock is not None
-            os.close(self._lock)
-            self._lock = None
-            raise OutputError(
-                f"another run is at work in {self.path}; wait for it, or give another output folder"
-            ) from error
-        except OSError as error:
-            raise OutputError(f"the folder {self.path} can't be written: {error}") from error
         try:
             shutil.rmtree(self.scratch, ignore_errors=True)
             shutil.rmtree(self.held_out, ignore_errors=True)
@@ -108,11 +127,10 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             raise OutputError(f"{self.path / name} can't be written: {error}") from error
 
-    def save(self, state: Mapping[str, Any], log: Sequence[Mapping[str, float]]) -> None:
-        """Write the log as CSV and picture, then the checkpoint.
+    def write_log(self, log: Sequence[Mapping[str, float]]) -> None:
+        """Write the log as CSV and picture.
 
         Args:
-            state: tensors, numbers and texts by name.
             log: one row a validation; all rows have the first one's keys.
 
         Raises:
@@ -124,9 +142,20 @@ class RunFolder:
         writer.writerows(log)
         self.write(LOG_NAME, text.getvalue().encode())
         self.write(CURVE_NAME, draw_curve(log))
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint.
+
+        Args:
+            state: tensors, numbers, texts and lists of them by name.
+
+        Raises:
+            OutputError: it can't be written.
+        """
         partial = self.path / f".{CHECKPOINT_NAME}.{os.getpid()}.partial"
         try:
-            torch.save({**state, "log": list(log), "recipe": self._digest}, partial)
+            self.path.mkdir(parents=True, exist_ok=True)
+            torch.save({**state, "recipe": self._digest}, partial)
             partial.replace(self.path / CHECKPOINT_NAME)
         except (OSError, RuntimeError) as error:  # torch's own where the disk is full
             partial.unlink(missing_ok=True)
@@ -140,12 +169,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove the scenes' flat files, and the folder where nothing else is in it."""
-        if self._lock is None:
-            return
         shutil.rmtree(self.scratch, ignore_errors=True)
-        (self.path / LOCK_NAME).unlink(missing_ok=True)
-        os.close(self._lock)
-        self._lock = None
         with suppress(OSError):
             self.path.rmdir()
 

@@ -507,7 +507,7 @@ def _raster_legend(
     labels: Sequence[Path], options: TrainOptions
 ) -> tuple[list[ClassInfo], dict[str, Any]]:
     """The legend in the rasters' tags, or one class for each id in them."""
-    left_out = {int(text) for text in options.ignore if re.fullmatch(r"\d+", text)}
+    left_out = {int(text) for text in options.ignore if re.fullmatch(r"-?\d+", text)}
     names: dict[int, str] = {}
     colors: dict[int, str] = {}
     held: set[int] = set()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,14 @@ from geoseg.data import (
     band_statistics,
     load_scene,
     measure_normalization,
+    quiet,
 )
-from geoseg.errors import ModelError, TrainingError
+from geoseg.errors import GeosegError, ModelError, TrainingError
+from geoseg.labels import is_vector
 from geoseg.losses import median_frequency_weights
 from geoseg.models import create_model, load_network
 from geoseg.recipe import TrainConfig
+from geoseg.scene import files_behind, first_line, open_scene
 from geoseg.split import VALIDATION
 from geoseg.trainchips import ChipSource
 from geoseg.trainlog import RunFolder, Teller
@@ -48,14 +54,39 @@ ENCODERS = {"encoder", "backbone", "groups", "features"}
 def recipe_digest(config: TrainConfig) -> str:
     """Of the recipe and the state of its files: a checkpoint goes with these alone."""
     digest = hashlib.sha256(repr(config).encode())
-    named = [config.teacher, config.start, *(p for s in config.scenes for p in (s.path, *s.labels))]
-    for path in sorted({path for path in named if path is not None}):
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file():
-                about = file.stat()
-                digest.update(f"{file}|{about.st_size}|{about.st_mtime_ns}".encode())
+    files: set[Path] = set()
+    for model in (config.teacher, config.start):
+        if model is not None:
+            files.update(model.rglob("*") if model.is_dir() else [model])
+    for scene in config.scenes:
+        files.update(_scene_files(scene.path))
+        for path in scene.labels:
+            files.update(_label_files(path))
+    for file in sorted(files):
+        if file.is_file():
+            about = file.stat()
+            digest.update(f"{file}|{about.st_size}|{about.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _scene_files(path: Path) -> list[Path]:
+    """What a scene is read from, and all else that lies at the top of its folder.
+
+    What is wrong with a scene is told when it is read.
+    """
+    inside = [*path.iterdir()] if path.is_dir() else [path]
+    with suppress(GeosegError), quiet():
+        inside += map(Path, open_scene(path).files)
+    return inside
+
+
+def _label_files(path: Path) -> list[Path]:
+    """A label file and what belongs to it: a shapefile's tables lie beside it."""
+    if path.is_dir():
+        return [*path.rglob("*")]
+    if is_vector(path):
+        return [*path.parent.glob(f"{glob.escape(path.stem)}.*")]
+    return [path, *map(Path, files_behind(str(path)))]
 
 
 def create_network(config: TrainConfig) -> nn.Module:
@@ -112,14 +143,15 @@ def try_network(config: TrainConfig, network: nn.Module, device: torch.device) -
     Raises:
         TrainingError: the network takes no such chips, or gives logits of another shape.
     """
-    zeros = torch.zeros(config.batch, len(config.bands), config.chip, config.chip, device=device)
+    shape = (config.batch, len(config.bands), config.chip, config.chip)
     try:
         with torch.no_grad():
+            zeros = torch.zeros(shape, device=device)
             output = copy.deepcopy(network).train()(zeros)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the network {config.network!r} fails on {config.batch} chips of {config.chip} px "
-            f"({error}); change batch, chip or network_options"
+            f"({first_line(error)}); change batch, chip or network_options"
         ) from error
     logits = dict(output) if isinstance(output, Mapping) else {"out": output}
     wanted = (config.batch, len(config.classes), config.chip, config.chip)
@@ -153,6 +185,13 @@ def read_scenes(
             tell.warn(f"{scene.path} has no labels: it is left out")
         elif scenes[i].fault:
             tell.warn(scenes[i].fault)
+    worst = max(scenes.values(), key=lambda scene: scene.disputed)
+    if worst.disputed:
+        pixels = sum(scene.disputed for scene in scenes.values())
+        tell.warn(
+            f"shapes of different classes overlap in {pixels} pixels, {worst.disputed} of them in "
+            f"{worst.config.path}; these have no label"
+        )
     return [scenes[i] for i in fabric.broadcast(kept)]
 
 

@@ -150,6 +150,19 @@ def test_every_labelled_pixel_is_held_out_in_exactly_one_fold(tmp_path, split):
     np.testing.assert_array_equal(held, labelled.astype(int))
 
 
+@pytest.mark.parametrize("split", split_kinds()[::2], ids=lambda s: s.by)
+def test_what_is_held_out_follows_from_the_splits_own_seed(tmp_path, split):
+    config = tiny_recipe(tmp_path, scenes=6, split=split)
+
+    def sides(name, **changes):
+        scenes = load_scenes(replace(config, **changes), tmp_path / name)
+        return np.stack([scene.sides for scene in scenes])
+
+    first = sides("first")
+    np.testing.assert_array_equal(sides("training", seed=5), first)
+    assert any((sides(str(n), split=replace(split, seed=n)) != first).any() for n in (1, 2, 3))
+
+
 def test_scenes_of_one_place_lie_on_one_side(tmp_path):
     config = recipe_of(tmp_path, SplitConfig("files", folds=2))
     places = ("here", "there", "here")

@@ -216,8 +216,10 @@ def test_files_that_are_no_labels(tmp_path):
     geopandas.GeoDataFrame({"class_id": [1]}, geometry=[box], crs="EPSG:32633").to_file(
         two, layer="other"
     )
+    empty = write(tmp_path / "empty.gpkg", [box, None, shapely.Polygon()], [1, 1, 1])
     cases = [
         (lines, None, UsageError, "1 rows that are no polygon"),
+        (empty, None, UsageError, "2 of its 3 rows have no geometry"),
         (none, None, LabelError, "none of its 1 polygons has a class"),
         (named, None, UsageError, "no column 'class_id'.*which of kind"),
         (named, "kin", UsageError, "no column 'kin'; it has kind"),

@@ -47,6 +47,21 @@ def test_a_name_that_begins_with_the_images_in_the_same_folder(tmp_path):
     assert pair(images, labels[::-1]) == [(i, (p,)) for i, p in zip(images, labels, strict=True)]
 
 
+def test_labels_in_the_folder_of_the_images_are_no_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        image(tmp_path / "both" / f"{name}.tif")
+        image(tmp_path / "both" / f"{name}_labels.tif")
+    images = find_files([Path("both")])
+    labels = find_files([tmp_path / "both" / "*_labels.tif"])
+    assert names(pair(images, labels)) == [
+        ("a.tif", ("a_labels.tif",)),
+        ("b.tif", ("b_labels.tif",)),
+    ]
+    with pytest.raises(TrainingError, match=r"a\.tif and all .* --labels 'both/\*_labels\.tif'"):
+        pair(images, find_files([Path("both")]))
+
+
 def test_one_image_and_one_label_file_need_no_names(tmp_path):
     assert pair([tmp_path / "a.tif"], [tmp_path / "z.gpkg"]) == [
         (tmp_path / "a.tif", (tmp_path / "z.gpkg",))

@@ -85,7 +85,9 @@ def test_another_seed_deals_equal_places_otherwise():
 
 
 def test_too_few_places_are_counted():
-    with pytest.raises(TrainingError, match="2 places have labels and 3 folds"):
+    with pytest.raises(
+        TrainingError, match=r"2 places have labels, .* into 3 parts .*--fold 1/2.*--block"
+    ):
         deal(np.array([[5], [0], [1]]), 3, 0)
 
 
@@ -98,6 +100,7 @@ def test_too_few_places_are_counted():
         ({"fold": 0}, "fold is 0"),
         ({"block": 4}, "block is 4 px"),
         ({"margin": -1}, "margin is -1 px"),
+        ({"seed": -1}, "the split's seed is -1"),
     ],
 )
 def test_a_wrong_split_is_explained(values, message):

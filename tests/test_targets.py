@@ -191,6 +191,36 @@ def test_points_become_discs_of_their_radius_on_the_ground(tmp_path, crs, res, e
     assert disc_area(grid, found == 1) == pytest.approx(math.pi * 100**2, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("crs", "res"), [("EPSG:32635", 10.0), ("EPSG:3857", 20.0), ("EPSG:4326", 0.0001)]
+)
+def test_a_point_labels_its_pixel_however_small_the_radius(tmp_path, crs, res):
+    """Wherever in the pixel it lies; a point beyond the grid, none."""
+    grid = grid_at(25.0, 62.0, crs, res)
+    rng = np.random.default_rng(0)
+    rows, cols = rng.permutation(60)[:20], rng.permutation(60)[:20]
+    corners = zip(
+        cols + rng.uniform(0.01, 0.99, 20), rows + rng.uniform(0.01, 0.99, 20), strict=True
+    )
+    places = [*(grid.transform @ c for c in corners), grid.transform @ (-0.5, 3.0)]
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    places = [to_degrees.transform(*place) for place in places]
+    path = points(tmp_path / "points.gpkg", [*places, (-70.0, -10.0)], [7] * 22)
+    expected = np.full((60, 60), UNKNOWN)
+    expected[rows, cols] = 2
+    np.testing.assert_array_equal(read(tmp_path, path, grid=grid, radius=0.001), expected)
+
+
+def test_points_in_one_feature_label_a_pixel_each(tmp_path):
+    two = shapely.MultiPoint([(500102, 4999897), (500322, 4999798)])
+    one = shapely.Point(500109, 4999891)
+    frame = geopandas.GeoDataFrame({"class_id": [3, 3]}, geometry=[two, one], crs=UTM)
+    frame.to_file(tmp_path / "labels.gpkg")
+    found = read(tmp_path, tmp_path / "labels.gpkg", radius=0.5)
+    assert np.argwhere(found == 1).tolist() == [[10, 10], [20, 32]]
+    assert (found != UNKNOWN).sum() == 2
+
+
 def test_a_radius_needs_a_crs_and_points_need_a_radius(tmp_path):
     path = points(tmp_path / "points.gpkg", [(15.0, 45.15)], [3])
     with pytest.raises(UsageError, match=r"no .*polygon"):
@@ -332,7 +362,7 @@ def test_a_raster_without_a_crs_needs_the_scenes_own_size_and_no_crs(tmp_path, b
     path = make_raster(tmp_path / "labels.tif", values, **bare)
     grid = PixelGrid(60, 50, Affine.identity(), None)
     assert (read(tmp_path, path, grid=grid) == 1).all()
-    with pytest.raises(LabelError, match="different grids and have no CRS"):
+    with pytest.raises(LabelError, match=r"a\.tif \(61 x 50 px\) and .*tif \(60 x 50 px\) lie on"):
         read(tmp_path, path, grid=replace(grid, height=61))
     with pytest.raises(LabelError, match=r"labels\.tif has no CRS and .*a\.tif has one"):
         read(tmp_path, path)

@@ -16,12 +16,16 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
+import shapely.affinity
 import torch
 from PIL import Image
 
+import geoseg.training
 import geoseg.trainlog
 from geoseg.augment import Augmentation
 from geoseg.card import read_model
@@ -30,7 +34,7 @@ from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
 from geoseg.losses import make_loss
 from geoseg.models import load_network
 from geoseg.models.normalize import normalize
-from geoseg.recipe import TrainConfig, load_config
+from geoseg.recipe import SceneConfig, TrainConfig, load_config
 from geoseg.split import MARGIN, VALIDATION, SplitConfig
 from geoseg.training import train
 from geoseg.trainlog import RunFolder
@@ -240,6 +244,36 @@ def test_a_run_stopped_twice_and_between_checkpoints_ends_the_same(
             )
     train(config, tmp_path / "stopped")
     assert_same_run(tmp_path)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_long_run_is_saved_between_validations_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before the first one as well; what the log says of the losses is the same."""
+    monkeypatch.setattr(geoseg.trainlog, "TELL_EVERY", 0.0)
+    config = tiny_recipe(tmp_path, pool=16, accumulate=2)
+    train(config, tmp_path / "straight")
+    monkeypatch.setattr(geoseg.training, "SAVE_EVERY", 0.0)
+    with pytest.raises(PowerCutError):
+        train(
+            config,
+            tmp_path / "stopped",
+            progress=cut_at(lambda e: (e.get("stage"), e.get("done")) == ("train", step + 1)),
+        )
+    events: list[Event] = []
+    train(config, tmp_path / "stopped", progress=events.append)
+    assert any(e.get("message") == f"going on after step {step} of 12" for e in events)
+    assert_same_run(tmp_path)
+
+
+def test_a_short_run_is_saved_at_validations_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(RunFolder, "save", lambda _, state: saved.append(state["step"]))
+    train(tiny_recipe(tmp_path), tmp_path / "model")
+    assert saved == [4, 8, 12]
 
 
 @pytest.mark.parametrize("when", ["log", "note"])
@@ -502,6 +536,9 @@ def wrong_labels(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
     make_raster(folder / "nine.tif", nine, transform=place_of(0))
     make_raster(folder / "far.tif", nine * 0, transform=place_of(9))
     make_raster(folder / "bare.tif", nine * 0, crs=None)
+    line = shapely.LineString([(500001, 4999801), (500801, 4999801)])
+    thin = geopandas.GeoDataFrame({"class_id": [0]}, geometry=[line], crs="EPSG:32633")
+    thin.to_file(folder / "thin.gpkg")
     return {
         "id": ({"labels": (folder / "nine.tif",)}, r"nine\.tif hold 9 \(\d+ px\)"),
         "place": ({"labels": (folder / "far.tif",)}, r"\(500000.*far\.tif over \(508640"),
@@ -509,12 +546,13 @@ def wrong_labels(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "vector crs": ({"labels": (folder / "bare.gpkg",), "column": "kind"}, "has no CRS"),
         "column": ({"labels": (polygons,), "column": "sort"}, "no column 'sort'"),
         "file": ({"labels": (folder / "gone.tif",)}, r"gone\.tif: no such file"),
+        "radius": ({"labels": (folder / "thin.gpkg",), "radius": 0.25}, "radius of 0.25 m"),
         "window": ({"window": (0, 0, 99, 99)}, "does not lie in its 96 x 96 px"),
     }
 
 
 @pytest.mark.parametrize(
-    "mistake", ["id", "place", "crs", "vector crs", "column", "file", "window"]
+    "mistake", ["id", "place", "crs", "vector crs", "column", "file", "radius", "window"]
 )
 def test_labels_that_do_not_fit_are_told_before_anything_is_written(
     tmp_path: Path, mistake: str
@@ -550,6 +588,29 @@ def test_a_student_learns_from_a_teacher_without_labels(tmp_path: Path) -> None:
     assert rows[-1]["scene_agreement_where_sure_10m"] >= rows[-1]["scene_agreement_10m"]
     # There are no labels to be written.
     assert not (tmp_path / "model.training" / "held_out").exists()
+
+
+def test_where_labels_are_held_out_the_teachers_answers_judge_nothing(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(tmp_path, 2, steps=1, teacher=tmp_path / "teacher")
+    labelled, bare = config.scenes
+    with rasterio.open(labelled.labels[0], "r+") as dataset:
+        ids = dataset.read(1)
+        ids[:, SIZE // 2 :] = 200
+        dataset.write(ids, 1)
+    scenes = (replace(labelled, ignore_label=(200,)), replace(bare, labels=()))
+    card = train(replace(config, scenes=scenes), tmp_path / "model")
+    with rasterio.open(tmp_path / "model.training" / "held_out" / "scene0.tif") as dataset:
+        held = dataset.read(1) != 255
+    assert 0 < held.sum() == card.scores["held_out_pixels"] and not held[:, SIZE // 2 :].any()
+    assert card.scores["compared_with"] == "labels"
+    assert "scene_agreement" not in card.scores["at_10m"]
+    # Nothing labelled is held out: the teacher's answers are all there is, and the card says so.
+    by_scenes = (scenes[0], replace(scenes[1], split="validation"))
+    config = replace(config, scenes=by_scenes, split=SplitConfig("scenes"))
+    card = train(config, tmp_path / "taught")
+    assert card.scores["held_out_pixels"] == SIZE**2
+    assert "no ground truth" in card.scores["compared_with"]
 
 
 def test_images_that_no_label_reaches_are_left_out_and_told(tmp_path: Path) -> None:
@@ -669,29 +730,108 @@ def test_a_model_that_does_not_fit_is_no_beginning(
         train(config, tmp_path / "second")
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    config = tiny_recipe(tmp_path)
-    rivals: list[str] = []
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("stages", [(), STAGES[:1]])
+def test_two_runs_do_not_share_a_folder(
+    tmp_path: Path, resume: bool, stages: tuple[dict[str, Any], ...]
+) -> None:
+    """The second one takes nothing from the first: no checkpoint, no finished stage."""
+    config = tiny_recipe(tmp_path, stages=stages)
+    folder = tmp_path / "model.training"
+    kept: list[tuple[set[Path], set[Path]]] = []
 
     def rival(event: Event) -> None:
-        if event["event"] == "log" and not rivals:
-            with pytest.raises(OutputError, match="another run is at work") as caught:
-                train(config, tmp_path / "model")
-            rivals.append(str(caught.value))
+        if event["event"] == "log" and event["step"] == (3 if stages else 4):
+            before = set(folder.rglob("*"))
+            with pytest.raises(OutputError, match="another run is at work"):
+                train(config, tmp_path / "model", resume=resume)
+            kept.append((before, set(folder.rglob("*"))))
 
     train(config, tmp_path / "model", progress=rival)
-    assert rivals
-    assert not (tmp_path / "model.training" / ".lock").exists()
+    ((before, after),) = kept
+    assert before == after and folder / "checkpoint.pt" in after
+    assert not stages or folder / "stage1" in after
+    assert not (folder / ".lock").exists()
 
 
-def test_labels_that_changed_since_are_not_continued(tmp_path: Path) -> None:
+def test_starting_anew_forgets_later_stages_too(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, stages=STAGES)
+
+    def cut(stage: str) -> None:
+        heard: list[str] = []
+
+        def progress(event: Event) -> None:
+            heard.append(str(event.get("message")))
+            if event["event"] == "log" and any(stage in text for text in heard):
+                raise PowerCutError
+
+        with pytest.raises(PowerCutError):
+            train(config, tmp_path / "model", progress=progress, resume=stage == "stage 2")
+
+    cut("stage 2")
+    cut("stage 1")
+    train(config, tmp_path / "model")
+
+
+def virtual(path: Path, source: Path) -> Path:
+    """A virtual raster of another one."""
+    rasterio.shutil.copy(source, path, driver="VRT")
+    return path
+
+
+def changed_files(folder: Path, config: TrainConfig) -> dict[str, tuple[SceneConfig, Path]]:
+    """Of each kind: a scene, and one of its files that the recipe does not name."""
+    (scene,) = config.scenes
+    polygons = geopandas.read_file(polygons_of(folder))
+    polygons.to_file(folder / "polygons.shp")
+    safe = folder / "S2B_MSIL2A_20200223T032739_N0214_R018_T33TTG_20200223T072222.SAFE"
+    bands = safe / "GRANULE" / "L2A_T33TTG" / "IMG_DATA" / "R10m"
+    bands.mkdir(parents=True)
+    with rasterio.open(scene.path) as dataset:
+        for index, code in enumerate(("B02", "B04", "B08"), start=1):
+            band = make_raster(folder / "band.tif", dataset.read([index]), transform=place_of(0))
+            path = bands / f"T33TTG_20200223T032739_{code}_10m.jp2"
+            rasterio.shutil.copy(band, path, driver="JP2OpenJPEG")
+    shape = folder / "polygons.shp"
+    image, labels = virtual(folder / "image.vrt", scene.path), scene.labels[0]
+    mask = virtual(folder / "mask.vrt", labels)
+    return {
+        "labels": (scene, labels),
+        "table": (replace(scene, labels=(shape,), column="kind"), shape.with_suffix(".dbf")),
+        "virtual labels": (replace(scene, labels=(mask,)), labels),
+        "virtual image": (replace(scene, path=image), scene.path),
+        "band": (replace(scene, path=safe), next(bands.iterdir())),
+    }
+
+
+@pytest.mark.parametrize("kind", ["labels", "table", "virtual labels", "virtual image", "band"])
+def test_labels_and_scenes_that_changed_since_are_not_continued(tmp_path: Path, kind: str) -> None:
     config = tiny_recipe(tmp_path)
+    scene, file = changed_files(tmp_path, config)[kind]
+    config = replace(config, scenes=(scene,))
     stop_after(4, config, tmp_path / "model")
-    labels = config.scenes[0].labels[0]
-    os.utime(labels, ns=(0, 0))
+    os.utime(file, ns=(0, 0))
     with pytest.raises(TrainingError, match="scenes or labels have changed since"):
         train(config, tmp_path / "model")
     train(config, tmp_path / "model", resume=False)
+
+
+def test_outputs_beside_and_within_a_scene_change_nothing(tmp_path: Path) -> None:
+    """A folder of bands may hold the model, and a label file lie beside a map of the same name."""
+    config = tiny_recipe(tmp_path)
+    (scene,) = config.scenes
+    folder = tmp_path / "bands"
+    folder.mkdir()
+    with rasterio.open(scene.path) as dataset:
+        for index, name in enumerate(BANDS, start=1):
+            values, where = dataset.read([index]), dataset.transform
+            make_raster(folder / f"{name}.tif", values, transform=where, nodata=0)
+    config = replace(config, scenes=(replace(scene, path=folder),))
+    stop_after(4, config, folder / "model")
+    scene.labels[0].with_suffix(".geojson").touch()
+    events: list[Event] = []
+    train(config, folder / "model", progress=events.append)
+    assert any(e.get("message") == "going on after step 4 of 12" for e in events)
 
 
 def test_warnings_about_what_flatters_or_is_missing(tmp_path: Path) -> None:
@@ -708,6 +848,18 @@ def test_warnings_about_what_flatters_or_is_missing(tmp_path: Path) -> None:
         ids = dataset.read(1)
         dataset.write(np.where(ids == 7, 0, ids), 1)
     assert "no training pixel is bare" in warned(config, "missing")
+    polygons = geopandas.read_file(polygons_of(tmp_path))
+    # Four rows of pixels of this square, and of the one below, and as many columns.
+    bare = shapely.affinity.translate(polygons.geometry[0], 0, -40)
+    over = geopandas.GeoDataFrame({"kind": ["bare"]}, geometry=[bare], crs=polygons.crs)
+    pandas.concat([polygons, over]).to_file(tmp_path / "over.gpkg")
+    scene = replace(config.scenes[0], labels=(tmp_path / "over.gpkg",), column="kind")
+    others = sum(32 for name in polygons["kind"][[0, 12]] if name != "bare")
+    assert others
+    assert (
+        f"shapes of different classes overlap in {others} pixels, {others} of them in "
+        f"{scene.path}; these have no label"
+    ) in warned(replace(config, scenes=(scene,)), "over")
 
 
 def test_a_gsd_at_which_nothing_is_left_is_told_before_the_first_step(tmp_path: Path) -> None:
@@ -806,6 +958,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_chips(tmp_path: Pa
     assert not (tmp_path / "model").exists()
 
 
+def test_a_learning_rate_beyond_float32_is_told(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, learning_rate=1e38, warmup=0)
+    with pytest.raises(TrainingError, match=r"beyond float32 at step 1 .*lower learning_rate"):
+        train(config, tmp_path / "model")
+
+
+def test_chips_that_memory_can_not_hold_are_told(tmp_path: Path) -> None:
+    config = tiny_recipe(tmp_path, chip=2_000_000)
+    with pytest.raises(
+        TrainingError, match=r"4 chips of 2000000 px .*memory.*; change batch, chip"
+    ):
+        train(config, tmp_path / "model")
+
+
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path, restless: list[dict[str, Any]]) -> None:
     changes = {"optimizer": "sgd", "weight_decay": 0.0, "ema": 0.0, "warmup": 0, "keep": "last"}
     config = tiny_recipe(tmp_path, steps=1, network_options={}, **changes)
@@ -834,9 +1000,9 @@ def test_batch_norms_stay_as_they_are_after_a_share_of_the_steps(
     seen: dict[int, dict[str, torch.Tensor]] = {}
     save = RunFolder.save
 
-    def spy(self: RunFolder, state: dict[str, Any], log: list[dict[str, float]]) -> None:
+    def spy(self: RunFolder, state: dict[str, Any]) -> None:
         seen[state["step"]] = {k: v.clone() for k, v in state["network"].items()}
-        save(self, state, log)
+        save(self, state)
 
     monkeypatch.setattr(RunFolder, "save", spy)
     train(tiny_recipe(tmp_path, steps=8, every=4, freeze_norm=share), tmp_path / "model")

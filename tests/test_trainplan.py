@@ -428,6 +428,17 @@ def test_ids_that_no_map_can_hold_are_told(tmp_path):
     assert [c.id for c in config.classes] == [1, 2]
 
 
+def test_an_id_below_0_is_left_out(cli, tmp_path):
+    write_image(tmp_path / "a.tif")
+    values = np.where(draw_classes(0) == 0, -1, IDS.astype(np.int16)[draw_classes(0)])[None]
+    make_raster(tmp_path / "b.tif", values, transform=place_of(0))
+    data = ("--images", "a.tif", "--labels", "b.tif", "-o", "model", *QUICK)
+    assert "the labels hold [-1, 3, 7]" in one_line(cli(*data))
+    done = cli(*data, "--ignore", "-1")
+    assert done.code == 0, done.err
+    assert [c.id for c in read_model(tmp_path / "model").card.classes] == [3, 7]
+
+
 # Options over recipes
 
 
