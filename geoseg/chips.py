@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from geoseg.grid import ChipGrid, Lane
 from geoseg.window import Window
 
-__all__ = ["ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
+__all__ = ["IMPORTING", "ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
 
 T = TypeVar("T")
 
@@ -127,7 +127,8 @@ def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]
     Returns:
         A new array like ``pixels``.
     """
-    from scipy.ndimage import distance_transform_edt
+    with IMPORTING:
+        from scipy.ndimage import distance_transform_edt
 
     nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     filled, missing = pixels.copy(), ~valid
@@ -140,6 +141,10 @@ def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:
     pad = ((0, 0), (0, below), (0, right))
     return np.pad(pixels, pad, mode="symmetric")
 
+
+#: Held while scipy, or numba, which imports it, is imported: two threads that import parts of a
+#: package at once may find it half made.
+IMPORTING = threading.Lock()
 
 _END = object()
 

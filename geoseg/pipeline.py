@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.chips import ChipRow, chip_rows, prefetch
+from geoseg.chips import IMPORTING, ChipRow, chip_rows, prefetch
 from geoseg.crf import ChipCRF
 from geoseg.decide import decide
 from geoseg.errors import (
@@ -601,8 +601,9 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
     if final is None:
         return False
     # These libraries take half a second, which a runtime's first work leaves room for.
-    from geoseg.classraster import grid_as_written
-    from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
+    with IMPORTING:
+        from geoseg.classraster import grid_as_written
+        from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
 
     def read(name: str, top: int, bottom: int) -> NDArray[Any]:
         with log.clock("wait for strips"):

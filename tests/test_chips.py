@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.chips import chip_rows, fill_nearest, prefetch
+from geoseg.chips import IMPORTING, chip_rows, fill_nearest, prefetch
 from geoseg.grid import ChipGrid
 from geoseg.window import Window
 
@@ -246,3 +246,18 @@ def test_an_error_in_the_consumer_ends_the_thread():
     while reading_threads() and time.monotonic() < until:
         time.sleep(0.01)
     assert not reading_threads()
+
+
+def test_parts_of_scipy_are_not_imported_by_two_threads_at_once():
+    """The polygons' thread imports numba, which imports scipy, while the first chips are filled."""
+    valid = np.ones((4, 4), bool)
+    valid[0, 0] = False
+    filled = []
+    pixels = np.arange(16.0).reshape(1, 4, 4)
+    thread = threading.Thread(target=lambda: filled.append(fill_nearest(pixels, valid)))
+    with IMPORTING:
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+    thread.join()
+    assert filled[0][0, 0, 0] in (1.0, 4.0)
