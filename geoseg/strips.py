@@ -13,6 +13,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,16 @@ class StripStore:
                     ) from error
                 rows[:, first - top : last - top, w.col : w.right] = found
         return rows
+
+    @contextmanager
+    def few_open(self) -> Iterator[None]:
+        """Keep hundreds of strips from being open at once, each with buffers of its own.
+
+        GDAL takes it up when it opens a virtual raster and has no other open.
+        """
+        # A row of a COG's blocks or of overviews reaches into two or three strips of each lane.
+        with rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=max(16, 4 * len(self._strips))):
+            yield
 
     def mosaic(self, name: str) -> Path:
         """All strips of a raster as one virtual one, with names, colours and tags.
