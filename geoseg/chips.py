@@ -6,15 +6,17 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import ChipGrid, Lane
+from geoseg.importing import IMPORTING
 from geoseg.window import Window
 
-__all__ = ["IMPORTING", "ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
+__all__ = ["ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
 
 T = TypeVar("T")
 
@@ -22,8 +24,10 @@ T = TypeVar("T")
 class PixelReader(Protocol):
     """What :func:`chip_rows` needs of a scene reader."""
 
-    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels (C, H, W) and valid (H, W) of a window within the scene."""
+    def read(
+        self, window: Window, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels (C, H, W), in ``out`` where it is given, and valid (H, W) of a window."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,14 @@ class ChipRow:
     def _cols(self, window: Window) -> slice:
         return slice(window.col - self.left, window.right - self.left)
 
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every pixel was measured: then nobody need look at a chip's."""
+        return bool(self.valid.all())
+
     def is_measured(self, window: Window) -> bool:
         """Whether a chip holds a measured pixel."""
-        return bool(self.valid[:, self._cols(window)].any())
+        return self.complete or bool(self.valid[:, self._cols(window)].any())
 
     def chip(self, window: Window) -> NDArray[Any] | None:
         """A chip as the network sees it, (C, H, W), or None where no pixel of it was measured.
@@ -62,11 +71,11 @@ class ChipRow:
         Where nothing was measured it holds the nearest measured pixel of the chip: zeros would
         make a belt of wrong classes along the border. Beyond the scene's edge it is reflected.
         """
-        valid = self.valid[:, self._cols(window)]
-        if not valid.any():
+        if not self.is_measured(window):
             return None
+        valid = self.valid[:, self._cols(window)]
         pixels = self.pixels[:, :, self._cols(window)]
-        if not valid.all():
+        if not self.complete and not valid.all():
             pixels = fill_nearest(pixels, valid)
         missing = (window.height - pixels.shape[1], window.width - pixels.shape[2])
         if any(missing):
@@ -103,18 +112,19 @@ def chip_rows(
     end = starts[first]  # first row that was not read yet
     for i, start in enumerate(starts[first:], start=first):
         stop = min(start + grid.chip_height, grid.height)
-        new_pixels, new_valid = reader.read(Window(end, left, stop - end, right - left))
+        window = Window(end, left, stop - end, right - left)
         if pixels is None or valid is None:
-            pixels, valid = new_pixels, new_valid
+            pixels, valid = reader.read(window)
         else:
             kept = end - start
-            pixels = np.concatenate([pixels[:, pixels.shape[1] - kept :], new_pixels], axis=1)
-            valid = np.concatenate([valid[valid.shape[0] - kept :], new_valid])
+            rows = np.empty((len(pixels), stop - start, right - left), pixels.dtype)
+            rows[:, :kept] = pixels[:, pixels.shape[1] - kept :]
+            pixels = rows
+            _, new = reader.read(window, pixels[:, kept:])
+            valid = np.concatenate([valid[valid.shape[0] - kept :], new])
         end = stop
-        below = starts[i + 1] if i + 1 < len(starts) else grid.height
-        strip = Window(start, lane.left, below - start, lane.right - lane.left)
         windows = (Window(start, col, grid.chip_height, grid.chip_width) for col in lane.starts)
-        yield ChipRow(tuple(windows), pixels, valid, left, strip)
+        yield ChipRow(tuple(windows), pixels, valid, left, grid.strip(i, lane))
 
 
 def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
@@ -141,10 +151,6 @@ def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:
     pad = ((0, 0), (0, below), (0, right))
     return np.pad(pixels, pad, mode="symmetric")
 
-
-#: Held while scipy, or numba, which imports it, is imported: two threads that import parts of a
-#: package at once may find it half made.
-IMPORTING = threading.Lock()
 
 _END = object()
 

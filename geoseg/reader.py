@@ -168,11 +168,14 @@ class SceneReader:
                 return True
         return False
 
-    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read(
+        self, window: Window, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of a window and which of them were measured.
 
         Args:
             window: within the grid.
+            out: where the pixels go, (C, H, W) of the reader's dtype, or None for a new array.
 
         Returns:
             pixels (C, H, W) in the files' dtype (float32 for a mixture or after resampling), and
@@ -182,7 +185,9 @@ class SceneReader:
             SceneError: a block is damaged, or the server failed.
         """
         shape = (window.height, window.width)
-        pixels = np.empty((len(self.bands), *shape), dtype=self.dtype)
+        pixels = out
+        if pixels is None:
+            pixels = np.empty((len(self.bands), *shape), dtype=self.dtype)
         measured = np.ones(shape, dtype=bool)
         lit = np.zeros(shape, dtype=bool)  # not 0 in some band whose nodata is 0
         dark_votes = False
@@ -191,7 +196,10 @@ class SceneReader:
                 part = self._resample(source, window)
             else:
                 row, col = window.row + source.shift[0], window.col + source.shift[1]
-                part = self._read_file(source, Window(row, col, window.height, window.width))
+                area = Window(row, col, window.height, window.width)
+                # Straight to where the pixels go: a copy less.
+                whole = source.slots == list(range(len(self.bands)))
+                part = self._read_file(source, area, pixels if whole else None)
             if part.measured is not None:
                 measured &= part.measured.all(axis=0)
                 if part.values.dtype.kind == "f":
@@ -199,7 +207,8 @@ class SceneReader:
             if part.lit is not None:
                 dark_votes = True
                 lit |= part.lit.any(axis=0)
-            pixels[source.slots] = part.values
+            if part.values is not pixels:
+                pixels[source.slots] = part.values
         if dark_votes:
             measured &= lit
         if self.aoi:
@@ -208,13 +217,15 @@ class SceneReader:
             )
         return pixels, measured
 
-    def _read_file(self, source: _Source, window: Window) -> _Pixels:
-        """A window of the file's own grid."""
+    def _read_file(
+        self, source: _Source, window: Window, out: NDArray[Any] | None = None
+    ) -> _Pixels:
+        """A window of the file's own grid, in ``out`` where its dtype is the file's."""
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         tries = REMOTE_TRIES if is_remote(source.path) else 1
         for attempt in range(tries):
             try:
-                return self._read_area(source, area)
+                return self._read_area(source, area, out)
             except (rasterio.errors.RasterioError, OSError) as error:
                 # GDAL retries refused requests but not bodies that were cut short.
                 if attempt + 1 < tries:
@@ -226,9 +237,16 @@ class SceneReader:
                 ) from error
         raise AssertionError("unreachable")
 
-    def _read_area(self, source: _Source, area: rasterio.windows.Window) -> _Pixels:
+    def _read_area(
+        self, source: _Source, area: rasterio.windows.Window, out: NDArray[Any] | None
+    ) -> _Pixels:
         dataset, nodata = source.dataset, source.nodata
-        values = np.asarray(dataset.read(source.indexes, window=area))
+        kinds = {dataset.dtypes[i - 1] for i in source.indexes}
+        if out is not None and kinds == {out.dtype.name}:
+            dataset.read(source.indexes, window=area, out=out)
+            values = out
+        else:
+            values = np.asarray(dataset.read(source.indexes, window=area))
         votes: list[NDArray[np.bool_]] = []
         if source.masked:
             votes.append(dataset.read_masks(source.indexes, window=area) != 0)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.chips import IMPORTING, chip_rows, fill_nearest, prefetch
+from geoseg.chips import chip_rows, fill_nearest, prefetch
 from geoseg.grid import ChipGrid
+from geoseg.importing import IMPORTING
 from geoseg.window import Window
 
 
@@ -18,11 +19,14 @@ class FakeReader:
         self.pixels, self.valid = pixels, valid
         self.reads = np.zeros(valid.shape, dtype=int)
 
-    def read(self, window):
+    def read(self, window, out=None):
         assert window.intersection(Window(0, 0, *self.valid.shape)) == window, "outside the scene"
         self.reads[window.rows, window.cols] += 1
         part = np.s_[window.rows, window.cols]
-        return self.pixels[:, *part].copy(), self.valid[part].copy()
+        pixels = self.pixels[:, *part].copy()
+        if out is not None:
+            out[:] = pixels
+        return pixels if out is None else out, self.valid[part].copy()
 
 
 @st.composite

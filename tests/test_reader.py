@@ -574,3 +574,23 @@ def test_a_coarse_band_that_ends_half_a_pixel_short_leaves_no_gap(tmp_path):
         pixels, valid = reader.read(Window(0, 0, 21, 21))
     assert valid.all()
     assert pixels[1, -1, -1] == coarse[0, -1, -1]
+
+
+@pytest.mark.parametrize("bands", [("red", "nir"), ("nir", "red"), ("swir1", "red", "nir")])
+def test_pixels_go_where_they_are_wanted(tmp_path, bands):
+    """Straight from the file where dtype and order allow it, else by way of an array."""
+    random = np.random.default_rng(0)
+    found = {}
+    for names, dtype in ((("red", "nir"), "uint8"), (("swir1",), "uint16")):
+        values = random.integers(1, 200, (len(names), 30, 40)).astype(dtype)
+        file = make_raster(tmp_path / f"{dtype}.tif", values, descriptions=names)
+        found |= {band.name: band for band in open_scene(file).bands}
+    with SceneReader([found[b] for b in bands], found["red"].grid) as reader:
+        window = Window(5, 3, 20, 31)
+        expected, valid = reader.read(window)
+        buffer = np.zeros((len(bands), 26, 37), reader.dtype)
+        pixels, again = reader.read(window, buffer[:, 4:24, 2:33])
+        np.testing.assert_array_equal(pixels, expected)
+        np.testing.assert_array_equal(buffer[:, 4:24, 2:33], expected)
+        np.testing.assert_array_equal(again, valid)
+        assert (buffer[:, :4] == 0).all() and (buffer[:, :, 33:] == 0).all()
