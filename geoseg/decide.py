@@ -1,50 +1,69 @@
-"""From probabilities to a class, on the device where they are."""
+"""From probabilities to classes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decide"]
+from geoseg.importing import IMPORTING
+
+__all__ = ["Decision", "decide"]
 
 
-def decide(probs: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+@dataclass(frozen=True)
+class Decision:
+    """What pixels are.
+
+    Attributes:
+        ids: class ids, uint8 (H, W).
+        best: the greatest probability of each pixel, valid or not, float32 (H, W).
+        counts: valid pixels of each class, int64 (K,).
+        finite: whether ``best`` is finite at all valid pixels.
+    """
+
+    ids: NDArray[np.uint8]
+    best: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    finite: bool
+
+
+def decide(
+    probs: Any, valid: NDArray[np.bool_], legend: NDArray[np.uint8], nodata: int
+) -> Decision:
     """The likeliest class of each pixel, and how likely it is.
 
     Of equals the first one wins. A NaN among a pixel's probabilities makes its likeliest one NaN.
 
     Args:
-        probs: float32 (K, H, W), K up to 255, a numpy array or a tensor on any device. It goes
-            quickest where ``H * W`` numbers fit into the cache.
-
-    Returns:
-        Place in the legend, uint8 (H, W), and float32 (H, W); both numpy arrays.
+        probs: float32 (K, H, W), K up to 255, a numpy array or a tensor on any device.
+        valid: (H, W).
+        legend: class ids, uint8 (K,), none of them ``nodata``.
+        nodata: the id of pixels that are not valid.
 
     Examples:
-        >>> winner, best = decide(np.array([[[0.25, 0.5]], [[0.75, 0.5]]], np.float32))
-        >>> winner.tolist(), best.tolist()
-        ([[1, 0]], [[0.75, 0.5]])
+        >>> probs = np.array([[[0.25, 0.5, 0.5]], [[0.75, 0.5, 0.5]]], np.float32)
+        >>> valid = np.array([[True, True, False]])
+        >>> decided = decide(probs, valid, np.array([4, 7], np.uint8), 255)
+        >>> decided.ids.tolist(), decided.best.tolist(), decided.counts.tolist()
+        ([[7, 4, 255]], [[0.75, 0.5, 0.5]], [1, 1])
     """
     if isinstance(probs, np.ndarray):
-        return _decide(probs)
-    # Only these small arrays leave a GPU.
-    index = probs.argmax(dim=0)
-    best = probs.gather(0, index[None])[0]
-    return index.byte().cpu().numpy(), best.cpu().numpy()
+        with IMPORTING:
+            from geoseg import blending
 
-
-def _decide(probs: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Class by class: numpy's argmax over the first axis takes several times as long."""
-    best = probs[0].copy()
-    winner = np.zeros(best.shape, np.uint8)
-    better = np.empty(best.shape, np.bool_)
-    place = np.empty(best.shape, np.uint8)
-    for k, own in enumerate(probs[1:], start=1):
-        np.greater(own, best, out=better)
-        np.maximum(own, best, out=best)
-        # Where it is better it is the greatest place so far: the last to be better is the best.
-        np.multiply(better.view(np.uint8), np.uint8(k), out=place)
-        np.maximum(winner, place, out=winner)
-    return winner, best
+        ids, best = np.empty(valid.shape, np.uint8), np.empty(valid.shape, np.float32)
+        counts = np.zeros(len(legend), np.int64)
+        probs = np.ascontiguousarray(probs)
+        finite = blending.decide(probs, valid, legend, nodata, ids, best, counts)
+    else:
+        # Only these small arrays leave a GPU.
+        index = probs.argmax(dim=0)
+        likeliest = probs.gather(0, index[None])[0]
+        ids, best = legend[index.byte().cpu().numpy()], likeliest.cpu().numpy()
+        np.copyto(ids, np.uint8(nodata), where=~valid)
+        finite = bool((np.isfinite(best) | ~valid).all())
+        counts = np.array([np.count_nonzero(ids == i) for i in legend])
+    return Decision(ids, best, counts, finite)

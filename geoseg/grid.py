@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from geoseg.errors import UsageError
 from geoseg.window import Window
 
-__all__ = ["ChipGrid", "Lane"]
+__all__ = ["ChipGrid", "Lane", "Part"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,17 @@ class ChipGrid:
         for row in self.row_starts:
             yield from self.row_chips(row)
 
+    def strip(self, number: int, lane: Lane) -> Window:
+        """The rows that no later row of chips touches, in a lane's columns.
+
+        Args:
+            number: of the row of chips, from the top.
+            lane: of this grid.
+        """
+        starts = [*self.row_starts, self.height]
+        top = starts[number]
+        return Window(top, lane.left, starts[number + 1] - top, lane.right - lane.left)
+
     def row_chips(self, row: int) -> Iterator[Window]:
         """The chips of one row of chips, from the left.
 
@@ -143,6 +155,34 @@ class Lane:
     def whole(cls, grid: ChipGrid) -> Lane:
         """All columns in one lane."""
         return cls.of(grid, 0, grid.width)
+
+
+class Part(NamedTuple):
+    """Some rows of a chip, and where what they share with other chips waits.
+
+    Attributes:
+        top: first row of the chip.
+        bottom: the first one after.
+        left: first column of the chip that is wanted.
+        right: the first one after.
+        known: columns, from ``left`` on, that chips beside it gave something to, too.
+        start: where these columns begin in what waits beside.
+        end: columns, from ``left`` on, that no later chip of this row of chips reaches.
+        kept: rows of the chip, from its top, that chips above gave something to, too.
+        finished: rows of the chip, from its top, that no later row of chips reaches.
+        place: where ``left`` lies in what waits above.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    known: int
+    start: int
+    end: int
+    kept: int
+    finished: int
+    place: int
 
 
 def _round_up(number: int, multiple: int) -> int:

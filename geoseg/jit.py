@@ -26,3 +26,13 @@ def kernel(function: F) -> F:
     """
     compiled: Any = numba.njit(cache=True, nogil=True)(function)
     return cast(F, compiled)
+
+
+@kernel
+def _nothing() -> None:
+    """For its first call."""
+
+
+# numba imports most of itself, and parts of scipy, when the first kernel of all is called. So it
+# does that here, where who imports this module sees to it that nobody else imports scipy.
+_nothing()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.chips import IMPORTING, ChipRow, chip_rows, prefetch
+from geoseg.chips import ChipRow, chip_rows, prefetch
 from geoseg.crf import ChipCRF
 from geoseg.decide import decide
 from geoseg.errors import (
@@ -27,6 +27,8 @@ from geoseg.errors import (
     SceneError,
     TooManyPolygonsError,
 )
+from geoseg.grid import ChipGrid, Lane
+from geoseg.importing import IMPORTING
 from geoseg.memory import Budget, memory_budget
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan
@@ -276,80 +278,90 @@ def _predict_strips(
     with ThreadPoolExecutor(1, "geoseg-write") as writing:
         waiting: deque[Future[None]] = deque()
         for number, lane in enumerate(lanes):
-            for strip in _strips(plan, lane, store.finished(number), runtime, meter, log):
-                with log.clock("decide"):
-                    arrays, counts = _decide(plan, strip, runtime, store.specs)
+            first = store.finished(number)
+            for strip in _strips(plan, lane, first, runtime, store.specs, meter, log):
+                if polygons.done():
+                    polygons.result()
+                task = partial(
+                    log.clocked("write", store.write), number, strip.window, strip.arrays
+                )
+                chips = strip.run, strip.skipped
+                waiting.append(writing.submit(task, [int(n) for n in strip.counts], chips))
+                meter.tell(strip.window)
+                # One is written while the next one is made.
                 with log.clock("wait for writing"):
                     while len(waiting) > 1:
                         waiting.popleft().result()
-                if polygons.done():
-                    polygons.result()
-                task = partial(log.clocked("write", store.write), number, strip.window, arrays)
-                waiting.append(writing.submit(task, counts, (strip.run, strip.skipped)))
-                meter.tell(strip.window)
         with log.clock("wait for writing"):
             for future in waiting:
                 future.result()
 
 
-@dataclass(frozen=True)
 class _Strip:
-    """A finished strip before its classes are decided.
+    """The outputs' rows of a strip, which become known piece by piece.
 
     Attributes:
         window: of the output's grid; None where it holds no row of it.
-        probs: (K, height, width), on the runtime's device.
-        valid: bool (height, width).
+        arrays: raster -> its rows, nodata where no piece was put.
+        counts: pixels of each class.
         run: chips of its row of chips that went through the network.
         skipped: those without a measured pixel.
     """
 
-    window: Window | None
-    probs: Any
-    valid: NDArray[np.bool_]
-    run: int
-    skipped: int
+    def __init__(
+        self, plan: Plan, window: Window | None, specs: Mapping[str, RasterSpec], runtime: Runtime
+    ) -> None:
+        """Nothing is known yet.
 
+        Args:
+            plan: of the run.
+            window: see the class.
+            specs: of the rasters that are kept.
+            runtime: of the probabilities.
+        """
+        self.window, self.run, self.skipped = window, 0, 0
+        self.arrays: dict[str, NDArray[Any]] = {}
+        if window is not None:
+            for name, spec in specs.items():
+                bands = () if name != "probs" else (len(spec.descriptions),)
+                shape = (*bands, window.height, window.width)
+                self.arrays[name] = np.full(shape, spec.nodata, spec.dtype)
+        self._legend = np.array([c.id for c in plan.card.classes], dtype=np.uint8)
+        self.counts = np.zeros(len(self._legend), dtype=np.int64)
+        self._dtype, self._runtime = plan.options.probs_dtype, runtime
 
-def _decide(
-    plan: Plan, strip: _Strip, runtime: Runtime, wanted: Mapping[str, RasterSpec]
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-    """Classes and stored probabilities of a strip, and the pixels of each class.
+    def put(self, window: Window, probs: Any, valid: NDArray[np.bool_]) -> None:
+        """Classes and stored probabilities of a piece.
 
-    Raises:
-        ModelError: a probability is NaN or infinite.
-    """
-    legend = np.array([c.id for c in plan.card.classes], dtype=np.uint8)
-    in_order = bool((legend == np.arange(len(legend))).all())
-    counts = np.zeros(len(legend), dtype=np.int64)
-    if strip.window is None:
-        return {}, counts
-    dtype = plan.options.probs_dtype
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
-    thin = max(1, DECIDED_AT_ONCE // strip.window.width)
-    for top in range(0, strip.window.height, thin):
-        rows = slice(top, top + thin)
-        valid = strip.valid[rows]
-        probs = strip.probs[: len(legend), rows]
-        winner, best = decide(probs)
-        if not (np.isfinite(best) | ~valid).all():
-            row = strip.window.row + top
+        Args:
+            window: of the output's grid, within the strip.
+            probs: (K, height, width) on the runtime's device, and the members' agreement after it
+                where that is kept.
+            valid: (height, width).
+
+        Raises:
+            ModelError: a probability is NaN or infinite.
+        """
+        assert self.window is not None, "a piece lies in a strip"
+        classes = probs[: len(self._legend)]
+        decided = decide(classes, valid, self._legend, NODATA)
+        if not decided.finite:
             raise ModelError(
-                f"the model gave NaN or infinite probabilities in rows {row} to "
-                f"{row + len(valid) - 1}; its weights or the scene's --scale are wrong"
+                f"the model gave NaN or infinite probabilities in rows {window.row} to "
+                f"{window.bottom - 1}; its weights or the scene's --scale are wrong"
             )
-        ids = winner if in_order else legend[winner]
-        np.copyto(ids, np.uint8(NODATA), where=~valid)
-        parts["raster"].append(ids)
-        counts += [np.count_nonzero(ids == i) for i in legend]
-        if "confidence" in wanted:
-            parts["confidence"].append(encode_probability(best, valid, dtype))
-        if "probs" in wanted:
-            parts["probs"].append(encode_probability(runtime.to_numpy(probs), valid, dtype))
-        if "agreement" in wanted:
-            share = runtime.to_numpy(strip.probs[-1, rows])
-            parts["agreement"].append(encode_probability(share, valid, dtype))
-    return {name: np.concatenate(p, axis=-2) for name, p in parts.items()}, counts
+        self.counts += decided.counts
+        top, left = window.row - self.window.row, window.col - self.window.col
+        here = np.s_[..., top : top + window.height, left : left + window.width]
+        self.arrays["raster"][here] = decided.ids
+        if "confidence" in self.arrays:
+            self.arrays["confidence"][here] = encode_probability(decided.best, valid, self._dtype)
+        if "probs" in self.arrays:
+            numbers = self._runtime.to_numpy(classes)
+            self.arrays["probs"][here] = encode_probability(numbers, valid, self._dtype)
+        if "agreement" in self.arrays:
+            share = self._runtime.to_numpy(probs[-1])
+            self.arrays["agreement"][here] = encode_probability(share, valid, self._dtype)
 
 
 def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> ClassCounts:
@@ -376,7 +388,7 @@ def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog)
         "confidence": outputs.confidence,
         "agreement": outputs.agreement,
     }
-    with log.clock("cog"):
+    with log.clock("cog"), store.few_open():
         for name, final in finals.items():
             if final is not None:
                 write_cog(store.mosaic(name), staging.path(final), store.specs[name])
@@ -385,7 +397,13 @@ def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog)
 
 
 def _strips(
-    plan: Plan, lane: OutputLane, first: int, runtime: Runtime, meter: Meter, log: RunLog
+    plan: Plan,
+    lane: OutputLane,
+    first: int,
+    runtime: Runtime,
+    specs: Mapping[str, RasterSpec],
+    meter: Meter,
+    log: RunLog,
 ) -> Iterator[_Strip]:
     """A lane's strips from number ``first`` on."""
     chips, model = plan.chips, lane.model
@@ -401,7 +419,7 @@ def _strips(
         reader = stack.enter_context(plan.reader(plan.model_grid))
         rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin)))
         rows = stack.enter_context(closing(rows))
-        stitched = stitch(
+        pieces = stitch(
             _forward(plan, runtime, rows, state, log),
             chips,
             classes=runtime.classes,
@@ -412,27 +430,69 @@ def _strips(
             lane=model,
             first=begin,
         )
-        numbered = enumerate(log.timed("stitch", stitched), start=begin)
-        wanted = ((window, probs) for number, (window, probs) in numbered if number >= needed)
+        # What comes of rows of chips that only reach into the first strip is no strip of its own.
+        wanted = (
+            (window, probs)
+            for window, probs in log.timed("stitch", pieces)
+            if window.row >= starts[needed]
+        )
         if not plan.resampled:
+            strip: _Strip | None = None
             for window, probs in wanted:
-                yield _Strip(window, probs, *state.take(window))
+                if strip is None:
+                    whole = chips.strip(first, model)
+                    strip, first = _Strip(plan, whole, specs, runtime), first + 1
+                if probs is None:
+                    strip.run, strip.skipped = state.take(whole)
+                    yield strip
+                    strip = None
+                else:
+                    with log.clock("decide"):
+                        strip.put(window, probs, state.valid(whole, window))
             return
         own = stack.enter_context(plan.reader(plan.grid))
         source, target = ((g.height, g.width) for g in (plan.model_grid, plan.grid))
-        arrays = ((window, runtime.to_numpy(probs)) for window, probs in wanted)
-        regridded = regrid(arrays, source, target, plan.factor, (lane.left, lane.right))
+        gathered = _gather(wanted, chips, model, needed, runtime)
+        regridded = regrid(gathered, source, target, plan.factor, (lane.left, lane.right))
         for number, (place, probs) in enumerate(log.timed("regrid", regridded), start=needed):
-            _, run, skipped = state.take_row(starts[number])
+            chip_counts = state.take(chips.strip(number, model))
             if number < first:
                 continue
-            valid = np.zeros((0, 0), np.bool_)
+            strip = _Strip(plan, place, specs, runtime)
+            strip.run, strip.skipped = chip_counts
             if place is not None:
                 with log.clock("read"):
                     valid = own.read(place)[1]
-                # Beside a chip that was skipped there may be nothing to interpolate from.
-                valid &= probs.sum(axis=0) > 0
-            yield _Strip(place, probs, valid, run, skipped)
+                with log.clock("decide"):
+                    # Beside a chip that was skipped there may be nothing to interpolate from.
+                    valid &= probs.sum(axis=0) > 0
+                    thin = max(1, DECIDED_AT_ONCE // place.width)
+                    for top in range(0, place.height, thin):
+                        part = slice(top, top + thin)
+                        height = len(valid[part])
+                        window = Window(place.row + top, place.col, height, place.width)
+                        strip.put(window, probs[:, part], valid[part])
+            yield strip
+
+
+def _gather(
+    pieces: Iterable[tuple[Window, Any]], chips: ChipGrid, lane: Lane, first: int, runtime: Runtime
+) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    """Whole strips of pieces, 0 where there is none; the next strip overwrites the array."""
+    width = lane.right - lane.left
+    buffer = np.zeros((runtime.classes, chips.chip_height, width), np.float32)
+    strip = chips.strip(first, lane)
+    for window, probs in pieces:
+        if probs is not None:
+            top, left = window.row - strip.row, window.col - strip.col
+            here = np.s_[:, top : top + window.height, left : left + window.width]
+            buffer[here] = runtime.to_numpy(probs)
+            continue
+        yield strip, buffer[:, : strip.height]
+        buffer[:] = 0.0
+        first += 1
+        if strip.bottom < chips.height:
+            strip = chips.strip(first, lane)
 
 
 class _LaneState:
@@ -445,7 +505,7 @@ class _LaneState:
             meter: is told how far the chips are.
             begin: row of the first strip that was not finished before.
         """
-        self._rows: dict[int, tuple[NDArray[np.bool_] | None, int, int]] = {}
+        self._rows: dict[int, tuple[NDArray[np.bool_], int, int]] = {}
         self._meter, self._begin = meter, begin
         self._shares: dict[int, float] = {}
 
@@ -454,24 +514,21 @@ class _LaneState:
         self._meter.chip(self._shares[window.row])
 
     def add(self, row: ChipRow, run: int) -> None:
-        """Keep a row's validity and counts; nothing of what was not measured at all."""
+        """Keep a row's validity and counts."""
         pixels = row.strip.height * row.strip.width if row.strip.row >= self._begin else 0
         self._shares[row.strip.row] = pixels / max(run, 1)
         if not run:
             self._meter.chip(pixels)
-        valid = row.strip_valid if run else None
-        self._rows[row.strip.row] = (valid, run, len(row.windows) - run)
+        self._rows[row.strip.row] = row.strip_valid, run, len(row.windows) - run
 
-    def take_row(self, row: int) -> tuple[NDArray[np.bool_] | None, int, int]:
-        """Validity (None: all False), chips run and chips skipped; forgotten after."""
-        return self._rows.pop(row)
+    def valid(self, strip: Window, piece: Window) -> NDArray[np.bool_]:
+        """Which of a piece's pixels were measured."""
+        top, left = piece.row - strip.row, piece.col - strip.col
+        return self._rows[strip.row][0][top : top + piece.height, left : left + piece.width]
 
-    def take(self, strip: Window) -> tuple[NDArray[np.bool_], int, int]:
-        """Likewise, with an array in any case."""
-        valid, run, skipped = self._rows.pop(strip.row)
-        if valid is None:
-            valid = np.zeros((strip.height, strip.width), np.bool_)
-        return valid, run, skipped
+    def take(self, strip: Window) -> tuple[int, int]:
+        """Chips run and chips skipped; the strip is forgotten after."""
+        return self._rows.pop(strip.row)[1:]
 
 
 def _forward(
@@ -602,8 +659,9 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
         return False
     # These libraries take half a second, which a runtime's first work leaves room for.
     with IMPORTING:
-        from geoseg.classraster import grid_as_written
-        from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
+        from geoseg import jit  # noqa: F401 - what the others need of scipy and numba
+    from geoseg.classraster import grid_as_written
+    from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
 
     def read(name: str, top: int, bottom: int) -> NDArray[Any]:
         with log.clock("wait for strips"):

@@ -25,7 +25,7 @@ from geoseg.reader import SceneReader
 from geoseg.regrid import source_cols
 from geoseg.runtimes.members import TURNS
 from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
-from geoseg.stitch import TAPERS
+from geoseg.stitch import TAPERS, held_bytes
 from geoseg.window import Window
 from geoseg.zoo import choose_model, find_model
 
@@ -309,23 +309,26 @@ class Plan:
         return SceneReader(self.bands, grid, src_nodata=self.options.src_nodata, aoi=self.aoi)
 
     def lane_bytes(self, lane: OutputLane) -> int:
-        """What the arrays of a lane hold at most: rows of chips, the stitch's buffer, strips."""
-        classes = len(self.card.classes) + (self.outputs.agreement is not None)
+        """What the arrays of a lane hold at most: rows of chips, what is stitched, strips."""
+        agreement = self.outputs.agreement is not None
+        classes = len(self.card.classes) + agreement
         height = self.chips.chip_height
         kinds = {b.dtype for b in self.bands}
         item = np.dtype(kinds.pop()).itemsize if len(kinds) == 1 and not self.resampled else 4
         read = lane.model.starts[-1] + self.chips.chip_width - lane.model.starts[0]
         # One row of chips in use, one waiting, and one in the making with what it keeps.
         pixels = 4 * (len(self.bands) * item + 1) * height * read
-        # The buffer, and what leaves of it: classes, confidence and probabilities, twice.
+        # A strip that is made and one that is written: classes and stored probabilities.
         width = lane.right - lane.left
         left = 1 if self.options.probs_dtype == "uint8" else 4
-        extra = classes if self.outputs.probs is not None else 0
+        stored = 1 + agreement + (classes if self.outputs.probs is not None else 0)
         rows = math.ceil(height * max(1.0, self.factor[0]))
-        strips = 2 * (2 + left * (1 + extra)) * rows * width
-        stitched = 4 * classes * height * (lane.model.right - lane.model.left)
+        strips = 2 * (1 + left * stored) * rows * width
+        stitched = held_bytes(self.chips, lane.model, classes)
         if self.resampled:
-            stitched = 2 * stitched + 3 * 4 * classes * rows * width
+            # A strip, the rows of it that are kept, and what is made of them.
+            stitched += 2 * 4 * classes * height * (lane.model.right - lane.model.left)
+            stitched += 3 * 4 * classes * rows * width
         return pixels + stitched + strips
 
     def lanes(self, limit: int) -> tuple[OutputLane, ...]:

@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.card import ClassInfo
 from geoseg.errors import UsageError
 from geoseg.gdal import GDAL_ERRORS
+from geoseg.importing import IMPORTING
 from geoseg.outputs import explain_write_error
 from geoseg.pixelgrid import PixelGrid
 
@@ -107,17 +108,17 @@ def halve(classes: NDArray[np.uint8], nodata: int = NODATA) -> NDArray[np.uint8]
         >>> halve(np.array([[1, 2, 255], [2, 3, 255]], np.uint8)).tolist()
         [[2, 255]]
     """
+    with IMPORTING:
+        from geoseg import blending
+
     height, width = classes.shape
-    even = np.pad(classes, ((0, height % 2), (0, width % 2)), constant_values=np.uint8(nodata))
-    four = (even[::2, ::2], even[::2, 1::2], even[1::2, ::2], even[1::2, 1::2])
-    best = np.full(four[0].shape, nodata, np.uint8)
-    most = np.zeros(four[0].shape, np.uint8)
-    for i, own in enumerate(four):
-        votes = sum(((own == other).view(np.uint8) for other in four[i + 1 :]), np.uint8(1))
-        better = (votes > most) & (own != nodata)
-        best = np.where(better, own, best)
-        most = np.where(better, votes, most)
-    return best
+    even = classes
+    if height % 2 or width % 2:
+        pad = ((0, height % 2), (0, width % 2))
+        even = np.pad(classes, pad, constant_values=np.uint8(nodata))
+    out = np.empty(((height + 1) // 2, (width + 1) // 2), np.uint8)
+    blending.halve(np.ascontiguousarray(even), nodata, out)
+    return out
 
 
 def write_overviews(source: Path, nodata: int = NODATA) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Stitch: overlapping chips' probabilities become finished strips.
+"""Stitch: overlapping chips' probabilities become finished pixels.
 
 Numpy arrays and torch tensors on any device are served alike, so a run without torch need not
 import it and a run on a GPU stays there.
@@ -11,19 +11,25 @@ chip's value to the last bit. All-nodata chips may be left out: their pixels are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import UsageError
-from geoseg.grid import ChipGrid, Lane
+from geoseg.grid import ChipGrid, Lane, Part
+from geoseg.importing import IMPORTING
 from geoseg.window import Window
 
-__all__ = ["TAPERS", "axis_weights", "stitch"]
+__all__ = ["TAPERS", "axis_weights", "blend", "held_bytes", "stitch"]
 
 FloatArray = NDArray[np.float32]
+
+#: Rows of a chip that numpy works on at a time: of a few classes they stay in a core's cache.
+THIN_ROWS = 128
 
 
 def _cosine(distance: NDArray[np.float64], ramp: float, side: int) -> NDArray[np.float64]:
@@ -112,9 +118,10 @@ def stitch(
     lane: Lane | None = None,
     first: int = 0,
 ) -> Iterator[tuple[Window, Any]]:
-    """Blend chips into strips; a row leaves when no later chip can touch it.
+    """Blend chips into strips, piece by piece: a pixel leaves with the last chip that covers it.
 
-    Memory is one row of chips: ``classes * chip height * lane width`` float32.
+    What waits is what two rows of chips share, of the lane's width, and what a chip shares with
+    the next one; so most of a chip is read once, while it is in the cache.
 
     Args:
         chips: (window, probabilities (K, height, width)), row by row from the left; all-nodata
@@ -130,89 +137,136 @@ def stitch(
             that chips above would touch, too, lack these chips' part.
 
     Yields:
-        (window, probabilities (K, height, lane width)): strips from the top, disjoint, covering
-        every row. The array is a buffer that the next step overwrites.
+        (window, probabilities (K, height, width)): pieces, disjoint, strip by strip from the top
+        and within one chip by chip from the left. The array is a buffer that the next step
+        overwrites. Pixels that lie in no piece are those of absent chips. After the last piece of
+        a strip (strip's window, None), whether it had pieces or not.
     """
     lane = lane or Lane.whole(grid)
     rows, cols = grid.row_starts, grid.col_starts
+    height, width = grid.chip_height, grid.chip_width
     options = {"taper": taper, "margin": margin}
-    row_weights = axis_weights(rows, grid.chip_height, grid.height, **options)  # type: ignore[arg-type]
-    col_weights = axis_weights(cols, grid.chip_width, grid.width, **options)  # type: ignore[arg-type]
-    row_index = {row: i for i, row in enumerate(rows)}
-    col_arrays = {c: asarray(w[None, :]) for c, w in zip(cols, col_weights, strict=True)}
+    row_weights = axis_weights(rows, height, grid.height, **options)  # type: ignore[arg-type]
+    col_weights = axis_weights(cols, width, grid.width, **options)  # type: ignore[arg-type]
+    row_arrays = {row: asarray(w) for row, w in zip(rows, row_weights, strict=True)}
+    col_arrays = {col: asarray(w) for col, w in zip(cols, col_weights, strict=True)}
+    # Where the next chip of a row begins: what lies before that is finished.
+    ends = dict(zip(lane.starts, (*lane.starts[1:], lane.right), strict=True))
 
-    buffer = zeros((classes, grid.chip_height, lane.right - lane.left))
-    current = first  # number of the row of chips that the buffer's first row belongs to
-    kept = 0  # rows of the buffer, from the top, that hold what chips above gave
-    reached = lane.left  # of the other rows, the first column that chips of this row haven't filled
-    row_array = asarray(row_weights[current][:, None])
-    for window, probs in chips:
-        while row_index[window.row] > current:
-            buffer[:, kept:, reached - lane.left :] = 0.0
-            yield _finished(buffer, grid, lane, rows, current)
-            kept = _shift(buffer, rows[current + 1] - rows[current])
-            current, reached = current + 1, lane.left
-            row_array = asarray(row_weights[current][:, None])
-        left, right = max(window.col, lane.left), min(window.right, lane.right)
-        if left > reached:  # a chip was left out
-            buffer[:, kept:, reached - lane.left : left - lane.left] = 0.0
-        height = min(window.bottom, grid.height) - window.row
-        weight = row_array * col_arrays[window.col]
-        seen = min(max(reached, left), right)  # columns from here on are new
-        for top, bottom, start, end, new in (
-            (0, min(kept, height), left, right, False),
-            (kept, height, left, seen, False),
-            (kept, height, seen, right, True),
-        ):
-            own = np.s_[..., top:bottom, start - window.col : end - window.col]
-            here = buffer[:, top:bottom, start - lane.left : end - lane.left]
-            _blend(here, probs[own], weight[own], new)
-        reached = max(reached, right)
-    while current < len(rows):
-        buffer[:, kept:, reached - lane.left :] = 0.0
-        yield _finished(buffer, grid, lane, rows, current)
-        if current + 1 < len(rows):
-            kept = _shift(buffer, rows[current + 1] - rows[current])
-        current, reached = current + 1, lane.left
+    shared = _shared(rows, height)
+    above, beside = (zeros(shape) for shape in _waiting(grid, lane, classes))
+    blend_here, thin = _how(above, height)
+    scratch = zeros((classes * min(thin, height) * width,))
+
+    waiting = iter(chips)
+    chip = next(waiting, None)
+    for number in range(first, len(rows)):
+        strip = grid.strip(number, lane)
+        kept = shared[number - 1] if number > first else 0
+        cuts = 0, kept, strip.height, min(height, grid.height - strip.row)
+        finished = reached = lane.left  # columns, by the chips of this row so far
+        while chip is not None and chip[0].row == strip.row:
+            window, probs = chip
+            left, right = max(window.col, lane.left), min(window.right, lane.right)
+            end = max(ends[window.col], left)
+            above[:, :, finished - lane.left : left - lane.left] = 0.0  # of absent chips
+            for top, bottom in _slices(cuts, thin):
+                part = Part(
+                    top,
+                    bottom,
+                    left - window.col,
+                    right - window.col,
+                    known=max(min(reached, right) - left, 0),
+                    start=left - finished,
+                    end=end - left,
+                    kept=kept,
+                    finished=strip.height,
+                    place=left - lane.left,
+                )
+                shape = classes, bottom - top, end - left
+                out = scratch[: math.prod(shape)].reshape(shape)
+                weights = row_arrays[strip.row], col_arrays[window.col]
+                blend_here(probs, *weights, beside, above, part, out)
+                if top < strip.height and end > left:
+                    yield Window(strip.row + top, left, bottom - top, end - left), out
+            finished, reached = end, right
+            chip = next(waiting, None)
+        above[:, :, finished - lane.left :] = 0.0
+        yield strip, None
 
 
-def _blend(here: Any, probs: Any, weight: Any, new: bool) -> None:
-    """Add weighted probabilities (K, H, W) to what is here, or put them in its place.
+def held_bytes(grid: ChipGrid, lane: Lane, classes: int) -> int:
+    """What :func:`stitch` holds of a lane, in a computer's own memory.
 
     Args:
-        here: of the buffer; it is changed.
-        probs: of a chip.
-        weight: (H, W).
-        new: what is here means nothing yet.
+        grid: where the chips lie.
+        lane: of it.
+        classes: K.
     """
-    if not isinstance(here, np.ndarray):
-        if new:
-            here[:] = probs * weight
-        else:
-            here += probs * weight
-    elif new:
-        np.multiply(probs, weight, out=here)
+    leaves = classes, min(THIN_ROWS, grid.chip_height), grid.chip_width
+    return 4 * sum(math.prod(shape) for shape in (*_waiting(grid, lane, classes), leaves))
+
+
+def _waiting(grid: ChipGrid, lane: Lane, classes: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes of what waits above and of what waits beside."""
+    rows = max(_shared(grid.row_starts, grid.chip_height), default=0)
+    cols = max(_shared(lane.starts, grid.chip_width), default=0)
+    return (classes, rows, lane.right - lane.left), (classes, grid.chip_height, cols)
+
+
+def _shared(starts: Sequence[int], chip: int) -> list[int]:
+    """Pixels that each chip along an axis shares with the next one."""
+    return [start + chip - after for start, after in pairwise(starts)]
+
+
+def blend(
+    probs: Any,
+    row_weights: Any,
+    col_weights: Any,
+    beside: Any,
+    above: Any,
+    part: Part,
+    out: Any,
+) -> None:
+    """Weighted probabilities of some rows of a chip, with what waits of chips before.
+
+    Args:
+        probs: of the chip, (K, height, width), an array or a tensor, as all others are.
+        row_weights: (height,).
+        col_weights: (width,).
+        beside: (K, height, columns): what waits of chips beside it, and then for the next one.
+        above: (K, rows, columns): what waits of rows of chips above, and then for the next one.
+        part: which rows.
+        out: (K, rows, ``part.end``): where finished columns of finished rows go.
+    """
+    top, bottom, left, right, known, start, end, kept, finished, place = part
+    weight = row_weights[top:bottom, None] * col_weights[None, left:right]
+    sums = probs[:, top:bottom, left:right] * weight
+    sums[:, :, :known] += beside[:, top:bottom, start : start + known]
+    if top < kept:
+        sums[:, :, known:] += above[:, top:bottom, place + known : place + right - left]
+    beside[:, top:bottom, : right - left - end] = sums[:, :, end:]
+    if top < finished:
+        out[:] = sums[:, :, :end]
     else:
-        # A class at a time, so that what is added is still in the cache.
-        part = np.empty(weight.shape, np.float32)
-        for mine, theirs in zip(here, probs, strict=True):
-            np.multiply(theirs, weight, out=part)
-            mine += part
+        above[:, top - finished : bottom - finished, place : place + end] = sums[:, :, :end]
 
 
-def _finished(
-    buffer: Any, grid: ChipGrid, lane: Lane, rows: list[int], current: int
-) -> tuple[Window, Any]:
-    """The rows above the next row of chips."""
-    end = rows[current + 1] if current + 1 < len(rows) else grid.height
-    height = end - rows[current]
-    return Window(rows[current], lane.left, height, lane.right - lane.left), buffer[:, :height]
+def _how(arrays: Any, height: int) -> tuple[Callable[..., None], int]:
+    """The function that blends arrays of this kind, and how many rows it does at a time."""
+    if not isinstance(arrays, np.ndarray):
+        return blend, height
+    with IMPORTING:
+        from geoseg import blending
+
+    def compiled(probs: Any, *rest: Any) -> None:
+        blending.blend(np.ascontiguousarray(probs, np.float32), *rest)
+
+    return compiled, THIN_ROWS
 
 
-def _shift(buffer: Any, by: int) -> int:
-    """Move the buffer's rows up by ``by``, without overlap between copies; gives how many moved."""
-    moved = max(int(buffer.shape[1]) - by, 0)
-    for start in range(0, moved, by):
-        stop = min(start + by, moved)
-        buffer[:, start:stop] = buffer[:, start + by : stop + by]
-    return moved
+def _slices(cuts: Iterable[int], thin: int) -> Iterator[tuple[int, int]]:
+    """Rows between cuts, from the top, in slices of at most so many rows."""
+    for start, stop in pairwise(sorted(set(cuts))):
+        for top in range(start, stop, thin):
+            yield top, min(top + thin, stop)

@@ -17,8 +17,8 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 #: From the ground up: a module imports from its own room or those before it.
 ROOMS = [
-    {"errors", "window", "gdal", "jit", "workers"},
-    {"pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
+    {"errors", "window", "gdal", "importing", "jit", "workers"},
+    {"blending", "pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
     {"scene"},
     {
         "radiometry",

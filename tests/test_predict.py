@@ -113,8 +113,8 @@ class _Faults:
 
         original = SceneReader.read
 
-        def read(self, window):
-            pixels, valid = original(self, window)
+        def read(self, window, out=None):
+            pixels, valid = original(self, window, out)
             return pixels, np.ones_like(valid)
 
         patch.setattr(SceneReader, "read", read)
@@ -132,9 +132,9 @@ class _Faults:
 
         original = SceneReader.read
 
-        def read(self, window):
+        def read(self, window, out=None):
             row = max(0, window.row - 1)
-            return original(self, Window(row, window.col, window.height, window.width))
+            return original(self, Window(row, window.col, window.height, window.width), out)
 
         patch.setattr(SceneReader, "read", read)
 
@@ -353,6 +353,29 @@ def test_resampled_scene_keeps_its_own_validity(tmp_path):
     raster = {"transform": from_origin(500000, 5000000, 2, 2), "nodata": 200}
     out, _ = run(tmp_path, values, model, raster=raster)
     np.testing.assert_array_equal(out == 255, values[0] == 200)
+
+
+def test_beside_chips_that_are_left_out_nothing_comes_from_elsewhere(tmp_path):
+    """Chips of 8 px of the model's grid, 40 of the scene's: what lies below the first two rows of
+    chips and right of the first two columns was not measured."""
+    values = np.full((1, 240, 240), 1, np.uint8)
+    values[0, 80:] = 2
+    values[0, 80:, 80:] = 200
+    model = tiny_model(tmp_path / "model", ("red",), CLASSES, gsd=10.0, gsd_range=(8.0, 12.0))
+    raster = {"transform": from_origin(500000, 5000000, 2, 2), "nodata": 200}
+
+    class Rounded(OneHot):
+        def answer(self, pixels):
+            return super().answer(np.rint(pixels))
+
+    options = {"size": 8, "overlap": 0, "probs": tmp_path / "p.tif", "probs_dtype": "float32"}
+    out, result = run(tmp_path, values, model, Rounded(4), raster=raster, **options)
+    assert result.report["chips"]["skipped"] == 16
+    np.testing.assert_array_equal(out[:75], values[0, :75])
+    np.testing.assert_array_equal(out[85:], np.where(values[0] == 200, 255, values[0])[85:])
+    with rasterio.open(tmp_path / "p.tif") as dataset:
+        probs = dataset.read()
+    assert (probs[1, 85:, :80] == 0).all()
 
 
 def test_polygons_come_with_the_raster(tmp_path, model):

@@ -133,7 +133,7 @@ def test_turns_keep_the_order_and_stop_where_one_fails(model, monkeypatch):
         np.testing.assert_allclose(np.stack(found), np.stack(expected), atol=1e-6)
     first = next(made.run(enumerate(chips), 2))  # who leaves early leaves no thread behind
     assert first[0] == 0
-    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("geoseg-turn")]
     forward = TorchRuntime._forward
     sizes = []
 

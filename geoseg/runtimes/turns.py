@@ -72,7 +72,9 @@ class Turns:
         size = batch_size or first.batch_size
         waiting = iter(chips)
         with ExitStack() as stack:
-            pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in self._runtimes]
+            pools = [
+                stack.enter_context(ThreadPoolExecutor(1, "geoseg-turn")) for _ in self._runtimes
+            ]
             turns = cycle(zip(self._runtimes, pools, strict=True))
             begun: deque[tuple[list[T], Future[list[Any]]]] = deque()
 

@@ -11,20 +11,37 @@ from tests.oracles import EdgeDistance, Poisoned
 from tests.properties.test_grid_laws import grids
 
 
-def run(grid, chips, classes, xp=np, **options):
-    """Stitch chips and put the strips together; checks that they are disjoint and ordered."""
+def run(grid, chips, classes, xp=np, lane=None, first=0, fill=0.0, **options):
+    """Stitch chips and put the pieces together, NaN where there is none.
+
+    Checks that pieces are disjoint, lie in the strip that is made and come in order.
+    """
     if xp is np:
-        tools = {"zeros": lambda s: np.zeros(s, np.float32), "asarray": lambda a: a}
+        tools = {"zeros": lambda s: np.full(s, fill, np.float32), "asarray": lambda a: a}
     else:
-        tools = {"zeros": lambda s: torch.zeros(s), "asarray": torch.from_numpy}
-    rows, parts = 0, []
-    for window, values in stitch(chips, grid, classes=classes, **tools, **options):
-        assert (window.row, window.col, window.width) == (rows, 0, grid.width)
-        assert tuple(values.shape) == (classes, window.height, grid.width)
-        parts.append(np.array(values, copy=True) if xp is np else values.clone().numpy())
-        rows = window.bottom
-    assert rows == grid.height
-    return np.concatenate(parts, axis=1)
+        tools = {"zeros": lambda s: torch.full(s, fill), "asarray": torch.from_numpy}
+    lane = lane or Lane.whole(grid)
+    out = np.full((classes, grid.height, grid.width), np.nan, np.float32)
+    seen = np.zeros((grid.height, grid.width), bool)
+    row, number, last = grid.row_starts[first], first, (-1, -1)
+    pieces = stitch(chips, grid, classes=classes, lane=lane, first=first, **tools, **options)
+    for window, values in pieces:
+        if values is None:
+            assert window == grid.strip(number, lane)
+            assert (window.row, window.col) == (row, lane.left)
+            assert window.right == lane.right
+            row, number, last = window.bottom, number + 1, (-1, -1)
+            continue
+        strip = grid.strip(number, lane)
+        assert strip.intersection(window) == window
+        assert (window.col, window.row) > last
+        last = window.col, window.row
+        assert tuple(values.shape) == (classes, window.height, window.width)
+        assert not seen[window.rows, window.cols].any()
+        seen[window.rows, window.cols] = True
+        out[:, window.rows, window.cols] = values
+    assert row == grid.height
+    return out
 
 
 def padded_scene(grid, channels, seed=0):
@@ -73,16 +90,21 @@ def test_torch_and_numpy_stitch_alike(grid):
     np.testing.assert_array_equal(a, b)
 
 
+def covered(grid, windows):
+    """Pixels of the scene that lie in some chips."""
+    touched = np.zeros((grid.height, grid.width), dtype=bool)
+    for w in windows:
+        touched[w.rows, w.cols] = True
+    return touched
+
+
 @given(grids(), st.data())
 def test_chips_that_are_left_out_change_only_their_own_pixels(grid, data):
     scene = padded_scene(grid, 1)
     windows = list(grid.chips())
     left_out = data.draw(st.sets(st.sampled_from(windows)))
     out = run(grid, ((w, scene[:, w.rows, w.cols]) for w in windows if w not in left_out), 1)
-    touched = np.zeros(scene.shape[1:], dtype=bool)
-    for w in left_out:
-        touched[w.rows, w.cols] = True
-    touched = touched[: grid.height, : grid.width]
+    touched = covered(grid, left_out)
     expected = scene[:, : grid.height, : grid.width]
     np.testing.assert_allclose(out[:, ~touched], expected[:, ~touched], atol=1e-5)
 
@@ -100,22 +122,19 @@ def test_every_pixel_is_the_plain_sum_of_its_chips_bit_by_bit(grid, options, dat
         row, col = grid.row_starts.index(w.row), grid.col_starts.index(w.col)
         expected[:, w.rows, w.cols] += probs * (rows[row][:, None] * cols[col])
     out = run(grid, chips, 2, **options)
-    np.testing.assert_array_equal(out, expected[:, : grid.height, : grid.width])
-    # The buffer may hold anything at first, and a lane or a later begin changes no bit.
+    theirs = ~covered(grid, left_out)
+    expected = expected[:, : grid.height, : grid.width]
+    np.testing.assert_array_equal(out[:, theirs], expected[:, theirs])
+    # What waits may hold anything at first, and a lane or a later begin changes no bit, not even
+    # of pixels that nobody asks for.
     left = data.draw(st.integers(0, grid.width - 1))
     lane = Lane.of(grid, left, data.draw(st.integers(left + 1, grid.width)))
     first = data.draw(st.integers(0, len(grid.row_starts) - 1))
     begun = [(w, p) for w, p in chips if w.col in lane.starts and w.row >= grid.row_starts[first]]
     complete = grid.row_starts[first - 1] + grid.chip_height if first else 0
-    tools = {"zeros": lambda s: np.full(s, np.nan, np.float32), "asarray": lambda a: a}
-    strips = stitch(begun, grid, classes=2, lane=lane, first=first, **tools, **options)
-    for window, values in strips:
-        top = max(window.row, complete)
-        if top < window.bottom:
-            np.testing.assert_array_equal(
-                values[:, top - window.row :],
-                expected[:, top : window.bottom, lane.left : lane.right],
-            )
+    again = run(grid, begun, 2, lane=lane, first=first, fill=np.nan, **options)
+    here = np.s_[:, complete:, lane.left : lane.right]
+    np.testing.assert_array_equal(again[here], out[here])
 
 
 @settings(max_examples=30)

@@ -1,0 +1,140 @@
+"""Inner loops over pixels, compiled: numpy would pass over them many times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.jit import kernel
+
+if TYPE_CHECKING:
+    from geoseg.grid import Part
+
+__all__ = ["blend", "decide", "halve"]
+
+Floats = NDArray[np.float32]
+
+
+@kernel
+def blend(
+    probs: Floats,
+    row_weights: Floats,
+    col_weights: Floats,
+    beside: Floats,
+    above: Floats,
+    part: Part,
+    out: Floats,
+) -> None:
+    """What :func:`geoseg.stitch.blend` does, in one pass.
+
+    Args:
+        probs: C-contiguous, as all others are.
+        row_weights: see there.
+        col_weights: likewise.
+        beside: likewise.
+        above: likewise.
+        part: likewise.
+        out: likewise.
+    """
+    columns, known, end = part.right - part.left, part.known, part.end
+    sums = np.empty(columns, np.float32)
+    weights = col_weights[part.left : part.right]
+    for k in range(len(probs)):
+        for row in range(part.top, part.bottom):
+            given, weight = probs[k, row, part.left : part.right], row_weights[row]
+            for col in range(columns):
+                sums[col] = given[col] * (weight * weights[col])
+            shared = beside[k, row]
+            waiting = shared[part.start : part.start + known]
+            for col in range(known):
+                sums[col] += waiting[col]
+            if row < part.kept:
+                mine = sums[known:]
+                waiting = above[k, row, part.place + known : part.place + columns]
+                for col in range(len(mine)):
+                    mine[col] += waiting[col]
+            # Loops, since numba's own copies of slices take twice as long.
+            mine = sums[end:]
+            for col in range(len(mine)):
+                shared[col] = mine[col]
+            if row < part.finished:
+                done = out[k, row - part.top]
+            else:
+                done = above[k, row - part.finished, part.place : part.place + end]
+            for col in range(end):
+                done[col] = sums[col]
+
+
+@kernel
+def decide(
+    probs: Floats,
+    valid: NDArray[np.bool_],
+    legend: NDArray[np.uint8],
+    nodata: int,
+    ids: NDArray[np.uint8],
+    best: Floats,
+    counts: NDArray[np.int64],
+) -> bool:
+    """What :func:`geoseg.decide.decide` does, in one pass.
+
+    Args:
+        probs: (K, H, W), C-contiguous, as all but ``valid`` are.
+        valid: (H, W).
+        legend: class ids, (K,).
+        nodata: what is put where a pixel is not valid.
+        ids: (H, W), where the class ids go.
+        best: (H, W), where the greatest probabilities go.
+        counts: (K,), to which the pixels of each class are added.
+
+    Returns:
+        Whether the greatest probabilities of all valid pixels are finite.
+    """
+    width, wrong = ids.shape[1], 0
+    for row in range(len(ids)):
+        winner, top, own, first = ids[row], best[row], probs[0, row], legend[0]
+        for col in range(width):
+            top[col] = own[col]
+            winner[col] = first
+        for k in range(1, len(probs)):
+            own, this = probs[k, row], legend[k]
+            for col in range(width):
+                number = own[col]
+                # NaN is unequal to itself, and nothing is greater than it.
+                better = number > top[col] or number != number
+                top[col] = number if better else top[col]
+                winner[col] = this if better else winner[col]
+        given = valid[row]
+        for col in range(width):
+            # Only what is finite leaves 0 of itself.
+            wrong += given[col] and top[col] - top[col] != 0
+            winner[col] = winner[col] if given[col] else nodata
+        for k in range(len(probs)):
+            this, found = legend[k], 0
+            for col in range(width):
+                found += winner[col] == this
+            counts[k] += found
+    return wrong == 0
+
+
+@kernel
+def halve(classes: NDArray[np.uint8], nodata: int, out: NDArray[np.uint8]) -> None:
+    """What :func:`geoseg.rasters.halve` does, in one pass.
+
+    Args:
+        classes: (2 H, 2 W), C-contiguous.
+        nodata: what is no class.
+        out: (H, W), where the result goes.
+    """
+    for row in range(len(out)):
+        upper, lower = classes[2 * row], classes[2 * row + 1]
+        for col in range(out.shape[1]):
+            a, b, c, d = upper[2 * col], upper[2 * col + 1], lower[2 * col], lower[2 * col + 1]
+            # Votes of each, 0 where it is no class; of equals the first one wins.
+            best, most = a, (1 + (a == b) + (a == c) + (a == d)) * (a != nodata)
+            votes = (1 + (b == c) + (b == d)) * (b != nodata)
+            best, most = (b, votes) if votes > most else (best, most)
+            votes = (1 + (c == d)) * (c != nodata)
+            best, most = (c, votes) if votes > most else (best, most)
+            out[row, col] = d if most == 0 else best
