@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import itertools
 import os
@@ -71,6 +73,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         args: without the program's name; ``sys.argv`` by default.
     """
     args = sys.argv[1:] if args is None else args
+    # The libraries are hundreds of thousands of objects that live as long as the process: at its
+    # end Python need not look for garbage among them.
+    atexit.register(gc.freeze)
     # A batch system ends a job with SIGTERM: clean up as for Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import click
@@ -152,6 +153,8 @@ def command(
     SCENE is a raster (path or URL), a folder of one-band files, or several such files. Writes
     <scene>_landcover.tif, .gpkg and .json into the current folder.
     """
+    # The libraries are no garbage, and a run leaves next to none: look for it less often.
+    gc.set_threshold(20_000)
     from geoseg.dryrun import dry_run as plan_only
     from geoseg.pipeline import predict
 
