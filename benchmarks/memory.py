@@ -1,16 +1,20 @@
 """How predict's memory grows with a scene's height: 10,000 and 100,000 rows of 20,000 columns.
 
-    python benchmarks/memory.py [--width 20000] [--heights 10000 100000] [--mem-limit 0]
+    python benchmarks/memory.py [--width 20000] [--heights 10000 100000] [--mem-limit 0] [--peers]
 
 The scene is a virtual raster over a small one, so that it takes no disk; the model is linear with
 nine classes, so that what is left is the pipeline. Each height runs in a process of its own. The
-runtime's own memory is that of the same process with a scene of one chip.
+runtime's own memory is that of the same process with a scene of one chip. ``--peers`` gives the
+same scenes and model to the peers of peers.py that are installed, too; one that takes more than
+``--most`` GB fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -18,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import rasterio.errors
-from common import measured, save_rgb_model  # the script beside this one
+import rasterio.shutil
+from common import measured, save_rgb_model  # the scripts beside this one
+from peers import COMMON, CONTESTANTS
 
 RUN = """
 import json, sys
@@ -28,6 +34,10 @@ result = geoseg.predict(sys.argv[1], sys.argv[2], model=sys.argv[3], no_vector=T
                         runtime="openvino", precision="fp32", mem_limit=limit)
 print(json.dumps({"peak": result.report["peak_memory_bytes"], "seconds": result.report["seconds"],
                   "lanes": result.report["memory"]["lanes"]}))
+"""
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, ({0}, {0}))
 """
 SMALL = 50
 CLASSES = 9
@@ -79,7 +89,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=20_000)
     parser.add_argument("--heights", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--mem-limit", type=int, default=0, help="bytes, 0 for none")
+    parser.add_argument("--peers", action="store_true", help="measure the peers, too")
+    parser.add_argument("--most", type=float, default=20.0, help="GB that a peer may take")
     options = parser.parse_args()
+    peers = {
+        name: code
+        for name, (code, more, package) in CONTESTANTS.items()
+        if options.peers and not more and importlib.util.find_spec(package)
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = make_model(folder / "model")
@@ -91,6 +108,19 @@ def main() -> None:
             print(f"{height} x {width}: peak {found['peak'] / 1e9:.3f} GB, {found['lanes']} lanes")
             print(f"  {json.dumps(found['seconds'])}", flush=True)
             out.unlink()
+            if peers:  # some of them write with what the scene was written by
+                taken = {"tiled": True, "compress": "deflate"}
+                packed = scene.with_suffix(".tif")
+                rasterio.shutil.copy(scene, packed, "GTiff", **taken)
+                scene = packed
+            for name, code in peers.items():
+                limited = LIMITED.format(int(options.most * 1e9)) + COMMON + code
+                try:
+                    found = measured(limited, scene, model, out, os.cpu_count() or 1)
+                except (RuntimeError, ValueError) as error:
+                    print(f"  {name}: failed: {error}", flush=True)
+                    continue
+                print(f"  {name}: peak {found['peak'] / 1e9:.3f} GB, {found['wall']:.0f} s")
 
 
 if __name__ == "__main__":
