@@ -69,7 +69,8 @@ __all__ = ["Prediction", "load_members", "predict"]
 PROBE_CHIPS, INT8_CHIPS = 4, 16
 #: Of polygons: they keep up with any network, and more would hold more strips in memory.
 POLYGON_THREADS = 2
-#: Pixels that are classified at a time: what is made of them stays in the cache.
+#: Pixels of a resampled strip that are classified at a time: what is made of them stays in the
+#: cache. Of other strips pieces are.
 DECIDED_AT_ONCE = 1 << 17
 
 
@@ -302,8 +303,9 @@ class _Strip:
 
     Attributes:
         window: of the output's grid; None where it holds no row of it.
-        arrays: raster -> its rows, nodata where no piece was put.
-        counts: pixels of each class.
+        arrays: raster -> its rows, (height, width) or (bands, height, width) of its spec's dtype;
+            nodata where no piece was put.
+        counts: pixels of each class, int64 (K,).
         run: chips of its row of chips that went through the network.
         skipped: those without a measured pixel.
     """
