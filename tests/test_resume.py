@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -360,33 +359,41 @@ def test_a_run_that_is_killed_while_it_names_its_outputs_goes_on(
     assert subprocess.run([*command, "-1"], check=False, stderr=subprocess.PIPE).returncode == 1
 
 
-def test_ctrl_c_waits_until_all_outputs_have_their_names(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+#: Gets Ctrl-C when one of its outputs has its name. Of its threads any may take the signal.
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import geoseg.outputs
+from tests.test_resume import Smooth, predict
+signal.signal(signal.SIGINT, signal.default_int_handler)
+replace, ready = os.replace, threading.Event()
+def interrupted(source, target):
+    replace(source, target)
+    if Path(target).name == "out.tif":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+geoseg.outputs.os.replace = interrupted
+threading.Thread(target=ready.wait).start()
+try:
+    predict(Path(sys.argv[2]), Path(sys.argv[4]), Path(sys.argv[3]), Smooth(4))
+except KeyboardInterrupt:
+    print("interrupted")
+finally:
+    ready.set()
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+
+
+def test_ctrl_c_waits_until_all_outputs_have_their_names(tmp_path: Path, model: Path) -> None:
     scene, folder = scene_of(tmp_path), tmp_path / "out"
-    rename = os.replace
-
-    def interrupted(source: Any, target: Any) -> None:
-        rename(source, target)
-        if Path(target) == folder / "out.tif":
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
-
-    monkeypatch.setattr("geoseg.outputs.os.replace", interrupted)
-    # Of the process's threads any may take the signal: here is one that could.
-    ready = threading.Event()
-    other = threading.Thread(target=ready.wait)
-    other.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            predict(scene, folder, model, Smooth(4))
-    finally:
-        ready.set()
-        other.join()
+    command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1])]
+    command += [str(scene), str(model), str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
     predict(scene, tmp_path / "whole", model, Smooth(4))
     assert contents(folder) == contents(tmp_path / "whole")
     assert (folder / "out.json").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_run_goes_on_in_the_lanes_and_with_the_runtime_that_it_was_begun_with(
