@@ -48,20 +48,25 @@ def done(start, cpu, **more):
 
 GEOSEG = (
     """
+import pyproj
 import geoseg
-from geoseg import blending, pipeline
+from geoseg import blending, pipeline, plan
 from geoseg.runtimes.cpu import CpuRuntime
+import threading
 runtime, precision = sys.argv[5:7]
 spent = {"wall": 0.0, "cpu": 0.0}
 def timed(function):
     def call(*args):
         wall, cpu = time.perf_counter(), time.thread_time()
         made = function(*args)
-        spent["wall"] += time.perf_counter() - wall
+        # Another thread compiles while the first row is read: then only what is waited for counts.
+        if threading.current_thread() is threading.main_thread():
+            spent["wall"] += time.perf_counter() - wall
         spent["cpu"] += time.thread_time() - cpu
         return made
     return call
-# The model is read in the one, and compiled in the other, when the first chip comes.
+# Read, made ready and compiled: what the others' clocks leave out, too.
+plan.find_model = timed(plan.find_model)
 pipeline.load_members = timed(pipeline.load_members)
 CpuRuntime.prepare = timed(CpuRuntime.prepare)
 start, cpu = time.perf_counter(), time.process_time()

@@ -91,7 +91,7 @@ def decide(
     Returns:
         Whether the greatest probabilities of all valid pixels are finite.
     """
-    width, wrong = ids.shape[1], 0
+    width, wrong = ids.shape[1], np.uint8(0)
     for row in range(len(ids)):
         winner, top, own, first = ids[row], best[row], probs[0, row], legend[0]
         for col in range(width):
@@ -108,14 +108,17 @@ def decide(
         given = valid[row]
         for col in range(width):
             # Only what is finite leaves 0 of itself.
-            wrong += given[col] and top[col] - top[col] != 0
+            wrong |= np.uint8(given[col] and top[col] - top[col] != 0)
             winner[col] = winner[col] if given[col] else nodata
-        for k in range(len(probs)):
-            this, found = legend[k], 0
-            for col in range(width):
-                found += winner[col] == this
-            counts[k] += found
-    return wrong == 0
+        # So few at a time that their number fits into 8 bits, of which most are done at once.
+        for left in range(0, width, 128):
+            some = winner[left : left + 128]
+            for k in range(len(probs)):
+                this, found = legend[k], np.uint8(0)
+                for col in range(len(some)):
+                    found = np.uint8(found + np.uint8(some[col] == this))
+                counts[k] += found
+    return bool(wrong == 0)
 
 
 @kernel

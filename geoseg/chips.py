@@ -68,6 +68,7 @@ class ChipRow:
     def chip(self, window: Window) -> NDArray[Any] | None:
         """A chip as the network sees it, (C, H, W), or None where no pixel of it was measured.
 
+        It may be a view of the row, which isn't to be changed.
         Where nothing was measured it holds the nearest measured pixel of the chip: zeros would
         make a belt of wrong classes along the border. Beyond the scene's edge it is reflected.
         """
@@ -80,7 +81,7 @@ class ChipRow:
         missing = (window.height - pixels.shape[1], window.width - pixels.shape[2])
         if any(missing):
             pixels = _reflect(pixels, *missing)
-        return np.ascontiguousarray(pixels)
+        return pixels
 
     def measured(self, window: Window) -> NDArray[np.bool_]:
         """Where a chip's pixels are the scene's own and valid, (height, width)."""

@@ -41,8 +41,10 @@ from geoseg.rasters import (
     decode_probability,
     encode_probability,
     write_cog,
+    write_overviews,
     write_qml,
 )
+from geoseg.reader import pixel_dtype
 from geoseg.regrid import regrid
 from geoseg.report import (
     ClassCounts,
@@ -140,7 +142,7 @@ def predict(
         _final_names(staging),
     ):
         store = StripStore(staging.scratch("strips"), _specs(plan), len(lanes))
-        _check_disk(plan, staging)
+        _check_disk(plan, store, staging)
         memory = {"limit_bytes": budget.limit, "lanes": len(lanes)}
         memory["arrays_bytes"] = max(plan.lane_bytes(lane) for lane in lanes)
         log.tell(
@@ -151,18 +153,19 @@ def predict(
             runtime=runtime_report(runtime),
             **plan_report(plan),
         )
-        for message in [*plan.warnings, *preflight(plan)]:
+        for message in plan.warnings:
             log.warn(message)
         if len(store):
             log.tell("note", message=f"going on after {len(store)} finished strips")
         with (
             _kept_strips(staging, store, log),
-            _streamed_polygons(plan, store, staging, log) as polygons,
+            _beside(plan, runtime, lanes, store, staging, log) as beside,
         ):
-            _predict_strips(plan, runtime, lanes, store, polygons, log)
-            counts = _write_rasters(plan, store, staging, log)
+            _predict_strips(plan, runtime, lanes, store, beside, log)
+            counts = _write_rasters(plan, store, staging, beside.overviews, log)
+            beside.readiness.result()
             with log.clock("wait for polygons"):
-                if not polygons.result():
+                if not beside.polygons.result():
                     outputs = replace(outputs, vector=None)
                     plan = replace(plan, outputs=outputs)
             with _explained(outputs.qml):
@@ -265,24 +268,21 @@ def _predict_strips(
     runtime: Runtime,
     lanes: Sequence[OutputLane],
     store: StripStore,
-    polygons: Future[bool],
+    beside: _Beside,
     log: RunLog,
 ) -> None:
     """Run the network over the scene, lane by lane, and keep each finished strip.
 
-    Strips are written by a thread while the next ones are computed. Where polygons fail, so does
-    the run, at once.
+    Strips are written by a thread while the next ones are computed. Where something beside fails,
+    so does the run, at once.
     """
-    before = (strip.window for strip in store.all())
-    done = sum(window.height * window.width for window in before if window is not None)
-    meter = Meter(plan, lanes, done, log)
+    meter = Meter(plan, lanes, _pixels_done(store), log)
     with ThreadPoolExecutor(1, "geoseg-write") as writing:
         waiting: deque[Future[None]] = deque()
         for number, lane in enumerate(lanes):
             first = store.finished(number)
             for strip in _strips(plan, lane, first, runtime, store.specs, meter, log):
-                if polygons.done():
-                    polygons.result()
+                beside.check()
                 task = partial(
                     log.clocked("write", store.write), number, strip.window, strip.arrays
                 )
@@ -296,6 +296,11 @@ def _predict_strips(
         with log.clock("wait for writing"):
             for future in waiting:
                 future.result()
+
+
+def _pixels_done(store: StripStore) -> int:
+    windows = (strip.window for strip in store.all())
+    return sum(window.height * window.width for window in windows if window is not None)
 
 
 class _Strip:
@@ -366,7 +371,9 @@ class _Strip:
             self.arrays["agreement"][here] = encode_probability(share, valid, self._dtype)
 
 
-def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> ClassCounts:
+def _write_rasters(
+    plan: Plan, store: StripStore, staging: Staging, overviews: Future[list[Path]], log: RunLog
+) -> ClassCounts:
     """Make the outputs' rasters from the finished strips."""
     per_class = np.zeros(len(plan.card.classes), dtype=np.int64)
     area = np.zeros(len(per_class)) if plan.grid.gsd else None
@@ -393,7 +400,8 @@ def _write_rasters(plan: Plan, store: StripStore, staging: Staging, log: RunLog)
     with log.clock("cog"), store.few_open():
         for name, final in finals.items():
             if final is not None:
-                write_cog(store.mosaic(name), staging.path(final), store.specs[name])
+                halved = overviews.result() if name == "raster" else ()
+                write_cog(store.mosaic(name, halved), staging.path(final), store.specs[name])
                 store.verify(name, staging.path(final))
     return ClassCounts(per_class, area)
 
@@ -633,16 +641,76 @@ def _specs(plan: Plan) -> dict[str, RasterSpec]:
     return specs
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What is done beside the network's work, each by a thread.
+
+    Attributes:
+        readiness: what its first chip needs, and what is odd about the scene.
+        overviews: the class raster's, made of finished strips.
+        polygons: likewise; whether there are any.
+    """
+
+    readiness: Future[None]
+    overviews: Future[list[Path]]
+    polygons: Future[bool]
+
+    def check(self) -> None:
+        """Raise what one of them has failed by."""
+        for future in (self.readiness, self.overviews, self.polygons):
+            if future.done():
+                future.result()
+
+
 @contextmanager
-def _streamed_polygons(
-    plan: Plan, store: StripStore, staging: Staging, log: RunLog
-) -> Iterator[Future[bool]]:
-    """Polygons in the making, by a thread that follows the finished strips."""
-    with ThreadPoolExecutor(1, "geoseg-polygons") as following:
+def _beside(
+    plan: Plan,
+    runtime: Runtime,
+    lanes: Sequence[OutputLane],
+    store: StripStore,
+    staging: Staging,
+    log: RunLog,
+) -> Iterator[_Beside]:
+    finished = len(store) == len(lanes) * len(plan.chips.row_starts)
+    with ThreadPoolExecutor(3, "geoseg-beside") as threads:
         try:
-            yield following.submit(_write_polygons, plan, store, staging, log)
+            yield _Beside(
+                threads.submit(_get_ready, plan, None if finished else runtime, log),
+                threads.submit(_write_overviews, store, log),
+                threads.submit(_write_polygons, plan, store, staging, log),
+            )
         finally:
             store.stop()
+
+
+def _get_ready(plan: Plan, runtime: Runtime | None, log: RunLog) -> None:
+    """What needs no pixel, or few of them, and is done while the first ones are read."""
+    if runtime is not None:
+        chips, dtype = plan.chips, pixel_dtype(plan.bands, plan.model_grid)
+        shape = len(plan.bands), chips.chip_height, chips.chip_width
+        with log.clock("load"):
+            runtime.prepare(np.empty(shape, dtype))
+    for message in preflight(plan):
+        log.warn(message)
+
+
+def _write_overviews(store: StripStore, log: RunLog) -> list[Path]:
+    """The class raster's overviews, as its rows are finished in all lanes."""
+    grid = store.specs["raster"].grid
+
+    def ids(top: int, bottom: int) -> NDArray[Any]:
+        found: NDArray[Any] = _finished(store, "raster", top, bottom, log)[0]
+        return found
+
+    with log.clock("overviews"):
+        return write_overviews(ids, (grid.height, grid.width), store.folder, NODATA)
+
+
+def _finished(store: StripStore, name: str, top: int, bottom: int, log: RunLog) -> NDArray[Any]:
+    """Rows of a raster, once they are finished."""
+    with log.clock("wait for strips"):
+        store.wait(bottom)
+    return store.read(name, top, bottom)
 
 
 def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> bool:
@@ -665,17 +733,12 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
     from geoseg.classraster import grid_as_written
     from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
 
-    def read(name: str, top: int, bottom: int) -> NDArray[Any]:
-        with log.clock("wait for strips"):
-            store.wait(bottom)
-        return store.read(name, top, bottom)
-
     def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        found = read("raster", top, bottom)[0]
+        found = _finished(store, "raster", top, bottom, log)[0]
         return found, found != NODATA
 
     def shares(name: str) -> Callable[[int, int], NDArray[np.float32]]:
-        return lambda top, bottom: decode_probability(read(name, top, bottom))
+        return lambda top, bottom: decode_probability(_finished(store, name, top, bottom, log))
 
     def tell(done: int, total: int) -> None:
         # Before, how far the network is says more.
@@ -715,17 +778,21 @@ def _pixel_area(plan: Plan, strip: Window) -> float:
     return float("nan") if area is None else area
 
 
-def _check_disk(plan: Plan, staging: Staging) -> None:
-    """Refuse a run whose outputs can't fit even when well compressed.
+def _check_disk(plan: Plan, store: StripStore, staging: Staging) -> None:
+    """Refuse a run that can't fit even when its outputs are well compressed.
 
     Raises:
         OutputError: there is no room.
     """
     # Class rasters compress to an eighth or less, probabilities to about a third.
     need = sum(plan.output_bytes.values()) // 8
+    # What of the strips is not packed, and not there yet; and the overviews.
+    plain = sum(spec.is_plain for spec in store.specs.values())
+    pixels = plan.grid.height * plan.grid.width
+    need += plain * (pixels - _pixels_done(store)) + pixels // 3
     free = staging.free_bytes()
     if free < need:
         raise OutputError(
-            f"the outputs need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free "
+            f"the run needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free "
             f"some space, or choose another folder with -o"
         )

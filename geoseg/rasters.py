@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import rasterio
-import rasterio.errors
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
@@ -47,6 +47,8 @@ PROBABILITY_DTYPES = ("uint8", "float32")
 POLYGON_STRIP = 1 << 21
 #: Side of a COG's blocks, px.
 COG_BLOCK = 512
+#: Pixels that are read at a time to make overviews, about, and rows of their files' blocks.
+OVERVIEW_STRIP, OVERVIEW_ROWS = 1 << 22, 64
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class RasterSpec:
     tags: Mapping[str, str] = field(default_factory=dict)
     resampling: str = "AVERAGE"
     creation_options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a pixel is one byte."""
+        return self.dtype == "uint8" and len(self.descriptions) == 1
 
     def describe(self, dataset: Any) -> None:
         """Give an open dataset names, colours, scale and tags.
@@ -121,58 +128,79 @@ def halve(classes: NDArray[np.uint8], nodata: int = NODATA) -> NDArray[np.uint8]
     return out
 
 
-def write_overviews(source: Path, nodata: int = NODATA) -> list[Path]:
-    """A class raster at a half, a quarter and so on of its size, beside it.
+def write_overviews(
+    read: Callable[[int, int], NDArray[np.uint8]],
+    shape: tuple[int, int],
+    folder: Path,
+    nodata: int = NODATA,
+) -> list[Path]:
+    """A class raster at a half, a quarter and so on of its size, while its rows come.
 
-    GDAL makes overviews of the most frequent class, too, several times slower.
+    GDAL makes overviews of the most frequent class, too, several times slower, and only when all
+    is there.
 
     Args:
-        source: a raster of one band, uint8.
+        read: the class raster's rows from a first one to before a last one, (rows, W); called for
+            each row once, from the top.
+        shape: (H, W) of the class raster.
+        folder: of the GeoTIFFs ``overview-2.tif``, ``overview-4.tif`` and so on.
         nodata: what is no class.
 
     Returns:
-        GeoTIFFs, the largest first; none where the raster fits into one block of a COG.
+        The GeoTIFFs, the largest first; none where the raster fits into one block of a COG.
 
     Raises:
         OutputError: one can't be written.
     """
-    made: list[Path] = []
-    path = source
+    shapes = []
+    height, width = shape
+    while max(height, width) > COG_BLOCK:
+        height, width = (height + 1) // 2, (width + 1) // 2
+        shapes.append((height, width))
+    paths = [folder / f"overview-{2 ** (i + 1)}.tif" for i in range(len(shapes))]
+    if not paths:
+        return []
     try:
-        while True:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                with rasterio.open(path) as finer:
-                    if max(finer.shape) <= COG_BLOCK:
-                        return made
-                    path = source.with_name(f"{source.stem}-{2 ** (len(made) + 1)}.tif")
-                    _write_halved(finer, path, nodata)
-            made.append(path)
+        with ExitStack() as stack:
+            levels = [
+                stack.enter_context(_overview(path, *size, nodata))
+                for path, size in zip(paths, shapes, strict=True)
+            ]
+            # Rows that wait for the one below, and how many a level has.
+            odd = [np.empty((0, w), np.uint8) for _, w in (shape, *shapes[:-1])]
+            known = [0] * len(levels)
+            step = max(1, OVERVIEW_STRIP // shape[1] // OVERVIEW_ROWS) * OVERVIEW_ROWS
+            for top in range(0, shape[0], step):
+                bottom = min(top + step, shape[0])
+                rows = read(top, bottom)
+                for i, level in enumerate(levels):
+                    rows = np.concatenate([odd[i], rows])
+                    whole = len(rows) - (len(rows) % 2 if bottom < shape[0] else 0)
+                    odd[i], rows = rows[whole:], halve(rows[:whole], nodata)
+                    if len(rows):
+                        level.write(rows, 1, window=RasterioWindow(0, known[i], *rows.shape[::-1]))
+                    known[i] += len(rows)
     except GDAL_ERRORS as error:
-        raise explain_write_error(error, source.parent) from error
+        raise explain_write_error(error, folder) from error
+    return paths
 
 
-def _write_halved(finer: Any, path: Path, nodata: int) -> None:
-    height, width = finer.shape
-    with rasterio.open(
+def _overview(path: Path, height: int, width: int, nodata: int) -> Any:
+    return rasterio.open(
         path,
         "w",
         driver="GTiff",
-        height=(height + 1) // 2,
-        width=(width + 1) // 2,
+        height=height,
+        width=width,
         count=1,
         dtype="uint8",
         nodata=nodata,
-        blockysize=64,
-        compress="zstd",
-        zstd_level=1,
+        # Any but none, of which rasterio would warn.
+        transform=Affine.translation(1, 1),
+        blockysize=OVERVIEW_ROWS,
+        # Not packed: for the third of a byte a pixel that they are that would take longer.
         bigtiff="if_safer",
-    ) as coarser:
-        for row in range(0, height, 256):
-            rows = min(256, height - row)
-            classes = finer.read(1, window=RasterioWindow(0, row, width, rows))
-            area = RasterioWindow(0, row // 2, coarser.width, (rows + 1) // 2)
-            coarser.write(halve(classes, nodata), 1, window=area)
+    )
 
 
 def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:

@@ -23,7 +23,7 @@ from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import SceneBand, first_line, gdal_options, is_remote, opened
 from geoseg.window import Window
 
-__all__ = ["SceneReader"]
+__all__ = ["SceneReader", "pixel_dtype"]
 
 #: Reading a window of a remote file is tried this often.
 REMOTE_TRIES = 3
@@ -101,10 +101,8 @@ class SceneReader:
         except BaseException:
             self.close()
             raise
-        direct = all(s.shift is not None for s in self._sources)
-        kinds = {b.dtype for b in self.bands}
         #: dtype of the pixels that :meth:`read` gives.
-        self.dtype = np.dtype(kinds.pop() if direct and len(kinds) == 1 else "float32")
+        self.dtype = pixel_dtype(self.bands, grid)
 
     def __enter__(self) -> SceneReader:
         """For ``with``."""
@@ -392,6 +390,18 @@ def _warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.floa
         UNIFIED_SRC_NODATA="NO",
     )
     return out
+
+
+def pixel_dtype(bands: Sequence[SceneBand], grid: PixelGrid) -> np.dtype[Any]:
+    """The dtype in which a :class:`SceneReader` gives bands: the files' own, where that can be.
+
+    Args:
+        bands: of the scene.
+        grid: the reader's.
+    """
+    kinds = {b.dtype for b in bands}
+    direct = len(kinds) == 1 and all(_whole_pixel_shift(b.grid, grid) is not None for b in bands)
+    return np.dtype(kinds.pop() if direct else "float32")
 
 
 def _whole_pixel_shift(of: PixelGrid, to: PixelGrid) -> tuple[int, int] | None:

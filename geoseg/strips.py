@@ -13,8 +13,10 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -29,13 +31,15 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.errors import OutputError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.outputs import explain_write_error
-from geoseg.rasters import RasterSpec, write_overviews
+from geoseg.rasters import RasterSpec
 from geoseg.window import Window
 
 __all__ = ["NoMoreStripsError", "Strip", "StripStore"]
 
 #: Rows of a strip file's blocks.
 BLOCK_ROWS = 64
+#: That compare a finished raster with its strips.
+VERIFY_THREADS = 2
 #: rasterio's dtype -> GDAL's.
 _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
 
@@ -160,6 +164,8 @@ class StripStore:
     def _write_raster(self, path: Path, name: str, bands: NDArray[Any]) -> None:
         spec = self.specs[name]
         count, height, width = bands.shape
+        # A byte a pixel is written, and read again, in less time than it takes to pack it.
+        packed = {} if spec.is_plain else {"compress": "zstd", "zstd_level": 1}
         try:
             with rasterio.open(
                 path,
@@ -173,9 +179,8 @@ class StripStore:
                 transform=Affine.translation(1, 1),
                 interleave="band",
                 blockysize=min(BLOCK_ROWS, height),
-                compress="zstd",
-                zstd_level=1,
                 bigtiff="if_safer",
+                **packed,
             ) as dataset:
                 dataset.write(bands)
         except GDAL_ERRORS as error:
@@ -255,11 +260,12 @@ class StripStore:
         with rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=max(16, 4 * len(self._strips))):
             yield
 
-    def mosaic(self, name: str) -> Path:
+    def mosaic(self, name: str, overviews: Sequence[Path] = ()) -> Path:
         """All strips of a raster as one virtual one, with names, colours and tags.
 
         Args:
             name: of the raster.
+            overviews: rasters in the folder, the largest first.
 
         Returns:
             A .vrt in the folder.
@@ -291,8 +297,8 @@ class StripStore:
                     dataset.transform = grid.transform
                     dataset.nodata = spec.nodata
                     spec.describe(dataset)
-            if spec.resampling == "MODE":
-                _add_overviews(path, write_overviews(path, int(spec.nodata)))
+            if overviews:
+                _add_overviews(path, overviews)
         except GDAL_ERRORS as error:
             raise explain_write_error(error, self.folder) from error
         return path
@@ -307,20 +313,18 @@ class StripStore:
         Raises:
             OutputError: they differ (some disk errors show only so), or it can't be read.
         """
+        strips = [strip for strip in self.all() if strip.window is not None]
+        parts = [strips[i::VERIFY_THREADS] for i in range(VERIFY_THREADS)]
         try:
-            with rasterio.open(path) as dataset:
-                for strip in self.all():
-                    if strip.window is None:
-                        continue
-                    w = strip.window
-                    bands = dataset.read(window=RasterioWindow(w.col, w.row, w.width, w.height))
-                    if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
-                        raise OutputError(
-                            f"{path}: what was read back differs from what was written; the disk "
-                            f"is full or faulty; mend that and begin anew with --restart"
-                        )
+            with ThreadPoolExecutor(VERIFY_THREADS, "geoseg-verify") as threads:
+                alike = all(threads.map(partial(_are_alike, path, name), parts))
         except GDAL_ERRORS as error:
             raise explain_write_error(error, path) from error
+        if not alike:
+            raise OutputError(
+                f"{path}: what was read back differs from what was written; the disk is full or "
+                f"faulty; mend that and begin anew with --restart"
+            )
 
     def _is_whole(self, strip: Strip, lane: int, number: int) -> bool:
         """Whether a strip's files are as long as they were when they were written."""
@@ -332,6 +336,18 @@ class StripStore:
 
     def _entry(self, lane: int, number: int) -> Path:
         return self.folder / f"strip-{lane}-{number}.json"
+
+
+def _are_alike(path: Path, name: str, strips: Sequence[Strip]) -> bool:
+    """Whether a finished raster holds what strips held when they were written."""
+    with rasterio.open(path) as dataset:
+        for strip in strips:
+            w = strip.window
+            assert w is not None, "of a strip with rows"
+            bands = dataset.read(window=RasterioWindow(w.col, w.row, w.width, w.height))
+            if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
+                return False
+    return True
 
 
 def _parse(text: str) -> Strip:

@@ -23,6 +23,9 @@ class NumpyRuntime:
         self.classes = classes
         self.batches: list[int] = []
 
+    def prepare(self, pixels: NDArray[Any]) -> None:
+        pass
+
     def zeros(self, shape: tuple[int, ...]) -> Any:
         return np.zeros(shape, dtype=np.float32)
 

@@ -26,6 +26,15 @@ def test_it_is_numpys_argmax_whose_ties_go_to_the_first(classes: int, steps: int
         np.testing.assert_array_equal(decided.counts, [(expected == i).sum() for i in legend])
 
 
+@pytest.mark.parametrize("width", [127, 128, 129, 256, 1025])
+def test_many_pixels_of_a_class_are_counted(width: int) -> None:
+    probs = np.zeros((2, 3, width), np.float32)
+    probs[1] = 1.0
+    valid = np.ones((3, width), np.bool_)
+    decided = decide(probs, valid, np.array([4, 0], np.uint8), 255)
+    assert decided.counts.tolist() == [0, 3 * width]
+
+
 def test_it_leaves_the_probabilities_as_they_are() -> None:
     probs = np.random.default_rng(0).random((3, 4, 5), dtype=np.float32)
     before = probs.copy()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import geoseg
-from geoseg.rasters import halve
+from geoseg.errors import OutputError
+from geoseg.rasters import halve, write_overviews
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
 
@@ -56,3 +57,35 @@ def test_a_class_rasters_overviews_are_these(tmp_path: Path, shape: tuple[int, i
         expected = halve(expected)
         with rasterio.open(tmp_path / "out.tif", overview_level=level) as dataset:
             np.testing.assert_array_equal(dataset.read(1), expected)
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (513, 40), (40, 1025), (1100, 2051), (2300, 530)])
+@pytest.mark.parametrize(("strip", "rows"), [(1, 2), (1, 64), (1 << 17, 64), (1 << 22, 64)])
+def test_overviews_are_made_of_rows_as_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], strip: int, rows: int
+) -> None:
+    """Whatever their number; each row is asked for once."""
+    monkeypatch.setattr("geoseg.rasters.OVERVIEW_STRIP", strip)
+    monkeypatch.setattr("geoseg.rasters.OVERVIEW_ROWS", rows)
+    rng = np.random.default_rng(0)
+    classes = rng.choice(np.array([0, 1, 7, 255], np.uint8), shape)
+    asked: list[int] = []
+
+    def read(top: int, bottom: int) -> NDArray[np.uint8]:
+        asked.extend(range(top, bottom))
+        return classes[top:bottom]
+
+    paths = write_overviews(read, shape, tmp_path)
+    assert asked == (list(range(shape[0])) if paths else [])
+    expected = classes
+    for path in paths:
+        expected = halve(expected)
+        with rasterio.open(path) as dataset:
+            np.testing.assert_array_equal(dataset.read(1), expected)
+    assert max(expected.shape) <= 512
+
+
+def test_overviews_that_find_no_room_say_so(tmp_path: Path) -> None:
+    classes = np.zeros((1024, 1024), np.uint8)
+    with pytest.raises(OutputError, match="missing"):
+        write_overviews(lambda a, b: classes[a:b], classes.shape, tmp_path / "missing")

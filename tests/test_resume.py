@@ -421,6 +421,23 @@ def test_a_run_goes_on_in_the_lanes_and_with_the_runtime_that_it_was_begun_with(
     assert report["memory"]["lanes"] == 3
 
 
+def test_a_run_without_room_is_refused_and_one_that_goes_on_needs_less(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class raster and confidence a byte a pixel each until the end, and the outputs at least."""
+    scene, folder, pixels = scene_of(tmp_path), tmp_path / "out", 150 * 130
+    outputs = pixels * (1 + 1 + 4) // 8
+    free = [2 * pixels + pixels // 3 + outputs - 1]
+    monkeypatch.setattr("geoseg.outputs.Staging.free_bytes", lambda self: free[0])
+    with pytest.raises(OutputError, match=r"needs about .* GB and .* GB are free"):
+        predict(scene, folder, model, Smooth(4))
+    free[0] += 1
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 60))
+    free[0] -= 1
+    predict(scene, folder, model, Smooth(4))
+
+
 def test_a_full_disk_at_the_very_end_keeps_the_strips(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

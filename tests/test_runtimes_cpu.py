@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,14 @@ def test_openvino_computes_a_chip_by_one_thread(files: ModelFiles) -> None:
         compiled = load(files, "openvino", threads=threads).prepare(chips(1)[0])._compiled
         streams = compiled.get_property("NUM_STREAMS")
         assert streams == compiled.get_property("INFERENCE_NUM_THREADS") <= threads
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_two_threads_prepare_is_compiled_once(files: ModelFiles, runtime: str) -> None:
+    made, (chip,) = load(files, runtime, threads=2), chips(1)
+    with ThreadPoolExecutor(4) as pool:
+        programs = list(pool.map(made.prepare, [chip] * 8))
+    assert len({id(program) for program in programs}) == 1
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -46,7 +46,7 @@ def thin_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("geoseg-polygons")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("geoseg-")]
 
 
 @pytest.mark.parametrize("options", [{}, {"min_area": 900.0}])
@@ -139,6 +139,62 @@ def test_failing_polygons_end_the_run_at_once_and_keep_the_strips(
     assert [p.name for p in folder.iterdir()] == [".geoseg-out.tif"]
     predict(scene, folder, model, Smooth(4))
     assert (folder / VECTOR).read_bytes() == (tmp_path / "whole" / VECTOR).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("preflight", SceneError("a block is damaged")), ("write_overviews", OutputError("full"))],
+)
+def test_what_fails_beside_the_network_ends_the_run_at_once(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
+) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    chips = predict(scene, tmp_path / "whole", model, Smooth(4)).report["chips"]["run"]
+    failed = threading.Event()
+
+    def fails(*_: Any) -> Any:
+        failed.set()
+        raise error
+
+    class Slow(Smooth):
+        def answer(self, pixels: Any) -> Any:
+            if len(self.batches) > chips // 2:
+                failed.wait(60)
+            return super().answer(pixels)
+
+    runtime = Slow(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, what, fails)
+        with pytest.raises(type(error), match=str(error)):
+            predict(scene, folder, model, runtime)
+    assert len(runtime.batches) < chips
+    assert not threads()
+    predict(scene, folder, model, Smooth(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_the_runtime_is_told_beforehand_what_will_come(tmp_path: Path, model: Path) -> None:
+    """Its chips' shape and dtype, resampled or not; once."""
+
+    class Told(Smooth):
+        def __init__(self, classes: int) -> None:
+            super().__init__(classes)
+            self.told: list[Any] = []
+            self.came: set[Any] = set()
+
+        def prepare(self, pixels: Any) -> None:
+            self.told.append((pixels.shape, pixels.dtype))
+
+        def answer(self, pixels: Any) -> Any:
+            self.came.add((pixels.shape[1:], pixels.dtype))
+            return super().answer(pixels)
+
+    for gsd in (10.0, 4.0):
+        folder = tmp_path / str(gsd)
+        folder.mkdir()
+        runtime = Told(4)
+        predict(scene_of(folder, gsd=gsd), folder / "out", model, runtime)
+        assert set(runtime.told) == runtime.came and len(runtime.told) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), SceneError("gone"), KeyboardInterrupt()])

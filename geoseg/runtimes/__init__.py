@@ -46,6 +46,19 @@ class Runtime(Protocol):
     choice: str
     graph: str
 
+    def prepare(self, pixels: NDArray[Any]) -> object:
+        """Make what chips like this one need, once; any thread may ask for it.
+
+        :meth:`run` does it when such a chip comes. Who knows what will come asks before, and does
+        something else meanwhile.
+
+        Args:
+            pixels: (C, H, W); of its numbers only the dtype counts.
+
+        Raises:
+            ModelError: the network can't be run here.
+        """
+
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
     ) -> Iterator[tuple[T, Any]]:

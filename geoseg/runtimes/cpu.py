@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -105,21 +106,19 @@ class CpuRuntime:
         self._radiometry = radiometry
         self._cache = cache
         self._programs: dict[tuple[str, int, int], Program] = {}
+        self._preparing = threading.Lock()
 
     def prepare(self, pixels: NDArray[Any]) -> Program:
-        """What computes chips like this one (C, H, W).
-
-        Raises:
-            ModelError: the network can't be run here.
-        """
+        """What computes chips like this one; see :meth:`geoseg.runtimes.Runtime.prepare`."""
         dtype = pixels.dtype if pixels.dtype.name in _DTYPES else np.dtype(np.float32)
         height, width = pixels.shape[1:]
         key = (dtype.name, height, width)
-        if key not in self._programs:
-            model = self._graph(height, width)
-            surround(model, self._files.card, self._radiometry, dtype, height, width)
-            self._programs[key] = self._compile(model, dtype)
-        return self._programs[key]
+        with self._preparing:
+            if key not in self._programs:
+                model = self._graph(height, width)
+                surround(model, self._files.card, self._radiometry, dtype, height, width)
+                self._programs[key] = self._compile(model, dtype)
+            return self._programs[key]
 
     def _graph(self, height: int, width: int) -> ModelProto:
         """A graph in this precision for chips of a shape, as :func:`bind` gives it.

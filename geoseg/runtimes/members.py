@@ -57,6 +57,12 @@ class Members:
         self.choice = "; ".join(dict.fromkeys(r.choice for r in runtimes))
         self.graph = "+".join(r.graph for r in runtimes)
 
+    def prepare(self, pixels: NDArray[Any]) -> None:
+        """What the members need; see :meth:`geoseg.runtimes.Runtime.prepare`."""
+        for runtime in self._runtimes:
+            for quarters in {quarters % 2 for quarters, _ in self._turns}:
+                runtime.prepare(np.rot90(pixels, quarters, axes=(-2, -1)))
+
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
     ) -> Iterator[tuple[T, Any]]:

@@ -165,6 +165,9 @@ class TorchRuntime:
         self._gain = torch.tensor(radiometry.gain, dtype=torch.float32, device=device).view(shape)
         self._bias = torch.tensor(radiometry.bias, dtype=torch.float32, device=device).view(shape)
 
+    def prepare(self, pixels: NDArray[Any]) -> None:
+        """Nothing: the network takes any chip as it is."""
+
     def probs(self, pixels: NDArray[Any]) -> Any:
         """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
         try:

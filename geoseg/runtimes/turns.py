@@ -61,7 +61,7 @@ class Turns:
         self.name, self.precision, self.classes = first.name, first.precision, first.classes
         self.device = "+".join(runtime.device for runtime in runtimes)
         self.choice, self.graph = first.choice, first.graph
-        self.probs, self.zeros = first.probs, first.zeros
+        self.probs, self.zeros, self.prepare = first.probs, first.zeros, first.prepare
         self.asarray, self.to_numpy = first.asarray, first.to_numpy
 
     def run(
