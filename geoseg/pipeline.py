@@ -671,6 +671,7 @@ def _beside(
     staging: Staging,
     log: RunLog,
 ) -> Iterator[_Beside]:
+    """Begin what is done beside; who leaves early sends home what waits for strips."""
     finished = len(store) == len(lanes) * len(plan.chips.row_starts)
     with ThreadPoolExecutor(3, "geoseg-beside") as threads:
         try:

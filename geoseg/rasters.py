@@ -14,9 +14,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import rasterio
 import rasterio.shutil
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 from geoseg.card import ClassInfo
 from geoseg.errors import UsageError
@@ -47,8 +45,8 @@ PROBABILITY_DTYPES = ("uint8", "float32")
 POLYGON_STRIP = 1 << 21
 #: Side of a COG's blocks, px.
 COG_BLOCK = 512
-#: Pixels that are read at a time to make overviews, about, and rows of their files' blocks.
-OVERVIEW_STRIP, OVERVIEW_ROWS = 1 << 22, 64
+#: Pixels that are read at a time to make overviews, about, and of their rows a multiple of this.
+OVERVIEW_STRIP, OVERVIEW_ROWS = 1 << 21, 64
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,11 @@ def write_overviews(
         read: the class raster's rows from a first one to before a last one, (rows, W); called for
             each row once, from the top.
         shape: (H, W) of the class raster.
-        folder: of the GeoTIFFs ``overview-2.tif``, ``overview-4.tif`` and so on.
+        folder: of the files ``overview-2.img``, ``overview-4.img`` and so on.
         nodata: what is no class.
 
     Returns:
-        The GeoTIFFs, the largest first; none where the raster fits into one block of a COG.
+        The files, the largest first; none where the raster fits into one block of a COG.
 
     Raises:
         OutputError: one can't be written.
@@ -157,18 +155,21 @@ def write_overviews(
     while max(height, width) > COG_BLOCK:
         height, width = (height + 1) // 2, (width + 1) // 2
         shapes.append((height, width))
-    paths = [folder / f"overview-{2 ** (i + 1)}.tif" for i in range(len(shapes))]
+    # Bare rows with a header that GDAL knows (ENVI's), so that they leave the memory at once.
+    paths = [folder / f"overview-{2 ** (i + 1)}.img" for i in range(len(shapes))]
     if not paths:
         return []
     try:
         with ExitStack() as stack:
-            levels = [
-                stack.enter_context(_overview(path, *size, nodata))
-                for path, size in zip(paths, shapes, strict=True)
-            ]
-            # Rows that wait for the one below, and how many a level has.
+            for path, (height, width) in zip(paths, shapes, strict=True):
+                path.with_suffix(".hdr").write_text(
+                    f"ENVI\nsamples = {width}\nlines = {height}\nbands = 1\nheader offset = 0\n"
+                    f"file type = ENVI Standard\ndata type = 1\ninterleave = bsq\nbyte order = 0\n",
+                    encoding="ascii",
+                )
+            levels = [stack.enter_context(open(path, "wb")) for path in paths]
+            # Rows that wait for the one below.
             odd = [np.empty((0, w), np.uint8) for _, w in (shape, *shapes[:-1])]
-            known = [0] * len(levels)
             step = max(1, OVERVIEW_STRIP // shape[1] // OVERVIEW_ROWS) * OVERVIEW_ROWS
             for top in range(0, shape[0], step):
                 bottom = min(top + step, shape[0])
@@ -176,31 +177,11 @@ def write_overviews(
                 for i, level in enumerate(levels):
                     rows = np.concatenate([odd[i], rows])
                     whole = len(rows) - (len(rows) % 2 if bottom < shape[0] else 0)
-                    odd[i], rows = rows[whole:], halve(rows[:whole], nodata)
-                    if len(rows):
-                        level.write(rows, 1, window=RasterioWindow(0, known[i], *rows.shape[::-1]))
-                    known[i] += len(rows)
-    except GDAL_ERRORS as error:
+                    odd[i], rows = rows[whole:].copy(), halve(rows[:whole], nodata)
+                    level.write(rows.data)
+    except OSError as error:
         raise explain_write_error(error, folder) from error
     return paths
-
-
-def _overview(path: Path, height: int, width: int, nodata: int) -> Any:
-    return rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=1,
-        dtype="uint8",
-        nodata=nodata,
-        # Any but none, of which rasterio would warn.
-        transform=Affine.translation(1, 1),
-        blockysize=OVERVIEW_ROWS,
-        # Not packed: for the third of a byte a pixel that they are that would take longer.
-        bigtiff="if_safer",
-    )
 
 
 def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:
