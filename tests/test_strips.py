@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import rasterio
 
+from geoseg.errors import OutputError
 from geoseg.pixelgrid import PixelGrid
 from geoseg.rasters import RasterSpec
 from geoseg.strips import StripStore
 from geoseg.window import Window
+from tests.helpers import make_raster
 
 HEIGHT, STRIPS = 8, 60
 
@@ -56,3 +58,17 @@ def test_few_strips_are_open_at_once_while_they_become_one_raster(
         np.testing.assert_array_equal(dataset.read(1), pixels)
         found = open_strips(tmp_path)
     assert found <= 16 if few else found > 60, "without the limit the test would show nothing"
+
+
+@pytest.mark.parametrize("strip", [0, 1, STRIPS - 1])
+def test_a_raster_that_is_not_what_its_strips_were_is_refused(tmp_path: Path, strip: int) -> None:
+    store, pixels = store_of(tmp_path)
+    path = tmp_path / "whole.tif"
+    for wrong in (0, 1):
+        pixels[strip * HEIGHT + 1, 30] += wrong
+        make_raster(path, pixels[None])
+        if wrong:
+            with pytest.raises(OutputError, match="differs from what was written"):
+                store.verify("raster", path)
+        else:
+            store.verify("raster", path)
