@@ -23,26 +23,19 @@ import shapely
 
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, UsageError
+from geoseg.ours import SHORT_NAMES, STYLE, is_ours
 from geoseg.workers import Workers
 
 __all__ = [
     "FORMATS",
+    "SHORT_NAMES",
     "VECTORIZE_FORMATS",
     "check_suffix",
     "files_of",
+    "is_ours",
     "write_frames",
     "write_points",
 ]
-
-#: Names of columns where a name has ten letters at most (dBASE).
-SHORT_NAMES = {
-    "perimeter_m": "perim_m",
-    "confidence": "prob_mean",
-    "confidence_min": "prob_min",
-    "runner_up_probability": "next_prob",
-    "runner_up": "next_class",
-}
-
 
 #: Length of the equator in Web Mercator (EPSG:3857), m: the side of the tile of zoom 0.
 EQUATOR = 2 * math.pi * 6378137.0
@@ -181,8 +174,8 @@ def _add_style(job: _Job) -> None:
         database.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name,"
             " f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner)"
-            " VALUES ('', '', ?, ?, 'land cover', ?, '', 1, 'class colours', '')",
-            (job.layer, row.fetchone()[0], qml),
+            " VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
+            (job.layer, row.fetchone()[0], STYLE[0], qml, STYLE[1]),
         )
         # As QGIS does it: what is no feature is listed as attributes.
         database.execute(

@@ -25,6 +25,7 @@ ROOMS = [
         "reader",
         "chips",
         "crf",
+        "ours",
         "outputs",
         "rasters",
         "strips",
