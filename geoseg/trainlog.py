@@ -7,7 +7,6 @@ all, so that a run that is killed at any moment leaves a sound checkpoint.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import math
 import os
@@ -21,6 +20,8 @@ from typing import Any
 import torch
 
 from geoseg.errors import OutputError, TrainingError
+from geoseg.files import replace_file, sync_file
+from geoseg.locking import BusyError, Lock
 from geoseg.report import Progress
 from geoseg.scene import first_line
 
@@ -30,6 +31,8 @@ CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
 CURVE_NAME = "curve.png"
 LOCK_NAME = ".lock"
+#: How often a folder that other runs remove meanwhile is made again.
+_TRIES = 1000
 RECIPE_NAME = "recipe.json"
 
 #: Seconds between two tellings of progress.
@@ -46,28 +49,37 @@ def kept_alone(path: Path) -> Iterator[None]:
     Raises:
         OutputError: it can't be written, or another run is at work in it.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        # Held until the process ends, however it does.
-        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise OutputError(f"the folder {path} can't be written: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if not isinstance(error, BlockingIOError):
-            raise OutputError(f"the folder {path} can't be locked: {error}") from error
-        raise OutputError(
-            f"another run is at work in {path}; wait for it, or give another output folder"
-        ) from error
+    lock = _lock_folder(path)
     try:
         yield
     finally:
-        (path / LOCK_NAME).unlink(missing_ok=True)
-        os.close(lock)
+        lock.release(remove=True)
         with suppress(OSError):
             path.rmdir()
+
+
+def _lock_folder(path: Path) -> Lock:
+    """Make a folder and lock it, again where a run that ends removes it meanwhile."""
+    for _ in range(_TRIES):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return Lock.take(path / LOCK_NAME)
+        except BusyError as error:
+            raise OutputError(
+                f"another run is at work in {path}; wait for it, or give another output folder"
+            ) from error
+        except OSError as error:
+            if not _went_away(path, error):
+                raise OutputError(f"the folder {path} can't be written: {error}") from error
+    raise OutputError(f"other runs make and remove {path} all the time; wait for them")
+
+
+def _went_away(path: Path, error: OSError) -> bool:
+    """Whether a folder can't be made or used since another run has removed it just now."""
+    if isinstance(error, FileExistsError):
+        # mkdir found it there, and then no folder. Between two looks it may be made once more.
+        return path.is_dir() or not os.path.lexists(path) or path.is_dir()
+    return isinstance(error, FileNotFoundError)
 
 
 class RunFolder:
@@ -122,7 +134,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
-            partial.replace(self.path / name)
+            replace_file(partial, self.path / name)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise OutputError(f"{self.path / name} can't be written: {error}") from error
@@ -156,7 +168,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             torch.save({**state, "recipe": self._digest}, partial)
-            partial.replace(self.path / CHECKPOINT_NAME)
+            sync_file(partial)
+            replace_file(partial, self.path / CHECKPOINT_NAME)
         except (OSError, RuntimeError) as error:  # torch's own where the disk is full
             partial.unlink(missing_ok=True)
             raise OutputError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 from geoseg.errors import OutputError, TrainingError
-from geoseg.trainlog import RunFolder, draw_curve
+from geoseg.trainlog import RunFolder, draw_curve, kept_alone
 from tests.trainhelpers import rows_of
 
 LOG = [
@@ -118,3 +120,47 @@ def test_the_curve_is_a_picture_with_lines():
     assert (np.ptp(one, axis=2) > 50).sum() > 200  # coloured lines
     assert (one != other).any()
     draw_curve([{"step": 1.0, "loss": 0.5, "agreement_10m": float("nan")}])
+
+
+def test_a_folder_is_kept_for_one_run_while_others_come_and_go(tmp_path):
+    """Runs that end remove lock and folder, while others are about to take them."""
+    folder, failed, entered = tmp_path / "model.training", [], [0]
+
+    def work():
+        try:
+            done = 0
+            while done < 200:
+                try:
+                    with kept_alone(folder):
+                        os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+                        os.unlink(folder / "inside")
+                        done += 1
+                except OutputError as error:
+                    assert "another run is at work" in str(error), error
+            entered[0] += done
+        except (AssertionError, OSError) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert entered == [800]
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match=r"can't be written: .*Not a directory"),
+        kept_alone(tmp_path / "file" / "model.training"),
+    ):
+        pass
+    (tmp_path / "gone.training").symlink_to(tmp_path / "nowhere" / "else")
+    with (
+        pytest.raises(OutputError, match="can't be written"),
+        kept_alone(tmp_path / "gone.training"),
+    ):
+        pass
