@@ -17,7 +17,7 @@ from geoseg.errors import SceneError
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging
 from geoseg.pipeline import load_members
-from geoseg.plan import PredictOptions, make_plan
+from geoseg.plan import PredictOptions, make_plan, old_companions
 from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
 from geoseg.runtimes.cpu import available_cores
@@ -80,7 +80,7 @@ def dry_run(
         lanes = plan.lanes(budget.arrays)
         # As many chips as are computed at a time, twice.
         wanted = max(PROBE_CHIPS, 2 * (plan.options.threads or available_cores()))
-        for message in [*plan.warnings, *preflight(plan)]:
+        for message in [*plan.warnings, *old_companions(plan.outputs), *preflight(plan)]:
             log.warn(message)
         needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
         with plan.reader(plan.model_grid) as reader, log.clock("read"):

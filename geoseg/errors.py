@@ -9,6 +9,7 @@
     |   |-- BandError           bands are missing, unknown or ambiguous
     |   `-- RadiometryError     the meaning of the numbers is unknown
     |-- ModelError              the model folder, its card or its weights are wrong
+    |   `-- ProbabilitiesError  what a network gave are no probabilities of the card's classes
     |-- DeviceError             the device asked for is not here, or ran out of memory
     |-- OutputError             an output exists, can't be written, or the disk is full
     |-- EvaluationError         the points or labels make an evaluation impossible
@@ -30,6 +31,7 @@ __all__ = [
     "LabelError",
     "ModelError",
     "OutputError",
+    "ProbabilitiesError",
     "RadiometryError",
     "SceneError",
     "TooManyPolygonsError",
@@ -72,6 +74,10 @@ class RadiometryError(SceneError):
 
 class ModelError(GeosegError):
     """The model folder, its card or its weights are wrong."""
+
+
+class ProbabilitiesError(ModelError):
+    """What a network gave are no probabilities of the card's classes."""
 
 
 class DeviceError(GeosegError):

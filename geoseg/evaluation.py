@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +40,7 @@ from geoseg.labels import (
     spelled,
 )
 from geoseg.outputs import Staging, explain_write_error
+from geoseg.ownership import TABLE_HEAD
 from geoseg.page import page
 from geoseg.pictures import Pictures, class_colors
 from geoseg.scene import first_line, is_remote
@@ -210,7 +212,8 @@ def evaluate(
         inks = class_colors(opened.dataset, of_map)
         texts: dict[Path, str] = {}
         if json is not None:
-            texts[Path(json)] = dumps(done.report, indent=2, ensure_ascii=False) + "\n"
+            report = {"geoseg": version("geoseg"), **done.report}
+            texts[Path(json)] = dumps(report, indent=2, ensure_ascii=False) + "\n"
         if csv is not None:
             texts[Path(csv)] = _table(done.report)
         if html is not None:
@@ -634,7 +637,7 @@ def _table(report: dict[str, Any]) -> str:
     """
     text = io.StringIO()
     writer = csv_format.writer(text, lineterminator="\n")
-    writer.writerow(("class_id", "class_name", "measure", "value", "standard_error", "low", "high"))
+    writer.writerow(TABLE_HEAD)
     whole = report.get("measures") or {"overall_accuracy": report["overall_accuracy"]}
     if "speed" in report:
         whole = {**whole, "mpx_s": report["speed"]["mpx_s"]}

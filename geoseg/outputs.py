@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,23 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs of the same outputs are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+from geoseg.files import replace_file, sync_file
+from geoseg.ownership import holds_statistics_alone, is_ours
+from geoseg.workfolder import WorkFolder, work_folder_of
 
 __all__ = ["Staging", "explain_write_error"]
 
-#: Small files that GDAL, QGIS and SQLite keep beside a file; those of an overwritten one would lie.
-_SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
-
+#: What GDAL reads beside a raster as part of it: it would lie about a new one of that name.
+_RASTER_SIDECARS = (".ovr", ".msk", ".aux.xml")
+#: Likewise for a Shapefile: indexes and encodings of its rows, by the name without .shp.
+_SHAPEFILE_SIDECARS = (".qix", ".sbn", ".sbx", ".cst")
+#: What SQLite and QGIS keep beside a file that is open; empty ones go with it.
+_DATABASE_SIDECARS = ("-wal", "-shm", "-journal")
+#: A longer name leaves no room for the hidden folder's, and what libraries append to it.
+_NAME_BYTES = 240
 
 #: In the hidden folder: what is not published; what the run is made from; the outputs that are
-#: being renamed into place, and which files they are.
-_SCRATCH, _RECORD, _PUBLISHING = "scratch", "run.json", "publishing.json"
-#: What flock says on file systems that can't lock (some of networks).
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+#: being renamed into place, and which files they are; what they replace, until all have names.
+_SCRATCH, _RECORD, _PUBLISHING, _BEFORE = "scratch", "run.json", "publishing.json", "before"
 #: A disk with less room than this is full, whatever a library calls it.
 _FULL_BYTES = 1 << 20
 
@@ -40,10 +39,11 @@ _FULL_BYTES = 1 << 20
 class Staging:
     """A hidden folder beside each output, from which finished files are renamed into place.
 
-    Use as a context manager; what was not published when it ends is removed. A run that can be
-    resumed says what it is made from: then the folder beside its first output has a name of its
-    own (see :meth:`resumable`), is kept where :attr:`keep` is True at an early end, and is found
-    again by the next run.
+    Use as a context manager. Each output's folder (see :mod:`geoseg.workfolder`) is this run's
+    alone, so that of two runs which share an output the second is refused. What was not published
+    at the end is removed. Where a run can be resumed and says what it is made from, the folder of
+    its first output is kept where :attr:`keep` is True at an early end, and is found again by the
+    next run.
 
     Attributes:
         keep: whether what is there shall stay for a later run; only counts for a run that can be
@@ -65,42 +65,23 @@ class Staging:
             replaced: those of them that are replaced in any case.
 
         Raises:
-            OutputError: an output exists, two are the same file, or a folder can't be written.
+            OutputError: an output exists and is not to be replaced, or geoseg did not make it; two
+                are the same file; a name is too long; or a folder is missing.
         """
-        self._home: Path | None = None
-        if finals:
-            self._home = finals[0].absolute().parent / f".geoseg-{finals[0].name}"
+        self.finals = list(finals)
+        self.overwrite = overwrite
         half = self._half_published()
+        self.replaced = [*replaced, *(final for final in finals if final.absolute() in half)]
+        self.keep = False
+        self._run: Mapping[str, Any] | None = None
+        self._restart = False
+        self._folders: dict[Path, WorkFolder] = {}
         seen: set[Path] = set()
         for final in finals:
             if final.resolve() in seen:
                 raise OutputError(f"{final} is named as two outputs; give each its own file")
             seen.add(final.resolve())
-            if final.is_dir():
-                raise OutputError(f"{final} is a folder; the output must be a file's name")
-            ours = final in replaced or final.absolute() in half
-            if final.exists() and not overwrite and not ours:
-                raise OutputError(
-                    f"{final} exists already; give --overwrite to replace it, or another name"
-                )
-            if not final.parent.is_dir():
-                raise OutputError(
-                    f"{final.parent} is no folder; make it first, or give another name"
-                )
-            log = Path(f"{final}-wal")
-            if log.exists() and log.stat().st_size > 0:
-                raise OutputError(
-                    f"{final} is open in another program (QGIS?), which has unsaved changes to "
-                    f"it; close it there, or give another name"
-                )
-        self.finals = list(finals)
-        self.overwrite = overwrite
-        self.replaced = [*replaced, *(final for final in finals if final.absolute() in half)]
-        self.keep = False
-        self._run: Mapping[str, Any] | None = None
-        self._restart = False
-        self._lock: int | None = None
-        self._folders: dict[Path, Path] = {}
+            self._check(final)
 
     def resumable(self, run: Mapping[str, Any], *, restart: bool = False) -> Staging:
         """Have what is finished kept for a later run of the same.
@@ -116,121 +97,125 @@ class Staging:
         self._run, self._restart = run, restart
         return self
 
+    def _check(self, final: Path) -> None:
+        """Refuse to write an output where nothing may be written, or something be lost.
+
+        Raises:
+            OutputError: see :meth:`__init__`.
+        """
+        length = len(os.fsencode(final.name))
+        if length > _NAME_BYTES:
+            raise OutputError(
+                f"{final}: the name has {length} bytes and may have {_NAME_BYTES}, since geoseg "
+                f"works in a folder that is called after it; give a shorter name"
+            )
+        if final.is_dir():
+            raise OutputError(f"{final} is a folder; the output must be a file's name")
+        if final.exists() and not self.overwrite and final not in self.replaced:
+            raise OutputError(
+                f"{final} exists already; give --overwrite to replace it, or another name"
+            )
+        if not final.parent.is_dir():
+            raise OutputError(f"{final.parent} is no folder; make it first, or give another name")
+        if final not in self.replaced:
+            _check_foreign(final)
+        for suffix in ("-wal", "-journal"):
+            log = Path(f"{final}{suffix}")
+            if log.exists() and log.stat().st_size > 0:
+                raise OutputError(
+                    f"{final} is open in another program (QGIS?), which has unsaved changes to "
+                    f"it; close it there, or give another name"
+                )
+
     def earlier(self) -> dict[str, Any] | None:
         """What a run of these outputs that was stopped is made from, or None where there is none.
 
         It may be of something else: entering tells.
         """
-        if self._home is None:
+        found = self._noted(_RECORD)
+        return found if isinstance(found, dict) else None
+
+    def _noted(self, name: str) -> Any:
+        """A JSON file that a stopped run has left in the first output's folder, or None."""
+        if not self.finals:
             return None
         try:
-            found = json.loads((self._home / _RECORD).read_text(encoding="utf-8"))
+            return json.loads((work_folder_of(self.finals[0]) / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
 
     def _half_published(self) -> set[Path]:
         """Outputs that a run which was killed while it renamed them has left."""
-        if self._home is None:
-            return set()
-        try:
-            noted = json.loads((self._home / _PUBLISHING).read_text(encoding="utf-8"))
-            files = {Path(name): about for name, about in noted.items()}
-        except (OSError, ValueError, AttributeError):
-            return set()
+        noted = self._noted(_PUBLISHING)
+        named = noted if isinstance(noted, dict) else {}
+        files = {Path(name): about for name, about in named.items()}
         return {path for path, about in files.items() if path.exists() and _about(path) == about}
 
     def __enter__(self) -> Staging:
-        """Make the hidden folders."""
+        """Take the hidden folders.
+
+        Raises:
+            OutputError: a folder can't be made or is another run's, or a stopped run that is to go
+                on was of something else.
+        """
         try:
             for final in self.finals:
-                parent = final.absolute().parent
-                if parent in self._folders:
-                    continue
-                if self._run is None:
-                    made = tempfile.mkdtemp(prefix=f".geoseg-{os.getpid()}-", dir=parent)
-                    self._folders[parent] = Path(made)
-                elif not self._folders:
-                    assert self._home is not None
-                    self._folders[parent] = self._resumable(self._home)
+                folder = self._folders[final.absolute()] = WorkFolder.take(final)
+                if final is not self.finals[0] or self._run is None:
+                    folder.clear()
                 else:
-                    # Of the same name at each try, so that nothing of a killed run stays; the
-                    # first folder's lock is for this one, too.
-                    mark = hashlib.sha256(str(self._home).encode()).hexdigest()[:12]
-                    self._folders[parent] = folder = parent / f".geoseg-{mark}"
-                    shutil.rmtree(folder, ignore_errors=True)
-                    folder.mkdir()
-        except OSError as error:
-            self._remove()
-            raise explain_write_error(error, final) from error
+                    self._go_on(folder)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, OSError):
+                raise explain_write_error(error, final) from error
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Remove what was not published and is not to be kept."""
-        if self.keep and self._folders:
-            # The first one is the one that the next run looks for.
-            self._folders.pop(next(iter(self._folders)))
-        self._remove()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._leave()
 
-    def _resumable(self, folder: Path) -> Path:
-        """Take a run's folder for this process alone, and see that it is of the same run.
+    def _leave(self) -> None:
+        """Give the folders back: all are removed but the first, where it is to be kept."""
+        for number, folder in enumerate(self._folders.values()):
+            if self.keep and number == 0:
+                folder.release()
+            else:
+                folder.remove()
+        self._folders.clear()
+
+    def _go_on(self, folder: WorkFolder) -> None:
+        """Keep what an earlier run of the same has left in the first folder.
 
         Raises:
-            OutputError: another process has it, or it is of another run.
+            OutputError: it is of another run.
         """
-        folder.mkdir(exist_ok=True)
-        # Held until the process ends, however it does.
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise OutputError(
-                f"another run is at work on {self.finals[0]} now; wait for it, or give another name"
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(lock)
-                raise
-        self._lock = lock
-        record = folder / _RECORD
-        if not self._restart and record.exists():
-            try:
-                before = json.loads(record.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                before = None
-            changed = _changes(before, json.loads(json.dumps(self._run)))
-            if changed:
-                os.close(lock)
-                self._lock = None
-                raise OutputError(
-                    f"a run that was stopped has left finished strips for {self.finals[0]}, and "
-                    f"this one differs from it: {'; '.join(changed)}. Give the same command to "
-                    f"go on, or --restart to begin anew"
-                )
-            self.keep = True
-            _clear(folder, but=("lock", _RECORD, _PUBLISHING, _SCRATCH))
-        else:
-            _clear(folder, but=("lock", _PUBLISHING))
+        record = folder.path / _RECORD
+        if self._restart or not record.exists():
+            folder.clear(but=[_PUBLISHING])
             _write_whole(record, self._run)
-        return folder
-
-    def _remove(self) -> None:
-        for folder in self._folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
-        self._folders.clear()
+            return
+        self.keep = True
+        changed = _changes(self.earlier(), json.loads(json.dumps(self._run)))
+        if changed:
+            raise OutputError(
+                f"a run that was stopped has left finished strips for {self.finals[0]}, and "
+                f"this one differs from it: {'; '.join(changed)}. Give the same command to "
+                f"go on, or --restart to begin anew"
+            )
+        folder.clear(but=[_RECORD, _PUBLISHING, _SCRATCH])
 
     def path(self, final: Path) -> Path:
         """Where to write an output until it is whole; same suffix, same file system."""
-        return self._folders[final.absolute().parent] / final.name
+        parent = final.absolute().parent
+        # One folder for all outputs that lie in one: some formats write several files at once.
+        folder = next(f for path, f in self._folders.items() if path.parent == parent)
+        return folder.path / final.name
 
     def scratch(self, name: str) -> Path:
         """A file that is not published."""
-        folder = next(iter(self._folders.values())) / _SCRATCH
+        folder = next(iter(self._folders.values())).path / _SCRATCH
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -245,7 +230,7 @@ class Staging:
 
     def free_bytes(self) -> int:
         """Free space on the fullest file system among the outputs'."""
-        return min(shutil.disk_usage(folder).free for folder in self._folders.values())
+        return min(shutil.disk_usage(folder.path).free for folder in self._folders.values())
 
     def publish(self, finals: Sequence[Path]) -> None:
         """Rename outputs into place, in order.
@@ -258,36 +243,92 @@ class Staging:
         """
         for final in finals:
             try:
-                _sync(self.path(final))
+                sync_file(self.path(final))
             except OSError as error:
                 raise explain_write_error(error, final) from error
-        new = [final for final in finals if not final.exists()]
-        there = [final for final in finals if final not in new and final not in self.replaced]
-        if not self.overwrite and there:
-            other = there[0]
-            raise OutputError(
-                f"{other} appeared while this run was at work, so another run writes there; "
-                f"nothing was replaced"
-            )
+        for final in (f for f in finals if f not in self.replaced):
+            if final.exists() and not self.overwrite:
+                raise OutputError(
+                    f"{final} appeared while this run was at work, so another program writes "
+                    f"there; nothing was replaced"
+                )
+            _check_foreign(final)
         with _uninterrupted():
-            try:
-                if self._run is not None:
-                    # Killed from here on, the next run knows its own.
-                    assert self._home is not None
-                    noted = {str(f.absolute()): _about(self.path(f)) for f in finals}
-                    _write_whole(self._home / _PUBLISHING, noted)
-                self.keep = False
-                for final in finals:
-                    for suffix in _SIDECARS:
-                        with suppress(FileNotFoundError):
-                            Path(f"{final}{suffix}").unlink()
-                    os.replace(self.path(final), final)
-            except OSError as error:
-                self.keep = self._run is not None
-                for published in new:
-                    with suppress(OSError):
-                        published.unlink()
-                raise explain_write_error(error, final) from error
+            if self._run is not None:
+                # Killed from here on, the next run knows its own.
+                noted = {str(f.absolute()): _about(self.path(f)) for f in finals}
+                _write_whole(work_folder_of(self.finals[0]) / _PUBLISHING, noted)
+            self._rename(finals)
+            self.keep = False
+
+    def _rename(self, finals: Sequence[Path]) -> None:
+        """Rename outputs into place; where one fails, all others are as they were.
+
+        Raises:
+            OutputError: the file system refuses.
+        """
+        undo: list[tuple[Path, Path | None]] = []
+        try:
+            for final in finals:
+                for sidecar in _sidecars(final):
+                    sidecar.unlink(missing_ok=True)
+                undo.append((final, self._set_aside(final)))
+                replace_file(self.path(final), final)
+        except OSError as error:
+            self.keep = self._run is not None
+            for path, before in reversed(undo):
+                with suppress(OSError):
+                    if before is not None:
+                        replace_file(before, path)
+                    elif path != final:
+                        path.unlink()
+            raise explain_write_error(error, final) from error
+
+    def _set_aside(self, final: Path) -> Path | None:
+        """A second name for a file that is to be replaced, or None where there is none."""
+        if not os.path.lexists(final):
+            return None
+        folder = self.path(final).parent / _BEFORE
+        folder.mkdir(exist_ok=True)
+        before = folder / final.name
+        before.unlink(missing_ok=True)
+        try:
+            os.link(final, before, follow_symlinks=False)
+        except (OSError, NotImplementedError):  # a file system without a second name
+            replace_file(final, before)
+        return before
+
+
+def _sidecars(final: Path) -> Iterator[Path]:
+    """What may lie beside a file, and is read with it."""
+    suffix = final.suffix.lower()
+    if suffix in (".tif", ".tiff", ".png"):
+        yield from (Path(f"{final}{sidecar}") for sidecar in _RASTER_SIDECARS)
+    elif suffix == ".shp":
+        yield from (final.with_suffix(sidecar) for sidecar in _SHAPEFILE_SIDECARS)
+    elif suffix == ".gpkg":
+        yield from (Path(f"{final}{sidecar}") for sidecar in _DATABASE_SIDECARS)
+
+
+def _check_foreign(final: Path) -> None:
+    """Refuse to replace, or to write beside, what geoseg did not make.
+
+    Raises:
+        OutputError: there is such a file.
+    """
+    if final.exists() and final.stat().st_size > 0 and not is_ours(final):
+        raise OutputError(
+            f"{final} was not made by geoseg as it is now, and --overwrite replaces nothing else; "
+            f"move it away, or give another name"
+        )
+    if final.suffix.lower() == ".gpkg":
+        return
+    for sidecar in _sidecars(final):
+        if os.path.lexists(sidecar) and not holds_statistics_alone(sidecar):
+            raise OutputError(
+                f"{sidecar} would be read as a part of {final}, and geoseg did not make it; move "
+                f"it away, or give another name"
+            )
 
 
 def _about(path: Path) -> list[int]:
@@ -300,15 +341,8 @@ def _write_whole(path: Path, value: Any) -> None:
     """Write JSON that is there whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(value), encoding="utf-8")
-    _sync(partial)
-    os.replace(partial, path)
-
-
-def _clear(folder: Path, but: Sequence[str]) -> None:
-    """Empty a folder, but for some names: a killed run's half outputs are begun anew."""
-    for old in folder.iterdir():
-        if old.name not in but:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    sync_file(partial)
+    replace_file(partial, path)
 
 
 def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
@@ -318,7 +352,8 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
+        # As text, in which NaN is NaN.
+        if json.dumps(before.get(name)) != json.dumps(now.get(name))
     ]
 
 
@@ -343,12 +378,6 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if came:
             signal.raise_signal(came[0])
-
-
-def _sync(path: Path) -> None:
-    """Have the file on disk before its name is: a crash must not leave an empty output."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def explain_write_error(error: BaseException, path: Path) -> OutputError:

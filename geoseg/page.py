@@ -9,6 +9,7 @@ from html import escape
 from importlib.metadata import version
 from typing import Any
 
+from geoseg.ownership import HTML_MARK
 from geoseg.pictures import RGB, RIGHT, WRONG, Pictures, png
 
 __all__ = ["page"]
@@ -70,6 +71,7 @@ def page(report: Mapping[str, Any], pictures: Pictures | None, colors: Mapping[i
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{HTML_MARK}\n"
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"

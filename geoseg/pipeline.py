@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -21,17 +21,18 @@ from geoseg.chips import ChipRow, chip_rows, prefetch
 from geoseg.crf import ChipCRF
 from geoseg.decide import decide
 from geoseg.errors import (
-    DeviceError,
-    ModelError,
     OutputError,
+    ProbabilitiesError,
+    RadiometryError,
     SceneError,
     TooManyPolygonsError,
+    UsageError,
 )
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import IMPORTING
 from geoseg.memory import Budget, memory_budget
 from geoseg.outputs import Staging, explain_write_error
-from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan
+from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
 from geoseg.preflight import preflight, sample_chips
 from geoseg.rasters import (
     NODATA,
@@ -71,6 +72,8 @@ __all__ = ["Prediction", "load_members", "predict"]
 PROBE_CHIPS, INT8_CHIPS = 4, 16
 #: Of polygons: they keep up with any network, and more would hold more strips in memory.
 POLYGON_THREADS = 2
+#: Errors that end the same command each time, so that what it has finished is of no use.
+STOPS_EACH_TIME = (ProbabilitiesError, RadiometryError, UsageError)
 #: Pixels of a resampled strip that are classified at a time: what is made of them stays in the
 #: cache. Of other strips pieces are.
 DECIDED_AT_ONCE = 1 << 17
@@ -153,7 +156,7 @@ def predict(
             runtime=runtime_report(runtime),
             **plan_report(plan),
         )
-        for message in plan.warnings:
+        for message in (*plan.warnings, *old_companions(outputs)):
             log.warn(message)
         if len(store):
             log.tell("note", message=f"going on after {len(store)} finished strips")
@@ -162,10 +165,12 @@ def predict(
             _beside(plan, runtime, lanes, store, staging, log) as beside,
         ):
             _predict_strips(plan, runtime, lanes, store, beside, log)
-            counts = _write_rasters(plan, store, staging, beside.overviews, log)
-            beside.readiness.result()
+            counts = _count_classes(plan, store, log)
+            with log.clock("wait for rasters"):
+                log.wait(beside.start(_write_rasters, plan, store, staging, beside.overviews, log))
+            log.wait(beside.readiness)
             with log.clock("wait for polygons"):
-                if not beside.polygons.result():
+                if not log.wait(beside.polygons):
                     outputs = replace(outputs, vector=None)
                     plan = replace(plan, outputs=outputs)
             with _explained(outputs.qml):
@@ -248,18 +253,24 @@ def _chosen_before(plan: Plan, earlier: Mapping[str, Any]) -> tuple[str, str] | 
 
 @contextmanager
 def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[None]:
-    """Keep finished strips where the run was stopped, not where it can never succeed."""
+    """Keep finished strips where the run was stopped, by whatever but what stops it each time."""
     try:
         yield
     except BaseException as error:
-        stopped = (KeyboardInterrupt, MemoryError, OSError, OutputError, SceneError, DeviceError)
+        # A driver that failed, a bug in the caller's progress function: half a day's work is kept.
         found = any(any(strip.counts) for strip in store.all())
-        staging.keep = found and isinstance(error, stopped)
+        staging.keep = found and not isinstance(error, STOPS_EACH_TIME)
         if staging.keep:
-            message = f"{len(store)} finished strips are kept: the same command goes on after them"
+            kept = f"{len(store)} finished strips are kept"
             if isinstance(error, KeyboardInterrupt):
+                message = f"{kept}: the same command goes on after them"
                 raise KeyboardInterrupt(message) from error
-            log.tell("note", message=message)
+            # Who hears of it may be what failed.
+            with suppress(Exception):
+                log.tell(
+                    "note",
+                    message=f"{kept}: once the cause is gone, the same command goes on after them",
+                )
         raise
 
 
@@ -347,13 +358,13 @@ class _Strip:
             valid: (height, width).
 
         Raises:
-            ModelError: a probability is NaN or infinite.
+            ProbabilitiesError: one is NaN or infinite.
         """
         assert self.window is not None, "a piece lies in a strip"
         classes = probs[: len(self._legend)]
         decided = decide(classes, valid, self._legend, NODATA)
         if not decided.finite:
-            raise ModelError(
+            raise ProbabilitiesError(
                 f"the model gave NaN or infinite probabilities in rows {window.row} to "
                 f"{window.bottom - 1}; its weights or the scene's --scale are wrong"
             )
@@ -371,10 +382,12 @@ class _Strip:
             self.arrays["agreement"][here] = encode_probability(share, valid, self._dtype)
 
 
-def _write_rasters(
-    plan: Plan, store: StripStore, staging: Staging, overviews: Future[list[Path]], log: RunLog
-) -> ClassCounts:
-    """Make the outputs' rasters from the finished strips."""
+def _count_classes(plan: Plan, store: StripStore, log: RunLog) -> ClassCounts:
+    """Pixels, areas and chips of all strips.
+
+    Raises:
+        SceneError: no pixel was measured.
+    """
     per_class = np.zeros(len(plan.card.classes), dtype=np.int64)
     area = np.zeros(len(per_class)) if plan.grid.gsd else None
     for strip in store.all():
@@ -390,6 +403,14 @@ def _write_rasters(
             f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the "
             f"AOI); check --src-nodata, --bbox and --aoi"
         )
+    return ClassCounts(per_class, area)
+
+
+def _write_rasters(
+    plan: Plan, store: StripStore, staging: Staging, overviews: Future[list[Path]], log: RunLog
+) -> None:
+    """Make the outputs' rasters from the finished strips."""
+    store.check_all_there()
     outputs = plan.outputs
     finals = {
         "raster": outputs.raster,
@@ -403,7 +424,6 @@ def _write_rasters(
                 halved = overviews.result() if name == "raster" else ()
                 write_cog(store.mosaic(name, halved), staging.path(final), store.specs[name])
                 store.verify(name, staging.path(final))
-    return ClassCounts(per_class, area)
 
 
 def _strips(
@@ -646,11 +666,13 @@ class _Beside:
     """What is done beside the network's work, each by a thread.
 
     Attributes:
+        start: begins a further thing, once all strips are finished.
         readiness: what its first chip needs, and what is odd about the scene.
         overviews: the class raster's, made of finished strips.
         polygons: likewise; whether there are any.
     """
 
+    start: Callable[..., Future[None]]
     readiness: Future[None]
     overviews: Future[list[Path]]
     polygons: Future[bool]
@@ -673,15 +695,22 @@ def _beside(
 ) -> Iterator[_Beside]:
     """Begin what is done beside; who leaves early sends home what waits for strips."""
     finished = len(store) == len(lanes) * len(plan.chips.row_starts)
-    with ThreadPoolExecutor(3, "geoseg-beside") as threads:
-        try:
-            yield _Beside(
-                threads.submit(_get_ready, plan, None if finished else runtime, log),
-                threads.submit(_write_overviews, store, log),
-                threads.submit(_write_polygons, plan, store, staging, log),
-            )
-        finally:
-            store.stop()
+    threads = ThreadPoolExecutor(4, "geoseg-beside")
+    patient = True
+    try:
+        yield _Beside(
+            threads.submit,
+            threads.submit(_get_ready, plan, None if finished else runtime, log),
+            threads.submit(_write_overviews, store, log),
+            threads.submit(_write_polygons, plan, store, staging, log),
+        )
+    except KeyboardInterrupt:
+        # Who interrupts does not wait for GDAL to finish a COG; nothing of it is needed.
+        patient = False
+        raise
+    finally:
+        store.stop()
+        threads.shutdown(wait=patient, cancel_futures=True)
 
 
 def _get_ready(plan: Plan, runtime: Runtime | None, log: RunLog) -> None:

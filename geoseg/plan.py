@@ -18,9 +18,15 @@ from geoseg.crf import CRFOptions, check_chip, parse_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
+from geoseg.ownership import is_ours
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
-from geoseg.rasters import POLYGON_STRIP, PROBABILITY_DTYPES, check_creation_options
+from geoseg.rasters import (
+    POLYGON_STRIP,
+    PROBABILITY_DTYPES,
+    check_creation_options,
+    try_creation_options,
+)
 from geoseg.reader import SceneReader
 from geoseg.regrid import source_cols
 from geoseg.runtimes.members import TURNS
@@ -29,7 +35,15 @@ from geoseg.stitch import TAPERS, held_bytes
 from geoseg.window import Window
 from geoseg.zoo import choose_model, find_model
 
-__all__ = ["OutputLane", "Outputs", "Plan", "PredictOptions", "make_plan", "on_model_grid"]
+__all__ = [
+    "OutputLane",
+    "Outputs",
+    "Plan",
+    "PredictOptions",
+    "make_plan",
+    "old_companions",
+    "on_model_grid",
+]
 
 #: A scene may be this much coarser than the coarsest gsd of the card before it is refused.
 COARSEST_FACTOR = 4.0
@@ -131,6 +145,8 @@ class PredictOptions:
         Raises:
             UsageError: an option is out of range or contradicts another.
         """
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _without_numpy(value))
         if self.taper not in TAPERS:
             raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
         if self.tta not in TURNS:
@@ -155,7 +171,7 @@ class PredictOptions:
             self._check_exact()
         for name in ("size", "batch_size", "threads", "mem_limit"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+            if value is not None and not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
         for name in ("min_area", "simplify"):
             value = getattr(self, name)
@@ -191,6 +207,15 @@ class PredictOptions:
                 f"--precision {self.precision} errs by more than the 1e-5 that --exact promises; "
                 f"leave one of them out"
             )
+
+
+def _without_numpy(value: Any) -> Any:
+    """An option as Python's own numbers, which JSON knows."""
+    if isinstance(value, np.generic | np.ndarray):
+        return _without_numpy(value.tolist())
+    if isinstance(value, list | tuple):
+        return tuple(map(_without_numpy, value))
+    return value
 
 
 @dataclass(frozen=True)
@@ -443,7 +468,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
     if radiometry.doubt:
         notes.append(radiometry.doubt)
-    notes += _old_companions(outputs)
+    try_creation_options(options.creation_options, _raster_dtypes(options))
     size = options.size or card.size
     multiple = math.lcm(*(m.card.multiple for m in members))
     overlap, margin = _overlap(options, members, size, multiple, model_grid)
@@ -643,14 +668,27 @@ def _check_vector(outputs: Outputs, options: PredictOptions, grid: PixelGrid) ->
         )
 
 
-def _old_companions(outputs: Outputs) -> list[str]:
-    """Polygons of an earlier run that will stay beside the new raster."""
+def _raster_dtypes(options: PredictOptions) -> list[str]:
+    """Of the rasters that a run writes."""
+    rasters = (options.probs, options.confidence, options.agreement)
+    return sorted({"uint8"} | ({options.probs_dtype} if any(rasters) else set()))
+
+
+def old_companions(outputs: Outputs) -> list[str]:
+    """Polygons of an earlier run that will stay beside a class raster that takes its place.
+
+    Args:
+        outputs: of the run that is about to be made.
+
+    Returns:
+        A warning for each.
+    """
     suffixes = (".gpkg", ".fgb", ".parquet", ".geojson")
     beside = [outputs.raster.with_suffix(suffix) for suffix in suffixes]
     return [
         f"{path} is of an earlier run and does not belong to the new class raster; remove it"
         for path in beside
-        if path.exists() and path != outputs.vector and outputs.raster.exists()
+        if path != outputs.vector and outputs.raster.exists() and path.exists() and is_ours(path)
     ]
 
 

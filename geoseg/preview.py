@@ -70,7 +70,7 @@ def write_preview(plan: Plan, raster: Path, path: Path) -> None:
     ]
     figure.subplots_adjust(left=0.01, right=1 - 2.3 / width, top=0.93, bottom=0.02, wspace=0.03)
     figure.legend(handles=handles, loc="center right", fontsize=9, frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Software": "geoseg"})
 
 
 def _shape(height: int, width: int) -> tuple[int, int]:

@@ -14,13 +14,16 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.io import MemoryFile
 
 from geoseg.card import ClassInfo
 from geoseg.errors import UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.importing import IMPORTING
 from geoseg.outputs import explain_write_error
+from geoseg.ownership import QML_MARK
 from geoseg.pixelgrid import PixelGrid
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "decode_probability",
     "encode_probability",
     "halve",
+    "try_creation_options",
     "write_cog",
     "write_overviews",
     "write_qml",
@@ -195,20 +199,24 @@ def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    # Level 2 takes a quarter of the time of GDAL's 6 and makes class rasters 1.4 times as large.
-    packed = {} if "COMPRESS" in spec.creation_options else {"COMPRESS": "DEFLATE", "LEVEL": "2"}
-    options = {
-        **packed,
-        "BLOCKSIZE": str(COG_BLOCK),
-        "BIGTIFF": "IF_SAFER",
-        "OVERVIEW_RESAMPLING": spec.resampling,
-        "NUM_THREADS": str(min(4, os.cpu_count() or 1)),
-        **spec.creation_options,
-    }
+    options = {"OVERVIEW_RESAMPLING": spec.resampling, **_cog_options(spec.creation_options)}
     try:
         rasterio.shutil.copy(source, path, driver="COG", **options)
     except GDAL_ERRORS as error:
         raise explain_write_error(error, path) from error
+
+
+def _cog_options(given: Mapping[str, str]) -> dict[str, str]:
+    """All options of GDAL's COG driver, the user's before geoseg's own."""
+    # Level 2 takes a quarter of the time of GDAL's 6 and makes class rasters 1.4 times as large.
+    packed = {} if "COMPRESS" in given else {"COMPRESS": "DEFLATE", "LEVEL": "2"}
+    return {
+        **packed,
+        "BLOCKSIZE": str(COG_BLOCK),
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": str(min(4, os.cpu_count() or 1)),
+        **given,
+    }
 
 
 def encode_probability(
@@ -246,14 +254,14 @@ def decode_probability(values: NDArray[Any]) -> NDArray[np.float32]:
 #: The options of GDAL's COG driver that leave pixels and grid as they are, and their values.
 CREATION_OPTIONS: dict[str, str] = {
     "BIGTIFF": r"YES|NO|IF_NEEDED|IF_SAFER",
-    "BLOCKSIZE": r"\d+",
+    "BLOCKSIZE": r"\d{2,4}",
     "COMPRESS": r"NONE|LZW|DEFLATE|ZSTD|LZMA",
     "GEOTIFF_VERSION": r"AUTO|1\.0|1\.1",
-    "LEVEL": r"\d+",
-    "NUM_THREADS": r"\d+|ALL_CPUS",
+    "LEVEL": r"\d{1,2}",
+    "NUM_THREADS": r"\d{1,3}|ALL_CPUS",
     "OVERVIEWS": r"AUTO|IGNORE_EXISTING|NONE",
     "OVERVIEW_COMPRESS": r"AUTO|NONE|LZW|DEFLATE|ZSTD|LZMA",
-    "OVERVIEW_COUNT": r"\d+",
+    "OVERVIEW_COUNT": r"\d{1,2}",
     "PREDICTOR": r"YES|NO|STANDARD|FLOATING_POINT",
     "SPARSE_OK": r"TRUE|FALSE",
     "STATISTICS": r"AUTO|YES|NO",
@@ -278,10 +286,45 @@ def check_creation_options(items: Sequence[str]) -> dict[str, str]:
                 f"{', '.join(CREATION_OPTIONS)}"
             )
         if not re.fullmatch(CREATION_OPTIONS[name], value):
-            allowed = CREATION_OPTIONS[name].replace("\\d+", "a number").replace("\\", "")
+            allowed = re.sub(r"\\d{.*}", "a number", CREATION_OPTIONS[name]).replace("\\", "")
             raise UsageError(f"--co {name}={value}: {name} is {allowed.replace('|', ', ')}")
         options[name] = value
+    if int(options.get("BLOCKSIZE", COG_BLOCK)) % 16:
+        raise UsageError(
+            f"--co BLOCKSIZE={options['BLOCKSIZE']}: a TIFF's tiles have sides of a multiple of 16 "
+            f"px; give e.g. --co BLOCKSIZE={COG_BLOCK}"
+        )
     return options
+
+
+def try_creation_options(items: Sequence[str], dtypes: Sequence[str]) -> None:
+    """Have GDAL make a small COG of each dtype in memory, before it does so after hours of work.
+
+    Args:
+        items: as for :func:`check_creation_options`.
+        dtypes: of the rasters that will be written.
+
+    Raises:
+        UsageError: GDAL refuses the options.
+    """
+    options = check_creation_options(items)
+    if not options:
+        return
+    for dtype in dtypes:
+        profile = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": dtype}
+        with MemoryFile() as source, MemoryFile() as target:
+            with source.open(**profile, transform=Affine.translation(1, 1)) as dataset:
+                dataset.write(np.zeros((1, 1, 1), dtype))
+            try:
+                rasterio.shutil.copy(
+                    source.name, target.name, driver="COG", **_cog_options(options)
+                )
+            except GDAL_ERRORS as error:
+                given = " ".join(f"--co {item}" for item in items)
+                raise UsageError(
+                    f"{given}: GDAL can't write {dtype} rasters so ({error}); leave out what it "
+                    f"names"
+                ) from error
 
 
 def write_qml(path: Path, classes: Sequence[ClassInfo]) -> None:
@@ -298,6 +341,7 @@ def write_qml(path: Path, classes: Sequence[ClassInfo]) -> None:
     )
     path.write_text(
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        f"{QML_MARK}\n"
         '<qgis version="3.22" styleCategories="Symbology">\n'
         "  <pipe>\n"
         '    <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" '

@@ -8,16 +8,20 @@ import platform
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.ownership import holds_statistics_alone, significant_text
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
 from geoseg.runtimes.choose import machine
@@ -56,8 +60,9 @@ class RunLog:
     def __post_init__(self) -> None:
         """Set up what the clocks share."""
         self._lock = threading.Lock()
-        self._telling = threading.RLock()
         self._nested = threading.local()
+        self._owner = threading.get_ident()
+        self._events: deque[dict[str, Any]] = deque()
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -101,10 +106,37 @@ class RunLog:
                 iterator.close()
 
     def tell(self, event: str, **values: Any) -> None:
-        """Report an event; threads do it one at a time."""
-        if self.progress is not None:
-            with self._telling:
-                self.progress({"event": event, **values})
+        """Report an event.
+
+        The receiver hears of all events in the thread that made this log, in their order: of what
+        other threads report when that one reports next, or waits.
+        """
+        self._events.append({"event": event, **values})
+        if threading.get_ident() == self._owner:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        while self._events:
+            event = self._events.popleft()
+            if self.progress is not None:
+                self.progress(event)
+
+    def wait(self, future: Future[T]) -> T:
+        """Wait for what another thread does, and pass on what threads report meanwhile.
+
+        Args:
+            future: of its work.
+
+        Returns:
+            Its result; what it failed by is raised.
+        """
+        while not future.done():
+            self._deliver()
+            with suppress(TimeoutError):
+                # Not longer: on Windows Ctrl-C is noticed after it alone.
+                return future.result(timeout=0.1)
+        self._deliver()
+        return future.result()
 
     def warn(self, message: str) -> None:
         """Report and keep a warning."""
@@ -255,21 +287,16 @@ def _chips_report(plan: Plan) -> dict[str, int]:
 
 def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dict[str, Any]:
     """All that a strip's bytes depend on, for JSON: a run goes on with strips of the same alone."""
-    options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
+    unlike = (*_WITHOUT_EFFECT, "creation_options")  # of the files that are made of the strips
+    options = {k: v for k, v in _options_report(plan).items() if k not in unlike}
     outputs = plan.outputs
-    files = {}
     aoi = [str(plan.options.aoi)] if plan.options.aoi else []
-    for path in [*plan.scene.paths, *plan.scene.files, *aoi]:
-        if Path(path).exists():
-            about = Path(path).stat()
-            files[path] = [about.st_size, about.st_mtime_ns]
-        else:  # remote
-            files[path] = []
+    files = {path: _about(Path(path)) for path in [*plan.scene.paths, *plan.scene.files, *aoi]}
     return {
         **options,
         "margin": plan.margin,
         "version": version("geoseg"),
-        "scene": files,
+        "scene": {path: about for path, about in files.items() if about is not None},
         "bands read": [str(band) for band in plan.bands],
         "gain and bias": [list(plan.radiometry.gain), list(plan.radiometry.bias)],
         "grid": [plan.grid.height, plan.grid.width, *list(plan.grid.transform)[:6]],
@@ -284,6 +311,21 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
         "agreement is kept": outputs.agreement is not None,
         "lanes": [lane.left for lane in lanes],
     }
+
+
+def _about(path: Path) -> list[int | str] | None:
+    """What tells a file that is read from any other; None where nothing of it is."""
+    if path.suffix.lower() == ".ovr" or holds_statistics_alone(path):
+        # QGIS writes such beside a scene that is looked at: no pixel changes by them.
+        return None
+    if not path.exists():  # remote
+        return []
+    about = path.stat()
+    if path.name.lower().endswith(".aux.xml"):
+        # Statistics may be added to what counts.
+        with suppress(ElementTree.ParseError):
+            return [hashlib.sha256(significant_text(path.read_bytes()).encode()).hexdigest()]
+    return [about.st_size, about.st_mtime_ns]
 
 
 def machine_mark() -> str:

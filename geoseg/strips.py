@@ -91,13 +91,14 @@ class StripStore:
         self._strips: list[list[Strip]] = []
         self._changed = threading.Condition()
         self._stopped = False
+        self._failure: OutputError | None = None
         try:
             folder.mkdir(exist_ok=True)
             for lane in range(lanes):
                 found: list[Strip] = []
                 while (path := self._entry(lane, len(found))).exists():
                     strip = _parse(path.read_text(encoding="utf-8"))
-                    if not self._is_whole(strip, lane, len(found)):
+                    if not self._is_whole(strip, lane, len(found)) or not _follows(strip, found):
                         break  # it is made anew, as are those below it
                     found.append(strip)
                 self._strips.append(found)
@@ -137,8 +138,28 @@ class StripStore:
             chips: how many were run and how many skipped.
 
         Raises:
-            OutputError: the disk is full or fails.
+            OutputError: the disk is full or fails, now or when an earlier strip was written.
         """
+        if self._failure is not None:
+            # A strip that was begun after the one that failed must not take its place.
+            raise self._failure
+        try:
+            strip = self._write(lane, window, arrays, counts, chips)
+        except OutputError as error:
+            self._failure = error
+            raise
+        with self._changed:
+            self._strips[lane].append(strip)
+            self._changed.notify_all()
+
+    def _write(
+        self,
+        lane: int,
+        window: Window | None,
+        arrays: Mapping[str, NDArray[Any]],
+        counts: Sequence[int],
+        chips: tuple[int, int],
+    ) -> Strip:
         number = len(self._strips[lane])
         crc: dict[str, tuple[int, ...]] = {}
         sizes: dict[str, int] = {}
@@ -157,9 +178,7 @@ class StripStore:
             os.replace(partial, path)
         except OSError as error:
             raise explain_write_error(error, self.folder) from error
-        with self._changed:
-            self._strips[lane].append(strip)
-            self._changed.notify_all()
+        return strip
 
     def _write_raster(self, path: Path, name: str, bands: NDArray[Any]) -> None:
         spec = self.specs[name]
@@ -185,6 +204,19 @@ class StripStore:
                 dataset.write(bands)
         except GDAL_ERRORS as error:
             raise explain_write_error(error, self.folder) from error
+
+    def check_all_there(self) -> None:
+        """See that the strips cover the output, before it is made of them.
+
+        Raises:
+            OutputError: they don't.
+        """
+        grid = next(iter(self.specs.values())).grid
+        windows = [strip.window for strip in self.all() if strip.window is not None]
+        if sum(w.height * w.width for w in windows) != grid.height * grid.width:
+            raise OutputError(
+                f"the strips in {self.folder} do not cover the output; begin anew with --restart"
+            )
 
     @property
     def rows(self) -> int:
@@ -322,8 +354,8 @@ class StripStore:
             raise explain_write_error(error, path) from error
         if not alike:
             raise OutputError(
-                f"{path}: what was read back differs from what was written; the disk is full or "
-                f"faulty; mend that and begin anew with --restart"
+                f"{path}: what was read back differs from what was written, so the disk is full or "
+                f"faulty; free some space or take another one, and begin anew with --restart"
             )
 
     def _is_whole(self, strip: Strip, lane: int, number: int) -> bool:
@@ -348,6 +380,12 @@ def _are_alike(path: Path, name: str, strips: Sequence[Strip]) -> bool:
             if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
                 return False
     return True
+
+
+def _follows(strip: Strip, above: Sequence[Strip]) -> bool:
+    """Whether a strip's rows begin where those of the strips above end."""
+    bottom = max((s.window.bottom for s in above if s.window is not None), default=0)
+    return strip.window is None or strip.window.row == bottom
 
 
 def _parse(text: str) -> Strip:

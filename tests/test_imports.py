@@ -26,6 +26,8 @@ ROOMS = [
         "chips",
         "crf",
         "ours",
+        "ownership",
+        "workfolder",
         "outputs",
         "rasters",
         "strips",

@@ -14,7 +14,15 @@ import geoseg
 import geoseg.pipeline as predict_module
 from geoseg import chips as chips_module
 from geoseg import stitch as stitch_module
-from geoseg.errors import GeosegError, ModelError, OutputError, SceneError, UsageError
+from geoseg.errors import (
+    GeosegError,
+    ModelError,
+    OutputError,
+    ProbabilitiesError,
+    RadiometryError,
+    SceneError,
+    UsageError,
+)
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot, Poisoned
 
@@ -457,15 +465,23 @@ class _Breaks(NumpyRuntime):
         return np.zeros((len(pixels), self.classes, *pixels.shape[2:]))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), ModelError("bad"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (RuntimeError("CUDA error: unspecified launch failure"), True),
+        (ModelError("OpenVINO failed while it computed a chip"), True),
+        (KeyboardInterrupt(), True),
+        (ProbabilitiesError("NaN"), False),
+        (RadiometryError("no reflectance"), False),
+    ],
+)
 @pytest.mark.parametrize("after", [3, 20])
-def test_a_failing_chip_ends_the_run(tmp_path, model, error, after):
-    """Nothing is left of a run that can't succeed, or has not finished a strip."""
+def test_a_failing_chip_ends_the_run(tmp_path, model, error, again, after):
+    """Nothing is left of a run that can never succeed, or has not finished a strip."""
     with pytest.raises(type(error)):
         run(tmp_path, blocks(150, 130), model, _Breaks(4, error, after), size=32, overlap=8)
     assert not (tmp_path / "out.tif").exists()
-    kept = isinstance(error, KeyboardInterrupt) and after == 20
-    assert left_overs(tmp_path) == ([".geoseg-out.tif"] if kept else [])
+    assert left_overs(tmp_path) == ([".geoseg-out.tif"] if again and after == 20 else [])
 
 
 def test_an_interrupted_overwrite_keeps_the_old_output(tmp_path, model):

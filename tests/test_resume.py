@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -453,6 +454,134 @@ def test_a_full_disk_at_the_very_end_keeps_the_strips(
     last = Smooth(4)
     predict(scene, folder, model, last)
     assert last.batches == []
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_strip_that_was_not_written_is_missed_by_none_after_it(
+    tmp_path: Path, model: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one, begun already, took its place, and the rows were nodata in the end."""
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    rename, count = os.replace, [0]
+
+    def fails_once(source: Any, target: Any) -> None:
+        if Path(target).name.startswith("strip-"):
+            count[0] += 1
+            if count[0] == failing + 1:
+                time.sleep(0.2)
+                raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fails_once)
+        with pytest.raises(OutputError, match="Input/output error"):
+            predict(scene, folder, model, Smooth(4))
+    predict(scene, folder, model, Smooth(4))
+    predict(scene, tmp_path / "whole", model, Smooth(4))
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_strips_are_kept_when_the_callers_own_function_fails(tmp_path: Path, model: Path) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    seen = []
+
+    def broken(event: dict[str, Any]) -> None:
+        seen.append(event)
+        if event.get("done", 0) > 60 * 130:
+            raise ValueError("a bug in somebody's progress bar")
+
+    with pytest.raises(ValueError, match="somebody's progress bar"):
+        predict(scene, folder, model, Smooth(4), progress=broken)
+    notes: list[dict[str, Any]] = []
+    last = Smooth(4)
+    predict(scene, folder, model, last, progress=notes.append)
+    assert any("finished strips" in n.get("message", "") for n in notes)
+    whole = Smooth(4)
+    predict(scene, tmp_path / "whole", model, whole)
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert len(last.batches) < len(whole.batches)
+
+
+def test_events_come_in_the_thread_that_called(tmp_path: Path, model: Path) -> None:
+    """Polygons, overviews and what is odd about the scene are worked on by others."""
+    threads, events = set(), []
+
+    def hears(event: dict[str, Any]) -> None:
+        threads.add(threading.get_ident())
+        events.append((event["event"], event.get("stage")))
+
+    predict(scene_of(tmp_path), tmp_path / "out", model, Smooth(4), progress=hears)
+    assert threads == {threading.get_ident()}
+    assert ("progress", "predict") in events and ("progress", "polygons") in events
+    assert events[-1][0] == "result"
+
+
+def test_nan_is_nan(tmp_path: Path, model: Path) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    for runtime in (Stops(4, 40), Smooth(4)):
+        with suppress(KeyboardInterrupt):
+            predict(scene, folder, model, runtime, src_nodata=float("nan"))
+    assert (folder / "out.tif").exists()
+
+
+def test_creation_options_may_be_others_than_those_of_the_run_that_was_stopped(
+    tmp_path: Path, model: Path
+) -> None:
+    """They are of the files that are made of the strips at the end."""
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 40), creation_options=["COMPRESS=LZW"])
+    predict(scene, folder, model, Smooth(4), creation_options=["COMPRESS=ZSTD"])
+    with rasterio.open(folder / "out.tif") as dataset:
+        assert dataset.profile["compress"] == "zstd"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("BLOCKSIZE=100", "a multiple of 16 px"),
+        ("BLOCKSIZE=0", "BLOCKSIZE is a number"),
+        ("BLOCKSIZE=1000000000", "BLOCKSIZE is a number"),
+        ("PREDICTOR=FLOATING_POINT", "PREDICTOR=3 is only supported with"),
+    ],
+)
+def test_creation_options_that_gdal_refuses_are_refused_before_the_work(
+    tmp_path: Path, model: Path, option: str, message: str
+) -> None:
+    runtime = Smooth(4)
+    with pytest.raises(UsageError, match=message):
+        predict(scene_of(tmp_path), tmp_path / "out", model, runtime, creation_options=[option])
+    assert runtime.batches == []
+
+
+def test_what_qgis_writes_beside_a_scene_that_is_looked_at_is_no_change(
+    tmp_path: Path, model: Path
+) -> None:
+    scene, folder = scene_of(tmp_path), tmp_path / "out"
+    beside = Path(f"{scene}.aux.xml")
+    statistics = (
+        '<PAMRasterBand band="1"><Histograms><HistItem><HistMin>0</HistMin></HistItem></Histograms>'
+        '<Metadata><MDI key="STATISTICS_MAXIMUM">{}</MDI><MDI key="STATISTICS_MEAN">1</MDI>'
+        "</Metadata></PAMRasterBand>"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 30))
+    beside.write_text(f"<PAMDataset>{statistics.format(3)}</PAMDataset>")
+    with rasterio.open(scene) as dataset, rasterio.Env(TIFF_USE_OVR=True):
+        profile = dataset.profile
+    with rasterio.open(f"{scene}.ovr", "w", **{**profile, "width": 65, "height": 75}):
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 30))
+    # What it says beside statistics counts; what it says of these does not.
+    tagged = '<Metadata><MDI key="AREA_OR_POINT">Area</MDI></Metadata>'
+    beside.write_text(f"<PAMDataset>{tagged}{statistics.format(3)}</PAMDataset>")
+    with pytest.raises(OutputError, match=r"scene was .* and is .*aux.xml"):
+        predict(scene, folder, model, Smooth(4))
+    with pytest.raises(KeyboardInterrupt):
+        predict(scene, folder, model, Stops(4, 30), restart=True)
+    beside.write_text(f"<PAMDataset>{tagged}{statistics.format(4)}</PAMDataset>")
+    predict(scene, folder, model, Smooth(4))
 
 
 def test_edges_of_chips_do_not_show_where_a_run_went_on(tmp_path: Path, model: Path) -> None:

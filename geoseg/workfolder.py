@@ -1,0 +1,146 @@
+"""Hidden folders that geoseg alone makes, and that one run at a time works in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from geoseg.errors import OutputError
+from geoseg.locking import BusyError, Lock
+
+__all__ = ["WorkFolder", "work_folder_of"]
+
+#: In each folder, first of all: only what geoseg made is ever emptied.
+MARK = "made-by-geoseg"
+#: Held while a run works in the folder.
+LOCK = "lock"
+#: A folder that another run removes while this one takes it is made anew so often.
+_TRIES = 10
+
+
+def work_folder_of(output: Path) -> Path:
+    """The hidden folder beside an output that a run which writes it works in."""
+    return output.absolute().parent / f".geoseg-{output.name}"
+
+
+class WorkFolder:
+    """A folder that this run alone works in, from :meth:`take` to the end.
+
+    Attributes:
+        path: of the folder.
+        found: whether an earlier run left it.
+    """
+
+    def __init__(self, path: Path, lock: Lock, *, found: bool) -> None:
+        """Hold a folder that is locked; see :meth:`take`."""
+        self.path, self.found = path, found
+        self._lock = lock
+
+    @classmethod
+    def take(cls, output: Path) -> WorkFolder:
+        """Make the folder of an output, or take over what an earlier run left.
+
+        Args:
+            output: final path of the output.
+
+        Returns:
+            The folder, which no other run gets.
+
+        Raises:
+            OutputError: another run is at work on the output, or what has the folder's name is not
+                geoseg's: a link, a file, or a folder without the mark.
+            OSError: the folder can't be made.
+        """
+        path = work_folder_of(output)
+        for _ in range(_TRIES):
+            try:
+                os.mkdir(path, 0o700)
+                found = False
+            except FileExistsError:
+                _check_ours(path)
+                found = True
+            try:
+                _mark(path)
+                lock = Lock.take(path / LOCK)
+            except BusyError as error:
+                raise OutputError(
+                    f"another run is at work on {output} now; wait for it, or give another name"
+                ) from error
+            except FileNotFoundError:
+                continue  # The run that had it has ended meanwhile, and removed it.
+            return cls(path, lock, found=found)
+        raise OutputError(
+            f"other runs make and remove {path} all the time; wait for them, or give another name"
+        )
+
+    def clear(self, but: Sequence[str] = ()) -> None:
+        """Remove what is in the folder.
+
+        Args:
+            but: names that stay, beside the mark and the lock.
+        """
+        with os.scandir(self.path) as entries:
+            old = [entry for entry in entries if entry.name not in (MARK, LOCK, *but)]
+        for entry in old:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+    def release(self) -> None:
+        """Leave the folder to a later run."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it, as far as that is possible."""
+        with suppress(OSError):
+            self.clear()
+        self._lock.release(remove=True)
+        with suppress(OSError):
+            (self.path / MARK).unlink()
+            try:
+                self.path.rmdir()
+            except OSError:
+                _mark(self.path)  # Another run has taken it meanwhile.
+
+
+def _mark(path: Path) -> None:
+    """Write the mark into a folder that is new or empty."""
+    with suppress(FileExistsError):
+        # Exclusively: no link that stands there is followed.
+        os.close(os.open(path / MARK, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse to work in what geoseg did not make.
+
+    Raises:
+        OutputError: it is a link or a file, it has no mark, or there are links in it.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise OutputError(
+                f"{path} is a link or a file, and geoseg works in a folder of that name which it "
+                f"makes itself; remove it, or give another name"
+            )
+        names = os.listdir(path)
+        marked = MARK in names and stat.S_ISREG(os.lstat(path / MARK).st_mode)
+    except FileNotFoundError:
+        return  # removed since; the next try makes it
+    # A run that was killed between making and marking leaves an empty one.
+    if names and not marked:
+        raise OutputError(
+            f"{path} was not made by geoseg (it holds no file {MARK}), so it is neither used nor "
+            f"emptied; move it away, or give another name"
+        )
+    for folder, folders, files in os.walk(path):
+        link = next((n for n in (*folders, *files) if os.path.islink(os.path.join(folder, n))), "")
+        if link:
+            raise OutputError(
+                f"{os.path.join(folder, link)} is a link, which geoseg never makes, so {path} is "
+                f"neither used nor emptied; remove it, or give another name"
+            )
