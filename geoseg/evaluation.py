@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from geoseg.card import CARD_NAME, ModelFiles, card_text
 from geoseg.classraster import MAX_ID, ClassRaster, Survey, open_class_raster, survey
 from geoseg.comparison import compare, number, shown
 from geoseg.errors import EvaluationError, OutputError, UsageError
+from geoseg.jsontext import json_text
 from geoseg.labels import (
     Bounds,
     check_crs,
@@ -210,7 +210,7 @@ def evaluate(
         inks = class_colors(opened.dataset, of_map)
         texts: dict[Path, str] = {}
         if json is not None:
-            texts[Path(json)] = dumps(done.report, indent=2, ensure_ascii=False) + "\n"
+            texts[Path(json)] = json_text(done.report, indent=2) + "\n"
         if csv is not None:
             texts[Path(csv)] = _table(done.report)
         if html is not None:
