@@ -32,8 +32,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     interrupts.install()
     try:
         from geoseg.cli.app import run
-        from geoseg.cli.streams import guarded_streams, open_closed_streams
+        from geoseg.cli.streams import Sink, guarded_streams, open_closed_streams
 
+        interrupts.spare(Sink.write)  # else it would be printed twice
         open_closed_streams()
         with guarded_streams() as output:
             code = run(args, interrupts, json=_wants_json(args))

@@ -12,7 +12,8 @@ import time
 
 TYPE_CHECKING = False  # not from typing, which takes as long to load as the rest of this
 if TYPE_CHECKING:
-    from types import FrameType
+    from collections.abc import Callable
+    from types import CodeType, FrameType
     from typing import Any
 
 __all__ = ["INTERRUPTED", "Interrupts"]
@@ -47,6 +48,7 @@ class Interrupts:
         self._working = False
         self._code: int | None = None
         self._before: dict[int, Any] = {}
+        self._spared: set[CodeType] = set()
         self._hook = sys.unraisablehook
 
     def install(self) -> None:
@@ -68,6 +70,14 @@ class Interrupts:
         self._before.clear()
         sys.unraisablehook = self._hook
 
+    def spare(self, function: Callable[..., Any]) -> None:
+        """Raise nothing amid a function of Python's, but after it.
+
+        Args:
+            function: what it has done would be done again.
+        """
+        self._spared.add(function.__code__)
+
     def working(self) -> None:
         """From now on there may be something to clean up."""
         self._working = True
@@ -85,6 +95,11 @@ class Interrupts:
             os._exit(self._code)
         if not self._working:
             self._leave("interrupted; nothing was written")
+        if frame is not None and frame.f_code in self._spared:
+            # Once: what is blocked there is not waited for.
+            self._spared.clear()
+            _interrupt_again()
+            return
         if self.came is None:
             self.came = time.monotonic()
             raise KeyboardInterrupt
@@ -101,11 +116,30 @@ class Interrupts:
 
     def _unraisable(self, about: Any) -> None:
         """Where Python has no one to raise an exception to, it prints it and goes on."""
-        if about.exc_type is KeyboardInterrupt and self._code is None:
-            self.came = None
-            signal.raise_signal(signal.SIGINT)
-        else:
+        if about.exc_type is not KeyboardInterrupt or self._code is not None:
             self._hook(about)
+            return
+        self.came = None
+        _interrupt_again()
+
+
+def _interrupt_again() -> None:
+    """Have the signal come again, when Python is no longer where nothing can be raised."""
+    import threading
+
+    threading.Thread(target=_interrupt_soon, daemon=True).start()
+
+
+def _interrupt_soon() -> None:
+    import _thread
+    import threading
+
+    time.sleep(0.05)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)  # which also ends what it waits for
+    else:
+        _thread.interrupt_main()
 
 
 def _write(handle: int, text: str) -> None:
