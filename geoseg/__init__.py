@@ -6,9 +6,12 @@ Importing this package is cheap; torch, rasterio and geopandas are imported when
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+# Not from typing: the less is loaded, the sooner Ctrl-C is the command line's own.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from geoseg.card import ClassInfo as ClassInfo
     from geoseg.card import ModelCard as ModelCard
     from geoseg.dryrun import dry_run as dry_run

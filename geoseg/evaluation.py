@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from geoseg.card import CARD_NAME, ModelFiles, card_text
 from geoseg.classraster import MAX_ID, ClassRaster, Survey, open_class_raster, survey
 from geoseg.comparison import compare, number, shown
 from geoseg.errors import EvaluationError, OutputError, UsageError
+from geoseg.jsontext import json_text
 from geoseg.labels import (
     Bounds,
     check_crs,
@@ -213,7 +213,7 @@ def evaluate(
         texts: dict[Path, str] = {}
         if json is not None:
             report = {"geoseg": version("geoseg"), **done.report}
-            texts[Path(json)] = dumps(report, indent=2, ensure_ascii=False) + "\n"
+            texts[Path(json)] = json_text(report, indent=2) + "\n"
         if csv is not None:
             texts[Path(csv)] = _table(done.report)
         if html is not None:

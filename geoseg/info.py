@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import GeosegError
+from geoseg.jsontext import nodata_value
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import plausibility_warnings, sample_bands
 from geoseg.scene import gdal_options, open_scene
@@ -36,7 +37,8 @@ def scene_info(
         src_nodata: as for predict.
 
     Returns:
-        A JSON-serialisable report.
+        A report for :func:`geoseg.jsontext.json_text`; a band's nodata is a number, ``"nan"``,
+        ``"inf"``, ``"-inf"`` or None.
 
     Raises:
         SceneError: the scene can't be opened. That a model does not fit is no error but part of
@@ -63,7 +65,7 @@ def scene_info(
                 "index": b.index,
                 "path": b.path,
                 "dtype": b.dtype,
-                "nodata": b.nodata,
+                "nodata": nodata_value(b.nodata),
                 "scale": b.scale,
                 "offset": b.offset,
             }

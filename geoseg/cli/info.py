@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from geoseg.cli.options import band_options, json_option, model_option, scene_argument
+from geoseg.cli.streams import print_json
 
 __all__ = ["command"]
 
@@ -42,7 +42,7 @@ def command(
         src_nodata=src_nodata,
     )
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(report)
         return
     _print(report)
 
@@ -53,7 +53,9 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"{report['name']}: {grid['width']} x {grid['height']} px, {gsd}, {grid['crs']}")
     click.echo(f"sensor   {report['sensor'] or 'unknown'}")
     for band in report["bands"]:
-        extra = "" if band["nodata"] is None else f", nodata {band['nodata']:g}"
+        nodata = band["nodata"]
+        shown = nodata if isinstance(nodata, str) else f"{nodata or 0:g}"
+        extra = "" if nodata is None else f", nodata {shown}"
         scale = "" if band["scale"] is None else f", x {band['scale']:g} + {band['offset']:g}"
         click.echo(f"  {band['label']:<12} {band['name'] or '?':<10} {band['dtype']}{extra}{scale}")
     for line in report["ignored"]:

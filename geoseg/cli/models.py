@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geoseg.cli.options import Bbox, band_options, json_option, scene_argument
+from geoseg.cli.streams import print_json
 from geoseg.errors import UsageError
 
 __all__ = ["command"]
@@ -48,7 +48,7 @@ def list_command(networks: bool, as_json: bool) -> None:
             }
             for c in cards
         ]
-        click.echo(json.dumps(entries, indent=2))
+        print_json(entries)
         return
     for c in cards:
         low, high = c.gsd_range
@@ -61,7 +61,7 @@ def _list_networks(as_json: bool) -> None:
     from geoseg.speed import networks_table, published
 
     if as_json:
-        click.echo(json.dumps(published(), indent=2, ensure_ascii=False))
+        print_json(published())
         return
     how = published()["how"]
     click.echo(networks_table())
@@ -81,7 +81,7 @@ def show_command(name: str, as_json: bool) -> None:
     files = find_model(name)
     card = files.card
     if as_json:
-        click.echo(json.dumps(card.to_mlm(), indent=2, ensure_ascii=False))
+        print_json(card.to_mlm())
         return
     click.echo(f"{card.name}: {card.description}")
     low, high = card.gsd_range
@@ -119,7 +119,7 @@ def import_command(source: str, output: str, as_json: bool) -> None:
 
     card = import_model(source, output)
     if as_json:
-        click.echo(json.dumps(card.to_mlm(), indent=2, ensure_ascii=False))
+        print_json(card.to_mlm())
         return
     click.echo(f"{card.name} is in {output}; use it with geoseg predict SCENE -m {output}")
 
@@ -181,7 +181,7 @@ def quantize_command(
     if as_json:
         names = ("chips", "agreement", "floating")
         entry = {"folder": str(made.folder), **{name: getattr(made, name) for name in names}}
-        click.echo(json.dumps(entry, indent=2))
+        print_json(entry)
         return
     click.echo(
         f"{made.folder}: {made.words}; use it with geoseg predict SCENE -m {made.folder} "
@@ -240,7 +240,7 @@ def bench_command(
         in_channels, network = len(files.card.bands), load_network(files)
     speed = measure_speed(network, in_channels=in_channels, **options)
     if as_json:
-        click.echo(json.dumps({"name": name, **speed.as_dict()}, indent=2))
+        print_json({"name": name, **speed.as_dict()})
         return
     rows = {
         "speed": f"{speed.mpx_s:.4g} Mpx/s, {speed.fps:.4g} chips/s",
@@ -281,7 +281,7 @@ def probe_command(
     probe = probe_border(model, ground, write=write, **options)
     border = probe.border
     if as_json:
-        click.echo(json.dumps({"model": model, "chips": probe.chips, **border.as_json()}, indent=2))
+        print_json({"model": model, "chips": probe.chips, **border.as_json()})
         return
     click.echo(f"{probe.chips} chips of {border.size} px of {border.ground}")
     click.echo(f"{'px from the edge':<17}{'mean':>9}{'largest':>9}{'labels changed':>16}")

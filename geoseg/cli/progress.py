@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
+
+from geoseg.cli.streams import print_json
 
 __all__ = ["progress_printer"]
 
@@ -21,13 +23,9 @@ def progress_printer(mode: str, verbosity: int) -> Callable[[dict[str, Any]], No
         verbosity: -1 quiet, 0 normal, 1 and more: what was decided, too.
     """
     if mode == "json":
-        return _json
+        return partial(print_json, indent=None)
     printer = _Human(bar=mode == "auto" and verbosity >= 0 and sys.stderr.isatty(), level=verbosity)
     return printer.receive
-
-
-def _json(event: dict[str, Any]) -> None:
-    print(json.dumps(event, ensure_ascii=False), flush=True)
 
 
 class _Human:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from geoseg.cli.options import json_option
+from geoseg.cli.streams import print_json
 
 __all__ = ["command"]
 
@@ -42,7 +42,7 @@ def command(raster: str, as_json: bool, **options: Any) -> None:
 
     found = check_seams(raster, **options)
     if as_json:
-        click.echo(json.dumps(found.report, indent=2, ensure_ascii=False))
+        print_json(found.report)
         return
     chips = found.report["chips"]
     click.echo(f"{chips['total']} chips of {chips['size']} px, {chips['stride']} px apart")

@@ -1,0 +1,149 @@
+"""What Ctrl-C, and SIGTERM of a batch system, do to the command line.
+
+Imports hardly anything, so that it is at work before what takes time to load.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False  # not from typing, which takes as long to load as the rest of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+    from typing import Any
+
+__all__ = ["INTERRUPTED", "Interrupts"]
+
+#: The exit code.
+INTERRUPTED = 130
+#: Batch systems, and shells with their children, send a signal twice. After so many seconds
+#: another one means that the user is tired of waiting.
+PATIENCE = 2.0
+
+
+class Interrupts:
+    """Handlers of the signals that end a run.
+
+    While the command is loaded nothing is there to be cleaned up, and libraries that are half
+    imported swallow exceptions or turn them into others: the process ends at once. While it is at
+    work KeyboardInterrupt is raised in the main thread, once. At the end, which waits for threads,
+    the process ends at once, too.
+
+    Attributes:
+        came: when a signal was raised as KeyboardInterrupt (``time.monotonic()``); None so far.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        """Nothing is installed yet.
+
+        Args:
+            json: whether standard output takes events.
+        """
+        self.came: float | None = None
+        self._json = json
+        self._working = False
+        self._code: int | None = None
+        self._before: dict[int, Any] = {}
+        self._spared: set[CodeType] = set()
+        self._hook = sys.unraisablehook
+
+    def install(self) -> None:
+        """Begin; signals that are ignored (nohup) stay ignored."""
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last one is of Windows
+            number = getattr(signal, name, None)
+            if number is None or signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            try:
+                self._before[number] = signal.signal(number, self._receive)
+            except ValueError:  # not the main thread, which alone may
+                return
+        sys.unraisablehook = self._unraisable
+
+    def restore(self) -> None:
+        """End; what was there before is there again."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+        sys.unraisablehook = self._hook
+
+    def spare(self, function: Callable[..., Any]) -> None:
+        """Raise nothing amid a function of Python's, but after it.
+
+        Args:
+            function: what it has done would be done again.
+        """
+        self._spared.add(function.__code__)
+
+    def working(self) -> None:
+        """From now on there may be something to clean up."""
+        self._working = True
+
+    def ended(self, code: int) -> None:
+        """From now on nothing is left to do but to end.
+
+        Args:
+            code: that the process ends with, whatever comes.
+        """
+        self._code = code
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._code is not None:
+            os._exit(self._code)
+        if not self._working:
+            self._leave("interrupted; nothing was written")
+        if frame is not None and frame.f_code in self._spared:
+            # Once: what is blocked there is not waited for.
+            self._spared.clear()
+            _interrupt_again()
+            return
+        if self.came is None:
+            self.came = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self.came > PATIENCE:
+            self._leave("interrupted twice; the same command may find files of this run to remove")
+
+    def _leave(self, message: str) -> None:
+        """End the process at once. No stream of Python's may be used amid whatever it did."""
+        if self._json:
+            event = f'{{"event": "error", "code": {INTERRUPTED}, "message": "{message}"}}\n'
+            _write(1, event)
+        _write(2, f"geoseg: error: {message}\n")
+        os._exit(INTERRUPTED)
+
+    def _unraisable(self, about: Any) -> None:
+        """Where Python has no one to raise an exception to, it prints it and goes on."""
+        if about.exc_type is not KeyboardInterrupt or self._code is not None:
+            self._hook(about)
+            return
+        self.came = None
+        _interrupt_again()
+
+
+def _interrupt_again() -> None:
+    """Have the signal come again, when Python is no longer where nothing can be raised."""
+    import threading
+
+    threading.Thread(target=_interrupt_soon, daemon=True).start()
+
+
+def _interrupt_soon() -> None:
+    import _thread
+    import threading
+
+    time.sleep(0.05)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)  # which also ends what it waits for
+    else:
+        _thread.interrupt_main()
+
+
+def _write(handle: int, text: str) -> None:
+    try:
+        os.write(handle, text.encode())
+    except OSError:
+        return
