@@ -58,7 +58,7 @@ from geoseg.report import (
     run_report,
     runtime_report,
 )
-from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, load_runtime
+from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, checked, load_runtime
 from geoseg.runtimes.members import Members
 from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
@@ -560,7 +560,8 @@ def _forward(
                 else:
                     yield _Chip(window, pixels, row.measured(window)), pixels
 
-    for chip, probs in log.timed("forward", runtime.run(chips(), plan.options.batch_size)):
+    answers = checked.run(runtime, chips(), plan.options.batch_size, classes=plan.channels)
+    for chip, probs in log.timed("forward", answers):
         if crf is not None:
             assert chip.pixels is not None and chip.measured is not None
             with log.clock("crf"):
