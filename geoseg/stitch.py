@@ -152,15 +152,18 @@ def stitch(
     options = {"taper": taper, "margin": margin}
     row_weights = axis_weights(rows, height, grid.height, **options)  # type: ignore[arg-type]
     col_weights = axis_weights(cols, width, grid.width, **options)  # type: ignore[arg-type]
-    row_arrays = {row: asarray(w) for row, w in zip(rows, row_weights, strict=True)}
-    col_arrays = {col: asarray(w) for col, w in zip(cols, col_weights, strict=True)}
+    row_arrays, col_arrays = (
+        {start: _whole(asarray(w), w.shape) for start, w in zip(starts, weights, strict=True)}
+        for starts, weights in ((rows, row_weights), (cols, col_weights))
+    )
     # Where the next chip of a row begins: what lies before that is finished.
     ends = dict(zip(lane.starts, (*lane.starts[1:], lane.right), strict=True))
 
     shared = _shared(rows, height)
-    above, beside = (_zeros(zeros, shape) for shape in _waiting(grid, lane, classes))
+    above, beside = (_whole(zeros(shape), shape) for shape in _waiting(grid, lane, classes))
     blend_here, thin = _how(above, height)
-    scratch = _zeros(zeros, (classes * min(thin, height) * width,))
+    room = (classes * min(thin, height) * width,)
+    scratch = _whole(zeros(room), room)
 
     waiting = iter(chips)
     chip = next(waiting, None)
@@ -205,19 +208,18 @@ def stitch(
     assert chip is None, "chips come row by row from the left"
 
 
-def _zeros(zeros: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...]) -> Any:
-    """A runtime's array to stitch in.
+def _whole(array: Any, shape: tuple[int, ...]) -> Any:
+    """A runtime's own array, to stitch in or with.
 
     Raises:
-        ModelError: it isn't what was asked for, and kernels would write beyond it.
+        ModelError: it isn't what was asked for, and kernels would reach beyond it.
     """
-    array = zeros(shape)
     kind = str(array.dtype).removeprefix("torch.")
-    whole = not isinstance(array, np.ndarray) or array.flags.carray
+    whole = not isinstance(array, np.ndarray) or array.flags.c_contiguous
     if tuple(array.shape) != shape or kind != "float32" or not whole:
         raise ModelError(
-            f"the runtime's zeros() gave {kind} {tuple(array.shape)} where float32 {shape} was "
-            f"asked for, contiguous and writable; correct the runtime"
+            f"the runtime's zeros() or asarray() gave {kind} {tuple(array.shape)} where float32 "
+            f"{shape} was asked for, row by row; correct the runtime"
         )
     return array
 

@@ -225,8 +225,8 @@ def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProt
             something else than the card says, or refers to anything but the weights.
     """
     import onnx
-    from onnx import helper
     from google.protobuf.message import DecodeError
+    from onnx import helper
 
     where = f"{files.path}: {name}"
     command = "graph" if name == GRAPH_NAME else "quantize"
@@ -299,7 +299,7 @@ def _declared(value: ValueInfoProto) -> _Declared:
     from onnx import TensorProto
 
     tensor = value.type.tensor_type
-    kinds = dict(map(reversed, TensorProto.DataType.items()))  # type: ignore[arg-type]
+    kinds = dict(map(reversed, TensorProto.DataType.items()))
     kind = str(kinds.get(tensor.elem_type, "no tensor"))
     if not tensor.HasField("shape"):
         return kind, None

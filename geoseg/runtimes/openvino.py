@@ -96,8 +96,8 @@ class OpenVinoRuntime(CpuRuntime):
         if not found.compatible(openvino.PartialShape(expected)):
             raise ModelError(
                 f"{self._files.path}: its graph gives {found} for a chip of {sides[0]}x{sides[1]} "
-                f"px, and the card's {self.classes} classes need {expected}; remove its model.onnx, "
-                f"or write it anew with geoseg models graph"
+                f"px, and the card's {self.classes} classes need {expected}; remove its "
+                f"model.onnx, or write it anew with geoseg models graph"
             )
 
 
