@@ -587,7 +587,8 @@ class ModelFiles:
         card: its card.
         weights: the content of ``weights.safetensors``.
         path: the folder or .zip.
-        sha256: of card and weights together, hexadecimal.
+        sha256: of all its files that a map may depend on, hexadecimal: of card, weights and both
+            graphs, those that are there; the same for a folder and a .zip of it.
         graph: the content of ``model.onnx``, or None; :func:`geoseg.models.graph.attach` reads it.
         int8: the content of ``model.int8.onnx``, or None.
     """
@@ -639,8 +640,15 @@ def read_model(path: str | Path) -> ModelFiles:
         raise ModelError(f"{path}: {CARD_NAME} is not JSON ({error})") from error
     if not isinstance(item, dict):
         raise ModelError(f"{path}: {CARD_NAME} must hold one JSON object")
-    digest = hashlib.sha256(card_bytes)
-    digest.update(weights)
+    digest = hashlib.sha256()
+    for name, content in zip(
+        (CARD_NAME, WEIGHTS_NAME, GRAPH_NAME, INT8_NAME),
+        (card_bytes, weights, *graphs),
+        strict=True,
+    ):
+        if content is not None:
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
     return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest(), *graphs)
 
 

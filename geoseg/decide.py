@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.errors import ModelError
+from geoseg.failures import explained_failures
 from geoseg.importing import IMPORTING
 
 __all__ = ["Decision", "decide"]
@@ -43,6 +45,10 @@ def decide(
         legend: class ids, uint8 (K,), none of them ``nodata``.
         nodata: the id of pixels that are not valid.
 
+    Raises:
+        DeviceError: the device that the tensor is on failed.
+        ModelError: probabilities are not of so many classes and pixels.
+
     Examples:
         >>> probs = np.array([[[0.25, 0.5, 0.5]], [[0.75, 0.5, 0.5]]], np.float32)
         >>> valid = np.array([[True, True, False]])
@@ -50,6 +56,12 @@ def decide(
         >>> decided.ids.tolist(), decided.best.tolist(), decided.counts.tolist()
         ([[7, 4, 255]], [[0.75, 0.5, 0.5]], [1, 1])
     """
+    # The kernel takes on trust that these fit.
+    if tuple(probs.shape) != (len(legend), *valid.shape) or legend.dtype != np.uint8:
+        raise ModelError(
+            f"probabilities are {tuple(probs.shape)} where {len(legend)} classes are decided on "
+            f"{valid.shape[0]}x{valid.shape[1]} px; correct the runtime or the model's card"
+        )
     if isinstance(probs, np.ndarray):
         with IMPORTING:
             from geoseg import blending
@@ -59,10 +71,12 @@ def decide(
         probs = np.ascontiguousarray(probs)
         finite = blending.decide(probs, valid, legend, nodata, ids, best, counts)
     else:
-        # Only these small arrays leave a GPU.
-        index = probs.argmax(dim=0)
-        likeliest = probs.gather(0, index[None])[0]
-        ids, best = legend[index.byte().cpu().numpy()], likeliest.cpu().numpy()
+        with explained_failures(str(probs.device)):
+            # Only these small arrays leave a GPU.
+            index = probs.argmax(dim=0)
+            likeliest = probs.gather(0, index[None])[0]
+            numbers, best = index.byte().cpu().numpy(), likeliest.cpu().numpy()
+        ids = legend[numbers]
         np.copyto(ids, np.uint8(nodata), where=~valid)
         finite = bool((np.isfinite(best) | ~valid).all())
         counts = np.array([np.count_nonzero(ids == i) for i in legend])

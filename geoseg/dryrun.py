@@ -20,6 +20,7 @@ from geoseg.pipeline import load_members
 from geoseg.plan import PredictOptions, make_plan, old_companions
 from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
+from geoseg.runtimes import checked
 from geoseg.runtimes.cpu import available_cores
 from geoseg.scene import gdal_options
 from geoseg.window import Window
@@ -96,10 +97,11 @@ def dry_run(
         )
     crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
     chips = [((window, pixels, measured), pixels) for window, pixels, measured in probe]
-    for _ in runtime.run(chips[:1]):  # warms up
+    for _ in checked.run(runtime, chips[:1]):  # warms up
         pass
     start = time.perf_counter()
-    for (window, pixels, measured), probs in runtime.run(chips, plan.options.batch_size):
+    answers = checked.run(runtime, chips, plan.options.batch_size, classes=plan.channels)
+    for (window, pixels, measured), probs in answers:
         probs = probs[None, : len(plan.card.classes)]
         if crf is not None:
             probs = crf(probs, pixels[None], measured[None], [window])

@@ -10,7 +10,7 @@ from geoseg.errors import UsageError
 from geoseg.plan import Plan
 from geoseg.preflight import sample_chips
 from geoseg.report import peak_memory
-from geoseg.runtimes import Runtime
+from geoseg.runtimes import Runtime, checked
 from geoseg.runtimes.cpu import available_cores
 
 __all__ = ["Budget", "memory_budget"]
@@ -78,7 +78,7 @@ def _warm_up(plan: Plan, runtime: Runtime) -> None:
     """Compute a chip in as many places at a time as the run will."""
     chips = sample_chips(plan, 1)
     many = (plan.options.threads or available_cores()) + 2
-    for _ in runtime.run(((i, chip) for chip in chips for i in range(many)), 1):
+    for _ in checked.run(runtime, ((i, chip) for chip in chips for i in range(many)), 1):
         pass
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ from geoseg.report import (
     run_report,
     runtime_report,
 )
-from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, load_runtime
+from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, checked, load_runtime
+from geoseg.runtimes.choose import LEAST_CHIPS, sample_size
 from geoseg.runtimes.members import Members
 from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
@@ -68,8 +69,10 @@ from geoseg.window import Window
 
 __all__ = ["Prediction", "load_members", "predict"]
 
-#: Chips on which runtimes are tried, and on which 8 bits are calibrated.
-PROBE_CHIPS, INT8_CHIPS = 4, 16
+#: Chips on which 8 bits are calibrated and judged.
+INT8_CHIPS = 16
+#: Chips that a choice is made on may take so much memory, or 4 of them what they need.
+SAMPLE_BYTES = 64 << 20
 #: Of polygons: they keep up with any network, and more would hold more strips in memory.
 POLYGON_THREADS = 2
 #: Errors that end the same command each time, so that what it has finished is of no use.
@@ -214,7 +217,8 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
     """
     options = plan.options
     runtime, precision = _chosen_before(plan, earlier or {}) or (options.runtime, options.precision)
-    count = INT8_CHIPS if options.precision == "int8" else PROBE_CHIPS
+    count = _sample_size(plan, precision)
+    sample = cache(lambda: sample_chips(plan, count))
     runtimes = [
         load_runtime(
             files,
@@ -223,7 +227,7 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
             precision=precision,
             device=options.device,
             threads=options.threads,
-            sample=lambda: sample_chips(plan, count),
+            sample=sample,
             chips=len(plan.chips),
             tell=lambda message: log.tell("note", message=message),
         )
@@ -235,6 +239,17 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
     if len(runtimes) == 1 and options.tta == "none":
         return runtimes[0]
     return Members(runtimes, options.tta, agreement=plan.outputs.agreement is not None)
+
+
+def _sample_size(plan: Plan, precision: str) -> int:
+    """How many chips a choice is made on, or 8 bits are made with."""
+    if precision == "int8":
+        return INT8_CHIPS
+    if precision != "auto":
+        return 1
+    chips, dtype = plan.chips, pixel_dtype(plan.bands, plan.model_grid)
+    each = len(plan.bands) * chips.chip_height * chips.chip_width * np.dtype(dtype).itemsize
+    return min(sample_size(len(chips)), max(LEAST_CHIPS, SAMPLE_BYTES // each))
 
 
 def _chosen_before(plan: Plan, earlier: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -580,7 +595,8 @@ def _forward(
                 else:
                     yield _Chip(window, pixels, row.measured(window)), pixels
 
-    for chip, probs in log.timed("forward", runtime.run(chips(), plan.options.batch_size)):
+    answers = checked.run(runtime, chips(), plan.options.batch_size, classes=plan.channels)
+    for chip, probs in log.timed("forward", answers):
         if crf is not None:
             assert chip.pixels is not None and chip.measured is not None
             with log.clock("crf"):

@@ -324,6 +324,11 @@ class Plan:
         return self.model_grid != self.grid
 
     @property
+    def channels(self) -> int:
+        """Numbers of each pixel that a runtime gives: one a class, and the members' agreement."""
+        return len(self.card.classes) + (self.outputs.agreement is not None)
+
+    @property
     def factor(self) -> tuple[float, float]:
         """(down, across): the output's pixels per pixel of the model's grid."""
         relative = ~self.grid.transform @ self.model_grid.transform

@@ -47,16 +47,12 @@ def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
     rows, cols = chips.row_starts, chips.col_starts
     grid = Window(0, 0, plan.model_grid.height, plan.model_grid.width)
     found: list[NDArray[Any]] = []
-    # Of twice as many places, since some may be without a measured pixel.
-    tries = min(2 * count, len(chips))
-    places = [round((i + 0.5) * len(chips) / tries - 0.5) for i in range(tries)]
-    # First every second one, which are spread over the whole scene, too.
     with (
         gdal_options(plan.scene.paths[0], plan.cache_bytes),
         plan.reader(plan.model_grid) as reader,
     ):
-        for place in [*places[::2], *places[1::2]]:
-            row, col = divmod(place, len(cols))
+        # Of twice as many places, since some may be without a measured pixel.
+        for row, col in _spread(len(rows), len(cols), 2 * count):
             window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
             inside = window.intersection(grid)
             assert inside is not None
@@ -67,6 +63,23 @@ def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
             if len(found) == count:
                 break
     return found
+
+
+def _spread(rows: int, cols: int, count: int) -> list[tuple[int, int]]:
+    """Places in a lattice, each once, of which the first few are spread over all of it, too.
+
+    They follow the additive sequence of the plastic number, whose first points, however many, lie
+    evenly in rows and in columns (Roberts 2018, the R2 sequence). Every so-and-so-many-th chip
+    would come from a few columns alone where that number and the columns have a common factor.
+    """
+    found: dict[tuple[int, int], None] = {}
+    plastic = 1.324717957244746
+    for i in range(16 * count):
+        down, across = (0.5 + i / plastic) % 1, (0.5 + i / plastic**2) % 1
+        found[int(rows * down), int(cols * across)] = None
+        if len(found) == min(count, rows * cols):
+            break
+    return list(found)
 
 
 @dataclass(frozen=True)

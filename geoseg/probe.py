@@ -22,7 +22,7 @@ from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import Plan, PredictOptions, make_plan
 from geoseg.radiometry import Radiometry
-from geoseg.runtimes import load_runtime
+from geoseg.runtimes import checked, load_runtime
 from geoseg.scene import gdal_options
 from geoseg.window import Window
 from geoseg.zoo import find_model
@@ -153,8 +153,9 @@ def probe_border(
     context = _context(side, card.multiple)
     inner = (..., slice(context, context + side), slice(context, context + side))
     for pixels in around:
-        wide = runtime.to_numpy(runtime.probs(pixels[None]))[0][inner]
-        chip = runtime.to_numpy(runtime.probs(np.ascontiguousarray(pixels[inner])[None]))[0]
+        wide = runtime.to_numpy(checked.probs(runtime, pixels[None]))[0][inner]
+        alone = np.ascontiguousarray(pixels[inner])
+        chip = runtime.to_numpy(checked.probs(runtime, alone[None]))[0]
         if not (np.isfinite(wide).all() and np.isfinite(chip).all()):
             raise ModelError(f"{files.path}: the model gave NaN or infinite probabilities")
         border_of.add(wide, chip)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import UsageError
+from geoseg.errors import ModelError, UsageError
+from geoseg.failures import explained_failures
 from geoseg.grid import ChipGrid, Lane, Part
 from geoseg.importing import IMPORTING
 from geoseg.window import Window
@@ -136,6 +137,9 @@ def stitch(
         first: number of the row of chips that the first chip belongs to. Where it is not 0, rows
             that chips above would touch, too, lack these chips' part.
 
+    Raises:
+        ModelError: a chip's probabilities or the runtime's arrays are of another shape.
+
     Yields:
         (window, probabilities (K, height, width)): pieces, disjoint, strip by strip from the top
         and within one chip by chip from the left. The array is a buffer that the next step
@@ -148,15 +152,18 @@ def stitch(
     options = {"taper": taper, "margin": margin}
     row_weights = axis_weights(rows, height, grid.height, **options)  # type: ignore[arg-type]
     col_weights = axis_weights(cols, width, grid.width, **options)  # type: ignore[arg-type]
-    row_arrays = {row: asarray(w) for row, w in zip(rows, row_weights, strict=True)}
-    col_arrays = {col: asarray(w) for col, w in zip(cols, col_weights, strict=True)}
+    row_arrays, col_arrays = (
+        {start: _whole(asarray(w), w.shape) for start, w in zip(starts, weights, strict=True)}
+        for starts, weights in ((rows, row_weights), (cols, col_weights))
+    )
     # Where the next chip of a row begins: what lies before that is finished.
     ends = dict(zip(lane.starts, (*lane.starts[1:], lane.right), strict=True))
 
     shared = _shared(rows, height)
-    above, beside = (zeros(shape) for shape in _waiting(grid, lane, classes))
+    above, beside = (_whole(zeros(shape), shape) for shape in _waiting(grid, lane, classes))
     blend_here, thin = _how(above, height)
-    scratch = zeros((classes * min(thin, height) * width,))
+    room = (classes * min(thin, height) * width,)
+    scratch = _whole(zeros(room), room)
 
     waiting = iter(chips)
     chip = next(waiting, None)
@@ -167,6 +174,11 @@ def stitch(
         finished = reached = lane.left  # columns, by the chips of this row so far
         while chip is not None and chip[0].row == strip.row:
             window, probs = chip
+            if tuple(probs.shape) != (classes, height, width):
+                raise ModelError(
+                    f"a chip's probabilities are {tuple(probs.shape)} and must be "
+                    f"{(classes, height, width)}; correct the runtime"
+                )
             left, right = max(window.col, lane.left), min(window.right, lane.right)
             end = max(ends[window.col], left)
             above[:, :, finished - lane.left : left - lane.left] = 0.0  # of absent chips
@@ -193,6 +205,23 @@ def stitch(
             chip = next(waiting, None)
         above[:, :, finished - lane.left :] = 0.0
         yield strip, None
+    assert chip is None, "chips come row by row from the left"
+
+
+def _whole(array: Any, shape: tuple[int, ...]) -> Any:
+    """A runtime's own array, to stitch in or with.
+
+    Raises:
+        ModelError: it isn't what was asked for, and kernels would reach beyond it.
+    """
+    kind = str(array.dtype).removeprefix("torch.")
+    whole = not isinstance(array, np.ndarray) or array.flags.c_contiguous
+    if tuple(array.shape) != shape or kind != "float32" or not whole:
+        raise ModelError(
+            f"the runtime's zeros() or asarray() gave {kind} {tuple(array.shape)} where float32 "
+            f"{shape} was asked for, row by row; correct the runtime"
+        )
+    return array
 
 
 def held_bytes(grid: ChipGrid, lane: Lane, classes: int) -> int:
@@ -255,7 +284,12 @@ def blend(
 def _how(arrays: Any, height: int) -> tuple[Callable[..., None], int]:
     """The function that blends arrays of this kind, and how many rows it does at a time."""
     if not isinstance(arrays, np.ndarray):
-        return blend, height
+
+        def on_device(*given: Any) -> None:
+            with explained_failures(str(arrays.device)):
+                blend(*given)
+
+        return on_device, height
     with IMPORTING:
         from geoseg import blending
 

@@ -43,7 +43,7 @@ from geoseg.models.normalize import normalize
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry
 from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.runtimes import Runtime, load_runtime
+from geoseg.runtimes import Runtime, checked, load_runtime
 from geoseg.scene import first_line, gdal_options, opened
 from geoseg.window import Window
 from geoseg.zoo import find_model
@@ -449,7 +449,7 @@ class Teacher:
             float32 (K, H, W).
         """
         if values.shape[1:] == (self.side, self.side):
-            answers = self.runtime.to_numpy(self.runtime.probs(values[None]))
+            answers = self.runtime.to_numpy(checked.probs(self.runtime, values[None]))
             return np.asarray(answers[0], np.float32)
         x = torch.from_numpy(np.ascontiguousarray(values))[None].to(self.device)
         with torch.inference_mode():

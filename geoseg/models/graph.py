@@ -10,8 +10,9 @@ one graph leads from raw numbers to probabilities.
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from geoseg.errors import ModelError
 from geoseg.radiometry import Radiometry
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 __all__ = [
     "GRAPH_NORMALIZATIONS",
@@ -139,7 +140,7 @@ def fill(model: ModelProto, files: ModelFiles) -> None:
         model: what :func:`bind` gave; it is changed.
         files: the model that it is of.
     """
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
             tensor.raw_data = files.weights[_place(tensor)]
             tensor.ClearField("data_location")
@@ -220,11 +221,12 @@ def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProt
         An ONNX model; its tensors are where they were.
 
     Raises:
-        ModelError: it is no ONNX, belongs to other weights or another network, or refers to
-            anything but the weights.
+        ModelError: it is no ONNX, belongs to other weights or another network, takes or gives
+            something else than the card says, or refers to anything but the weights.
     """
     import onnx
     from google.protobuf.message import DecodeError
+    from onnx import helper
 
     where = f"{files.path}: {name}"
     command = "graph" if name == GRAPH_NAME else "quantize"
@@ -240,33 +242,109 @@ def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProt
                 f"{where} was made from other files than it lies beside ({key} is "
                 f"{found.get(key)!r} and must be {expected!r}); {again}"
             )
-    for tensor in _tensors(model.graph):
+    _check_signature(model, files.card, where, again)
+    for tensor in _tensors(model):
         if tensor.data_location != tensor.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}
         try:
+            location = place["location"]
             begin, length = int(place["offset"]), int(place["length"])
+            item = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
         except (KeyError, ValueError) as error:
             raise ModelError(f"{where} garbles the place of {tensor.name!r}; {again}") from error
         inside = begin >= 0 and length >= 0 and begin + length <= len(files.weights)
-        if place["location"] != WEIGHTS_NAME or not inside:
+        if location != WEIGHTS_NAME or not inside or length != math.prod(tensor.dims) * item:
             raise ModelError(
-                f"{where} takes {tensor.name!r} from {place['location']!r}, bytes {begin} to "
-                f"{begin + length}; it may refer to {WEIGHTS_NAME} beside it, which has "
-                f"{len(files.weights)}; {again}"
+                f"{where} takes {tensor.name!r}, {math.prod(tensor.dims)} numbers of {item} bytes, "
+                f"from {location!r}, bytes {begin} to {begin + length}; it may refer to "
+                f"{WEIGHTS_NAME} beside it, which has {len(files.weights)}; {again}"
             )
     return model
 
 
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every tensor of a graph and the graphs within it."""
-    yield from graph.initializer
-    for node in graph.node:
+def _check_signature(model: ModelProto, card: ModelCard, where: str, again: str) -> None:
+    """See to it that what a graph says of itself suits the card; it may leave sides open.
+
+    Raises:
+        ModelError: it doesn't.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    for verb, values, channels, of in (
+        ("take", inputs, len(card.bands), "bands"),
+        ("give", list(model.graph.output), len(card.classes), "classes"),
+    ):
+        found = [_declared(value) for value in values]
+        if len(found) != 1 or not _suits(found[0], (1, channels, None, None)):
+            listed = " and ".join(_in_words(one) for one in found) or "nothing"
+            raise ModelError(
+                f"{where} {verb}s {listed}, and must {verb} FLOAT (1, {channels}, height, width), "
+                f"as the card has {channels} {of}; {again}"
+            )
+    (_, before), (_, after) = _declared(inputs[0]), _declared(model.graph.output[0])
+    if not _suits(("FLOAT", after), (None, None, *(before or ())[2:])):
+        raise ModelError(f"{where} takes {before} and gives {after}, of other sides; {again}")
+    for key in (MULTIPLE_KEY, LEAST_KEY):
+        text = noted(model).get(key, "1")
+        if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+            raise ModelError(f"{where} notes {key} {text[:40]!r}, which is no side in px; {again}")
+
+
+#: A tensor's type and its sides, None where they are open, or None where nothing is said of them.
+_Declared = tuple[str, tuple[int | None, ...] | None]
+
+
+def _declared(value: ValueInfoProto) -> _Declared:
+    from onnx import TensorProto
+
+    tensor = value.type.tensor_type
+    kinds = dict(map(reversed, TensorProto.DataType.items()))
+    kind = str(kinds.get(tensor.elem_type, "no tensor"))
+    if not tensor.HasField("shape"):
+        return kind, None
+    return kind, tuple(
+        axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim
+    )
+
+
+def _suits(found: _Declared, expected: tuple[int | None, ...]) -> bool:
+    kind, sides = found
+    return (
+        kind == "FLOAT"
+        and sides is not None
+        and len(sides) == len(expected)
+        and all(a == b or a is None or b is None for a, b in zip(sides, expected, strict=True))
+    )
+
+
+def _in_words(declared: _Declared) -> str:
+    kind, sides = declared
+    listed = "?" if sides is None else ", ".join("?" if s is None else str(s) for s in sides)
+    return f"{kind} ({listed})"
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model: of its graph, the graphs within it, and its functions."""
+    yield from _tensors_of(model.graph.initializer, model.graph.node)
+    for sparse in model.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for function in model.functions:
+        yield from _tensors_of((), function.node)
+
+
+def _tensors_of(
+    initializers: Iterable[TensorProto], nodes: Iterable[NodeProto]
+) -> Iterator[TensorProto]:
+    yield from initializers
+    for node in nodes:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node:
-                    yield from _tensors(inner)
+                    yield from _tensors_of(inner.initializer, inner.node)
 
 
 def graph_fits(model: ModelProto, height: int, width: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -13,6 +14,8 @@ __all__ = ["Cache", "cache_folder"]
 
 #: Files of a kind that are kept: each scene has an int8 graph of its own.
 MOST_FILES = 64
+#: Of a file that is read; geoseg writes none that is as large.
+MOST_BYTES = 2_000_000_000
 
 
 def cache_folder() -> Path:
@@ -32,7 +35,8 @@ def cache_folder() -> Path:
 class Cache:
     """Files by name in :func:`cache_folder`.
 
-    Nothing depends on it: where it can't be read or written, what it would hold is made again.
+    Nothing depends on it: where it can't be read or written, or was damaged, what it would hold is
+    made again.
     """
 
     def __init__(self, tell: Callable[[str], None] | None = None) -> None:
@@ -44,11 +48,16 @@ class Cache:
         self._tell = tell
 
     def read(self, name: str) -> bytes | None:
-        """A file's content, or None where there is none."""
+        """A file's content, or None where there is none, or not as it was written."""
         try:
-            return (cache_folder() / name).read_bytes()
-        except (OSError, RuntimeError):
+            path = cache_folder() / name
+            # What is no file may never end.
+            if not path.is_file() or path.stat().st_size > MOST_BYTES:
+                return None
+            mark, content = path.read_bytes().split(b"\n", 1)
+        except (OSError, RuntimeError, ValueError):
             return None
+        return content if mark == _mark(content) else None
 
     def write(self, name: str, content: bytes) -> None:
         """Keep a file; another process sees all of it or nothing."""
@@ -58,7 +67,7 @@ class Cache:
             handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(content)
+                    file.write(_mark(content) + b"\n" + content)
                 os.replace(partial, path)
             except BaseException:
                 os.unlink(partial)
@@ -71,6 +80,11 @@ class Cache:
                     f"GEOSEG_CACHE to a folder of your own"
                 )
                 self._tell = None
+
+
+def _mark(content: bytes) -> bytes:
+    """What a file begins with, so that one which was damaged is known."""
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _forget_oldest(folder: Path) -> None:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from geoseg.errors import ModelError
 from geoseg.models.graph import bind, graph_fits, identity, surround
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
+from geoseg.runtimes.checked import check_probs
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -59,7 +60,9 @@ class Program(Protocol):
         """Begin a chip (C, H, W) in a free place; gives the place."""
 
     def wait(self, place: Any) -> NDArray[np.float32]:
-        """The chip's probabilities (K, H, W), once they are there; valid until :meth:`free`.
+        """The chip's probabilities (1, K, H, W), once they are there; valid until :meth:`free`.
+
+        Whether they are what they should be is not looked at.
 
         Raises:
             ModelError: the runtime failed.
@@ -67,6 +70,26 @@ class Program(Protocol):
 
     def free(self, place: Any) -> None:
         """Let another chip have the place; waits where the chip in it is not done."""
+
+
+#: What kind of array a chip's probabilities are.
+_EXAMPLE = np.zeros(0, np.float32)
+
+
+class _Begun(NamedTuple, Generic[T]):
+    """A chip that is computed.
+
+    Attributes:
+        item: what comes back with it.
+        sides: height and width, px.
+        program: that computes it.
+        place: where.
+    """
+
+    item: T
+    sides: tuple[int, ...]
+    program: Program
+    place: Any
 
 
 class CpuRuntime:
@@ -153,26 +176,33 @@ class CpuRuntime:
 
         While the caller has one chip's, ``threads`` others are computed.
         """
-        begun: deque[tuple[T, Program, Any]] = deque()
+        begun: deque[_Begun[T]] = deque()
         try:
             for item, pixels in chips:
                 program = self.prepare(pixels)
                 if len(begun) > self.threads:
                     yield from self._oldest(begun)
-                begun.append((item, program, program.start(pixels)))
+                begun.append(_Begun(item, pixels.shape[1:], program, program.start(pixels)))
             while begun:
                 yield from self._oldest(begun)
         finally:
             # Whoever stops early leaves nobody computing into memory that is gone.
-            for _, owner, place in begun:
-                owner.free(place)
+            for chip in begun:
+                chip.program.free(chip.place)
 
-    def _oldest(self, begun: deque[tuple[T, Program, Any]]) -> Iterator[tuple[T, Any]]:
-        """The chip that was begun first; its place is free after that."""
-        item, program, place = begun[0]
-        yield item, program.wait(place)
+    def _oldest(self, begun: deque[_Begun[T]]) -> Iterator[tuple[T, Any]]:
+        """The chip that was begun first; its place is free after that.
+
+        Raises:
+            ModelError: the graph gives something else than the card says.
+        """
+        chip = begun[0]
+        answer = chip.program.wait(chip.place)
+        shape = (1, self.classes, *chip.sides)
+        check_probs(answer, shape, _EXAMPLE, f"{self._files.path}: its graph in {self.name}")
+        yield chip.item, answer[0]
         begun.popleft()
-        program.free(place)
+        chip.program.free(chip.place)
 
     def probs(self, pixels: NDArray[Any]) -> Any:
         """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""

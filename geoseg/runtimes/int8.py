@@ -18,7 +18,7 @@ from geoseg.errors import ModelError, SceneError
 from geoseg.models.graph import bind, identity, noted
 from geoseg.models.quantize import Draft, quantize_graph
 from geoseg.radiometry import Radiometry
-from geoseg.runtimes import Request
+from geoseg.runtimes import Request, checked
 from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.cpu import graph_for
 
@@ -46,7 +46,8 @@ def with_int8(wanted: Request) -> tuple[ModelFiles, str]:
         SceneError: there is no chip to calibrate on.
     """
     files = wanted.files
-    if files.int8 is None:
+    own = files.int8 is not None
+    if not own:
         chips = list(wanted.sample()) if wanted.sample is not None else []
         if not chips:
             raise SceneError(
@@ -62,31 +63,40 @@ def with_int8(wanted: Request) -> tuple[ModelFiles, str]:
             assert files.int8 is not None
             wanted.cache.write(key, files.int8)
     assert files.int8 is not None
-    words = in_words(noted(bind(files.int8, files, INT8_NAME)))
+    words = in_words(noted(bind(files.int8, files, INT8_NAME)), own=own)
     if wanted.tell is not None:
         wanted.tell(words)
     return files, f"asked for; {words}"
 
 
-def in_words(found: Mapping[str, str]) -> str:
+def in_words(found: Mapping[str, str], *, own: bool = False) -> str:
     """How well a graph in 8 bits does, for people.
 
     Args:
         found: its notes.
+        own: it came with the model, so that it was judged on another scene than the one at hand.
     """
-    if "geoseg:agreement" not in found:
+    try:
+        agreement, chips = float(found["geoseg:agreement"]), int(found["geoseg:chips"])
+        floating = int(found.get("geoseg:floating", 0))
+    except (KeyError, ValueError):
         return "int8 of the model's own, of which nobody noted how well it does"
-    agreement, floating = float(found["geoseg:agreement"]), int(found.get("geoseg:floating", 0))
-    words = (
-        f"int8 gives {100 * agreement:.4g} % of fp32's labels on the chips that it was judged on "
-        f"({found['geoseg:chips']})"
-    )
+    if own:
+        words = (
+            f"int8 gave {100 * agreement:.4g} % of fp32's labels on {chips} chips of the scene "
+            f"that the model was quantized with; on this scene they were not compared"
+        )
+    else:
+        words = (
+            f"int8 gives {100 * agreement:.4g} % of fp32's labels on the {chips} chips of this "
+            f"scene that it was judged on"
+        )
     if floating:
-        words += f", with {floating} of its layers left in {found.get('geoseg:rest', 'fp32')}"
+        words += f"; {floating} of its layers are left in {found.get('geoseg:rest', 'fp32')}"
     if agreement < AGREEMENT:
         words += (
             f"; that is less than {100 * AGREEMENT:g} %, and leaving more layers in floating point "
-            f"does not mend it: use --precision auto where labels matter"
+            f"does not help: use --precision auto where labels matter"
         )
     return words
 
@@ -122,7 +132,7 @@ def quantize_files(
 
     def labels(files: ModelFiles, precision: str) -> list[NDArray[Any]]:
         made = OpenVinoRuntime(files, radiometry, precision=precision, threads=None, cache=cache)
-        return [probs.argmax(axis=0) for _, probs in made.run(enumerate(judged))]
+        return [probs.argmax(axis=0) for _, probs in checked.run(made, enumerate(judged))]
 
     expected = labels(files, "fp32")
 
@@ -192,6 +202,8 @@ def _key(wanted: Request, chips: Sequence[NDArray[Any]]) -> str:
 
     card, radiometry = wanted.files.card, wanted.radiometry
     what = [identity(wanted.files), repr(card.normalization), radiometry.gain, radiometry.bias]
+    # A model's own graph may do something else than its network.
+    what.append(hashlib.sha256(wanted.files.graph or b"").hexdigest())
     what += [version("geoseg"), version("onnxruntime"), precisions(), str(AIM)]
     digest = hashlib.sha256(json.dumps(what).encode())
     for chip in chips:

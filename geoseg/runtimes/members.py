@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.runtimes import Runtime
+from geoseg.runtimes import Runtime, checked
 
 __all__ = ["TURNS", "Members"]
 
@@ -69,7 +69,7 @@ class Members:
         """Each chip's mean probabilities; see :meth:`geoseg.runtimes.Runtime.run`."""
         copies = tee(chips, len(self._runtimes))
         answers = [
-            runtime.run(self._turned(copy), batch_size)
+            checked.run(runtime, self._turned(copy), batch_size)
             for runtime, copy in zip(self._runtimes, copies, strict=True)
         ]
         try:
@@ -91,7 +91,7 @@ class Members:
                 yield item, self._with_agreement(mean, labels)
         finally:
             for answer in answers:
-                answer.close()  # type: ignore[attr-defined]
+                answer.close()
 
     def _turned(
         self, chips: Iterable[tuple[T, NDArray[Any]]]

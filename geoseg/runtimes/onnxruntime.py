@@ -89,7 +89,7 @@ class _Program:
 
     def wait(self, place: Any) -> NDArray[np.float32]:
         try:
-            result: NDArray[np.float32] = place.result()[0][0]
+            result: NDArray[np.float32] = place.result()[0]
         except _FAILURES as error:
             raise ModelError(
                 f"ONNX Runtime failed while it computed a chip ({error}); use --runtime torch"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class OpenVinoRuntime(CpuRuntime):
 
     def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
         core = openvino.Core()
+        sides = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]]
         rest = self.precision
         if rest == "int8" and "bf16" in precisions():
             rest = noted(model).get("geoseg:rest", "fp32")
@@ -74,13 +76,29 @@ class OpenVinoRuntime(CpuRuntime):
             "ENABLE_CPU_PINNING": "NO",
         }
         try:
-            compiled = core.compile_model(read_graph(core, model, self._files), "CPU", settings)
+            read = read_graph(core, model, self._files)
+            self._check_output(read.output(0), sides)
+            compiled = core.compile_model(read, "CPU", settings)
             return _Program(compiled, self.threads + 1)
         except RuntimeError as error:
             raise ModelError(
                 f"{self._files.path}: OpenVINO can't run this network ({_line(error)}); use "
                 f"--runtime torch"
             ) from error
+
+    def _check_output(self, probs: Any, sides: Sequence[int]) -> None:
+        """Refuse a graph that OpenVINO finds to give something else than the card says.
+
+        Raises:
+            ModelError: it does.
+        """
+        found, expected = probs.partial_shape, [1, self.classes, *sides]
+        if not found.compatible(openvino.PartialShape(expected)):
+            raise ModelError(
+                f"{self._files.path}: its graph gives {found} for a chip of {sides[0]}x{sides[1]} "
+                f"px, and the card's {self.classes} classes need {expected}; remove its "
+                f"model.onnx, or write it anew with geoseg models graph"
+            )
 
 
 class _Program:
@@ -104,7 +122,7 @@ class _Program:
             raise ModelError(
                 f"OpenVINO failed while it computed a chip ({_line(error)}); use --runtime torch"
             ) from error
-        result: NDArray[np.float32] = place.get_output_tensor(0).data[0]
+        result: NDArray[np.float32] = place.get_output_tensor(0).data
         return result
 
     def free(self, place: Any) -> None:

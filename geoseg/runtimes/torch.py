@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geoseg.card import ModelCard, ModelFiles
-from geoseg.errors import DeviceError
+from geoseg.errors import DeviceError, ModelError
+from geoseg.failures import NoRoomError, explained_failures
 from geoseg.models import load_network
 from geoseg.models.normalize import normalize
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import Runtime, one_by_one
+from geoseg.runtimes.checked import check_probs
 from geoseg.runtimes.turns import Turns
 
 __all__ = ["TorchRuntime", "load", "pick_device", "precisions"]
@@ -169,16 +171,31 @@ class TorchRuntime:
         """Nothing: the network takes any chip as it is."""
 
     def probs(self, pixels: NDArray[Any]) -> Any:
-        """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
+        """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`.
+
+        Raises:
+            DeviceError: the device failed, or has no room.
+            ModelError: the network can't take such chips, or gives something else than the card
+                says.
+        """
         try:
-            with torch.inference_mode():
-                probs = self._forward(torch.from_numpy(pixels))
-                return probs.numpy() if self._gives_numpy else probs
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
+            with explained_failures(self.device), torch.inference_mode():
+                found = self._forward(torch.from_numpy(pixels))
+                probs = found.numpy() if self._gives_numpy else found
+        except NoRoomError as error:
+            raise NoRoomError(
                 f"{self.device} ran out of memory on {len(pixels)} chips of {pixels.shape[2]}x"
                 f"{pixels.shape[3]} px; use a smaller --batch-size or --size"
             ) from error
+        except RuntimeError as error:
+            raise ModelError(
+                f"torch can't run the network {self._card.network} on chips of {pixels.shape[2]}x"
+                f"{pixels.shape[3]} px ({str(error).strip().splitlines()[0]}); use another --size, "
+                f"or correct the model"
+            ) from error
+        shape = (len(pixels), self.classes, *pixels.shape[2:])
+        check_probs(probs, shape, self.zeros((0,)), f"the network {self._card.network}")
+        return probs
 
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
@@ -207,7 +224,7 @@ class TorchRuntime:
             size = min(self._most or len(chips), len(chips) - done)
             try:
                 probs = self.probs(np.stack(chips[done : done + size]))
-            except DeviceError:
+            except NoRoomError:
                 if size == 1:
                     raise
                 self._most = (size + 1) // 2
@@ -217,7 +234,8 @@ class TorchRuntime:
 
     def take(self, probs: Any) -> Any:
         """Another one's probabilities, on this device."""
-        return probs if isinstance(probs, np.ndarray) else probs.to(self._device)
+        with explained_failures(self.device):
+            return probs if isinstance(probs, np.ndarray) else probs.to(self._device)
 
     def _forward(self, raw: Tensor) -> Tensor:
         if self._device.type == "cuda":
@@ -239,17 +257,20 @@ class TorchRuntime:
         if self._gives_numpy:
             return np.zeros(shape, dtype=np.float32)
         try:
-            return torch.zeros(shape, dtype=torch.float32, device=self._device)
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
+            with explained_failures(self.device):
+                return torch.zeros(shape, dtype=torch.float32, device=self._device)
+        except NoRoomError as error:
+            raise NoRoomError(
                 f"{self.device} has no room for a row of chips ({' x '.join(map(str, shape))} "
                 f"numbers); use a smaller --mem-limit, which makes lanes, or --size"
             ) from error
 
     def asarray(self, array: NDArray[np.float32]) -> Any:
         """A float32 numpy array on the device."""
-        return array if self._gives_numpy else torch.from_numpy(array).to(self._device)
+        with explained_failures(self.device):
+            return array if self._gives_numpy else torch.from_numpy(array).to(self._device)
 
     def to_numpy(self, array: Any) -> NDArray[np.float32]:
         """The other way round; shares memory on a CPU."""
-        return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+        with explained_failures(self.device):
+            return array if isinstance(array, np.ndarray) else array.cpu().numpy()
