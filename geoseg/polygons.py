@@ -307,6 +307,12 @@ class _Source:
                 f"leave {' and '.join(options.metric)} at 0 (simplify can be in pixels), or give "
                 f"the raster a CRS (gdal_edit.py)"
             )
+        if options.metric and not grid.is_on_ground:
+            raise UsageError(
+                f"{name} lies where its CRS has no ground, so metres there are unknown: its CRS or "
+                f"its transform is wrong (correct it with gdal_edit.py), or leave "
+                f"{' and '.join(options.metric)} at 0 (simplify can be in pixels)"
+            )
         if len(legend) > MOST_CLASSES:
             raise SceneError(
                 f"{name} has {len(legend)} classes; polygons are made of up to {MOST_CLASSES}: is "
@@ -388,7 +394,8 @@ class _Source:
         across, down = np.meshgrid(np.linspace(0, grid.width, 9), np.linspace(0, grid.height, 9))
         places = grid.to_crs(np.column_stack((across.ravel(), down.ravel())))
         latitudes = np.abs(grid.to_lonlat(places)[:, 1])
-        return min(grid.pixel_size()) if (latitudes < MERCATOR_ENDS).all() else None
+        inside = grid.is_on_ground and (latitudes < MERCATOR_ENDS).all()
+        return min(grid.pixel_size()) if inside else None
 
     @property
     def threads(self) -> int:
