@@ -286,7 +286,7 @@ class MapGrid:
         assert self.crs is not None and self.crs.ellipsoid is not None
         cols, rows = np.meshgrid(np.linspace(0, self.width, 9), np.linspace(0, self.height, 9))
         lonlat = self.to_lonlat(self.to_crs(np.column_stack((cols.ravel(), rows.ravel()))))
-        on_ground = np.isfinite(lonlat).all(axis=1)
+        on_ground = np.asarray(np.isfinite(lonlat).all(axis=1))
         if not on_ground.any():
             return None
         middle = int(on_ground[: len(lonlat) // 2 + 1].sum()) - 1

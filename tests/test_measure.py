@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -56,7 +57,7 @@ def squares(side):
 def geodesic(grid, ring, steps=64):
     """The oracle: pyproj.Geod on a densified ring."""
     along = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    xy = np.concatenate([a + along * (b - a) for a, b in zip(ring[:-1], ring[1:], strict=True)])
+    xy = np.concatenate([a + along * (b - a) for a, b in itertools.pairwise(ring)])
     lonlat = grid.to_lonlat(grid.to_crs(xy))
     area, length = grid.crs.get_geod().polygon_area_perimeter(*lonlat.T)
     return abs(area), length
