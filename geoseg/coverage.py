@@ -23,6 +23,9 @@ from geoseg.workers import Workers
 
 __all__ = ["METHODS", "Band", "Closed", "Shape", "count_regions", "polygons"]
 
+#: Vertices of the features that leave together: their table is made without the interpreter's lock
+#: being free, and who wants to stop waits for it.
+PART = 1 << 19
 #: Of simplification.
 METHODS = ("visvalingam", "douglas-peucker")
 
@@ -71,6 +74,7 @@ class Closed(NamedTuple):
         first: (F,) number of the first one, row by row.
         confidence: (F, 3): sum, number of pixels where it is known, and minimum.
         probs: (F, C) sums of each code's; (F, 0) without.
+        strip: the first row of the strip that completed them.
     """
 
     rings: Rings
@@ -80,6 +84,7 @@ class Closed(NamedTuple):
     first: Ints
     confidence: NDArray[np.float64]
     probs: NDArray[np.float64]
+    strip: int = 0
 
     @classmethod
     def none(cls, codes: int) -> Closed:
@@ -104,7 +109,35 @@ class Closed(NamedTuple):
             self.first[chosen],
             self.confidence[chosen],
             self.probs[chosen],
+            self.strip,
         )
+
+    def parts(self) -> Iterator[Closed]:
+        """The same features, about PART vertices at a time, one after another."""
+        rings, polygons = self.rings.rings, self.rings.polygons
+        ends = rings[polygons[self.features]]
+        start = 0
+        while start < len(self.codes):
+            stop = int(np.searchsorted(ends, ends[start] + PART))
+            stop = min(max(stop, start + 1), len(self.codes))
+            here = slice(start, stop)
+            first, last = self.features[[start, stop]]
+            one, other = polygons[[first, last]]
+            yield Closed(
+                Rings(
+                    self.rings.xy[ends[start] : ends[stop]],
+                    rings[one : other + 1] - ends[start],
+                    polygons[first : last + 1] - one,
+                ),
+                self.features[start : stop + 1] - first,
+                self.codes[here],
+                self.pixels[here],
+                self.first[here],
+                self.confidence[here],
+                self.probs[here],
+                self.strip,
+            )
+            start = stop
 
 
 def _some(offsets: Ints, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Ints]:
@@ -193,7 +226,7 @@ def polygons(
         workers: on which strips are traced and arcs simplified.
 
     Yields:
-        Features, some for each band; each region once. Together they are a valid coverage:
+        Features, some at a time; each region once. Together they are a valid coverage:
         neighbours share every vertex of their border.
     """
     open_ = _Open(width, shape, workers)
@@ -201,7 +234,7 @@ def polygons(
     for strip in workers.map(partial(_trace, shape), strips, workers.threads):
         closed = open_.add(strip)
         if closed is not None:
-            yield closed
+            yield from closed._replace(strip=strip.top).parts()
 
 
 def count_regions(

@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 __all__ = ["CHUNK", "Floats", "Ints", "MapGrid", "Rings", "runs"]
 
+#: Longest piece of an edge, px.
+PIECE = 16.0
+#: Pieces along a raster's sides where these are no distances on Earth.
+MOST_PIECES = 1024
+#: Smaller pixels, m, are measured some together.
+SMALL = 0.25
 #: Work is done on about this many vertices or pixels at a time, to bound the temporary arrays.
 CHUNK = 1 << 20
 
@@ -112,35 +118,47 @@ class MapGrid:
         np.clip(lonlat[:, 1], -90, 90, out=lonlat[:, 1])
         return lonlat
 
+    @property
+    def is_on_ground(self) -> bool:
+        """Whether metres are known at the scene's middle."""
+        return self.crs is not None and all(0 < side < np.inf for side in self.pixel_size())
+
     def pixel_size(self) -> tuple[float, float]:
         """Width and height of the scene's central pixel, metres on the ground."""
         assert self.crs is not None
         x, y = self.width // 2, self.height // 2
-        corners = np.array([[x, y], [x + 1, y], [x, y + 1]], dtype=np.float64)
+        span = self._span()
+        corners = np.array([[x, y], [x + span, y], [x, y + span]], dtype=np.float64)
         (lon, lat), *others = self.to_lonlat(self.to_crs(corners)).tolist()
         geod = self.crs.get_geod()
         assert geod is not None
-        width, height = (geod.inv(lon, lat, *other)[2] for other in others)
+        width, height = (geod.inv(lon, lat, *other)[2] / span for other in others)
         return width, height
 
-    def areas(self, rings: Rings) -> Floats:
+    @np.errstate(invalid="ignore", over="ignore")  # of what has no place on the ground
+    def areas(self, rings: Rings, piece: float = PIECE) -> Floats:
         """Geodesic areas of polygons in the CRS's coordinates.
 
-        Edges, straight in the CRS, are cut into pieces of at most 16 pixels; each piece's middle
+        Edges, straight in the CRS, are cut into pieces of at most PIECE pixels; each piece's middle
         is projected too, and the area under it is Richardson's (4 halves - 1 whole) / 3, exact
         for a parabola. Without the middle, a sliver along a curved edge is wrong by up to 1e-3.
 
         Args:
             rings: P polygons.
+            piece: longer pieces, px, for polygons that are far larger than pixels.
 
         Returns:
-            (P,) float64, square metres; NaN without a geographic or projected CRS.
+            (P,) float64, square metres; NaN without a geographic or projected CRS, or where it
+            gives some vertex no place on the ground.
         """
         areas = np.full(len(rings.polygons) - 1, np.nan)
         if self.crs is None or not len(areas):
             return areas
-        project, period = self._equal_area()
-        longest = self._longest()
+        longest = self._longest(piece)
+        projection = self._equal_area()
+        if projection is None or not 0 < longest < np.inf:
+            return areas
+        project, period = projection
         for place, (xy, offsets, polygons) in rings.chunks():
             edges = np.diff(xy, axis=0, append=xy[-1:])
             closing = offsets[1:] - 1
@@ -166,19 +184,21 @@ class MapGrid:
             holes[polygons[:-1]] = False
             area[holes] *= -1.0
             areas[place] = np.add.reduceat(area, polygons[:-1])
+        areas[np.isinf(areas)] = np.nan
         return areas
 
+    @np.errstate(invalid="ignore", over="ignore")
     def perimeters(self, rings: Rings) -> Floats:
         """Geodesic lengths of all rings of polygons in the CRS's coordinates.
 
-        Edges, straight in the CRS, are cut into pieces of at most 16 pixels, and those are
+        Edges, straight in the CRS, are cut into pieces of at most PIECE pixels, and those are
         geodesics.
 
         Args:
             rings: P polygons.
 
         Returns:
-            (P,) float64, metres; NaN without a geographic or projected CRS.
+            (P,) float64, metres; NaN as for :meth:`areas`.
         """
         lengths = np.full(len(rings.polygons) - 1, np.nan)
         if self.crs is None or not len(lengths):
@@ -186,6 +206,8 @@ class MapGrid:
         geod = self.crs.get_geod()
         assert geod is not None
         longest = self._longest()
+        if not 0 < longest < np.inf:
+            return lengths
         for place, (xy, offsets, polygons) in rings.chunks():
             edges = np.diff(xy, axis=0, append=xy[-1:])
             edges[offsets[1:] - 1] = 0.0  # from one ring to the next is no edge
@@ -198,15 +220,33 @@ class MapGrid:
             each = geod.inv(*ends[0].T, *ends[1].T)[2]
             polygon = np.repeat(np.arange(len(polygons) - 1), np.diff(offsets[polygons]))
             lengths[place] = np.bincount(polygon[start], each, len(polygons) - 1)
+        lengths[np.isinf(lengths)] = np.nan
         return lengths
 
-    def _longest(self) -> float:
+    def _longest(self, piece: float = PIECE) -> float:
         """The longest piece of an edge that is measured as one, CRS units."""
-        assert self.crs is not None
+        pixel = math.sqrt(abs(self._determinant))
+        # Not even the whole Earth has edges of more than thousands of pieces; where the CRS is not
+        # that of the numbers, a single pixel may be said to be as large as the sun.
+        far = max(100_000.0 / self._metres, (self.width + self.height) * pixel / MOST_PIECES)
+        return min(max(PIECE, piece) * pixel, far)
+
+    @property
+    def _determinant(self) -> float:
         a, b, _, d, e, _ = self.transform
-        unit = self.crs.axis_info[0].unit_conversion_factor  # to metres or to radians
-        far = 100_000.0 / (unit * (6_371_000.0 if self.crs.is_geographic else 1.0))
-        return min(16.0 * math.sqrt(abs(a * e - b * d)), far)
+        return a * e - b * d
+
+    @property
+    def _metres(self) -> float:
+        """A unit of the CRS, roughly."""
+        assert self.crs is not None
+        unit = float(self.crs.axis_info[0].unit_conversion_factor)  # to metres or to radians
+        return unit * (6_371_000.0 if self.crs.is_geographic else 1.0)
+
+    def _span(self) -> float:
+        """Pixels that are measured together as one: numbers end 10 digits after a metre."""
+        pixel = math.sqrt(abs(self._determinant)) * self._metres
+        return math.ceil(SMALL / pixel) if 0 < pixel < SMALL else 1.0
 
     def pixel_areas(self, top: int, bottom: int) -> Floats:
         """Geodesic areas of the pixels of some rows.
@@ -225,27 +265,34 @@ class MapGrid:
         cols = np.unique(np.linspace(0, self.width - 1, 33).round().astype(np.int64))
         between = [np.interp(np.arange(self.width), cols, one) for one in np.eye(len(cols))]
         square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=np.float64)
+        span = 1.0 if self.crs is None else self._span()
+        square = (square - 0.5) * span + 0.5  # about the pixel
         y, x = np.meshgrid(np.arange(top, bottom), cols, indexing="ij")
         xy = (np.stack((x, y), axis=-1)[:, :, None, :] + square).reshape(-1, 2)
         each = np.arange(x.size + 1)
-        nodes = self.areas(Rings(self.to_crs(xy), 5 * each, each)).reshape(x.shape)
+        nodes = self.areas(Rings(self.to_crs(xy), 5 * each, each), 2 * span).reshape(x.shape)
+        nodes /= span**2
         return nodes @ np.stack(between)
 
-    def _equal_area(self) -> tuple[Callable[[Floats], Floats], float | None]:
+    def _equal_area(self) -> tuple[Callable[[Floats], Floats], float | None] | None:
         """An equal-area projection for the scene, from degrees to metres.
 
         Returns:
             The projection, and the distance in x after which it repeats itself (None: never).
             Cylindrical (parallels and meridians stay straight) for geographic CRSs and for
             scenes that reach further than a hemisphere; azimuthal for others, as they may hold
-            a pole.
+            a pole. None where the scene has no place on the ground.
         """
         assert self.crs is not None and self.crs.ellipsoid is not None
         cols, rows = np.meshgrid(np.linspace(0, self.width, 9), np.linspace(0, self.height, 9))
         lonlat = self.to_lonlat(self.to_crs(np.column_stack((cols.ravel(), rows.ravel()))))
+        on_ground = np.asarray(np.isfinite(lonlat).all(axis=1))
+        if not on_ground.any():
+            return None
+        middle = int(on_ground[: len(lonlat) // 2 + 1].sum()) - 1
+        lonlat = lonlat[on_ground]
         lon, lat = np.radians(lonlat).T
         ball = np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))
-        middle = len(lonlat) // 2
         far = bool((ball[:, middle] @ ball < 0).any())
         a = self.crs.ellipsoid.semi_major_metre
         options = {"a": a, "b": self.crs.ellipsoid.semi_minor_metre, "lon_0": lonlat[middle, 0]}

@@ -19,6 +19,9 @@ TOLERANCE = 1e-8
 COARSE = 1000.0
 #: Longest piece of an edge, px.
 PIECE = 64.0
+#: The ground is looked at at so many places a side, each a square of COARSE metres whose edges are
+#: cut into pieces: of so many a side at most, however small pixels are.
+PLACES, PIECES = 17, 256
 
 
 @kernel
@@ -97,21 +100,24 @@ class Measure:
 
     @classmethod
     def of(cls, grid: MapGrid) -> Measure:
-        """Fit the polynomials to the ground at 17 x 17 places."""
+        """Fit the polynomials to the ground at PLACES x PLACES places."""
         if grid.crs is None:
             return cls(grid, None, None)
         pixel = max(grid.pixel_size())
         if not 0 < pixel <= COARSE:
             return cls(grid, None, None)
-        node = np.cos(np.pi * (np.arange(17) + 0.5) / 17)
+        node = np.cos(np.pi * (np.arange(PLACES) + 0.5) / PLACES)
         u, v = (a.ravel() for a in np.meshgrid(node, node, indexing="ij"))
         x, y = (u + 1) * grid.width / 2, (v + 1) * grid.height / 2
         side = COARSE / pixel
         centres = np.column_stack((x, y))
         square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) * side / 2
-        each = np.arange(len(x) + 1)
         corners = (centres[:, None, :] + square).reshape(-1, 2)
-        density = grid.areas(Rings(grid.to_crs(corners), 5 * each, each)) / side**2
+        # Many pieces are projected some at a time.
+        parts = np.split(grid.to_crs(corners), PLACES if side > PIECES else 1)
+        each = np.arange(len(parts[0]) // 5 + 1)
+        areas = [grid.areas(Rings(xy, 5 * each, each), side / PIECES) for xy in parts]
+        density = np.concatenate(areas) / side**2
         geod = grid.crs.get_geod()
         assert geod is not None
         lengths = []

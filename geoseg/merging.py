@@ -253,7 +253,7 @@ def _merged_codes(
     bands: Iterable[Band], grid: MapGrid, limits: Limits, connectivity: int
 ) -> NDArray[np.uint8]:
     """The codes of all strips' regions, one strip after another."""
-    width, height = grid.pixel_size() if grid.crs is not None else (1.0, 1.0)
+    width, height = grid.pixel_size() if grid.is_on_ground else (1.0, 1.0)
     # In whole 1024ths: borders of the same length must be the same number.
     sideways = max(1, round(1024 * width / height)) / 1024
     codes, pixels, areas, probs = [], [], [], []
@@ -267,7 +267,8 @@ def _merged_codes(
         labels, own, found, _ = kernels.label(padded, top * grid.width, band.confidence[:0])
         area: NDArray[np.float64] = found[:, 0].astype(np.float64)
         if limits.metric:
-            each = grid.pixel_areas(top, top + n)
+            # Where there is no ground, there is no area.
+            each = np.nan_to_num(grid.pixel_areas(top, top + n), copy=False)
             area = np.bincount(labels[1:].ravel(), each.ravel(), len(own)).astype(np.float64)
         asked = (area < np.maximum(limits.area[own], limits.hole.max())) | (
             found[:, 0] < limits.pixels

@@ -1,9 +1,9 @@
 """Whether a vector file is a table of land-cover polygons as geoseg writes it, and nothing else.
 
 An output that is replaced without having been named must be one that geoseg made. No mark is needed
-for that, so files of earlier versions are known, too: the columns, in their order, are geoseg's own;
-and a file that holds anything beside them (another layer, a column, a style, a project that was
-saved in it) is somebody's work.
+for that, so files of earlier versions are known, too: the columns, in their order, are geoseg's
+own; and a file that holds anything beside them (another layer, a column, a style, a project that
+was saved in it) is somebody's work.
 
 The first bytes say what a file is, not its name, and no library opens what it has to guess.
 """
@@ -201,7 +201,7 @@ def _is_geojson(path: Path) -> bool:
         return False
     if not features.lstrip(" \n:[").startswith("{"):
         # No feature: then it must be a whole, small collection of nothing.
-        return json.loads(text)["features"] == []
+        return bool(json.loads(text)["features"] == [])
     _, found, properties = features.partition('"properties":')
     values, _ = json.JSONDecoder().raw_decode(properties.lstrip())
     return isinstance(values, dict) and tuple(values) == COLUMNS

@@ -42,9 +42,9 @@ from geoseg.geodesy import MapGrid
 from geoseg.measure import Measure
 from geoseg.merging import Limits, merge
 from geoseg.rasters import NODATA, POLYGON_STRIP
-from geoseg.vectors import write_frames
+from geoseg.vectors import check_layer, write_frames
 from geoseg.window import Window
-from geoseg.workers import Workers
+from geoseg.workers import Stop, Workers, stoppable
 
 __all__ = ["MapRows", "PolygonOptions", "polygonize", "write_polygons", "write_rows"]
 
@@ -179,12 +179,13 @@ def polygonize(
             or needs metres and the raster has no CRS, or there would be too many polygons.
     """
     with (
-        _Source.opened(class_path, confidence_path, probs_path, classes, options) as source,
+        _Source.opened(class_path, confidence_path, probs_path, classes, options, Stop()) as source,
         Workers(source.threads) as workers,
     ):
         frames = [source.frame(None), *source.frames(workers)]
     frames = [frame for frame in frames[1:] if len(frame)] or frames[:1]
     frame = pandas.concat(frames, ignore_index=True)
+    frame.attrs.clear()
     order = frame.pop("first").argsort(kind="stable")
     return frame.iloc[order].reset_index(drop=True)
 
@@ -198,21 +199,24 @@ def write_polygons(
     probs_path: str | Path | None = None,
     layer: str = "landcover",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stopped: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> dict[str, int]:
     """Turn a class raster into a file of polygons; rows are written as regions are closed.
 
     Memory grows with the strip and the regions that are open at a time, not with the raster.
+    Ctrl-C and ``stopped`` end it within a second or two, whatever is being done.
 
     Args:
-        path: ends in one of :data:`geoseg.vectors.FORMATS`'s suffixes. A failed write may leave a
-            part of a file there.
+        path: ends in one of :data:`geoseg.vectors.FORMATS`'s suffixes; it is there whole or not at
+            all. What was stopped may leave files of other names beside it for a moment.
         class_path: as for :func:`polygonize`.
         confidence_path: likewise.
         classes: likewise.
         probs_path: likewise.
         layer: the layer's name, where the format has layers.
-        progress: called with rows of the raster done, and all.
+        progress: called with rows of the raster done, and all, in the caller's thread.
+        stopped: asked, in the caller's thread, whether to stop.
         **options: the fields of :class:`PolygonOptions`.
 
     Returns:
@@ -222,9 +226,16 @@ def write_polygons(
         SceneError: as :func:`polygonize`.
         UsageError: likewise; or the suffix is unknown, or GeoJSON is asked for without a CRS.
         OutputError: the file can't be written.
+        StoppedError: ``stopped`` said so.
     """
-    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
-        return source.write(path, layer, progress)
+    check_layer(path, layer)
+
+    def work(stop: Stop) -> dict[str, int]:
+        rasters = class_path, confidence_path, probs_path
+        with _Source.opened(*rasters, classes, options, stop) as source:
+            return source.write(path, layer, progress)
+
+    return stoppable(work, stopped)
 
 
 def write_rows(
@@ -234,6 +245,7 @@ def write_rows(
     *,
     layer: str = "landcover",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stopped: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> dict[str, int]:
     """The same of a map that need not be finished yet: its readers wait for rows that are missing.
@@ -241,10 +253,12 @@ def write_rows(
     Args:
         path: as for :func:`write_polygons`.
         rows: the map; read from above to below, and once more from above where something small is
-            merged.
+            merged. In a thread of its own, which goes on for a while where it was stopped: what
+            the readers have open must not be closed by anyone else.
         classes: its legend.
         layer: as for :func:`write_polygons`.
         progress: likewise.
+        stopped: likewise.
         **options: likewise.
 
     Returns:
@@ -253,7 +267,13 @@ def write_rows(
     Raises:
         GeosegError: likewise; and whatever the readers raise.
     """
-    return _Source.of(rows, classes, PolygonOptions(**options)).write(path, layer, progress)
+    check_layer(path, layer)
+    chosen = PolygonOptions(**options)
+
+    def work(stop: Stop) -> dict[str, int]:
+        return _Source.of(rows, classes, chosen, stop).write(path, layer, progress)
+
+    return stoppable(work, stopped)
 
 
 #: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
@@ -289,6 +309,7 @@ class _Source:
         code: id -> code by place; 0 is nodata, MOST_CLASSES + 1 unknown.
         options: how polygons are made; classes by their ids.
         measure: of areas.
+        stop: asked before each strip.
     """
 
     rows: MapRows
@@ -296,9 +317,12 @@ class _Source:
     code: NDArray[np.uint8]
     options: PolygonOptions
     measure: Measure
+    stop: Stop
 
     @classmethod
-    def of(cls, rows: MapRows, legend: Sequence[ClassInfo], options: PolygonOptions) -> _Source:
+    def of(
+        cls, rows: MapRows, legend: Sequence[ClassInfo], options: PolygonOptions, stop: Stop
+    ) -> _Source:
         """See that the map, its legend and the options fit."""
         name, grid = rows.name, rows.grid
         if grid.crs is None and options.metric:
@@ -306,6 +330,12 @@ class _Source:
                 f"{name} has no geographic or projected CRS, so metres on its ground are unknown; "
                 f"leave {' and '.join(options.metric)} at 0 (simplify can be in pixels), or give "
                 f"the raster a CRS (gdal_edit.py)"
+            )
+        if options.metric and not grid.is_on_ground:
+            raise UsageError(
+                f"{name} lies where its CRS has no ground, so metres there are unknown: its CRS or "
+                f"its transform is wrong (correct it with gdal_edit.py), or leave "
+                f"{' and '.join(options.metric)} at 0 (simplify can be in pixels)"
             )
         if len(legend) > MOST_CLASSES:
             raise SceneError(
@@ -317,7 +347,7 @@ class _Source:
         options = _by_id(options, legend, name)
         for id_, number in ids.items():
             code[id_] = ids[int(options.merge[id_])] if id_ in options.merge else number
-        return cls(rows, list(legend), code, options, Measure.of(grid))
+        return cls(rows, list(legend), code, options, Measure.of(grid), stop)
 
     @classmethod
     @contextmanager
@@ -328,13 +358,14 @@ class _Source:
         probs_path: str | Path | None,
         classes: Sequence[ClassInfo] | None,
         options: Mapping[str, Any],
+        stop: Stop,
     ) -> Iterator[_Source]:
         """Open rasters."""
         chosen = PolygonOptions(**options)
         with ExitStack() as stack:
             raster = stack.enter_context(open_class_raster(class_path))
             grid = raster.grid
-            legend = list(classes) if classes is not None else _legend(raster)
+            legend = list(classes) if classes is not None else _legend(raster, stop)
             confidence = probs = None
             if confidence_path is not None:
                 confidence = stack.enter_context(_shares(confidence_path, grid, 1, "confidence"))
@@ -346,7 +377,9 @@ class _Source:
                 window = Window(top, 0, bottom - top, grid.width)
                 return read_class_window(raster.dataset, raster.path, window)
 
-            source = cls.of(MapRows(raster.path, grid, ids, confidence, probs), legend, chosen)
+            source = cls.of(
+                MapRows(raster.path, grid, ids, confidence, probs), legend, chosen, stop
+            )
             source.guard()
             yield source
 
@@ -354,15 +387,18 @@ class _Source:
         """Make the file; see :func:`write_polygons`."""
         counts = {c.name: 0 for c in self.classes}
 
+        def tell(done: int, total: int) -> None:
+            self.stop.tell(lambda: progress(done, total))
+
         def frames() -> Iterator[geopandas.GeoDataFrame]:
-            for frame in self.frames(workers, progress):
+            for frame in self.frames(workers, tell):
                 for name, count in frame["class_name"].value_counts().items():
                     counts[name] += int(count)
                 yield frame.drop(columns="first")
 
         many = "MultiPolygon" if self.options.connectivity == 8 else "Polygon"
         empty = self.frame(None).drop(columns="first")
-        with Workers(self.threads) as workers:
+        with Workers(self.threads, self.stop) as workers:
             write_frames(
                 frames(),
                 empty,
@@ -388,7 +424,8 @@ class _Source:
         across, down = np.meshgrid(np.linspace(0, grid.width, 9), np.linspace(0, grid.height, 9))
         places = grid.to_crs(np.column_stack((across.ravel(), down.ravel())))
         latitudes = np.abs(grid.to_lonlat(places)[:, 1])
-        return min(grid.pixel_size()) if (latitudes < MERCATOR_ENDS).all() else None
+        inside = grid.is_on_ground and (latitudes < MERCATOR_ENDS).all()
+        return min(grid.pixel_size()) if inside else None
 
     @property
     def threads(self) -> int:
@@ -399,7 +436,9 @@ class _Source:
 
         Raises:
             UsageError: the legend lacks an id.
+            StoppedError: as asked.
         """
+        self.stop.check()
         ids, valid = self.rows.ids(top, bottom)
         table = self.code
         if ids.dtype == np.uint8:
@@ -514,7 +553,7 @@ class _Source:
                 if len(some.codes):
                     yield some
 
-        return workers.map(self.frame, chosen(), 1)
+        return workers.map(self.frame, chosen(), 2)
 
     def limits(self) -> Limits | None:
         """What is small, by code; None where nothing is."""
@@ -552,7 +591,7 @@ class _Source:
             runner_up_probability = means.max(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             confidence = np.where(known > 0, total / known, np.nan)
-        return geopandas.GeoDataFrame(
+        frame = geopandas.GeoDataFrame(
             {
                 "class_id": ids[closed.codes],
                 "class_name": pandas.Series(names[closed.codes], dtype=str),
@@ -568,6 +607,8 @@ class _Source:
             geometry=self.geometries(closed),
             crs=self.grid.file_crs,
         )
+        frame.attrs["strip"] = closed.strip
+        return frame
 
     def geometries(self, closed: Closed) -> NDArray[np.object_]:
         """(F,) in the raster's CRS."""
@@ -611,12 +652,13 @@ def _by_id(
     )
 
 
-def _legend(raster: ClassRaster) -> list[ClassInfo]:
+def _legend(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
     """The classes in the raster's tags and colour table; without tags, all ids that it holds."""
     names = raster.legend
     if not names:
         seen = np.zeros(MAX_ID + 1, bool)
         for strip in raster.strips():
+            stop.check()
             ids = strip.ids[strip.valid] if not strip.valid.all() else strip.ids
             if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
                 raise SceneError(_outside(raster.path, ids))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import sqlite3
+import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -24,12 +28,14 @@ import shapely
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, UsageError
 from geoseg.ours import SHORT_NAMES, STYLE, is_ours
+from geoseg.outputs import explain_write_error
 from geoseg.workers import Workers
 
 __all__ = [
     "FORMATS",
     "SHORT_NAMES",
     "VECTORIZE_FORMATS",
+    "check_layer",
     "check_suffix",
     "files_of",
     "is_ours",
@@ -45,6 +51,14 @@ TILE_EXTENT = 4096
 ZOOMS, MOST_ZOOM = 4, 22
 
 
+#: Bytes of an output's name at most: file systems take 255, and work folders add some.
+MOST_NAME = 240
+#: Names of a GeoPackage's own tables.
+_RESERVED = re.compile(r"gpkg|sqlite_|layer_styles$", re.IGNORECASE)
+#: What a path holds that GDAL and pyogrio are given as it is.
+_PLAIN = re.compile(r"[^;\\\x00-\x1f\x7f\udc80-\udcff]*")
+
+
 @dataclass(frozen=True)
 class _Job:
     """What is written.
@@ -52,7 +66,8 @@ class _Job:
     Attributes:
         frames: rows, some at a time; all like ``empty``.
         empty: the table without rows.
-        path: of the file.
+        path: of the file, in plain letters.
+        name: what it will be called, for messages and for formats that hold it.
         layer: its name, where the format has layers.
         geometry: ``Polygon``, ``MultiPolygon`` or ``Point``.
         classes: the legend, for formats that hold a style.
@@ -63,6 +78,7 @@ class _Job:
     frames: Iterable[geopandas.GeoDataFrame]
     empty: geopandas.GeoDataFrame
     path: Path
+    name: Path
     layer: str
     geometry: str
     classes: Sequence[ClassInfo]
@@ -189,7 +205,7 @@ def _write_geojson(job: _Job) -> None:
     crs = job.empty.crs
     if crs is None or not (crs.is_geographic or crs.is_projected):
         raise UsageError(
-            f"{job.path}: GeoJSON is longitude and latitude on WGS 84 (RFC 7946), and these shapes "
+            f"{job.name}: GeoJSON is longitude and latitude on WGS 84 (RFC 7946), and these shapes "
             f"have no geographic or projected CRS; choose .gpkg"
         )
     if crs.equals("OGC:CRS84", ignore_axis_order=True):
@@ -235,7 +251,7 @@ def _write_pmtiles(job: _Job) -> None:
     """
     if job.pixel is None:
         raise UsageError(
-            f"{job.path}: PMTiles are in Web Mercator, and these shapes have no geographic or "
+            f"{job.name}: PMTiles are in Web Mercator, and these shapes have no geographic or "
             f"projected CRS, or lie beyond 85 degrees of latitude; choose .gpkg"
         )
     # A step of the first zoom's coordinates is a pixel at most, on the equator as elsewhere, so
@@ -245,7 +261,14 @@ def _write_pmtiles(job: _Job) -> None:
     zooms = {"MINZOOM": max(finest - ZOOMS + 1, 0), "MAXZOOM": finest}
     limits = {"MAX_SIZE": 2**31 - 1, "MAX_FEATURES": 2**31 - 1, "EXTENT": TILE_EXTENT}
     options = {name: str(value) for name, value in (zooms | limits).items()}
-    _Gdal("PMTiles", dataset=options)(job)
+    rows = iter(job.frames)
+    first = next(rows, None)
+    if first is None:
+        raise UsageError(
+            f"{job.name}: there is no polygon, and PMTiles hold one at least; choose .gpkg"
+        )
+    job = replace(job, frames=chain([first], rows))
+    _Gdal("PMTiles", dataset={"NAME": job.name.stem} | options)(job)
 
 
 def _write_parquet(job: _Job) -> None:
@@ -266,9 +289,15 @@ def _write_parquet(job: _Job) -> None:
             types.update(frame.geom_type.unique())
             yield frame
 
+    def table(frame: geopandas.GeoDataFrame) -> tuple[int, pyarrow.Table]:
+        return frame.attrs.get("strip", 0), _arrow(frame).cast(job.schema).cast(plain)
+
     with pyarrow.parquet.ParquetWriter(job.path, plain, compression="zstd") as writer:
-        for table in replace(job, frames=noticed()).tables():
-            writer.write_table(table.cast(plain))
+        each = job.workers.map(table, noticed(), 1)
+        # A group of rows is of a strip, in however many parts it comes.
+        for _, group in groupby(each, key=lambda found: found[0]):
+            rows = pyarrow.concat_tables(part for _, part in group)
+            writer.write_table(rows.combine_chunks())
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(types),
@@ -306,7 +335,7 @@ def check_suffix(path: Path, formats: Iterable[str] = FORMATS) -> None:
         formats: suffixes that are allowed.
 
     Raises:
-        UsageError: the suffix is none of them.
+        UsageError: the suffix is none of them, or the name is too long.
 
     >>> check_suffix(Path("landcover.GPKG"))
     """
@@ -314,6 +343,35 @@ def check_suffix(path: Path, formats: Iterable[str] = FORMATS) -> None:
         raise UsageError(
             f"{path} ends in {path.suffix!r}; vector files are written as {', '.join(formats)}"
         )
+    length = len(os.fsencode(path.name))
+    if length > MOST_NAME:
+        raise UsageError(
+            f"{path.name[:20]}...{path.suffix} is a name of {length} bytes, and {MOST_NAME} are "
+            f"the most for an output; give a shorter one"
+        )
+
+
+def check_layer(path: Path, layer: str) -> None:
+    """Refuse a layer's name that the format can't hold, before any work is done.
+
+    Args:
+        path: of the file.
+        layer: the name.
+
+    Raises:
+        UsageError: it can't be.
+
+    >>> check_layer(Path("map.gpkg"), "land cover; 2024")
+    """
+    rule = None
+    if not layer.strip():
+        rule = "is empty"
+    elif re.search(r"[\0\ud800-\udfff]", layer):
+        rule = "holds what is no text"
+    elif path.suffix.lower() == ".gpkg" and _RESERVED.match(layer):
+        rule = "is one that GeoPackages keep for themselves (gpkg..., sqlite_..., layer_styles)"
+    if rule is not None:
+        raise UsageError(f"the layer's name {layer[:60]!r} {rule}; give another one (--layer)")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -369,15 +427,58 @@ def write_frames(
     rows = watched()
     first = next(rows, None)
     rows = chain([] if first is None else [first], rows)
-    job = _Job(rows, empty, path, layer, geometry, classes, workers or Workers(), pixel)
+    workers = workers or Workers()
     try:
-        VECTORIZE_FORMATS[path.suffix.lower()](job)
+        with _whole(path) as partial:
+            job = _Job(rows, empty, partial, path, layer, geometry, classes, workers, pixel)
+            VECTORIZE_FORMATS[path.suffix.lower()](job)
+            workers.stop.check()
     except (OSError, RuntimeError, ImportError, ValueError, sqlite3.Error) as error:
         if failed:
             raise failed[0] from error
-        raise OutputError(
-            f"{path} can't be written: {error}; check the folder, its permissions and free space"
-        ) from error
+        raise _explained(error, path) from error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Another path to write a file to, which gets its name when it is whole.
+
+    It is of plain letters, whatever the name is: a semicolon or a newline is cut off by pyogrio and
+    GDAL without a word. And no other run's, which may still be about to leave (see
+    :func:`geoseg.workers.stoppable`).
+    """
+    stem = f"polygons-{uuid.uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        folder = path.absolute().parent
+        if not _PLAIN.fullmatch(folder.as_posix()):
+            link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geoseg-"))) / "to"
+            link.symlink_to(folder, target_is_directory=True)
+            folder = link
+        try:
+            yield folder / f"{stem}{path.suffix}"
+            for made in folder.glob(f"{stem}.*"):
+                os.replace(made, path.with_suffix(made.suffix))
+        finally:
+            for made in folder.glob(f"{stem}.*"):
+                with suppress(OSError):
+                    made.unlink()
+
+
+def _explained(error: BaseException, path: Path) -> OutputError:
+    """What a library says of a file that it can't write, and what to do."""
+    known = explain_write_error(error, path)
+    if "can't be written (" not in str(known):
+        return known
+    cause = " ".join(re.sub(r"\S*polygons-[0-9a-f]{12}\S*", path.name, str(error)).split())
+    advice = "choose another folder or format"
+    if not os.access(path.absolute().parent, os.W_OK):
+        advice = "the folder can't be written; choose another"
+    elif re.search("project", cause, re.IGNORECASE):
+        advice = (
+            "its CRS gives some of the shapes no place on Earth; correct the map's CRS or "
+            "transform (gdal_edit.py), or choose .gpkg, which keeps coordinates as they are"
+        )
+    return OutputError(f"{path} can't be written: {cause}; {advice}")
 
 
 def write_points(frame: geopandas.GeoDataFrame, path: Path, *, layer: str = "points") -> None:

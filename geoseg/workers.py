@@ -1,17 +1,103 @@
-"""Threads that work ahead of an iterator, in its order."""
+"""Threads that work ahead of an iterator, in its order; work that can be stopped at any time."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["Workers"]
+__all__ = ["Stop", "StoppedError", "Workers", "stoppable"]
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+#: How often it is asked whether to stop, and how long work has to end in good order, s.
+POLL, GRACE = 0.1, 0.5
+
+
+class StoppedError(Exception):
+    """The work has been stopped by whoever asked for it."""
+
+
+class Stop:
+    """Between work and who waits for it: whether to stop, and what is to be said meanwhile."""
+
+    def __init__(self) -> None:
+        """Nothing is to be stopped."""
+        self._asked = threading.Event()
+        self._told: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def ask(self) -> None:
+        """Have the work stop."""
+        self._asked.set()
+
+    def check(self) -> None:
+        """Called by the work, now and then.
+
+        Raises:
+            StoppedError: it is to stop.
+        """
+        if self._asked.is_set():
+            raise StoppedError
+
+    def tell(self, function: Callable[[], None]) -> None:
+        """Have a function called in the thread that waits."""
+        self._told.put(function)
+
+
+def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: False) -> B:
+    """Do work in a thread of its own, and wait for it; who waits can leave at any time.
+
+    Libraries in C (GDAL closing a large file, a sort) can't be interrupted. So the thread is left
+    behind: it ends at its next :meth:`Stop.check`, and never keeps the process from ending.
+    Whatever it has open must be its own.
+
+    Args:
+        work: called with what it has to ask and to tell.
+        stopped: asked about ten times a second.
+
+    Returns:
+        What ``work`` returns.
+
+    Raises:
+        StoppedError: ``stopped`` said so.
+        BaseException: of the work, of what it had called here, or KeyboardInterrupt.
+    """
+    stop = Stop()
+    done: deque[B] = deque(maxlen=1)
+    failed: deque[BaseException] = deque(maxlen=1)
+
+    def run() -> None:
+        try:
+            done.append(work(stop))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the work is waited for
+            failed.append(error)
+        stop.tell(lambda: None)  # for who waits
+
+    thread = threading.Thread(target=run, name="geoseg-stoppable", daemon=True)
+    thread.start()
+    try:
+        while not (done or failed):
+            if stopped():
+                raise StoppedError
+            try:
+                stop._told.get(timeout=POLL)()
+            except Empty:
+                continue
+        while not stop._told.empty():
+            stop._told.get()()
+    except BaseException:
+        stop.ask()
+        thread.join(GRACE)
+        raise
+    if failed:
+        raise failed.pop()
+    return done.pop()
 
 
 class Workers:
@@ -21,19 +107,30 @@ class Workers:
 
     Attributes:
         threads: in all.
+        stop: asked before each item.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, stop: Stop | None = None) -> None:
         """Set up; use as a context manager.
 
         Args:
             threads: at least 1.
+            stop: by which the computation is stopped; None: it never is.
         """
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads - 1, "geoseg-worker") if threads > 1 else None
+        self.stop = stop or Stop()
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._ended = False
+        # Python waits for the threads of its own pools when the process ends.
+        self._beside = [
+            threading.Thread(target=self._work, name=f"geoseg-worker-{i}", daemon=True)
+            for i in range(1, threads)
+        ]
 
     def __enter__(self) -> Workers:
         """Start."""
+        for thread in self._beside:
+            thread.start()
         return self
 
     def __exit__(
@@ -43,8 +140,16 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         """End the threads; what has not begun is left undone."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._ended = True
+        for _ in self._beside:
+            self._tasks.put(None)
+        for thread in self._beside:
+            thread.join()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if not self._ended:
+                task()
 
     def map(self, function: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
         """A function of each item, in order.
@@ -57,17 +162,32 @@ class Workers:
         Yields:
             The results; an error of the function is raised in its place.
 
+        Raises:
+            StoppedError: as asked.
+
         >>> with Workers(3) as workers:
         ...     list(workers.map(abs, [-3, 2, -1], ahead=2))
         [3, 2, 1]
         """
-        if self._pool is None:
-            yield from map(function, items)
-            return
         waiting: deque[Future[B]] = deque()
         for item in items:
-            waiting.append(self._pool.submit(function, item))
+            self.stop.check()
+            if not self._beside:
+                yield function(item)
+                continue
+            future: Future[B] = Future()
+            self._tasks.put(partial(_do, future, function, item))
+            waiting.append(future)
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _do(future: Future[Any], function: Callable[[A], Any], item: A) -> None:
+    try:
+        result = function(item)
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        future.set_exception(error)
+    else:
+        future.set_result(result)
