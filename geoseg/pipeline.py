@@ -809,6 +809,7 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
                 threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
                 most=float("inf") if plan.options.force else MOST_POLYGONS,
                 progress=tell,
+                stopped=lambda: store.stopped,
             )
     except TooManyPolygonsError as error:
         staging.path(final).unlink(missing_ok=True)

@@ -33,8 +33,9 @@ from geoseg.gdal import GDAL_ERRORS
 from geoseg.outputs import explain_write_error
 from geoseg.rasters import RasterSpec
 from geoseg.window import Window
+from geoseg.workers import StoppedError
 
-__all__ = ["NoMoreStripsError", "Strip", "StripStore"]
+__all__ = ["Strip", "StripStore"]
 
 #: Rows of a strip file's blocks.
 BLOCK_ROWS = 64
@@ -63,10 +64,6 @@ class Strip:
     chips_skipped: int
     crc: Mapping[str, tuple[int, ...]]
     bytes: Mapping[str, int]
-
-
-class NoMoreStripsError(Exception):
-    """The run has ended for a reason of its own; who reads the strips ends, too."""
 
 
 class StripStore:
@@ -234,12 +231,17 @@ class StripStore:
             rows: of the output.
 
         Raises:
-            NoMoreStripsError: they won't come.
+            StoppedError: the run has ended, and they won't come.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self.rows >= rows)
             if self.rows < rows:
-                raise NoMoreStripsError
+                raise StoppedError
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has ended for a reason of its own, so that nobody needs the strips."""
+        return self._stopped
 
     def stop(self) -> None:
         """Send home who waits for strips."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import ModelError
+from geoseg.errors import ProbabilitiesError
 
 if TYPE_CHECKING:
     from geoseg.runtimes import Runtime
@@ -39,11 +39,11 @@ def run(
         classes: how many the caller needs; None for as many as the runtime says that it has.
 
     Raises:
-        ModelError: a chip came back twice, not at all or out of order, or its probabilities are
+        ProbabilitiesError: a chip came back twice, not at all or out of order, or its probabilities are
             not float32 (K, H, W) on the runtime's device.
     """
     if classes is not None and runtime.classes != classes:
-        raise ModelError(
+        raise ProbabilitiesError(
             f"the runtime {runtime.name} gives {runtime.classes} channels and this run needs "
             f"{classes}; a runtime's classes must be the model card's"
         )
@@ -62,7 +62,7 @@ def run(
     try:
         for number, answer in answers:
             if not given or number != done:
-                raise ModelError(
+                raise ProbabilitiesError(
                     f"the runtime {runtime.name} answered to chip {number} where chip {done} was "
                     f"due; it must answer to each chip once, in the order in which they come"
                 )
@@ -74,7 +74,7 @@ def run(
         if hasattr(answers, "close"):
             answers.close()
     if given or not complete:
-        raise ModelError(
+        raise ProbabilitiesError(
             f"the runtime {runtime.name} ended after {done} chips and more were there; it must "
             f"answer to each chip once, in the order in which they come"
         )
@@ -88,7 +88,7 @@ def probs(runtime: Runtime, pixels: NDArray[Any]) -> Any:
         pixels: raw numbers (N, C, H, W).
 
     Raises:
-        ModelError: they are not float32 (N, K, H, W) on the runtime's device.
+        ProbabilitiesError: they are not float32 (N, K, H, W) on the runtime's device.
     """
     answer = runtime.probs(pixels)
     shape = (len(pixels), runtime.classes, *pixels.shape[2:])
@@ -106,7 +106,7 @@ def check_probs(answer: Any, shape: tuple[int, ...], example: Any, whose: str) -
         whose: answer it is, for the message.
 
     Raises:
-        ModelError: it is something else; the message names what was found and what must come.
+        ProbabilitiesError: it is something else; the message names what was found and what must come.
     """
     if (
         isinstance(answer, np.ndarray) == isinstance(example, np.ndarray)
@@ -115,7 +115,7 @@ def check_probs(answer: Any, shape: tuple[int, ...], example: Any, whose: str) -
         and getattr(answer, "device", None) == getattr(example, "device", None)
     ):
         return
-    raise ModelError(
+    raise ProbabilitiesError(
         f"{whose} gave {_in_words(answer)} and must give float32 {shape} in {_place(example)}, one "
         f"number for each of the model's classes and each pixel of a chip; take a model whose card "
         f"and graph agree (geoseg models graph writes its model.onnx anew), or correct the runtime"
