@@ -6,7 +6,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -77,6 +77,8 @@ SAMPLE_BYTES = 64 << 20
 POLYGON_THREADS = 2
 #: Errors that end the same command each time, so that what it has finished is of no use.
 STOPS_EACH_TIME = (ProbabilitiesError, RadiometryError, UsageError)
+#: Seconds that threads have to end after Ctrl-C, before they are left behind.
+PATIENCE = 1.0
 #: Pixels of a resampled strip that are classified at a time: what is made of them stays in the
 #: cache. Of other strips pieces are.
 DECIDED_AT_ONCE = 1 << 17
@@ -712,13 +714,19 @@ def _beside(
     """Begin what is done beside; who leaves early sends home what waits for strips."""
     finished = len(store) == len(lanes) * len(plan.chips.row_starts)
     threads = ThreadPoolExecutor(4, "geoseg-beside")
+    futures: list[Future[Any]] = []
+
+    def start(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        futures.append(threads.submit(function, *arguments))
+        return futures[-1]
+
     patient = True
     try:
         yield _Beside(
-            threads.submit,
-            threads.submit(_get_ready, plan, None if finished else runtime, log),
-            threads.submit(_write_overviews, store, log),
-            threads.submit(_write_polygons, plan, store, staging, log),
+            start,
+            start(_get_ready, plan, None if finished else runtime, log),
+            start(_write_overviews, store, log),
+            start(_write_polygons, plan, store, staging, log),
         )
     except KeyboardInterrupt:
         # Who interrupts does not wait for GDAL to finish a COG; nothing of it is needed.
@@ -727,6 +735,7 @@ def _beside(
     finally:
         store.stop()
         threads.shutdown(wait=patient, cancel_futures=True)
+        wait(futures, PATIENCE)
 
 
 def _get_ready(plan: Plan, runtime: Runtime | None, log: RunLog) -> None:

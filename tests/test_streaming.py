@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ import pytest
 import geoseg
 from geoseg import pipeline, polygons
 from geoseg.errors import OutputError, SceneError
+from geoseg.plan import PredictOptions, make_plan
 from geoseg.strips import StripStore
-from tests.helpers import tiny_model
+from tests.helpers import make_raster, tiny_model
+from tests.oracles import OneHot
 from tests.test_resume import (
     CLASSES,
     RASTERS,
@@ -210,6 +215,10 @@ def test_a_failing_run_is_told_as_it_is_and_leaves_no_thread(
 
     with pytest.raises(type(error), match=str(error) or None):
         predict(scene_of(tmp_path), tmp_path / "out", model, Breaks(4, 10**6))
+    # Ctrl-C does not wait for those that are in a library's hands; they end by themselves.
+    until = time.monotonic() + 20
+    while threads() and time.monotonic() < until:
+        time.sleep(0.1)
     assert not threads()
 
 
@@ -284,3 +293,46 @@ def test_rows_of_strips(tmp_path: Path) -> None:
         for bottom in range(top + 1, 10):
             rows = store.read("raster", top, bottom)
             np.testing.assert_array_equal(rows, values[None, top:bottom])
+
+
+#: Gets Ctrl-C when all strips are finished and polygons are being made of them.
+INTERRUPTED = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+import geoseg
+from tests.oracles import OneHot
+signal.signal(signal.SIGINT, signal.default_int_handler)
+came = []
+def hears(event):
+    if event["event"] == "progress" and event["stage"] == "polygons" and not came:
+        came.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+try:
+    geoseg.predict(sys.argv[2], sys.argv[3], model=sys.argv[4], runtime=OneHot(4), progress=hears,
+                   force=True)
+except KeyboardInterrupt as error:
+    print(time.monotonic() - came[0], error, flush=True)
+    os._exit(130)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_polygons_are_made_ends_at_once_and_keeps_the_strips(tmp_path: Path) -> None:
+    """It took 46 seconds for 9 Mpx of noise, and then everything was thrown away."""
+    model = tiny_model(tmp_path / "model", ("red",), CLASSES, size=256)
+    noise = np.random.default_rng(0).integers(0, 4, (1, 2000, 2000)).astype(np.uint8)
+    scene = make_raster(tmp_path / "scene.tif", noise, descriptions=("red",), tiled=True)
+    output = tmp_path / "out.tif"
+    command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1]), str(scene)]
+    done = subprocess.run(
+        [*command, str(output), str(model)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    seconds, message = done.stdout.split(maxsplit=1)
+    # Two are promised, on a machine that has nothing else to do.
+    assert float(seconds) < 4
+    assert "finished strips are kept: the same command goes on" in message
+    strips = tmp_path / ".geoseg-out.tif" / "scratch" / "strips"
+    assert len(list(strips.glob("strip-*.json"))) == len(
+        make_plan(scene, PredictOptions(model=model)).chips.row_starts
+    )
