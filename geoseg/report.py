@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.events import Event, Progress
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
 from geoseg.runtimes.choose import machine
@@ -36,8 +37,6 @@ __all__ = [
     "run_report",
     "runtime_report",
 ]
-
-Progress = Callable[[dict[str, Any]], None]
 
 T = TypeVar("T")
 
@@ -104,7 +103,7 @@ class RunLog:
         """Report an event; threads do it one at a time."""
         if self.progress is not None:
             with self._telling:
-                self.progress({"event": event, **values})
+                self.progress(cast(Event, {"event": event, **values}))
 
     def warn(self, message: str) -> None:
         """Report and keep a warning."""

@@ -17,7 +17,18 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 #: From the ground up: a module imports from its own room or those before it.
 ROOMS = [
-    {"errors", "files", "gdal", "importing", "jit", "jsontext", "locking", "window", "workers"},
+    {
+        "errors",
+        "events",
+        "files",
+        "gdal",
+        "importing",
+        "jit",
+        "jsontext",
+        "locking",
+        "window",
+        "workers",
+    },
     {"blending", "pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
     {"scene"},
     {
