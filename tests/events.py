@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from geoseg.events import Event
 
@@ -63,7 +72,10 @@ def _faults_of_fields(value: Any, hint: Any, where: str) -> list[str]:
     if not isinstance(value, Mapping):
         return [f"{where} is a {type(value).__name__}"]
     hints = get_type_hints(hint)
-    found = [f"{where} is without {name}" for name in hint.__required_keys__ - set(value)]
+    # __required_keys__ knows no NotRequired where annotations are texts.
+    extras = get_type_hints(hint, include_extras=True)
+    needed = {name for name, extra in extras.items() if get_origin(extra) is not NotRequired}
+    found = [f"{where} is without {name}" for name in needed - set(value)]
     found += [f"{where} has {name}" for name in set(value) - set(hints)]
     for name in set(value) & set(hints):
         found += _faults(value[name], hints[name], f"{where}.{name}")
