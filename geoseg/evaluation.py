@@ -47,8 +47,8 @@ from geoseg.scene import first_line, is_remote
 from geoseg.zoo import ZOO, find_model, list_embedded
 
 if TYPE_CHECKING:
+    from geoseg.events import Event, Progress
     from geoseg.pipeline import Prediction
-    from geoseg.report import Progress
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -134,7 +134,7 @@ def evaluate(
         write_temperature: put the temperature that fits these labels into the card, so that the
             model's probabilities are right on average from then on.
         overwrite: replace files that exist.
-        progress: called with event dicts while the model runs.
+        progress: called with those of :mod:`geoseg.events` while the model runs.
 
     Returns:
         For points, accuracies and areas with 95 % intervals; for labels, the measures of
@@ -311,7 +311,7 @@ def _run(
     """A model's map of a scene, and its probabilities as floats, in a folder."""
     from geoseg.pipeline import predict  # maps are judged without torch
 
-    def hear(event: dict[str, Any]) -> None:
+    def hear(event: Event) -> None:
         # Warnings are in the report, and would be heard twice.
         if progress is not None and event["event"] in ("start", "progress"):
             progress(event)

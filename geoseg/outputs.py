@@ -117,8 +117,6 @@ class Staging:
             )
         if not final.parent.is_dir():
             raise OutputError(f"{final.parent} is no folder; make it first, or give another name")
-        if final not in self.replaced:
-            _check_foreign(final)
         for suffix in ("-wal", "-journal"):
             log = Path(f"{final}{suffix}")
             if log.exists() and log.stat().st_size > 0:
@@ -126,6 +124,8 @@ class Staging:
                     f"{final} is open in another program (QGIS?), which has unsaved changes to "
                     f"it; close it there, or give another name"
                 )
+        if final not in self.replaced:
+            _check_foreign(final)
 
     def earlier(self) -> dict[str, Any] | None:
         """What a run of these outputs that was stopped is made from, or None where there is none.

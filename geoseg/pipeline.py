@@ -115,7 +115,7 @@ def predict(
     Args:
         scene: a raster (path or URL), a list of one-band files, or a folder of them.
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
-        progress: called with event dicts: ``start``, ``progress``, ``warning``, ``result``.
+        progress: called with those of :mod:`geoseg.events`.
         runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, ``auto``, or one of the caller's own.
         **options: the fields of :class:`geoseg.plan.PredictOptions`.
 

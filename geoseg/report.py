@@ -15,13 +15,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Any, TypeVar
 from xml.etree import ElementTree
+=======
+from typing import Any, TypeVar, cast
+>>>>>>> ends
 
 import numpy as np
 from numpy.typing import NDArray
 
+<<<<<<< HEAD
 from geoseg.ownership import holds_statistics_alone, significant_text
+=======
+from geoseg.events import Event, Progress
+>>>>>>> ends
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
 from geoseg.runtimes.choose import machine
@@ -40,8 +48,6 @@ __all__ = [
     "run_report",
     "runtime_report",
 ]
-
-Progress = Callable[[dict[str, Any]], None]
 
 T = TypeVar("T")
 
@@ -106,6 +112,7 @@ class RunLog:
                 iterator.close()
 
     def tell(self, event: str, **values: Any) -> None:
+<<<<<<< HEAD
         """Report an event.
 
         The receiver hears of all events in the thread that made this log, in their order: of what
@@ -137,6 +144,12 @@ class RunLog:
                 return future.result(timeout=0.1)
         self._deliver()
         return future.result()
+=======
+        """Report an event; threads do it one at a time."""
+        if self.progress is not None:
+            with self._telling:
+                self.progress(cast(Event, {"event": event, **values}))
+>>>>>>> ends
 
     def warn(self, message: str) -> None:
         """Report and keep a warning."""

@@ -33,13 +33,13 @@ from geoseg.data import (
     write_held_out,
 )
 from geoseg.errors import OutputError, TrainingError, UsageError
+from geoseg.events import LogEvent, Progress
 from geoseg.losses import make_loss
 from geoseg.metrics import mean_iou
 from geoseg.models import save_model
 from geoseg.models.normalize import normalize
 from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
-from geoseg.report import Progress
 from geoseg.runtimes.torch import pick_device
 from geoseg.scene import first_line
 from geoseg.targets import load_teacher
@@ -89,7 +89,8 @@ def train(
         output: the new model folder. ``<output>.training`` keeps checkpoint, log, curve, recipe,
             TensorBoard events and the held-out labels as rasters.
         resume: go on from a checkpoint that is there; False starts from the first step.
-        progress: called with event dicts: ``progress``, ``log``, ``note``, ``warning``.
+        progress: called with those of :mod:`geoseg.events`: in this thread, or with several
+            devices in the first one's process.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         devices: how many GPUs (or, on the CPU, processes) share each batch, through Lightning
             Fabric.
@@ -150,10 +151,11 @@ def train(
                 _check_stage(part, stage)
                 continue
             if len(stages) > 1:
-                tell("note", message=f"stage {number} of {len(stages)}: {stage.steps} steps")
+                tell.note(f"stage {number} of {len(stages)}: {stage.steps} steps")
             card = _launch(stage, part, where, progress, devices, threads)
             if part != output:
                 (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
+    tell({"event": "result", "model": str(output)})
     return card
 
 
@@ -263,7 +265,9 @@ def _learn(
         if teacher is not None:
             for number, scene in enumerate(scenes, start=1):
                 teach(scene, teacher, [bands.index(b) for b in teacher.card.bands])
-                tell("progress", stage="teacher", done=number, total=len(scenes))
+                tell(
+                    {"event": "progress", "stage": "teacher", "done": number, "total": len(scenes)}
+                )
         for doubt in split_scenes(config, scenes):
             tell.warn(doubt)
         folder.write(RECIPE_NAME, dump_config(config).encode())
@@ -279,7 +283,7 @@ def _learn(
     missing = [c.name for c, n in zip(config.classes, source.class_pixels, strict=True) if n == 0]
     if missing and teacher is None:
         tell.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
-    tell("note", message=f"{shown_size(scenes)}; {shown_split(config, scenes)}")
+    tell.note(f"{shown_size(scenes)}; {shown_split(config, scenes)}")
     card = card_to_be(config, normalization, chip_multiple(network))
     if first_process:
         check_gsds(config, scenes, card)
@@ -299,7 +303,7 @@ def _learn(
     run = _State(config, network, average, optimizer, fabric)
     if state is not None:
         run.load(state)
-        tell("note", message=f"going on after step {run.step} of {config.steps}")
+        tell.note(f"going on after step {run.step} of {config.steps}")
     model, stepper = fabric.setup(network, optimizer)
     model.train()
     started = saved = time.monotonic()
@@ -332,10 +336,10 @@ def _learn(
                 folder.save(run.state())
                 saved = time.monotonic()
                 _write_events(writer, row)
-                tell("log", seconds_left=round(left), **row)
+                tell(_log_event(row, left))
                 stop = run.patience_is_over()
             if fabric.broadcast(stop):
-                tell("note", message=f"no better for {config.patience} validations: stopped")
+                tell.note(f"no better for {config.patience} validations: stopped")
                 break
     if not first_process:
         return card
@@ -530,6 +534,19 @@ class _State:
             self._average.load_state_dict(self._best)
             return self._average, self._best_step
         return self._average, self.step
+
+
+def _log_event(row: Mapping[str, float], left: float) -> LogEvent:
+    """A row of the log as an event."""
+    own = ("step", "loss", "learning_rate")
+    return {
+        "event": "log",
+        "step": row["step"],
+        "loss": row["loss"],
+        "learning_rate": row["learning_rate"],
+        "scores": {name: value for name, value in row.items() if name not in own},
+        "seconds_left": round(left),
+    }
 
 
 # TensorBoard

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from geoseg.errors import OutputError, TrainingError
+from geoseg.events import Event, Progress
 from geoseg.files import replace_file, sync_file
 from geoseg.locking import BusyError, Lock
-from geoseg.report import Progress
 from geoseg.scene import first_line
 
 __all__ = ["RunFolder", "Teller", "draw_curve", "kept_alone"]
@@ -35,7 +35,7 @@ LOCK_NAME = ".lock"
 _TRIES = 1000
 RECIPE_NAME = "recipe.json"
 
-#: Seconds between two tellings of progress.
+#: Seconds between two events of progress.
 TELL_EVERY = 1.0
 
 
@@ -246,36 +246,42 @@ def draw_curve(log: Sequence[Mapping[str, float]]) -> bytes:
 
 
 class Teller:
-    """Tells events, not too often."""
+    """Sends events, not too often."""
 
     def __init__(self, progress: Progress | None) -> None:
-        """Tell nobody but who asked.
+        """Send to nobody but who asked.
 
         Args:
-            progress: called with event dicts, or None.
+            progress: called with those of :mod:`geoseg.events`, or None.
         """
         self._progress = progress
         self._last = -math.inf
 
-    def __call__(self, event: str, **values: Any) -> None:
-        """Tell an event at once."""
+    def __call__(self, event: Event) -> None:
+        """Send an event at once."""
         if self._progress is not None:
-            self._progress({"event": event, **values})
+            self._progress(event)
+
+    def note(self, message: str) -> None:
+        """Send what is good to know."""
+        self({"event": "note", "message": message})
 
     def warn(self, message: str) -> None:
-        """Tell a warning."""
-        self("warning", message=message)
+        """Send a warning."""
+        self({"event": "warning", "message": message})
 
     def progress(self, done: int, total: int, loss: float, left: float) -> None:
-        """Tell how far training is, where the last telling is a second ago."""
+        """Say how far training is, where that was last said a second ago."""
         now = time.monotonic()
         if now - self._last >= TELL_EVERY or done == total:
             self._last = now
             self(
-                "progress",
-                stage="train",
-                done=done,
-                total=total,
-                loss=round(loss, 4),
-                seconds_left=round(left),
+                {
+                    "event": "progress",
+                    "stage": "train",
+                    "done": done,
+                    "total": total,
+                    "loss": round(loss, 4),
+                    "seconds_left": round(left),
+                }
             )

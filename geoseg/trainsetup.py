@@ -175,7 +175,7 @@ def read_scenes(
             for done, i in enumerate(asked, start=1):
                 scene = config.scenes[i]
                 scenes[i] = load_scene(config, scene, bands, folder.scratch, i, fill=first)
-                tell("progress", stage="scenes", done=done, total=len(asked))
+                tell({"event": "progress", "stage": "scenes", "done": done, "total": len(asked)})
         fabric.barrier()
     kept = [i for i, s in scenes.items() if not s.fault or config.teacher is not None]
     if fabric.global_rank == 0 and not kept:

@@ -20,6 +20,7 @@ ROOMS = [
     {
         "errors",
         "failures",
+        "events",
         "files",
         "gdal",
         "importing",

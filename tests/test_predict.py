@@ -23,6 +23,7 @@ from geoseg.errors import (
     SceneError,
     UsageError,
 )
+from geoseg.info import scene_info
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot, Poisoned
 
@@ -685,6 +686,17 @@ def test_polygons_of_an_earlier_run_are_named(tmp_path, model):
     run(tmp_path, blocks(40, 40), model, no_vector=False)
     _, result = run(tmp_path, blocks(40, 40), model, vector=tmp_path / "out.fgb", no_vector=False)
     assert "out.gpkg is of an earlier run" in " ".join(result.report["warnings"])
+    # A run that does not write there, and somebody's own polygons, are told nothing of the kind.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        run(tmp_path, blocks(40, 40), model, no_vector=False)
+        (tmp_path / "out.tif").rename("scene_landcover.tif")
+        (tmp_path / "out.gpkg").rename("scene_landcover.gpkg")
+        found = scene_info(tmp_path / "scene.tif", models=[model])
+    assert found["models"][0]["fits"] and found["models"][0]["notes"] == []
+    (tmp_path / "out.gpkg").write_text("mine")
+    _, result = run(tmp_path, blocks(40, 40), model, vector=tmp_path / "out.fgb", no_vector=False)
+    assert result.report["warnings"] == []
 
 
 def test_areas_of_a_sheared_grid(tmp_path, model):

@@ -19,7 +19,6 @@ from geoseg.errors import OutputError, SceneError
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.strips import StripStore
 from tests.helpers import make_raster, tiny_model
-from tests.oracles import OneHot
 from tests.test_resume import (
     CLASSES,
     RASTERS,
@@ -300,7 +299,6 @@ INTERRUPTED = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import geoseg
-from tests.oracles import OneHot
 signal.signal(signal.SIGINT, signal.default_int_handler)
 came = []
 def hears(event):
@@ -333,6 +331,5 @@ def test_ctrl_c_while_polygons_are_made_ends_at_once_and_keeps_the_strips(tmp_pa
     assert float(seconds) < 4
     assert "finished strips are kept: the same command goes on" in message
     strips = tmp_path / ".geoseg-out.tif" / "scratch" / "strips"
-    assert len(list(strips.glob("strip-*.json"))) == len(
-        make_plan(scene, PredictOptions(model=model)).chips.row_starts
-    )
+    rows = make_plan(scene, PredictOptions(model=model)).chips.row_starts
+    assert len(list(strips.glob("strip-*.json"))) == len(rows)

@@ -104,7 +104,11 @@ def test_training_learns_and_writes_a_model_folder(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == [20, 40, 60, 80]
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert "mean_iou_20m" in rows[0]
-    logged = [{k: v for k, v in e.items() if k in rows[0]} for e in events if e["event"] == "log"]
+    logged = [
+        {k: v for k, v in {**e, **e["scores"]}.items() if k in rows[0]}
+        for e in events
+        if e["event"] == "log"
+    ]
     assert logged == rows
 
     # The score is that of the weights in the folder, on what was held out.

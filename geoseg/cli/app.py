@@ -13,6 +13,7 @@ import click
 from geoseg.cli.interrupts import INTERRUPTED, Interrupts
 from geoseg.cli.streams import print_json
 from geoseg.errors import GeosegError
+from geoseg.events import ErrorEvent
 
 __all__ = ["run"]
 
@@ -92,7 +93,8 @@ def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:
         elif message:
             print(f"geoseg: error: {message}", file=sys.stderr)
         if json and message:
-            print_json({"event": "error", "code": code, "message": message}, indent=None)
+            event: ErrorEvent = {"event": "error", "code": code, "message": message}
+            print_json(event, indent=None)
         return code
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -21,6 +21,7 @@ from geoseg.cli.options import (
     telling_options,
 )
 from geoseg.cli.progress import progress_printer
+from geoseg.events import DryRunEvent
 
 __all__ = ["command"]
 
@@ -165,7 +166,7 @@ def command(
     if dry_run:
         estimate = plan_only(source, output, progress=receiver, **options)
         if progress == "json":
-            receiver({"event": "dry-run", **estimate.report})
+            receiver(cast(DryRunEvent, {"event": "dry-run", **estimate.report}))
         else:
             _print_estimate(estimate.report)
         return

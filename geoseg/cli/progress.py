@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import click
 
 from geoseg.cli.streams import print_json
+from geoseg.events import (
+    Event,
+    MemoryReport,
+    PolygonsProgress,
+    PredictProgress,
+    Progress,
+    ScenesProgress,
+    StartEvent,
+    TrainProgress,
+)
 
 __all__ = ["progress_printer"]
 
 
-def progress_printer(mode: str, verbosity: int) -> Callable[[dict[str, Any]], None]:
+def progress_printer(mode: str, verbosity: int) -> Progress:
     """A receiver of events.
 
     Args:
@@ -34,54 +42,59 @@ class _Human:
         self.level = level
         self.line = ""
 
-    def receive(self, event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "progress" and self.bar:
-            done, total = event["done"], max(1, event["total"])
-            filled = 30 * done // total
-            left = f"  {_clock(event['seconds_left'])} left" if "seconds_left" in event else ""
-            if "mpx_s" in event:
-                left += f", {event['mpx_s']:.3g} Mpx/s, limited by {event['bottleneck']}"
-            line = (
-                f"\r{event['stage']:>9} [{'#' * filled}{'.' * (30 - filled)}] "
-                f"{100 * done // total:3d}%{left}"
-            )
-            click.echo(line.ljust(len(self.line)), nl=False, err=True)
-            self.line = line
+    def receive(self, event: Event) -> None:
+        if event["event"] == "progress" and self.bar:
+            self._draw(event)
             return
         if self.line:
             click.echo("\r" + " " * (len(self.line) - 1) + "\r", nl=False, err=True)
             self.line = ""
-        if kind == "note" and self.level >= 0:
-            click.echo(event["message"], err=True)
-        elif kind == "log" and self.level >= 0:
-            shown = ", ".join(
-                f"{name} {value:.4g}"
-                for name, value in event.items()
-                if name not in ("event", "seconds_left")
-            )
-            click.echo(f"{shown}  ({_clock(event['seconds_left'])} left)", err=True)
-        elif kind == "warning" and self.level >= -1:
+        if event["event"] == "warning" and self.level >= -1:
             click.echo(f"geoseg: warning: {event['message']}", err=True)
-        elif kind == "start" and self.level >= 0:
-            scene, model = event["scene"], event["model"]
-            click.echo(f"scene  {scene['name']}  ({scene['sensor'] or 'sensor unknown'})", err=True)
-            click.echo(f"model  {model['name']}: {model['chosen']}", err=True)
-            click.echo(f"values {scene['radiometry']['source']}", err=True)
-            if "runtime" in event:
-                made = event["runtime"]
-                line = f"with   {made['name']} {made['precision']}: {made['choice']}"
-                click.echo(line, err=True)
-            if "memory" in event:
-                click.echo(f"memory {_memory(event['memory'])}", err=True)
-            if self.level >= 1:
-                bands = ", ".join(f"{k}={v}" for k, v in scene["bands"].items())
-                click.echo(f"bands  {bands}", err=True)
-                for line in scene["ignored"]:
-                    click.echo(f"unused {line}", err=True)
+        if self.level < 0:
+            return
+        if event["event"] == "note":
+            click.echo(event["message"], err=True)
+        elif event["event"] == "log":
+            values = {"step": event["step"], "loss": event["loss"]}
+            values |= {"learning_rate": event["learning_rate"], **event["scores"]}
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            click.echo(f"{shown}  ({_clock(event['seconds_left'])} left)", err=True)
+        elif event["event"] == "start":
+            self._show_start(event)
+
+    def _draw(
+        self, event: PredictProgress | PolygonsProgress | ScenesProgress | TrainProgress
+    ) -> None:
+        done, total = event["done"], max(1, event["total"])
+        filled = 30 * done // total
+        left = ""
+        if event["stage"] == "predict" or event["stage"] == "train":
+            left = f"  {_clock(event['seconds_left'])} left"
+        if event["stage"] == "predict":
+            left += f", {event['mpx_s']:.3g} Mpx/s, limited by {event['bottleneck']}"
+        line = (
+            f"\r{event['stage']:>9} [{'#' * filled}{'.' * (30 - filled)}] "
+            f"{100 * done // total:3d}%{left}"
+        )
+        click.echo(line.ljust(len(self.line)), nl=False, err=True)
+        self.line = line
+
+    def _show_start(self, event: StartEvent) -> None:
+        scene, model, made = event["scene"], event["model"], event["runtime"]
+        click.echo(f"scene  {scene['name']}  ({scene['sensor'] or 'sensor unknown'})", err=True)
+        click.echo(f"model  {model['name']}: {model['chosen']}", err=True)
+        click.echo(f"values {scene['radiometry']['source']}", err=True)
+        click.echo(f"with   {made['name']} {made['precision']}: {made['choice']}", err=True)
+        click.echo(f"memory {_memory(event['memory'])}", err=True)
+        if self.level >= 1:
+            bands = ", ".join(f"{k}={v}" for k, v in scene["bands"].items())
+            click.echo(f"bands  {bands}", err=True)
+            for line in scene["ignored"]:
+                click.echo(f"unused {line}", err=True)
 
 
-def _memory(memory: dict[str, Any]) -> str:
+def _memory(memory: MemoryReport) -> str:
     arrays, limit = memory["arrays_bytes"] / 1e6, memory["limit_bytes"] / 1e6
     lanes = f", in {memory['lanes']} lanes" if memory["lanes"] > 1 else ""
     return f"{arrays:.0f} MB for arrays{lanes}; {limit:.0f} MB at most in all"

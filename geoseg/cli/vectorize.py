@@ -147,11 +147,8 @@ def command(
         ),
         **options,
     )
-    if progress == "json":
-        tell({"event": "result", "vector": str(written.path), "polygons": written.polygons})
-        return
-    tell({"event": "end"})
-    if not quiet:
+    tell({"event": "result", "vector": str(written.path), "polygons": written.polygons})
+    if not quiet and progress != "json":
         for name, count in written.polygons.items():
             if count:
                 click.echo(f"{name:<22}{count:>12}")
