@@ -15,21 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Any, TypeVar
-from xml.etree import ElementTree
-=======
 from typing import Any, TypeVar, cast
->>>>>>> ends
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
-from geoseg.ownership import holds_statistics_alone, significant_text
-=======
 from geoseg.events import Event, Progress
->>>>>>> ends
+from geoseg.ownership import holds_statistics_alone, significant_text
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
 from geoseg.runtimes.choose import machine
@@ -68,7 +61,7 @@ class RunLog:
         self._lock = threading.Lock()
         self._nested = threading.local()
         self._owner = threading.get_ident()
-        self._events: deque[dict[str, Any]] = deque()
+        self._events: deque[Event] = deque()
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -112,13 +105,12 @@ class RunLog:
                 iterator.close()
 
     def tell(self, event: str, **values: Any) -> None:
-<<<<<<< HEAD
         """Report an event.
 
         The receiver hears of all events in the thread that made this log, in their order: of what
         other threads report when that one reports next, or waits.
         """
-        self._events.append({"event": event, **values})
+        self._events.append(cast(Event, {"event": event, **values}))
         if threading.get_ident() == self._owner:
             self._deliver()
 
@@ -144,12 +136,6 @@ class RunLog:
                 return future.result(timeout=0.1)
         self._deliver()
         return future.result()
-=======
-        """Report an event; threads do it one at a time."""
-        if self.progress is not None:
-            with self._telling:
-                self.progress(cast(Event, {"event": event, **values}))
->>>>>>> ends
 
     def warn(self, message: str) -> None:
         """Report and keep a warning."""
