@@ -39,7 +39,8 @@ def run(
         classes: how many the caller needs; None for as many as the runtime says that it has.
 
     Raises:
-        ProbabilitiesError: a chip came back twice, not at all or out of order, or its probabilities are
+        ProbabilitiesError: a chip came back twice, not at all or out of order, or its
+            probabilities are
             not float32 (K, H, W) on the runtime's device.
     """
     if classes is not None and runtime.classes != classes:
@@ -106,7 +107,8 @@ def check_probs(answer: Any, shape: tuple[int, ...], example: Any, whose: str) -
         whose: answer it is, for the message.
 
     Raises:
-        ProbabilitiesError: it is something else; the message names what was found and what must come.
+        ProbabilitiesError: it is something else; the message names what was found and what must
+            come.
     """
     if (
         isinstance(answer, np.ndarray) == isinstance(example, np.ndarray)
