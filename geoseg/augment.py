@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoseg.errors import TrainingError
+from geoseg.jsontext import builtin_fields
 
 __all__ = [
     "Augmentation",
@@ -157,6 +158,7 @@ class Augmentation:
         Raises:
             TrainingError: a value breaks its rule.
         """
+        builtin_fields(self)
         for name, value in vars(self).items():
             if isinstance(value, tuple | bool):
                 continue

@@ -30,7 +30,7 @@ from geoseg.card import CARD_NAME, ModelFiles, card_text
 from geoseg.classraster import MAX_ID, ClassRaster, Survey, open_class_raster, survey
 from geoseg.comparison import compare, number, shown
 from geoseg.errors import EvaluationError, OutputError, UsageError
-from geoseg.jsontext import json_text
+from geoseg.jsontext import builtin, json_text
 from geoseg.labels import (
     Bounds,
     check_crs,
@@ -160,6 +160,7 @@ def evaluate(
             "--class gives the colours of a mask (--labels), of which all others are ignored; "
             "leave --points, --column and --ignore out"
         )
+    boundary_tolerance = builtin(boundary_tolerance)
     if boundary_tolerance is not None and not 0 <= boundary_tolerance < math.inf:
         raise UsageError(
             f"the boundary tolerance is {boundary_tolerance:g} m; it must be at least 0"

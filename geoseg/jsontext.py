@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from os import PathLike, fspath
 from typing import Any
 
-__all__ = ["json_text", "nodata_value", "plain"]
+__all__ = ["builtin", "builtin_fields", "json_text", "nodata_value", "plain"]
 
 
 def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
@@ -86,3 +87,26 @@ def nodata_value(value: float | None) -> float | str | None:
     if value is None or math.isfinite(value):
         return value
     return str(float(value))
+
+
+def builtin(value: Any) -> Any:
+    """A value in which numpy's numbers are Python's.
+
+    Args:
+        value: a number, or dicts, lists and tuples of them; anything else stays as it is.
+    """
+    if isinstance(value, dict):
+        return {builtin(key): builtin(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(builtin(item) for item in value)
+    return value.tolist() if type(value).__module__ == "numpy" else value
+
+
+def builtin_fields(instance: Any) -> None:
+    """Do the same to the fields of a dataclass, which may be frozen.
+
+    Args:
+        instance: of it, which is being made.
+    """
+    for field in fields(instance):
+        object.__setattr__(instance, field.name, builtin(getattr(instance, field.name)))

@@ -17,6 +17,7 @@ import torch
 from geoseg.augment import Augmentation
 from geoseg.card import QUANTITIES, ClassInfo
 from geoseg.errors import TrainingError
+from geoseg.jsontext import builtin_fields, json_text, nodata_value
 from geoseg.losses import make_loss
 from geoseg.pairing import find_files, pair
 from geoseg.split import SplitConfig
@@ -123,6 +124,14 @@ class SceneConfig:
         Raises:
             TrainingError: a value breaks its rule.
         """
+        builtin_fields(self)
+        if isinstance(self.src_nodata, str):  # as dump_config writes it
+            if self.src_nodata not in ("nan", "inf", "-inf"):
+                raise TrainingError(
+                    f"{self.path}: src_nodata is {self.src_nodata!r}; it must be a number, nan, "
+                    f"inf or -inf"
+                )
+            object.__setattr__(self, "src_nodata", float(self.src_nodata))
         if self.split not in ("train", "validation"):
             raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
         if not (math.isfinite(self.radius) and self.radius >= 0):
@@ -276,6 +285,7 @@ class TrainConfig:
         Raises:
             TrainingError: a value breaks its rule.
         """
+        builtin_fields(self)
         if not self.scenes:
             raise TrainingError("the recipe names no scene; it takes one at least")
         if not self.bands or not self.classes:
@@ -524,8 +534,10 @@ def dump_config(config: TrainConfig) -> str:
     for scene in (s for part in (document, *document["stages"]) for s in part.get("scenes", ())):
         for key in [k for k, v in scene.items() if v is None or v == ()]:
             del scene[key]
+        if "src_nodata" in scene:
+            scene["src_nodata"] = nodata_value(scene["src_nodata"])
     document = {k: v for k, v in document.items() if v is not None}
-    return json.dumps(document, indent=1, ensure_ascii=False, default=plain) + "\n"
+    return json_text(json.loads(json.dumps(document, default=plain)), indent=1) + "\n"
 
 
 def _tuples(value: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import TrainingError
+from geoseg.jsontext import builtin_fields
 
 __all__ = ["MARGIN", "TRAIN", "VALIDATION", "SplitConfig", "deal", "fill_blocks"]
 
@@ -52,6 +53,7 @@ class SplitConfig:
         Raises:
             TrainingError: a value breaks its rule.
         """
+        builtin_fields(self)
         if self.by not in KINDS:
             raise TrainingError(f"the split is by {self.by!r}; it is by one of {', '.join(KINDS)}")
         if self.folds < 2:

@@ -116,7 +116,8 @@ def train(
         ...     None, "mymodel", images=["scene.tif"], labels=["fields.gpkg"], column="crop"
         ... )
     """
-    output = Path(output)
+    output, devices = Path(output), int(devices)
+    threads = None if threads is None else int(threads)
     if output.exists():
         raise OutputError(f"{output} exists already; give another folder, or remove it first")
     if not isinstance(config, TrainConfig):

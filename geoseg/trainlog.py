@@ -7,6 +7,7 @@ all, so that a run that is killed at any moment leaves a sound checkpoint.
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import math
 import os
@@ -183,6 +184,10 @@ class RunFolder:
     def clean(self) -> None:
         """Remove the scenes' flat files, and the folder where nothing else is in it."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if self.scratch.exists():
+            # Windows removes no file that is mapped into memory: what is in a cycle still is.
+            gc.collect()
+            shutil.rmtree(self.scratch, ignore_errors=True)
         with suppress(OSError):
             self.path.rmdir()
 

@@ -16,6 +16,7 @@ from geoseg.card import ClassInfo
 from geoseg.classraster import open_class_raster
 from geoseg.data import quiet
 from geoseg.errors import RadiometryError, SceneError, TrainingError, UsageError
+from geoseg.jsontext import builtin_fields
 from geoseg.labels import class_column, is_vector, read_features, spelled
 from geoseg.pairing import find_files, pair
 from geoseg.radiometry import find_radiometry
@@ -111,6 +112,7 @@ class TrainOptions:
         Raises:
             UsageError: options are missing or contradict each other.
         """
+        builtin_fields(self)
         data: tuple[str, ...] = ("images", "labels", "column", "classes", "ignore", "radius")
         data += ("bands", "scale", "offset", "src_nodata", "gsd")
         default = {f.name: f.default for f in fields(self)}
