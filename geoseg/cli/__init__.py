@@ -125,4 +125,8 @@ def _wants_json(args: list[str]) -> bool:
 
 def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
+    workers = sys.modules.get("geoseg.workers")
+    if code == 130 and workers is not None and workers.left_behind():
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
