@@ -268,7 +268,8 @@ def _write_pmtiles(job: _Job) -> None:
             f"{job.name}: there is no polygon, and PMTiles hold one at least; choose .gpkg"
         )
     job = replace(job, frames=chain([first], rows))
-    _Gdal("PMTiles", dataset={"NAME": job.name.stem} | options)(job)
+    name = os.fsencode(job.name.stem).decode(errors="replace")
+    _Gdal("PMTiles", dataset={"NAME": name} | options)(job)
 
 
 def _write_parquet(job: _Job) -> None:
@@ -469,7 +470,7 @@ def _explained(error: BaseException, path: Path) -> OutputError:
     known = explain_write_error(error, path)
     if "can't be written (" not in str(known):
         return known
-    cause = " ".join(re.sub(r"\S*polygons-[0-9a-f]{12}\S*", path.name, str(error)).split())
+    cause = " ".join(re.sub(r"\S*polygons-[0-9a-f]{12}[\w.]*", path.name, str(error)).split())
     advice = "choose another folder or format"
     if not os.access(path.absolute().parent, os.W_OK):
         advice = "the folder can't be written; choose another"

@@ -11,13 +11,16 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Stop", "StoppedError", "Workers", "stoppable"]
+__all__ = ["Stop", "StoppedError", "Workers", "left_behind", "stoppable"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 #: How often it is asked whether to stop, and how long work has to end in good order, s.
 POLL, GRACE = 0.1, 0.5
+
+#: That were left behind.
+_LEFT: list[threading.Thread] = []
 
 
 class StoppedError(Exception):
@@ -94,10 +97,22 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
     except BaseException:
         stop.ask()
         thread.join(GRACE)
+        if thread.is_alive():
+            _LEFT.append(thread)
         raise
     if failed:
         raise failed.pop()
     return done.pop()
+
+
+def left_behind() -> bool:
+    """Whether work that was stopped has not ended yet.
+
+    Python must not be taken down under it: a library that comes back from C meanwhile ends the
+    process with an abort. ``os._exit`` is safe.
+    """
+    _LEFT[:] = [thread for thread in _LEFT if thread.is_alive()]
+    return bool(_LEFT)
 
 
 class Workers:
