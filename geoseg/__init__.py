@@ -6,6 +6,7 @@ Importing this package is cheap; torch, rasterio and geopandas are imported when
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ _PUBLIC = {
     "vectorize": ("geoseg.vectorization", "vectorize"),
 }
 
+#: Public functions whose modules can't be imported without an extra -> the extra.
+_EXTRAS = {"train": "train"}
+
 __all__ = [
     "ClassInfo",
     "GeosegError",
@@ -75,10 +79,28 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("geoseg")
+    if name in _EXTRAS:
+        from geoseg.importing import missing
+
+        if missing(_EXTRAS[name]):
+            return _refusing(name)
     if name in _PUBLIC:
         module, attribute = _PUBLIC[name]
         return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    """What stands for a function without its extra: help() and ``import *`` look at every name."""
+
+    def refuse(*args: Any, **options: Any) -> None:
+        """Needs packages that are not installed; calling it says which."""
+        from geoseg.importing import require
+
+        require(_EXTRAS[name], f"geoseg.{name}")
+
+    refuse.__name__ = refuse.__qualname__ = name
+    return refuse
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@
     |   `-- RadiometryError     the meaning of the numbers is unknown
     |-- ModelError              the model folder, its card or its weights are wrong
     |-- DeviceError             the device asked for is not here, or ran out of memory
+    |-- MissingExtraError       it takes packages that this install has not got
     |-- OutputError             an output exists, can't be written, or the disk is full
     |-- EvaluationError         the points or labels make an evaluation impossible
     `-- TrainingError           the labels, the split or the loss make training impossible
@@ -28,6 +29,7 @@ __all__ = [
     "EvaluationError",
     "GeosegError",
     "LabelError",
+    "MissingExtraError",
     "ModelError",
     "OutputError",
     "RadiometryError",
@@ -76,6 +78,10 @@ class ModelError(GeosegError):
 
 class DeviceError(GeosegError):
     """The device asked for is not here, or ran out of memory."""
+
+
+class MissingExtraError(GeosegError):
+    """It takes packages that this install has not got; the message names the extra of geoseg."""
 
 
 class OutputError(GeosegError):

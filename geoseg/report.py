@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.importing import package_version
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
 from geoseg.runtimes.choose import machine
@@ -383,8 +384,8 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
     """Of those that are installed packages; a runtime of the caller's own is none."""
     found = {}
     for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
+        with suppress(ImportError):
+            found[name] = package_version(name)
     return found
 
 

@@ -99,7 +99,11 @@ def main(args: list[str] | None = None) -> NoReturn:
         hint = _SMALLER.get(command, "free some, or take a machine that has more")
         _fail(f"out of memory; {hint}", 1, args)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
-        _fail(f"unexpected {type(error).__name__}: {error}; -vv shows where", 1, args)
+        from geoseg.importing import reported
+
+        message = reported(error) if isinstance(error, ImportError) else None
+        unexpected = f"unexpected {type(error).__name__}: {error}; -vv shows where"
+        _fail(message or unexpected, 1, args)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
