@@ -21,7 +21,6 @@ from geoseg.card import (
     ClassInfo,
     ModelCard,
     ModelFiles,
-    read_model,
     write_card,
 )
 from geoseg.models.graph import detach
@@ -139,7 +138,7 @@ def _write_linear(card: ModelCard, folder: Path, seed: int, graph: bool) -> None
     (folder / WEIGHTS_NAME).write_bytes(weights)
     write_card(card, folder)
     if graph:
-        (folder / GRAPH_NAME).write_bytes(linear_graph(read_model(folder)))
+        (folder / GRAPH_NAME).write_bytes(linear_graph(ModelFiles(card, weights, folder, "")))
 
 
 def linear_graph(files: ModelFiles) -> bytes:

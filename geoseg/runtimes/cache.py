@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from geoseg.folders import cache_folder
+
 __all__ = ["Cache", "cache_folder"]
 
 #: Files of a kind that are kept: each scene has an int8 graph of its own.
 MOST_FILES = 64
-
-
-def cache_folder() -> Path:
-    """Where geoseg keeps things: ``GEOSEG_CACHE``, or the platform's usual place."""
-    if own := os.environ.get("GEOSEG_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-        return (Path(base) if base else Path.home() / "AppData" / "Local") / "geoseg" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "geoseg"
-    base = os.environ.get("XDG_CACHE_HOME")
-    # The specification wants relative paths ignored.
-    return (Path(base) if base and os.path.isabs(base) else Path.home() / ".cache") / "geoseg"
 
 
 class Cache:
