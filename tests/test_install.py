@@ -290,9 +290,9 @@ def test_onnxruntime_of_another_distribution_computes(
     assert end.value.code == 0
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     if "onnxruntime" in options:
-        assert report["versions"]["onnxruntime"] == importlib.import_module(
-            "onnxruntime"
-        ).__version__
+        assert (
+            report["versions"]["onnxruntime"] == importlib.import_module("onnxruntime").__version__
+        )
 
 
 # pyproject.toml

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import itertools
 import re
 import shlex
 import tomllib
@@ -60,10 +62,9 @@ def test_a_command_is_one_that_geoseg_takes(line: str) -> None:
 
 @pytest.mark.parametrize("line", sorted(set(INLINE)))
 def test_a_command_within_a_sentence_has_options_that_there_are(line: str) -> None:
-    try:
+    # The sentence is about the command, not about a file.
+    with contextlib.suppress(click.MissingParameter):
         parsed(line)
-    except click.MissingParameter:
-        pass  # the sentence is about the command, not about a file
 
 
 def test_wrong_commands_would_be_found() -> None:
@@ -79,7 +80,7 @@ def test_names_of_classes_are_those_of_embedded_models() -> None:
         arguments = shlex.split(line, comments=True)
         if arguments[1] not in ("vectorize", "evaluate"):
             continue  # who teaches a model names its classes
-        for option, value in zip(arguments, arguments[1:], strict=False):
+        for option, value in itertools.pairwise(arguments):
             if option == "--classes":
                 found += value.split(",")
             elif option == "--merge":

@@ -268,7 +268,9 @@ def _key(
     wanted: Request, candidates: Sequence[tuple[str, str]], chips: Sequence[NDArray[Any]]
 ) -> str:
     """The cache's name for a trial: the model, the chips' kind, the machine and the versions."""
-    versions = [package_version(package) for package in ("geoseg", *sorted({c[0] for c in candidates}))]
+    versions = [
+        package_version(package) for package in ("geoseg", *sorted({c[0] for c in candidates}))
+    ]
     shape = [*chips[0].shape, chips[0].dtype.name] if chips else []
     what = [wanted.files.sha256, list(candidates), wanted.device, machine(), versions, shape]
     return f"choices/{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.json"
