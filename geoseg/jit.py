@@ -36,16 +36,17 @@ def kernel(function: F) -> F:
         The compiled function, to be called in the same way.
     """
     compiled: Any
+    config: Any = numba.config
     with _SETTING:
-        given = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = given or _elsewhere()
+        given = config.CACHE_DIR
+        config.CACHE_DIR = given or _elsewhere()
         try:
             compiled = numba.njit(cache=True, nogil=True)(function)
         except RuntimeError:  # numba found no folder that it can write
             _say_that_nothing_is_kept()
             compiled = numba.njit(nogil=True)(function)
         finally:
-            numba.config.CACHE_DIR = given
+            config.CACHE_DIR = given
     return cast(F, compiled)
 
 

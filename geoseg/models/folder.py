@@ -43,16 +43,15 @@ def load_network(model: ModelFiles) -> nn.Module:
         MissingExtraError: torch and the like are not installed.
         ModelError: the weights are not safetensors, or not those of the card's network.
     """
-    require("torch", f"{model.path}: its network {model.card.network!r}")
-    import safetensors.torch
-    from safetensors import SafetensorError
-
     card = model.card
     # Whatever a card says, its weights are beside it: nothing is fetched for them.
     options = {k: v for k, v in card.network_options.items() if k != "encoder_weights"}
     network = create_model(
         card.network, in_channels=len(card.bands), classes=len(card.classes), **options
     )
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     try:
         network.load_state_dict(safetensors.torch.load(model.weights))
     except SafetensorError as error:

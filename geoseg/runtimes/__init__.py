@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -200,6 +201,9 @@ def _onnxruntime_precisions(device: str) -> tuple[str, ...]:
     return () if missing("onnxruntime") else ("fp32",)
 
 
+_DEVICES = re.compile(r"auto|cpu|cuda(:\d+|:all)?|mps")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A line of :data:`RUNTIMES`.
@@ -264,6 +268,10 @@ def load_runtime(
     ):
         if value not in known:
             raise UsageError(f"--{option} {value} is unknown; it must be one of {', '.join(known)}")
+    if not _DEVICES.fullmatch(device):
+        raise DeviceError(
+            f"device {device!r} is unknown; it must be auto, cpu, cuda, cuda:N, cuda:all or mps"
+        )
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads}: at least one thread is needed to compute")
     wanted = Request(files, radiometry, device, threads, Cache(tell), sample, tell)
