@@ -128,11 +128,12 @@ def tiny_model(
 def _write_linear(card: ModelCard, folder: Path, seed: int, graph: bool) -> None:
     """A model folder of :class:`geoseg.models.linear.Linear`, as save_model writes it."""
     bands, classes = len(card.bands), len(card.classes)
-    # The range from which torch draws a convolution's weights.
-    reach = 1 / np.sqrt(bands)
-    random = np.random.default_rng(seed)
-    weight = random.uniform(-reach, reach, (classes, bands, 1, 1)).astype(np.float32)
-    bias = random.uniform(-reach, reach, classes).astype(np.float32)
+    # The numbers that torch draws for such a convolution after torch.manual_seed(seed).
+    random = np.random.RandomState(seed)
+    bits = np.frombuffer(random.bytes(4 * classes * (bands + 1)), "<u4") & 0xFFFFFF
+    reach = np.float32(1 / np.sqrt(bands))
+    drawn = (bits / 2**24).astype(np.float32) * (2 * reach) - reach
+    weight, bias = drawn[:-classes].reshape(classes, bands, 1, 1), drawn[-classes:]
     folder.mkdir(parents=True)
     weights = safetensors.numpy.save({"head.weight": weight, "head.bias": bias})
     (folder / WEIGHTS_NAME).write_bytes(weights)
