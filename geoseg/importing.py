@@ -78,9 +78,10 @@ def reported(error: ImportError) -> str | None:
 
 
 def package_version(package: str) -> str:
-    """A package's version, by whatever distribution it came.
+    """A package's version.
 
-    ``onnxruntime``, for one, is also brought by onnxruntime-gpu.
+    Those of an extra are asked themselves where no distribution has their name: ``onnxruntime``,
+    for one, is also brought by onnxruntime-gpu.
 
     Args:
         package: as it is imported.
@@ -91,4 +92,6 @@ def package_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
+        if not any(package in names for names in EXTRAS.values()):
+            raise
         return str(importlib.import_module(package).__version__)

@@ -255,6 +255,20 @@ def test_a_model_that_openvino_refuses_says_why_where_torch_is_missing(
     assert "is not ONNX" in result["errors"]
 
 
+def test_a_gpu_without_torch_is_left_alone_with_a_note(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.runtimes.choose._nvidia", lambda: True)
+    monkeypatch.setattr("geoseg.importing._installed", lambda package: False)
+    events: list[dict[str, Any]] = []
+    made = geoseg.predict(
+        place / "scene.tif", tmp_path / "out.tif", model=place / "whole", progress=events.append
+    )
+    assert made.report["runtime"]["name"] == "openvino"
+    (note,) = [e["message"] for e in events if e["event"] == "note"]
+    assert "GPU" in note and note.endswith("pip install 'geoseg[torch]'")
+
+
 # By whatever distribution
 
 
@@ -265,7 +279,8 @@ def test_a_package_counts_by_whatever_distribution_it_came(
     (tmp_path / "geoseg_test_package.py").write_text("__version__ = '1.2.3'\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.version("geoseg_test_package")
+        package_version("geoseg_test_package")  # nobody's runtime is imported by its name
+    monkeypatch.setitem(EXTRAS, "torch", ("geoseg_test_package",))
     assert package_version("geoseg_test_package") == "1.2.3"
 
 
