@@ -1,4 +1,6 @@
-# make demo: a map from the example scene.   make test: the whole suite.   make bench: speed.
+# make demo: a map from the example scene, by the light install (no torch).
+# make test: every extra, and the whole suite.   make test-light: the tests that need no extra.
+# make bench: speed.
 # Nothing is needed but Python 3.11 or newer and make.
 
 PYTHON ?= python3
@@ -6,7 +8,7 @@ VENV ?= .venv
 OUT ?= demo-output
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-light lint bench clean
 
 $(VENV)/.geoseg: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,6 +31,12 @@ demo: $(VENV)/.geoseg
 	@echo "class raster  $(OUT)/landsat7_nc_2000_landcover.tif"
 	@echo "polygons      $(OUT)/landsat7_nc_2000_landcover.gpkg"
 	@echo "preview       $(OUT)/landsat7_nc_2000_preview.png"
+
+# Into an environment of its own, such as make test-light VENV=.venv-light: in one that has the
+# extras, the whole suite runs.
+test-light: $(VENV)/.geoseg
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test-light]'
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.geoseg-test
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import importlib
 # Not from typing: the less is loaded, the sooner Ctrl-C is the command line's own.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from geoseg.card import ClassInfo as ClassInfo
@@ -50,6 +51,9 @@ _PUBLIC = {
     "vectorize": ("geoseg.vectorization", "vectorize"),
 }
 
+#: Public functions whose modules can't be imported without an extra -> the extra.
+_EXTRAS = {"train": "train"}
+
 __all__ = [
     "ClassInfo",
     "GeosegError",
@@ -78,10 +82,28 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("geoseg")
+    if name in _EXTRAS:
+        from geoseg.importing import missing
+
+        if missing(_EXTRAS[name]):
+            return _refusing(name)
     if name in _PUBLIC:
         module, attribute = _PUBLIC[name]
         return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    """What stands for a function without its extra: help() and ``import *`` look at every name."""
+
+    def refuse(*args: Any, **options: Any) -> None:
+        """Needs packages that are not installed; calling it says which."""
+        from geoseg.importing import require
+
+        require(_EXTRAS[name], f"geoseg.{name}")
+
+    refuse.__name__ = refuse.__qualname__ = name
+    return refuse
 
 
 def __dir__() -> list[str]:

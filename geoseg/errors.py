@@ -11,6 +11,7 @@
     |-- ModelError              the model folder, its card or its weights are wrong
     |   `-- ProbabilitiesError  what a network gave are no probabilities of the card's classes
     |-- DeviceError             the device asked for is not here, or ran out of memory
+    |-- MissingExtraError       it takes packages that this install has not got
     |-- OutputError             an output exists, can't be written, or the disk is full
     |-- EvaluationError         the points or labels make an evaluation impossible
     `-- TrainingError           the labels, the split or the loss make training impossible
@@ -29,6 +30,7 @@ __all__ = [
     "EvaluationError",
     "GeosegError",
     "LabelError",
+    "MissingExtraError",
     "ModelError",
     "OutputError",
     "ProbabilitiesError",
@@ -82,6 +84,10 @@ class ProbabilitiesError(ModelError):
 
 class DeviceError(GeosegError):
     """The device asked for is not here, or ran out of memory."""
+
+
+class MissingExtraError(GeosegError):
+    """It takes packages that this install has not got; the message names the extra of geoseg."""
 
 
 class OutputError(GeosegError):

@@ -1,11 +1,97 @@
-"""What threads hold while they import."""
+"""What threads hold while they import, and packages that not every install has."""
 
 from __future__ import annotations
 
+import importlib
 import threading
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
-__all__ = ["IMPORTING"]
+from geoseg.errors import MissingExtraError
+
+__all__ = ["EXTRAS", "IMPORTING", "missing", "package_version", "reported", "require"]
 
 #: Held while scipy, or numba, which imports it, is imported: two threads that import parts of a
 #: package at once may find it half made.
 IMPORTING = threading.Lock()
+
+_TORCH = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "onnxscript")
+
+#: Extra of pyproject.toml -> the packages that it brings, as they are imported. Smaller ones first.
+EXTRAS = {
+    "torch": _TORCH,
+    "train": (*_TORCH, "lightning_fabric", "tensorboardX"),
+    "torchgeo": (*_TORCH, "torchgeo", "requests"),
+    "onnxruntime": ("onnxruntime",),
+}
+
+
+def missing(extra: str) -> list[str]:
+    """The packages of an extra that are not installed, by whatever distribution.
+
+    Args:
+        extra: a key of :data:`EXTRAS`.
+    """
+    return [package for package in EXTRAS[extra] if not _installed(package)]
+
+
+def _installed(package: str) -> bool:
+    spec = find_spec(package)
+    # A folder that happens to have the name is a package of sorts, without an origin.
+    return spec is not None and spec.origin is not None
+
+
+def require(extra: str, what: str) -> None:
+    """Refuse what needs an extra that is not installed; called before any work.
+
+    Args:
+        extra: a key of :data:`EXTRAS`.
+        what: needs it; begins the message.
+
+    Raises:
+        MissingExtraError: a package of it is missing.
+    """
+    if names := missing(extra):
+        *others, last = names
+        listed = f"{', '.join(others)} and {last}" if others else last
+        which, them = ("which are", "them") if others else ("which is", "it")
+        raise MissingExtraError(
+            f"{what} needs {listed}, {which} not installed; install {them}: "
+            f"pip install 'geoseg[{extra}]'"
+        )
+
+
+def reported(error: ImportError) -> str | None:
+    """What a failed import of an extra's package asks for; None of any other.
+
+    Args:
+        error: of an import that nobody required beforehand, or of a package that is there and
+            can't be loaded.
+    """
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return (
+                f"{package} can't be imported ({error}); install it: pip install 'geoseg[{extra}]'"
+            )
+    return None
+
+
+def package_version(package: str) -> str:
+    """A package's version.
+
+    Those of an extra are asked themselves where no distribution has their name: ``onnxruntime``,
+    for one, is also brought by onnxruntime-gpu.
+
+    Args:
+        package: as it is imported.
+
+    Raises:
+        ImportError: there is no such package.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        if not any(package in names for names in EXTRAS.values()):
+            raise
+        return str(importlib.import_module(package).__version__)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import tempfile
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+
+from geoseg.folders import cache_folder
 
 __all__ = ["kernel"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Held while numba is told where to keep a kernel, which is one setting for the whole process.
+_SETTING = threading.Lock()
+
 
 def kernel(function: F) -> F:
     """Compile a function of arrays and numbers; it runs without the interpreter's lock.
 
-    What was compiled is kept beside the package, or in the user's cache folder where that can't be
-    written (numba's rule), so that only the first run of all pays for it.
+    What was compiled is kept beside the package, or in geoseg's cache folder where that can't be
+    written, so that only the first run of all pays for it. ``NUMBA_CACHE_DIR`` comes before both.
+    Where nothing can be kept, every run compiles anew, which is said once.
 
     Args:
         function: of what numba knows.
@@ -24,8 +35,44 @@ def kernel(function: F) -> F:
     Returns:
         The compiled function, to be called in the same way.
     """
-    compiled: Any = numba.njit(cache=True, nogil=True)(function)
+    compiled: Any
+    config: Any = numba.config
+    with _SETTING:
+        given = config.CACHE_DIR
+        config.CACHE_DIR = given or _elsewhere()
+        try:
+            compiled = numba.njit(cache=True, nogil=True)(function)
+        except RuntimeError:  # numba found no folder that it can write
+            _say_that_nothing_is_kept()
+            compiled = numba.njit(nogil=True)(function)
+        finally:
+            config.CACHE_DIR = given
     return cast(F, compiled)
+
+
+@functools.cache
+def _elsewhere() -> str:
+    """The folder for kernels where none can be kept beside the package, else nothing."""
+    beside = Path(__file__).parent / "__pycache__"
+    try:
+        beside.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=beside):
+            return ""
+    except OSError:
+        pass
+    try:
+        return str(cache_folder() / "kernels")
+    except RuntimeError:  # the user has no home folder
+        return ""
+
+
+@functools.cache
+def _say_that_nothing_is_kept() -> None:
+    """A line on standard error, or wherever the program has its log."""
+    logging.getLogger("geoseg").warning(
+        "compiled code can't be kept, neither beside geoseg nor in its cache folder, so every run "
+        "compiles it again, which takes some ten seconds; set GEOSEG_CACHE to a folder of your own"
+    )
 
 
 @kernel

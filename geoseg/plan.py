@@ -18,6 +18,7 @@ from geoseg.crf import CRFOptions, check_chip, parse_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
+from geoseg.importing import require
 from geoseg.ownership import is_ours
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
@@ -479,6 +480,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     overlap, margin = _overlap(options, members, size, multiple, model_grid)
     chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, multiple)
     if options.crf:
+        require("torch", "--crf")
         crf = parse_options(options.crf_options)
         check_chip(crf, chips.chip_height, chips.chip_width)
     if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from geoseg.card import CARD_NAME, Border, ModelCard, card_text
 from geoseg.chips import fill_nearest
 from geoseg.errors import ModelError, SceneError, UsageError
+from geoseg.importing import require
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import Plan, PredictOptions, make_plan
 from geoseg.radiometry import Radiometry
@@ -100,12 +101,14 @@ def probe_border(
         The card with its border, see :class:`geoseg.card.Border`.
 
     Raises:
+        MissingExtraError: torch is not installed.
         UsageError: the scene is too small for the size, or the model is a .zip that can't be
             written.
         SceneError: the scene has hardly a measured pixel, or can't be read.
         ModelError: the model can't be read, or gives NaN.
         OutputError: the card can't be written.
     """
+    require("torch", "geoseg models probe")
     files = find_model(model)
     card = files.card
     if write and not files.path.is_dir():

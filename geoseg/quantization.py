@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError, SceneError
+from geoseg.importing import require
 from geoseg.models.folder import save_files
 from geoseg.models.graph import bind, noted
 from geoseg.plan import PredictOptions, make_plan
@@ -58,10 +59,12 @@ def quantize(
         **options: fields of :class:`geoseg.plan.PredictOptions` that say what the scene is.
 
     Raises:
+        MissingExtraError: onnxruntime, which does it, is not installed.
         ModelError: the network can't be quantized.
         OutputError: the folder exists already, or can't be written.
         SceneError: the scene can't be read, or nothing in it was measured.
     """
+    require("onnxruntime", "geoseg models quantize")
     if Path(folder).exists():
         raise OutputError(f"{folder} exists already; give another folder, or remove it first")
     plan = make_plan(scene, PredictOptions(model=model, **options))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from xml.etree import ElementTree
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.events import Event, Progress
+from geoseg.importing import package_version
 from geoseg.ownership import holds_statistics_alone, significant_text
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
@@ -424,8 +425,8 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
     """Of those that are installed packages; a runtime of the caller's own is none."""
     found = {}
     for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
+        with suppress(ImportError):
+            found[name] = package_version(name)
     return found
 
 

@@ -183,12 +183,11 @@ def _launch(
     threads: int | None,
 ) -> ModelCard:
     """One stage, in one process or several."""
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
-    # They would tell the user about precision and tensor cores, in the middle of the progress.
-    for part in ("fabric", "pytorch"):
-        # Not their parents, whose level is set whenever they are imported.
-        logging.getLogger(f"lightning.{part}.utilities.rank_zero").setLevel(logging.WARNING)
+    # It would tell the user about precision and tensor cores, in the middle of the progress. Not
+    # its parent, whose level is set whenever it is imported.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
     accelerator = "gpu" if where.type == "cuda" else where.type
     fabric = Fabric(

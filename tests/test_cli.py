@@ -121,6 +121,7 @@ def test_models_list_and_show(place, tmp_path):
     assert card["properties"]["mlm:name"] == "landcover-ms"
 
 
+@pytest.mark.extra("torch")
 def test_models_import_takes_a_model_and_refuses_the_rest(place, tmp_path):
     result = geoseg("models", "import", place / "model", "-o", "copy", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -164,7 +165,10 @@ def test_models_import_takes_a_model_and_refuses_the_rest(place, tmp_path):
             "none of the options",
         ),
         (["scene.tif", "-m", "model", "--co", "COMPRESS=LERC"], 2, "NONE, LZW"),
-        (["scene.tif", "-m", "model", "--device", "cuda:7"], 1, "CUDA devices"),
+        pytest.param(
+            *(["scene.tif", "-m", "model", "--device", "cuda:7"], 1, "CUDA devices"),
+            marks=pytest.mark.extra("torch"),
+        ),
         (["scene.tif", "-m", "model", "--device", "tpu"], 1, "is unknown"),
         (["scene.tif", "-m", "model", "--size", "0"], 2, "at least 1"),
         (["scene.tif", "-m", "model", "--bbox", "1,2,3"], 2, "west,south,east,north"),

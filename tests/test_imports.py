@@ -22,6 +22,7 @@ ROOMS = [
         "failures",
         "events",
         "files",
+        "folders",
         "gdal",
         "importing",
         "jit",

@@ -11,9 +11,10 @@ import rasterio
 from rasterio.transform import from_origin
 
 import geoseg
+from geoseg.card import read_model
 from geoseg.errors import UsageError
 from geoseg.runtimes.members import TURNS, Members
-from tests.helpers import make_raster, tiny_model
+from tests.helpers import linear_graph, make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot
 
 CLASSES = ("water", "trees", "crops")
@@ -110,6 +111,7 @@ def test_predict_averages_turns_and_models_and_writes_their_agreement(tmp_path: 
     rng = np.random.default_rng(1)
     noise = {k: rng.normal(0, 0.5, v.shape).astype(v.dtype) for k, v in load_file(other).items()}
     save_file({k: v + noise[k] for k, v in load_file(other).items()}, other)
+    (models[1] / "model.onnx").write_bytes(linear_graph(read_model(models[1])))
 
     def predict(name: str, **options: Any) -> Any:
         return geoseg.predict(

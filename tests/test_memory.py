@@ -114,6 +114,7 @@ def test_how_far_a_wide_scene_is_told_between_its_strips(
     assert told[0] < values.size / 8
 
 
+@pytest.mark.extra("torch")
 def test_versions_are_of_what_computed(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", ("red",), ("a", "b"))
     values = np.ones((1, 40, 40), np.uint8)

@@ -19,6 +19,9 @@ from geoseg.runtimes.choose import FEW_CHIPS, WORTH_TRYING
 from geoseg.runtimes.cpu import available_cores
 from tests.helpers import tiny_model
 
+# They choose between all runtimes.
+pytestmark = pytest.mark.extra("torch", "onnxruntime")
+
 RADIOMETRY = Radiometry((1.0,), (0.0,), "for a test")
 
 

@@ -125,10 +125,7 @@ def test_the_example_scene_and_its_labels_make_a_model(cli, tmp_path):
 def test_nobody_but_geoseg_speaks_during_a_run(cli, tmp_path, caplog):
     config = tiny_recipe(tmp_path / "data", precision="bfloat16", steps=2)
     (tmp_path / "recipe.json").write_text(dump_config(config))
-    with (
-        caplog.at_level(logging.INFO, logger="lightning.fabric"),
-        caplog.at_level(logging.INFO, logger="lightning.pytorch"),
-    ):
+    with caplog.at_level(logging.INFO, logger="lightning_fabric"):
         done = cli("recipe.json", "-o", "model")
     assert done.code == 0, done.err
     assert [r.getMessage() for r in caplog.records] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -400,12 +399,6 @@ def test_an_encoder_without_a_stem_is_refused() -> None:
 def torchgeo() -> None:
     # It loads requests without requiring it.
     pytest.importorskip("torchgeo.models", exc_type=ImportError)
-
-
-def test_without_torchgeo_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchgeo.models", None)
-    with pytest.raises(ModelError, match="install it: pip install torchgeo requests"):
-        encoder_state("resnet18", "torchgeo:SENTINEL2_ALL_MOCO")
 
 
 @pytest.mark.usefixtures("torchgeo")

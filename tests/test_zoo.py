@@ -25,6 +25,7 @@ def scene(folder: Path, bands: list[str], gsd: float, **how: Any) -> Path:
     return make_raster(folder / f"s{gsd}.tif", values, descriptions=bands, **where)
 
 
+@pytest.mark.extra("torch")
 @pytest.mark.parametrize("name", list_embedded())
 def test_an_embedded_model_is_whole_and_small(name: str) -> None:
     files = find_model(name)

@@ -14,6 +14,7 @@ from geoseg.cli.interrupts import INTERRUPTED, Interrupts
 from geoseg.cli.streams import print_json
 from geoseg.errors import GeosegError
 from geoseg.events import ErrorEvent
+from geoseg.importing import reported
 
 __all__ = ["run"]
 
@@ -116,4 +117,5 @@ def _explained(error: BaseException, args: list[str], *, interrupted: bool) -> t
     if isinstance(error, MemoryError):
         command = next((a for a in args if a in _COMMANDS), "")
         return 1, f"out of memory; {_SMALLER.get(command, _ANY_SMALLER)}"
-    return 1, f"unexpected {type(error).__name__}: {error}; -vv shows where"
+    message = reported(error) if isinstance(error, ImportError) else None
+    return 1, message or f"unexpected {type(error).__name__}: {error}; -vv shows where"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.card import GRAPH_NAME, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
+from geoseg.importing import require
 from geoseg.models.folder import load_network
 from geoseg.models.graph import bind, detach, read_graph
 
@@ -42,10 +43,11 @@ def export_model(files: ModelFiles, path: str | Path, *, size: int | None = None
         The path.
 
     Raises:
-        ModelError: the network has a part that ONNX can't express, or the packages that write ONNX
-            are not installed.
+        MissingExtraError: the packages that write ONNX are not installed.
+        ModelError: the network has a part that ONNX can't express.
         OutputError: the file exists already, or can't be written.
     """
+    require("torch", "writing ONNX")
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise OutputError(f"{path}: an ONNX file's name ends in .onnx")
@@ -83,8 +85,10 @@ def export_onnx(
         An ONNX model, its weights inside.
 
     Raises:
-        ModelError: as :func:`export_model`.
+        MissingExtraError: as :func:`export_model`.
+        ModelError: likewise.
     """
+    require("torch", "writing ONNX")
     import torch
 
     from geoseg.models.crf import DenseCRF
@@ -116,9 +120,11 @@ def write_graph(folder: str | Path) -> tuple[Path, str]:
         The file's path, and which chips it takes, in words.
 
     Raises:
-        ModelError: as :func:`export_graph`.
+        MissingExtraError: as :func:`export_graph`.
+        ModelError: likewise.
         OutputError: the file can't be written.
     """
+    require("torch", f"writing {GRAPH_NAME}")
     folder = Path(folder)
     files = read_model(folder)
     if not folder.is_dir():
@@ -148,9 +154,11 @@ def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tup
         The content, and which chips it takes, in words.
 
     Raises:
+        MissingExtraError: the packages that write ONNX are not installed.
         ModelError: the network has a part that ONNX can't express, OpenVINO gives other numbers
-            than torch, the weights do not fit, or the packages that write ONNX are not installed.
+            than torch, or the weights do not fit.
     """
+    require("torch", f"writing {GRAPH_NAME}")
     import torch
 
     network, card = load_network(files), files.card
@@ -248,19 +256,11 @@ def _export(
             network's own.
 
     Raises:
-        ModelError: ONNX can't express it, or the packages for it are not installed.
+        ModelError: ONNX can't express it.
     """
     import torch
+    from onnxscript import optimizer
 
-    try:
-        import onnx  # noqa: F401 - likewise
-        import onnxscript  # noqa: F401 - torch needs it, and says so less clearly
-        from onnxscript import optimizer
-    except ImportError as error:
-        raise ModelError(
-            f"writing ONNX needs the packages onnx and onnxscript ({error}); install them: pip "
-            f"install onnx onnxscript"
-        ) from error
     options: dict[str, Any] = {"dynamic_shapes": (free,)} if free else {}
     try:
         # torch tells its progress on standard output, which is ours for results.

@@ -21,6 +21,7 @@ from geoseg.card import (
     write_card,
 )
 from geoseg.errors import ModelError, OutputError
+from geoseg.importing import require
 from geoseg.models.table import create_model
 
 if TYPE_CHECKING:
@@ -39,17 +40,18 @@ def load_network(model: ModelFiles) -> nn.Module:
         The network on the CPU, in evaluation mode.
 
     Raises:
+        MissingExtraError: torch and the like are not installed.
         ModelError: the weights are not safetensors, or not those of the card's network.
     """
-    import safetensors.torch
-    from safetensors import SafetensorError
-
     card = model.card
     # Whatever a card says, its weights are beside it: nothing is fetched for them.
     options = {k: v for k, v in card.network_options.items() if k != "encoder_weights"}
     network = create_model(
         card.network, in_channels=len(card.bands), classes=len(card.classes), **options
     )
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     try:
         network.load_state_dict(safetensors.torch.load(model.weights))
     except SafetensorError as error:
@@ -138,9 +140,11 @@ def import_model(source: str | Path, folder: str | Path) -> ModelCard:
         The card that was written.
 
     Raises:
+        MissingExtraError: torch and the like are not installed.
         ModelError: the source is none of these, or its weights do not fit its network.
         OutputError: the folder exists already, or can't be written.
     """
+    require("torch", "importing a model")
     source = Path(source)
     if not source.exists():
         raise ModelError(f"{source} does not exist; give a path to {_ACCEPTED}")

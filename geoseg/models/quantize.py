@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
 from geoseg.errors import ModelError
+from geoseg.importing import require
 from geoseg.models.graph import LEAST_KEY, MULTIPLE_KEY, attach, graph_fits, note, noted, surround
 from geoseg.radiometry import Radiometry
 
@@ -159,18 +160,14 @@ def quantize_graph(
         ONNX models like the one in ``graph``, tensors inside, bound to the same weights.
 
     Raises:
-        ModelError: onnxruntime, which does it, is not installed, or it refuses the network.
+        MissingExtraError: onnxruntime, which does it, is not installed.
+        ModelError: it refuses the network.
     """
-    try:
-        import onnxruntime
-        from onnxruntime import quantization
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError as error:
-        raise ModelError(
-            f"quantizing needs the package onnxruntime ({error}); install it: pip install "
-            f"'geoseg[onnxruntime]'"
-        ) from error
+    require("onnxruntime", "quantizing")
     import onnx
+    import onnxruntime
+    from onnxruntime import quantization
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     height, width = chips[0].shape[1:]
     network = attach(graph, files)

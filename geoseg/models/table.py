@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ModelError
+from geoseg.importing import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -255,6 +256,7 @@ def create_model(
         A module that takes normalized float (N, C, H, W) and gives logits (N, K, H, W).
 
     Raises:
+        MissingExtraError: torch and the like are not installed.
         ModelError: the name is unknown, the network does not take these options, or the weights
             are not here.
     """
@@ -268,6 +270,7 @@ def create_model(
         raise ModelError(
             f"in_channels is {in_channels} and classes {classes}; both must be 1 at least"
         )
+    require("torch", f"the network {name!r}")
     constructor = _constructor(name)
     given: dict[str, Any] = {
         "encoder": encoder,
@@ -368,6 +371,7 @@ def model_info(
     Raises:
         ModelError: as :func:`create_model`.
     """
+    require("torch", f"the network {name!r}")
     import torch
 
     try:

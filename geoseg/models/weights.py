@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
+from geoseg.importing import require
 from geoseg.models.stems import stem_channels
 from geoseg.sensors import SENSORS, band_name
 
@@ -358,13 +359,9 @@ def _from_timm(name: str, img_size: int | None) -> EncoderState:
 
 def _from_torchgeo(name: str, weight: str, img_size: int | None) -> EncoderState:
     """One of torchgeo's weight sets: torchgeo tells the address and the bands."""
-    try:
-        from torchgeo.models import get_model_weights, list_models
-    except ImportError as error:
-        raise ModelError(
-            f"torchgeo:{weight} needs torchgeo, which can't be loaded ({error}); install it: pip "
-            f"install torchgeo requests"
-        ) from error
+    require("torchgeo", f"encoder_weights='torchgeo:{weight}'")
+    from torchgeo.models import get_model_weights, list_models
+
     # Of the networks that torchgeo has weights for, those that are timm's.
     kinds = {n: get_model_weights(n) for n in list_models() if timm.is_model(n)}
     base = name.split(".")[0]

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, UsageError
+from geoseg.importing import missing, require
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
 
@@ -190,18 +191,17 @@ def _openvino_precisions(device: str) -> tuple[str, ...]:
 
 
 def _onnxruntime(wanted: Request, precision: str) -> Runtime:
-    if find_spec("onnxruntime") is None:
-        raise DeviceError(
-            "the runtime onnxruntime was asked for and is not installed; install it: pip install "
-            "'geoseg[onnxruntime]', or use --runtime openvino"
-        )
+    require("onnxruntime", "--runtime onnxruntime")
     from geoseg.runtimes.onnxruntime import load
 
     return _load_cpu(load, wanted, precision)
 
 
 def _onnxruntime_precisions(device: str) -> tuple[str, ...]:
-    return ("fp32",) if find_spec("onnxruntime") else ()
+    return () if missing("onnxruntime") else ("fp32",)
+
+
+_DEVICES = re.compile(r"auto|cpu|cuda(:\d+|:all)?|mps")
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,7 @@ def load_runtime(
 
     Raises:
         DeviceError: the device or the precision isn't there.
+        MissingExtraError: the runtime, or what makes the model's graph for it, is not installed.
         ModelError: the weights don't fit the network, or the runtime can't run it.
         SceneError: int8 has no chip to be calibrated on.
         UsageError: a name is unknown, or threads is below 1.
@@ -267,6 +268,10 @@ def load_runtime(
     ):
         if value not in known:
             raise UsageError(f"--{option} {value} is unknown; it must be one of {', '.join(known)}")
+    if not _DEVICES.fullmatch(device):
+        raise DeviceError(
+            f"device {device!r} is unknown; it must be auto, cpu, cuda, cuda:N, cuda:all or mps"
+        )
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads}: at least one thread is needed to compute")
     wanted = Request(files, radiometry, device, threads, Cache(tell), sample, tell)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from geoseg.folders import cache_folder
 
 __all__ = ["Cache", "cache_folder"]
 
@@ -16,20 +17,6 @@ __all__ = ["Cache", "cache_folder"]
 MOST_FILES = 64
 #: Of a file that is read; geoseg writes none that is as large.
 MOST_BYTES = 2_000_000_000
-
-
-def cache_folder() -> Path:
-    """Where geoseg keeps things: ``GEOSEG_CACHE``, or the platform's usual place."""
-    if own := os.environ.get("GEOSEG_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-        return (Path(base) if base else Path.home() / "AppData" / "Local") / "geoseg" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "geoseg"
-    base = os.environ.get("XDG_CACHE_HOME")
-    # The specification wants relative paths ignored.
-    return (Path(base) if base and os.path.isabs(base) else Path.home() / ".cache") / "geoseg"
 
 
 class Cache:

@@ -19,15 +19,15 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.card import GRAPH_NAME
 from geoseg.errors import ModelError
-from geoseg.importing import IMPORTING
+from geoseg.importing import IMPORTING, missing, package_version, require
 from geoseg.runtimes import RUNTIMES, Request, Runtime, checked
 from geoseg.runtimes.cpu import CpuRuntime
 
@@ -92,16 +92,26 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
 
     Raises:
         DeviceError: the device or the precision isn't there.
+        MissingExtraError: the runtime, or what makes the model's graph for it, is not installed.
         ModelError: the weights don't fit the network, or the runtime can't run it.
     """
+    if runtime == "torch":
+        require("torch", "--runtime torch")
     if runtime != "auto":
         return _best(wanted, _candidates((runtime,), precision, wanted.device), chips)
     if _wants_gpu(wanted.device):
+        require("torch", f"--device {wanted.device}")
         return _best(wanted, _candidates(("torch",), precision, wanted.device), chips)
+    if wanted.device == "auto" and wanted.tell is not None and _nvidia() and missing("torch"):
+        wanted.tell(
+            "the CPU computes, as what uses this machine's GPU is not installed; install it: "
+            "pip install 'geoseg[torch]'"
+        )
     if precision == "int8":
         return _best(wanted, [("openvino", "int8")], chips)
     plain = "fp32" if precision == "auto" else precision
     if wanted.files.graph is None and (chips is None or chips < FEW_CHIPS):
+        require("torch", f"{wanted.files.path}: a model without {GRAPH_NAME}")
         made = RUNTIMES["torch"].load(wanted, plain)
         made.choice = (
             "the model has no model.onnx, and it takes longer to make one than to do a few chips; "
@@ -116,6 +126,8 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
             _prepare(made, list(wanted.sample()))
         return made
     except ModelError as error:
+        if missing("torch"):
+            raise
         # Wrong weights are refused by torch, too; what is left is a network that only torch runs.
         made = RUNTIMES["torch"].load(wanted, plain)
         made.choice = f"torch runs what OpenVINO can't: {error}"
@@ -136,11 +148,16 @@ def _wants_gpu(device: str) -> bool:
     if device != "auto":
         return device != "cpu"
     mac = sys.platform == "darwin" and platform.machine() == "arm64"
-    if not (mac or shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists()):
+    if not (mac or _nvidia()) or missing("torch"):
         return False
     from geoseg.runtimes.torch import pick_device
 
     return pick_device("auto").type != "cpu"
+
+
+def _nvidia() -> bool:
+    """Whether this machine has NVIDIA's driver, by what needs no torch."""
+    return bool(shutil.which("nvidia-smi")) or Path("/dev/nvidiactl").exists()
 
 
 def _best(wanted: Request, candidates: Sequence[Candidate], number: int | None) -> Runtime:
@@ -396,7 +413,8 @@ def _json(content: bytes | None) -> Any:
 
 def _key(wanted: Request, candidates: Sequence[Candidate], chip: NDArray[Any]) -> str:
     """The cache's name for what was tried: the model, the chips' kind, machine and versions."""
-    versions = [version(package) for package in ("geoseg", *sorted({c[0] for c in candidates}))]
+    packages = "geoseg", *sorted({c[0] for c in candidates})
+    versions = [package_version(package) for package in packages]
     shape = [*chip.shape, chip.dtype.name]
     what = [wanted.files.sha256, list(candidates), wanted.device, machine(), versions, shape]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.card import INT8_NAME, ModelFiles
+from geoseg.card import GRAPH_NAME, INT8_NAME, ModelFiles
 from geoseg.errors import ModelError
+from geoseg.importing import package_version, require
 from geoseg.models.graph import bind, graph_fits, identity, surround
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
@@ -238,12 +239,14 @@ def graph_for(files: ModelFiles, height: int, width: int, cache: Cache) -> bytes
         cache: where what was made is kept.
 
     Raises:
+        MissingExtraError: torch is not installed, which makes it.
         ModelError: the model's own is damaged or another's, or the network can't be written as
             ONNX.
     """
     if files.graph is not None and graph_fits(bind(files.graph, files), height, width):
         return files.graph
-    made_from = json.dumps([identity(files), version("geoseg"), version("torch")])
+    require("torch", f"{files.path}: a {GRAPH_NAME} that takes chips of {height}x{width} px")
+    made_from = json.dumps([identity(files), version("geoseg"), package_version("torch")])
     key = hashlib.sha256(made_from.encode()).hexdigest()
     name = f"graphs/{key}-{height}x{width}.onnx"
     kept = cache.read(name)

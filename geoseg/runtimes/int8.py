@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import INT8_NAME, ModelFiles
 from geoseg.errors import ModelError, SceneError
+from geoseg.importing import package_version, require
 from geoseg.models.graph import bind, identity, noted
 from geoseg.models.quantize import Draft, quantize_graph
 from geoseg.radiometry import Radiometry
@@ -42,12 +43,14 @@ def with_int8(wanted: Request) -> tuple[ModelFiles, str]:
         The model, and how well its 8 bits do, in words.
 
     Raises:
+        MissingExtraError: onnxruntime, which quantizes, is not installed.
         ModelError: its own graph is another's, or the network can't be quantized.
         SceneError: there is no chip to calibrate on.
     """
     files = wanted.files
     own = files.int8 is not None
     if not own:
+        require("onnxruntime", "--precision int8")
         chips = list(wanted.sample()) if wanted.sample is not None else []
         if not chips:
             raise SceneError(
@@ -204,7 +207,7 @@ def _key(wanted: Request, chips: Sequence[NDArray[Any]]) -> str:
     what = [identity(wanted.files), repr(card.normalization), radiometry.gain, radiometry.bias]
     # A model's own graph may do something else than its network.
     what.append(hashlib.sha256(wanted.files.graph or b"").hexdigest())
-    what += [version("geoseg"), version("onnxruntime"), precisions(), str(AIM)]
+    what += [version("geoseg"), package_version("onnxruntime"), precisions(), str(AIM)]
     digest = hashlib.sha256(json.dumps(what).encode())
     for chip in chips:
         digest.update(f"{chip.dtype}{chip.shape}".encode())

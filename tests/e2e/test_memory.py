@@ -43,6 +43,7 @@ def predict_in_a_new_process(folder, side, small=50):
             folder / "model",
             ("red",),
             ("dark", "bright"),
+            graph=False,  # so that torch counts, too
             normalization=normalization,
             size=512,
             overlap=64,
@@ -55,6 +56,7 @@ def predict_in_a_new_process(folder, side, small=50):
     return json.loads(done.stdout)
 
 
+@pytest.mark.extra("torch")
 @pytest.mark.slow
 def test_a_scene_of_400_mpx_stays_under_1_7_gb(tmp_path):
     large = predict_in_a_new_process(tmp_path, SIDE)
