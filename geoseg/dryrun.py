@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoseg.chips import chip_rows
 from geoseg.crf import ChipCRF
 from geoseg.errors import SceneError
+from geoseg.gdal import block_cache
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging
 from geoseg.pipeline import load_members
@@ -21,7 +22,6 @@ from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
 from geoseg.runtimes.cpu import available_cores
-from geoseg.scene import gdal_options
 from geoseg.window import Window
 
 __all__ = ["DryRun", "dry_run"]
@@ -74,7 +74,7 @@ def dry_run(
     log = RunLog(progress)
     plan = make_plan(scene, PredictOptions(output=output, **options))
     Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
-    with gdal_options(plan.scene.paths[0], plan.cache_bytes):
+    with block_cache(plan.cache_bytes):
         runtime = load_members(plan, log)
         budget = memory_budget(plan, runtime)
         lanes = plan.lanes(budget.arrays)

@@ -10,7 +10,7 @@ from typing import Any
 from geoseg.errors import GeosegError
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import plausibility_warnings, sample_bands
-from geoseg.scene import gdal_options, open_scene
+from geoseg.scene import open_scene
 from geoseg.zoo import list_embedded
 
 __all__ = ["scene_info"]
@@ -80,7 +80,7 @@ def _try_model(
     """Whether a model fits; why not, or how the scene looks to it."""
     try:
         plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
-        with gdal_options(plan.scene.paths[0]), plan.reader(plan.grid) as reader:
+        with plan.reader(plan.grid) as reader:
             statistics, share = sample_bands(reader, plan.radiometry, plan.card.bands)
     except GeosegError as error:
         return {"name": str(model), "fits": False, "why": str(error)}

@@ -27,6 +27,7 @@ from geoseg.errors import (
     SceneError,
     TooManyPolygonsError,
 )
+from geoseg.gdal import block_cache
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import IMPORTING
 from geoseg.memory import Budget, memory_budget
@@ -60,7 +61,6 @@ from geoseg.report import (
 )
 from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, load_runtime
 from geoseg.runtimes.members import Members
-from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
 from geoseg.strips import StripStore
 from geoseg.window import Window
@@ -138,7 +138,7 @@ def predict(
     staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
     with (
         staging,
-        gdal_options(plan.scene.paths[0], plan.cache_bytes),
+        block_cache(plan.cache_bytes),
         _final_names(staging),
     ):
         store = StripStore(staging.scratch("strips"), _specs(plan), len(lanes))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelCard
 from geoseg.chips import ChipRow
+from geoseg.gdal import block_cache
 from geoseg.plan import Plan
 from geoseg.radiometry import Radiometry
 from geoseg.reader import SceneReader
-from geoseg.scene import gdal_options
 from geoseg.window import Window
 
 __all__ = [
@@ -51,10 +51,7 @@ def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
     tries = min(2 * count, len(chips))
     places = [round((i + 0.5) * len(chips) / tries - 0.5) for i in range(tries)]
     # First every second one, which are spread over the whole scene, too.
-    with (
-        gdal_options(plan.scene.paths[0], plan.cache_bytes),
-        plan.reader(plan.model_grid) as reader,
-    ):
+    with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
         for place in [*places[::2], *places[1::2]]:
             row, col = divmod(place, len(cols))
             window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import rasterio.errors
 import rasterio.features
 import rasterio.warp
 import rasterio.windows
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from geoseg.errors import BandError, SceneError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, explain_read_error, first_line, retried
 from geoseg.pixelgrid import PixelGrid
-from geoseg.scene import SceneBand, first_line, gdal_options, is_remote, opened
+from geoseg.scene import SceneBand, opened
 from geoseg.window import Window
 
 __all__ = ["SceneReader", "pixel_dtype"]
 
-#: Reading a window of a remote file is tried this often.
-REMOTE_TRIES = 3
 #: Resampling works on squares of about this many pixels of the file or the grid, so that its
 #: memory is small whatever the window.
 RESAMPLE_SIDE = 1024
@@ -125,7 +122,6 @@ class SceneReader:
             groups.setdefault((band.path, key, band.dtype), []).append(slot)  # VRTs may mix dtypes
         for (path, nodata, _), slots in groups.items():
             band = self.bands[slots[0]]
-            self._stack.enter_context(gdal_options(path))
             dataset = self._stack.enter_context(opened(path))
             indexes = [self.bands[s].index for s in slots]
             shift = _whole_pixel_shift(band.grid, self.grid)
@@ -220,20 +216,13 @@ class SceneReader:
     ) -> _Pixels:
         """A window of the file's own grid, in ``out`` where its dtype is the file's."""
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        tries = REMOTE_TRIES if is_remote(source.path) else 1
-        for attempt in range(tries):
-            try:
-                return self._read_area(source, area, out)
-            except (rasterio.errors.RasterioError, OSError) as error:
-                # GDAL retries refused requests but not bodies that were cut short.
-                if attempt + 1 < tries:
-                    time.sleep(0.5 * 2**attempt)
-                    continue
-                raise SceneError(
-                    f"{source.path}: rows {window.row} to {window.bottom - 1} can't be read "
-                    f"({first_line(error)}): the file is damaged or cut short; fetch it again"
-                ) from error
-        raise AssertionError("unreachable")
+        try:
+            return retried(source.path, partial(self._read_area, source, area, out))
+        except GDAL_ERRORS as error:
+            raise SceneError(
+                f"{source.path}: rows {window.row} to {window.bottom - 1} can't be read: "
+                f"{explain_read_error(error, source.path)}"
+            ) from error
 
     def _read_area(
         self, source: _Source, area: rasterio.windows.Window, out: NDArray[Any] | None

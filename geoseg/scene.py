@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from geoseg.errors import BandError, SceneError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, explain_open_error, first_line, gdal_options, retried
 from geoseg.pixelgrid import PixelGrid
 from geoseg.sensors import (
     BAND_NAMES,
@@ -34,20 +35,21 @@ from geoseg.sensors import (
     detect_sensor,
 )
 
-__all__ = ["Scene", "SceneBand", "finest_grid", "gdal_options", "is_remote", "open_scene", "opened"]
+__all__ = [
+    "Scene",
+    "SceneBand",
+    "finest_grid",
+    "first_line",
+    "gdal_options",
+    "is_remote",
+    "open_scene",
+    "opened",
+]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 #: Folders whose name is a product's.
 PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
-#: GDAL has no time limit of its own: a server that stops sending would hang the run.
-REMOTE_OPTIONS = {
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-}
 
 
 @dataclass(frozen=True)
@@ -227,24 +229,8 @@ def _pixel_size(grid: PixelGrid) -> float:
 
 
 def is_remote(source: str) -> bool:
-    """Whether GDAL reads the source over a network."""
+    """Whether the source is a URL or one of GDAL's own names rather than a path."""
     return source.startswith(REMOTE)
-
-
-@contextmanager
-def gdal_options(source: str, cache_bytes: int | None = None) -> Iterator[None]:
-    """GDAL's settings for reading a source, for the length of a ``with``.
-
-    Args:
-        source: path or URL.
-        cache_bytes: of GDAL's block cache; in bytes, since rasterio.Env sets bytes where the
-            environment variable of the same name means megabytes.
-    """
-    options: dict[str, Any] = dict(REMOTE_OPTIONS) if is_remote(source) else {}
-    if cache_bytes is not None:
-        options["GDAL_CACHEMAX"] = cache_bytes
-    with rasterio.Env(**options):
-        yield
 
 
 def open_scene(source: str | Path | Sequence[str | Path]) -> Scene:
@@ -405,16 +391,9 @@ def opened(file: str) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            dataset = rasterio.open(file)
+            dataset = retried(file, partial(rasterio.open, file))
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
-        if is_remote(file):
-            raise SceneError(
-                f"{file} can't be read ({first_line(error)}): check the address and the access "
-                f"rights, or download the file"
-            ) from error
-        raise SceneError(
-            f"{file} is not a raster that GDAL can open ({first_line(error)})"
-        ) from error
+        raise SceneError(explain_open_error(error, file)) from error
     with dataset:
         if dataset.count == 0:
             inner = dataset.subdatasets
@@ -427,11 +406,6 @@ def opened(file: str) -> Iterator[Any]:
                 f"output; warp it first, e.g. gdalwarp {Path(file).name} warped.tif"
             )
         yield dataset
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, for a message of one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 _COLORS = {
