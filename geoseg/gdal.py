@@ -71,8 +71,10 @@ NETWORK_NAMES = ":".join(
 def over_network(source: str) -> bool:
     """Whether GDAL reads the source over a network.
 
-    >>> [over_network(name) for name in ("/vsizip/vsicurl/https://x.org/a.zip/b", "/vsizip/a.zip/b")]
-    [True, False]
+    >>> over_network("/vsizip/vsicurl/https://x.org/a.zip/b.tif")
+    True
+    >>> over_network("/vsizip/a.zip/b.tif")
+    False
     """
     return NETWORK.search(source) is not None
 

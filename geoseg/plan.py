@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -342,10 +342,10 @@ class Plan:
         """
         most = len(self.chips.col_starts)
         for count in range(1, most + 1):
-            lanes = self._lanes(count)
-            need = max(self.lane_bytes(lane) for lane in lanes)
-            if need <= limit:
-                return lanes
+            # Mostly the first lane already takes too much: no need to look at the others.
+            if all(self.lane_bytes(lane) <= limit for lane in self._each_lane(count)):
+                return self._lanes(count)
+        need = max(self.lane_bytes(lane) for lane in self._lanes(most))
         raise UsageError(
             f"the memory that is left for arrays is {limit / 1e6:.0f} MB and the narrowest lanes "
             f"take {need / 1e6:.0f} MB; raise --mem-limit by {math.ceil((need - limit) / 1e6)} MB, "
@@ -354,30 +354,43 @@ class Plan:
 
     def lanes_at(self, lefts: Sequence[int]) -> tuple[OutputLane, ...] | None:
         """The lanes that begin at these columns of the output, or None where none do."""
-        for count in range(1, len(self.chips.col_starts) + 1):
-            lanes = self._lanes(count)
-            if [lane.left for lane in lanes] == list(lefts):
-                return lanes
+        if not lefts:
+            return None
+        # Few cuts fall together, so it takes hardly more lanes than there are beginnings.
+        for count in range(len(lefts), len(self.chips.col_starts) + 1):
+            found = [a for a, b in pairwise(self._edges(count)) if a < b]
+            if found == list(lefts):
+                return self._lanes(count)
+            if len(found) > len(lefts) + 1:
+                break
         return None
+
+    def _edges(self, count: int) -> Iterator[int]:
+        """First columns of the output's lanes, and the first one after all of them.
+
+        Some may be equal: there is no lane between them.
+        """
+        grid, starts = self.chips, self.chips.col_starts
+        count = min(count, len(starts))
+        across = self.factor[1] if self.resampled else 1
+        middle = grid.chip_width // 2
+        yield 0
+        for i in range(1, count):
+            cut = min(starts[round(i * len(starts) / count)] + middle, grid.width - 1)
+            yield min(round(cut * across), self.grid.width)
+        yield self.grid.width
 
     def _lanes(self, count: int) -> tuple[OutputLane, ...]:
         """The scene's columns in lanes of like width, parted in the middle of chips."""
-        grid, starts = self.chips, self.chips.col_starts
-        count = min(count, len(starts))
-        firsts = [starts[round(i * len(starts) / count)] for i in range(1, count)]
-        middle = grid.chip_width // 2
-        cuts = [0, *(min(first + middle, grid.width - 1) for first in firsts), grid.width]
-        if not self.resampled:
-            lanes = [Lane.of(grid, a, b) for a, b in pairwise(cuts) if a < b]
-            return tuple(OutputLane(lane.left, lane.right, lane) for lane in lanes)
-        across = self.factor[1]
-        edges = [min(round(cut * across), self.grid.width) for cut in cuts[:-1]]
-        found = []
-        for a, b in pairwise([*edges, self.grid.width]):
+        return tuple(self._each_lane(count))
+
+    def _each_lane(self, count: int) -> Iterator[OutputLane]:
+        """Likewise, from the left, one after the other."""
+        grid, across = self.chips, self.factor[1] if self.resampled else None
+        for a, b in pairwise(self._edges(count)):
             if a < b:
-                left, right = source_cols(grid.width, across, a, b)
-                found.append(OutputLane(a, b, Lane.of(grid, left, right)))
-        return tuple(found)
+                columns = (a, b) if across is None else source_cols(grid.width, across, a, b)
+                yield OutputLane(a, b, Lane.of(grid, *columns))
 
     @property
     def polygon_bytes(self) -> int:

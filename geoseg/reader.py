@@ -152,7 +152,8 @@ class SceneReader:
 
     def _is_masked(self, dataset: Any, indexes: Sequence[int], nodata: float | None) -> bool:
         """Whether GDAL's mask of these bands has to be read."""
-        for flags in (dataset.mask_flag_enums[i - 1] for i in indexes):
+        every = dataset.mask_flag_enums
+        for flags in (every[i - 1] for i in indexes):
             if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
                 continue
             if MaskFlags.nodata not in flags:
@@ -228,7 +229,8 @@ class SceneReader:
         self, source: _Source, area: rasterio.windows.Window, out: NDArray[Any] | None
     ) -> _Pixels:
         dataset, nodata = source.dataset, source.nodata
-        kinds = {dataset.dtypes[i - 1] for i in source.indexes}
+        dtypes = dataset.dtypes
+        kinds = {dtypes[i - 1] for i in source.indexes}
         if out is not None and kinds == {out.dtype.name}:
             dataset.read(source.indexes, window=area, out=out)
             values = out
@@ -399,12 +401,14 @@ def _whole_pixel_shift(of: PixelGrid, to: PixelGrid) -> tuple[int, int] | None:
         return None
     relative = ~of.transform @ to.transform
     row, col = round(relative.f), round(relative.c)
-    # A thousandth of a pixel over the whole width: what rounding in headers leaves.
-    far = relative @ (to.width, to.height)
-    near = (abs(relative.c - col), abs(relative.f - row))
-    end = (abs(far[0] - to.width - col), abs(far[1] - to.height - row))
+    # A thousandth of a pixel at each corner: what rounding in headers leaves. Two corners would
+    # not do: a square grid that is transposed has both in their places.
+    corners = [(0, 0), (to.width, 0), (0, to.height), (to.width, to.height)]
+    apart = max(
+        max(abs(x - c - col), abs(y - r - row)) for c, r in corners for x, y in [relative @ (c, r)]
+    )
     inside = row >= 0 and col >= 0 and row + to.height <= of.height and col + to.width <= of.width
-    return (row, col) if inside and max(*near, *end) < 1e-3 else None
+    return (row, col) if inside and apart < 1e-3 else None
 
 
 def _check_resampling(band: SceneBand, grid: PixelGrid) -> None:

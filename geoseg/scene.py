@@ -220,7 +220,8 @@ class Scene:
 
 def finest_grid(bands: Sequence[SceneBand]) -> PixelGrid:
     """The grid of the band with the smallest pixels."""
-    return min((b.grid for b in bands), key=_pixel_size)
+    # Thousands of bands of one file share a grid, and measuring it takes milliseconds.
+    return min({id(b.grid): b.grid for b in bands}.values(), key=_pixel_size)
 
 
 def _pixel_size(grid: PixelGrid) -> float:
@@ -418,22 +419,25 @@ _COLORS = {
 def _bands(dataset: Any, file: str) -> list[SceneBand]:
     """The bands of an open dataset, without alpha."""
     grid = PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+    # Each of these goes through all bands: asked for band by band, thousands take minutes.
+    colors, dtypes, descriptions = dataset.colorinterp, dataset.dtypes, dataset.descriptions
+    scales, offsets, nodatas = dataset.scales, dataset.offsets, dataset.nodatavals
+    single = len(colors) - (ColorInterp.alpha in colors) == 1
     bands = []
     # A colour interpretation is a name only where it is given for three bands at once: a single
     # band that says "red" is how some writers mark their first band.
-    coloured = set(_COLORS) <= set(dataset.colorinterp)
-    for i, interp in enumerate(dataset.colorinterp):
+    coloured = set(_COLORS) <= set(colors)
+    for i, interp in enumerate(colors):
         if interp == ColorInterp.alpha:
             continue
-        if dataset.dtypes[i].startswith("complex"):
+        if dtypes[i].startswith("complex"):
             raise SceneError(f"{file}: band {i + 1} is complex; geoseg reads real numbers")
-        description = dataset.descriptions[i]
-        single = dataset.count - (ColorInterp.alpha in dataset.colorinterp) == 1
+        description = descriptions[i]
         label = description or (_stem(file) if single else f"#{i + 1}")
         name = common_name(label)
         if name is None and not description and coloured:
             name = _COLORS.get(interp)
-        scale, offset = dataset.scales[i], dataset.offsets[i]
+        scale, offset = scales[i], offsets[i]
         tagged = scale != 1.0 or offset != 0.0
         bands.append(
             SceneBand(
@@ -441,8 +445,8 @@ def _bands(dataset: Any, file: str) -> list[SceneBand]:
                 label=label,
                 path=file,
                 index=i + 1,
-                dtype=dataset.dtypes[i],
-                nodata=dataset.nodatavals[i],
+                dtype=dtypes[i],
+                nodata=nodatas[i],
                 scale=float(scale) if tagged else None,
                 offset=float(offset) if tagged else None,
                 grid=grid,

@@ -173,9 +173,7 @@ def s3(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
 def test_a_local_scene_where_the_user_has_gdal_look_at_no_other_file(
     place: Path, tmp_path: Path
 ) -> None:
-    done = predict(
-        place, place / "scene.tif", tmp_path, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"
-    )
+    done = predict(place, place / "scene.tif", tmp_path, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
     assert_same(place, tmp_path, done)
 
 
