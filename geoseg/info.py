@@ -9,7 +9,7 @@ from typing import Any
 
 from geoseg.errors import GeosegError
 from geoseg.plan import PredictOptions, make_plan
-from geoseg.preflight import plausibility_warnings, sample_bands
+from geoseg.preflight import check_reflectance, plausibility_warnings, sample_bands
 from geoseg.scene import open_scene
 from geoseg.zoo import list_embedded
 
@@ -82,6 +82,7 @@ def _try_model(
         plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
         with plan.reader(plan.grid) as reader:
             statistics, share = sample_bands(reader, plan.radiometry, plan.card.bands)
+        check_reflectance(plan, statistics)
     except GeosegError as error:
         return {"name": str(model), "fits": False, "why": str(error)}
     return {
@@ -91,5 +92,5 @@ def _try_model(
         "radiometry": plan.radiometry.source,
         "valid_share": share,
         "statistics": [asdict(s) for s in statistics],
-        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics)],
+        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics, plan.radiometry)],
     }

@@ -24,6 +24,7 @@ from geoseg.errors import (
     DeviceError,
     ModelError,
     OutputError,
+    RadiometryError,
     SceneError,
     TooManyPolygonsError,
 )
@@ -254,7 +255,9 @@ def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[N
     except BaseException as error:
         stopped = (KeyboardInterrupt, MemoryError, OSError, OutputError, SceneError, DeviceError)
         found = any(any(strip.counts) for strip in store.all())
-        staging.keep = found and isinstance(error, stopped)
+        # With other options the strips would be others.
+        again = not isinstance(error, RadiometryError)
+        staging.keep = found and again and isinstance(error, stopped)
         if staging.keep:
             message = f"{len(store)} finished strips are kept: the same command goes on after them"
             if isinstance(error, KeyboardInterrupt):
