@@ -82,14 +82,19 @@ def dry_run(
         wanted = max(PROBE_CHIPS, 2 * (plan.options.threads or available_cores()))
         for message in [*plan.warnings, *preflight(plan)]:
             log.warn(message)
+        held = peak_memory()
         needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
+        last = -1
         with plan.reader(plan.model_grid) as reader, log.clock("read"):
-            for row in chip_rows(reader, plan.chips):
-                for window in row.windows:
-                    if row.valid[:, window.cols].any():
-                        needed += 1
-                        if len(probe) < wanted and (chip := row.chip(window)) is not None:
+            for lane in lanes:
+                for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
+                    # Chips that reach into two lanes are run for both, but are no more chips.
+                    windows = [w for w in row.windows if w.col > last and row.is_measured(w)]
+                    needed += len(windows)
+                    for window in windows[: wanted - len(probe)]:
+                        if (chip := row.chip(window)) is not None:
                             probe.append((window, chip, row.measured(window)))
+                last = lane.model.starts[-1]
     if not probe:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
@@ -105,7 +110,8 @@ def dry_run(
             probs = crf(probs, pixels[None], measured[None], [window])
         runtime.to_numpy(probs)
     seconds = log.seconds["read"] + (time.perf_counter() - start) / len(chips) * needed
-    memory = peak_memory() + max(plan.lane_bytes(lane) for lane in lanes) + plan.polygon_bytes
+    arrays = max(plan.lane_bytes(lane) for lane in lanes)
+    memory = max(held + arrays + plan.polygon_bytes, peak_memory())
     sizes = plan.output_bytes
     report = {
         **plan_report(plan),

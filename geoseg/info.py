@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from geoseg.declared import MAX_PIXELS, pixel_limit
 from geoseg.errors import GeosegError
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import check_reflectance, plausibility_warnings, sample_bands
@@ -24,6 +25,7 @@ def scene_info(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    max_pixels: float = MAX_PIXELS,
 ) -> dict[str, Any]:
     """Describe a scene and try models on it; nothing is predicted or written.
 
@@ -34,6 +36,7 @@ def scene_info(
         scale: as for predict.
         offset: as for predict.
         src_nodata: as for predict.
+        max_pixels: as for predict.
 
     Returns:
         A JSON-serialisable report.
@@ -42,9 +45,11 @@ def scene_info(
         SceneError: the scene can't be opened. That a model does not fit is no error but part of
             the report.
     """
-    scene = open_scene(source)
+    with pixel_limit(max_pixels):
+        scene = open_scene(source)
     grid = scene.grid
     options = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
+    options["max_pixels"] = max_pixels
     return {
         "name": scene.name,
         "paths": list(scene.paths),

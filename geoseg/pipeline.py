@@ -430,7 +430,7 @@ def _strips(
     state = _LaneState(meter, starts[first])
     with ExitStack() as stack:
         reader = stack.enter_context(plan.reader(plan.model_grid))
-        rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin)))
+        rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin, reader.uniform)))
         rows = stack.enter_context(closing(rows))
         pieces = stitch(
             _forward(plan, runtime, rows, state, log),

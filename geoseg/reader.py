@@ -16,6 +16,7 @@ import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
+from geoseg.declared import has_blocks, pixel_limit
 from geoseg.errors import BandError, SceneError
 from geoseg.gdal import GDAL_ERRORS, explain_read_error, first_line, retried
 from geoseg.pixelgrid import PixelGrid
@@ -55,6 +56,7 @@ class _Source:
     indexes: list[int]
     nodata: float | None
     masked: bool  # GDAL's mask says more than a nodata of 0 does
+    mapped: bool  # GDAL's mask is more than a question of the pixel's own numbers
     alpha: int | None  # index of the alpha band
     shift: tuple[int, int] | None  # (row, col) of the reader's grid in the file; None: resample
 
@@ -122,7 +124,9 @@ class SceneReader:
             groups.setdefault((band.path, key, band.dtype), []).append(slot)  # VRTs may mix dtypes
         for (path, nodata, _), slots in groups.items():
             band = self.bands[slots[0]]
-            dataset = self._stack.enter_context(opened(path))
+            # Whoever opened the scene has seen that it is not too large.
+            with pixel_limit(math.inf):
+                dataset = self._stack.enter_context(opened(path))
             indexes = [self.bands[s].index for s in slots]
             shift = _whole_pixel_shift(band.grid, self.grid)
             if shift is None:
@@ -136,6 +140,10 @@ class SceneReader:
                     indexes,
                     nodata,
                     self._is_masked(dataset, indexes, nodata),
+                    any(
+                        MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+                        for flags in dataset.mask_flag_enums
+                    ),
                     # GDAL's own masks know alpha only as the second or fourth band, as whole
                     # numbers, and without nodata.
                     next(
@@ -162,6 +170,51 @@ class SceneReader:
             if self.src_nodata is None and (nodata != 0 or MaskFlags.per_dataset in flags):
                 return True
         return False
+
+    def uniform(self, window: Window) -> tuple[NDArray[Any], bool] | None:
+        """What every pixel of a window is, where sparse files hold none of its blocks.
+
+        Args:
+            window: within the grid.
+
+        Returns:
+            (C,) in the reader's dtype, and whether they count as measured, as :meth:`read` would
+            give them; None where it has to be read.
+
+        Raises:
+            SceneError: see :meth:`read`.
+        """
+        values = np.zeros((len(self.bands), 1, 1), self.dtype)
+        measured, lit = True, list[bool]()
+        for source in self._sources:
+            direct = source.shift is not None
+            area: Window | None = None
+            if source.shift is not None:
+                row, col = window.row + source.shift[0], window.col + source.shift[1]
+                area = Window(row, col, window.height, window.width)
+            else:
+                area = _footprint(self.grid.crop(window), source.grid)
+            bands = source.indexes if source.alpha is None else [*source.indexes, source.alpha]
+            if area is None or source.mapped:
+                return None
+            if has_blocks(source.dataset, source.path, bands, area):
+                return None
+            # Any pixel is like all others. The last one also shows that the file's table of blocks
+            # is not cut short.
+            part = self._read_file(source, Window(area.bottom - 1, area.right - 1, 1, 1))
+            there = part.measured is None or bool(part.measured.all())
+            bright = part.lit is None or bool(part.lit.any())
+            if not direct and there and bright:
+                return None  # at a file's edge what is resampled differs
+            measured &= there
+            lit += [] if part.lit is None else [bright]
+            values[source.slots] = part.values
+        measured &= not lit or any(lit)
+        if measured and self.aoi:
+            return None
+        if not measured:
+            values[:] = 0
+        return values[:, 0, 0], measured
 
     def read(
         self, window: Window, out: NDArray[Any] | None = None

@@ -22,6 +22,7 @@ import rasterio.errors
 from affine import Affine
 from rasterio.enums import ColorInterp
 
+from geoseg.declared import check_declared
 from geoseg.errors import BandError, SceneError
 from geoseg.gdal import GDAL_ERRORS, explain_open_error, first_line, gdal_options, retried
 from geoseg.pixelgrid import PixelGrid
@@ -406,6 +407,7 @@ def opened(file: str) -> Iterator[Any]:
                 f"{file} is placed by ground control points or RPCs only, which would bend the "
                 f"output; warp it first, e.g. gdalwarp {Path(file).name} warped.tif"
             )
+        check_declared(dataset, file)
         yield dataset
 
 

@@ -19,6 +19,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 ROOMS = [
     {"errors", "window", "gdal", "importing", "jit", "workers"},
     {"blending", "pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
+    {"declared"},
     {"scene"},
     {
         "radiometry",
