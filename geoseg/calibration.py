@@ -23,8 +23,8 @@ from scipy.optimize import brentq
 
 from geoseg.classraster import ClassRaster
 from geoseg.errors import EvaluationError, SceneError
-from geoseg.gdal import GDAL_ERRORS
-from geoseg.scene import first_line, opened
+from geoseg.gdal import GDAL_ERRORS, explain_read_error
+from geoseg.scene import opened
 
 __all__ = ["BINS", "Calibration", "Probabilities", "Reliability", "fit_temperature", "open_probs"]
 
@@ -73,8 +73,8 @@ class Probabilities:
             raw = dataset.read(self.bands, window=window)
         except GDAL_ERRORS as error:
             raise SceneError(
-                f"{self.path}: rows {top} to {bottom - 1} can't be read ({first_line(error)}): "
-                f"the file is damaged or cut short"
+                f"{self.path}: rows {top} to {bottom - 1} can't be read: "
+                f"{explain_read_error(error, self.path)}"
             ) from error
         valid = np.isfinite(raw).all(axis=0)
         if dataset.nodata is not None and math.isfinite(dataset.nodata):

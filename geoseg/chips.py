@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -40,6 +40,8 @@ class ChipRow:
         valid: (rows, columns), True = measured.
         left: the scene's column that the arrays begin with.
         strip: the rows that no later row of chips touches: a prefix of ``valid``'s rows.
+        alike: whether all pixels, which are equal, or none of them was measured, where that is
+            known; then the arrays take no memory.
     """
 
     windows: tuple[Window, ...]
@@ -47,11 +49,13 @@ class ChipRow:
     valid: NDArray[np.bool_]
     left: int
     strip: Window
+    alike: bool | None = None
 
     @property
     def strip_valid(self) -> NDArray[np.bool_]:
         """The strip's part of ``valid``."""
-        return self.valid[: self.strip.height, self._cols(self.strip)]
+        part = self.valid[: self.strip.height, self._cols(self.strip)]
+        return part if self.alike is None else part.copy()
 
     def _cols(self, window: Window) -> slice:
         return slice(window.col - self.left, window.right - self.left)
@@ -59,10 +63,12 @@ class ChipRow:
     @cached_property
     def complete(self) -> bool:
         """Whether every pixel was measured: then nobody need look at a chip's."""
-        return bool(self.valid.all())
+        return bool(self.valid.all()) if self.alike is None else self.alike
 
     def is_measured(self, window: Window) -> bool:
         """Whether a chip holds a measured pixel."""
+        if self.alike is not None:
+            return self.alike
         return self.complete or bool(self.valid[:, self._cols(window)].any())
 
     def chip(self, window: Window) -> NDArray[Any] | None:
@@ -81,7 +87,7 @@ class ChipRow:
         missing = (window.height - pixels.shape[1], window.width - pixels.shape[2])
         if any(missing):
             pixels = _reflect(pixels, *missing)
-        return pixels
+        return pixels if self.alike is None else np.ascontiguousarray(pixels)
 
     def measured(self, window: Window) -> NDArray[np.bool_]:
         """Where a chip's pixels are the scene's own and valid, (height, width)."""
@@ -92,7 +98,11 @@ class ChipRow:
 
 
 def chip_rows(
-    reader: PixelReader, grid: ChipGrid, lane: Lane | None = None, first: int = 0
+    reader: PixelReader,
+    grid: ChipGrid,
+    lane: Lane | None = None,
+    first: int = 0,
+    uniform: Callable[[Window], tuple[NDArray[Any], bool] | None] = lambda window: None,
 ) -> Iterator[ChipRow]:
     """Read a scene, row of chips by row of chips.
 
@@ -101,6 +111,8 @@ def chip_rows(
         grid: where the chips lie.
         lane: the columns that are wanted; None for all.
         first: number of the row of chips to begin with.
+        uniform: gives what each pixel of a window is, and whether it was measured, or None where
+            it has to be read; see :meth:`geoseg.reader.SceneReader.uniform`.
 
     Yields:
         Rows of chips from the top. Rows that two of them share are kept, not read again.
@@ -113,6 +125,19 @@ def chip_rows(
     end = starts[first]  # first row that was not read yet
     for i, start in enumerate(starts[first:], start=first):
         stop = min(start + grid.chip_height, grid.height)
+        windows = tuple(
+            Window(start, col, grid.chip_height, grid.chip_width) for col in lane.starts
+        )
+        strip = grid.strip(i, lane)
+        known = uniform(Window(start, left, stop - start, right - left))
+        if known is not None:
+            values, alike = known
+            shape = (stop - start, right - left)
+            pixels = np.broadcast_to(values[:, None, None], (len(values), *shape))
+            valid = np.broadcast_to(np.bool_(alike), shape)
+            end = stop
+            yield ChipRow(windows, pixels, valid, left, strip, alike)
+            continue
         window = Window(end, left, stop - end, right - left)
         if pixels is None or valid is None:
             pixels, valid = reader.read(window)
@@ -124,8 +149,7 @@ def chip_rows(
             _, new = reader.read(window, pixels[:, kept:])
             valid = np.concatenate([valid[valid.shape[0] - kept :], new])
         end = stop
-        windows = (Window(start, col, grid.chip_height, grid.chip_width) for col in lane.starts)
-        yield ChipRow(tuple(windows), pixels, valid, left, grid.strip(i, lane))
+        yield ChipRow(windows, pixels, valid, left, strip)
 
 
 def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import SceneError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, block_cache, explain_read_error, retried
 from geoseg.geodesy import MapGrid
 from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import first_line, gdal_options, opened
@@ -151,7 +151,7 @@ def open_class_raster(path: str | Path, hint: str = "") -> Iterator[ClassRaster]
                 f"whole numbers: give the class raster, not probabilities or a scene{hint}"
             )
         grid = _map_grid(dataset, text)
-        with gdal_options(text, _cache_bytes(dataset)):
+        with block_cache(_cache_bytes(dataset)):
             yield ClassRaster(text, dataset, grid, _legend(dataset, text))
 
 
@@ -225,18 +225,22 @@ def read_class_window(
         SceneError: a block is damaged.
     """
     area = RasterioWindow(window.col, window.row, window.width, window.height)
-    try:
+
+    def read() -> tuple[NDArray[Any], NDArray[np.bool_]]:
         ids = np.asarray(dataset.read(1, window=area))
         valid = np.asarray(dataset.read_masks(1, window=area)) != 0
         if ColorInterp.alpha in dataset.colorinterp:
             alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1
             valid &= np.asarray(dataset.read(alpha, window=area)) != 0
+        return ids, valid
+
+    try:
+        return retried(path, read)
     except GDAL_ERRORS as error:
         raise SceneError(
-            f"{path}: rows {window.row} to {window.bottom - 1} can't be read "
-            f"({first_line(error)}): the file is damaged or cut short"
+            f"{path}: rows {window.row} to {window.bottom - 1} can't be read: "
+            f"{explain_read_error(error, path)}"
         ) from error
-    return ids, valid
 
 
 def survey(raster: ClassRaster) -> Survey:

@@ -27,13 +27,13 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.card import ClassInfo, Normalization
 from geoseg.chips import fill_nearest
 from geoseg.errors import OutputError, TrainingError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, block_cache
 from geoseg.pixelgrid import PixelGrid
 from geoseg.plan import on_model_grid
 from geoseg.radiometry import find_radiometry
 from geoseg.reader import SceneReader
 from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.scene import finest_grid, first_line, gdal_options, open_scene
+from geoseg.scene import finest_grid, first_line, open_scene
 from geoseg.split import MARGIN, TRAIN, VALIDATION, deal, fill_blocks
 from geoseg.targets import UNKNOWN, Targets, Teacher, open_targets
 from geoseg.window import Window
@@ -207,7 +207,7 @@ def load_scene(
             raise OutputError(f"{path} can't be written ({error}); free some space") from error
 
     with (
-        gdal_options(opened.paths[0], CACHE_BYTES),
+        block_cache(CACHE_BYTES),
         SceneReader(chosen, whole.crop(area), src_nodata=scene.src_nodata) as reader,
         open_targets(config, scene, whole) as targets,
     ):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoseg.chips import chip_rows
 from geoseg.crf import ChipCRF
 from geoseg.errors import SceneError
+from geoseg.gdal import block_cache
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging
 from geoseg.pipeline import load_members
@@ -22,7 +23,6 @@ from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
 from geoseg.runtimes import checked
 from geoseg.runtimes.cpu import available_cores
-from geoseg.scene import gdal_options
 from geoseg.window import Window
 
 __all__ = ["DryRun", "dry_run"]
@@ -75,7 +75,7 @@ def dry_run(
     log = RunLog(progress)
     plan = make_plan(scene, PredictOptions(output=output, **options))
     Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
-    with gdal_options(plan.scene.paths[0], plan.cache_bytes):
+    with block_cache(plan.cache_bytes):
         runtime = load_members(plan, log)
         budget = memory_budget(plan, runtime)
         lanes = plan.lanes(budget.arrays)
@@ -83,14 +83,19 @@ def dry_run(
         wanted = max(PROBE_CHIPS, 2 * (plan.options.threads or available_cores()))
         for message in [*plan.warnings, *old_companions(plan.outputs), *preflight(plan)]:
             log.warn(message)
+        held = peak_memory()
         needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
+        last = -1
         with plan.reader(plan.model_grid) as reader, log.clock("read"):
-            for row in chip_rows(reader, plan.chips):
-                for window in row.windows:
-                    if row.valid[:, window.cols].any():
-                        needed += 1
-                        if len(probe) < wanted and (chip := row.chip(window)) is not None:
+            for lane in lanes:
+                for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
+                    # Chips that reach into two lanes are run for both, but are no more chips.
+                    windows = [w for w in row.windows if w.col > last and row.is_measured(w)]
+                    needed += len(windows)
+                    for window in windows[: wanted - len(probe)]:
+                        if (chip := row.chip(window)) is not None:
                             probe.append((window, chip, row.measured(window)))
+                last = lane.model.starts[-1]
     if not probe:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
@@ -107,7 +112,8 @@ def dry_run(
             probs = crf(probs, pixels[None], measured[None], [window])
         runtime.to_numpy(probs)
     seconds = log.seconds["read"] + (time.perf_counter() - start) / len(chips) * needed
-    memory = peak_memory() + max(plan.lane_bytes(lane) for lane in lanes) + plan.polygon_bytes
+    arrays = max(plan.lane_bytes(lane) for lane in lanes)
+    memory = max(held + arrays + plan.polygon_bytes, peak_memory())
     sizes = plan.output_bytes
     report = {
         **plan_report(plan),

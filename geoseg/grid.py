@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from geoseg.errors import UsageError
@@ -64,12 +66,12 @@ class ChipGrid:
         """From one chip to the next, px: a multiple of ``multiple``, at most size - overlap."""
         return max(self.multiple, (self.size - self.overlap) // self.multiple * self.multiple)
 
-    @property
+    @cached_property
     def row_starts(self) -> list[int]:
         """First row of each row of chips."""
         return _starts(self.height, self.chip_height, self.stride, self.multiple)
 
-    @property
+    @cached_property
     def col_starts(self) -> list[int]:
         """First column of each column of chips."""
         return _starts(self.width, self.chip_width, self.stride, self.multiple)
@@ -148,8 +150,9 @@ class Lane:
         >>> Lane.of(ChipGrid(1, 10, size=4, overlap=1), 3, 6).starts
         (0, 3)
         """
-        starts = (c for c in grid.col_starts if c < right and c + grid.chip_width > left)
-        return cls(left, right, tuple(starts))
+        starts = grid.col_starts  # in ascending order
+        first = bisect_right(starts, left - grid.chip_width)
+        return cls(left, right, tuple(starts[first : bisect_left(starts, right)]))
 
     @classmethod
     def whole(cls, grid: ChipGrid) -> Lane:

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from geoseg.declared import MAX_PIXELS, pixel_limit
 from geoseg.errors import GeosegError
 from geoseg.jsontext import nodata_value
 from geoseg.plan import PredictOptions, make_plan
-from geoseg.preflight import plausibility_warnings, sample_bands
-from geoseg.scene import gdal_options, open_scene
+from geoseg.preflight import check_reflectance, plausibility_warnings, sample_bands
+from geoseg.scene import open_scene
 from geoseg.zoo import list_embedded
 
 __all__ = ["scene_info"]
@@ -25,6 +26,7 @@ def scene_info(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    max_pixels: float = MAX_PIXELS,
 ) -> dict[str, Any]:
     """Describe a scene and try models on it; nothing is predicted or written.
 
@@ -35,6 +37,7 @@ def scene_info(
         scale: as for predict.
         offset: as for predict.
         src_nodata: as for predict.
+        max_pixels: as for predict.
 
     Returns:
         A report for :func:`geoseg.jsontext.json_text`; a band's nodata is a number, ``"nan"``,
@@ -44,9 +47,11 @@ def scene_info(
         SceneError: the scene can't be opened. That a model does not fit is no error but part of
             the report.
     """
-    scene = open_scene(source)
+    with pixel_limit(max_pixels):
+        scene = open_scene(source)
     grid = scene.grid
     options = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
+    options["max_pixels"] = max_pixels
     return {
         "name": scene.name,
         "paths": list(scene.paths),
@@ -82,8 +87,9 @@ def _try_model(
     """Whether a model fits; why not, or how the scene looks to it."""
     try:
         plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
-        with gdal_options(plan.scene.paths[0]), plan.reader(plan.grid) as reader:
+        with plan.reader(plan.grid) as reader:
             statistics, share = sample_bands(reader, plan.radiometry, plan.card.bands)
+        check_reflectance(plan, statistics)
     except GeosegError as error:
         return {"name": str(model), "fits": False, "why": str(error)}
     return {
@@ -93,5 +99,5 @@ def _try_model(
         "radiometry": plan.radiometry.source,
         "valid_share": share,
         "statistics": [asdict(s) for s in statistics],
-        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics)],
+        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics, plan.radiometry)],
     }

@@ -31,7 +31,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from geoseg.classraster import ClassRaster, open_class_raster, read_class_window
 from geoseg.errors import LabelError, UsageError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, explain_read_error
 from geoseg.geodesy import Floats, Ints, MapGrid, runs
 from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, is_remote, opened
@@ -634,8 +634,8 @@ class ColorLabels(RasterLabels):
             there = self.dataset.dataset_mask(window=area) != 0
         except GDAL_ERRORS as error:
             raise LabelError(
-                f"{self.path}: rows {window.row} to {window.bottom - 1} can't be read "
-                f"({first_line(error)}): the file is damaged or cut short"
+                f"{self.path}: rows {window.row} to {window.bottom - 1} can't be read: "
+                f"{explain_read_error(error, self.path)}"
             ) from error
         if self.table is not None:
             found = self.table[bands[0]]

@@ -28,6 +28,7 @@ from geoseg.errors import (
     TooManyPolygonsError,
     UsageError,
 )
+from geoseg.gdal import block_cache
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import IMPORTING
 from geoseg.memory import Budget, memory_budget
@@ -62,7 +63,6 @@ from geoseg.report import (
 from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, checked, load_runtime
 from geoseg.runtimes.choose import LEAST_CHIPS, sample_size
 from geoseg.runtimes.members import Members
-from geoseg.scene import gdal_options
 from geoseg.stitch import stitch
 from geoseg.strips import StripStore
 from geoseg.window import Window
@@ -146,7 +146,7 @@ def predict(
     staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
     with (
         staging,
-        gdal_options(plan.scene.paths[0], plan.cache_bytes),
+        block_cache(plan.cache_bytes),
         _final_names(staging),
     ):
         store = StripStore(staging.scratch("strips"), _specs(plan), len(lanes))
@@ -464,7 +464,7 @@ def _strips(
     state = _LaneState(meter, starts[first])
     with ExitStack() as stack:
         reader = stack.enter_context(plan.reader(plan.model_grid))
-        rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin)))
+        rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin, reader.uniform)))
         rows = stack.enter_context(closing(rows))
         pieces = stitch(
             _forward(plan, runtime, rows, state, log),

@@ -36,16 +36,16 @@ class PixelGrid:
 
         Measured on WGS 84, so it is true for degrees, feet and Web Mercator alike.
         """
-        measured = self._measure()
-        return measured[:2] if measured else None
+        return self._measured[:2] if self._measured else None
 
     @property
     def pixel_area(self) -> float | None:
         """Square metres of the pixel at the grid's centre, also of a sheared one; or None."""
-        measured = self._measure()
+        measured = self._measured
         return measured[0] * measured[1] * measured[2] if measured else None
 
-    def _measure(self) -> tuple[float, float, float] | None:
+    @cached_property
+    def _measured(self) -> tuple[float, float, float] | None:
         """(metres along x, metres along y, sine of the angle between) at the grid's centre."""
         if self.crs is None:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 
 from geoseg.card import Border, ModelCard, ModelFiles
 from geoseg.crf import CRFOptions, check_chip, parse_options
+from geoseg.declared import MAX_PIXELS, pixel_limit
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
@@ -96,6 +97,7 @@ class PredictOptions:
         threads: for computing on a CPU.
         mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
             goes in lanes then; the result does not change.
+        max_pixels: that a raster may have; blocks that a sparse file leaves out don't count.
         restart: forget the strips that a stopped run of the same outputs has finished.
         min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
         simplify: tolerance of the polygons' borders, m.
@@ -133,6 +135,7 @@ class PredictOptions:
     device: str = "auto"
     threads: int | None = None
     mem_limit: int | None = None
+    max_pixels: float = MAX_PIXELS
     restart: bool = False
     min_area: float = 0.0
     simplify: float = 0.0
@@ -174,6 +177,8 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        if not self.max_pixels >= 1:
+            raise UsageError(f"max_pixels is {self.max_pixels!r}; it must be a number, at least 1")
         for name in ("min_area", "simplify"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -373,10 +378,10 @@ class Plan:
         """
         most = len(self.chips.col_starts)
         for count in range(1, most + 1):
-            lanes = self._lanes(count)
-            need = max(self.lane_bytes(lane) for lane in lanes)
-            if need <= limit:
-                return lanes
+            # Mostly the first lane already takes too much: no need to look at the others.
+            if all(self.lane_bytes(lane) <= limit for lane in self._each_lane(count)):
+                return self._lanes(count)
+        need = max(self.lane_bytes(lane) for lane in self._lanes(most))
         raise UsageError(
             f"the memory that is left for arrays is {limit / 1e6:.0f} MB and the narrowest lanes "
             f"take {need / 1e6:.0f} MB; raise --mem-limit by {math.ceil((need - limit) / 1e6)} MB, "
@@ -385,30 +390,43 @@ class Plan:
 
     def lanes_at(self, lefts: Sequence[int]) -> tuple[OutputLane, ...] | None:
         """The lanes that begin at these columns of the output, or None where none do."""
-        for count in range(1, len(self.chips.col_starts) + 1):
-            lanes = self._lanes(count)
-            if [lane.left for lane in lanes] == list(lefts):
-                return lanes
+        if not lefts:
+            return None
+        # Few cuts fall together, so it takes hardly more lanes than there are beginnings.
+        for count in range(len(lefts), len(self.chips.col_starts) + 1):
+            found = [a for a, b in pairwise(self._edges(count)) if a < b]
+            if found == list(lefts):
+                return self._lanes(count)
+            if len(found) > len(lefts) + 1:
+                break
         return None
+
+    def _edges(self, count: int) -> Iterator[int]:
+        """First columns of the output's lanes, and the first one after all of them.
+
+        Some may be equal: there is no lane between them.
+        """
+        grid, starts = self.chips, self.chips.col_starts
+        count = min(count, len(starts))
+        across = self.factor[1] if self.resampled else 1
+        middle = grid.chip_width // 2
+        yield 0
+        for i in range(1, count):
+            cut = min(starts[round(i * len(starts) / count)] + middle, grid.width - 1)
+            yield min(round(cut * across), self.grid.width)
+        yield self.grid.width
 
     def _lanes(self, count: int) -> tuple[OutputLane, ...]:
         """The scene's columns in lanes of like width, parted in the middle of chips."""
-        grid, starts = self.chips, self.chips.col_starts
-        count = min(count, len(starts))
-        firsts = [starts[round(i * len(starts) / count)] for i in range(1, count)]
-        middle = grid.chip_width // 2
-        cuts = [0, *(min(first + middle, grid.width - 1) for first in firsts), grid.width]
-        if not self.resampled:
-            lanes = [Lane.of(grid, a, b) for a, b in pairwise(cuts) if a < b]
-            return tuple(OutputLane(lane.left, lane.right, lane) for lane in lanes)
-        across = self.factor[1]
-        edges = [min(round(cut * across), self.grid.width) for cut in cuts[:-1]]
-        found = []
-        for a, b in pairwise([*edges, self.grid.width]):
+        return tuple(self._each_lane(count))
+
+    def _each_lane(self, count: int) -> Iterator[OutputLane]:
+        """Likewise, from the left, one after the other."""
+        grid, across = self.chips, self.factor[1] if self.resampled else None
+        for a, b in pairwise(self._edges(count)):
             if a < b:
-                left, right = source_cols(grid.width, across, a, b)
-                found.append(OutputLane(a, b, Lane.of(grid, left, right)))
-        return tuple(found)
+                columns = (a, b) if across is None else source_cols(grid.width, across, a, b)
+                yield OutputLane(a, b, Lane.of(grid, *columns))
 
     @property
     def polygon_bytes(self) -> int:
@@ -449,7 +467,8 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     Raises:
         GeosegError: something doesn't fit; nothing was written.
     """
-    opened = open_scene(scene)
+    with pixel_limit(options.max_pixels):
+        opened = open_scene(scene)
     outputs = _outputs(opened.name, options)
     if options.model is None:
         files, chosen = choose_model(opened, options.bands)

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from geoseg.card import ModelCard
 from geoseg.chips import ChipRow
+from geoseg.errors import RadiometryError
+from geoseg.gdal import block_cache
 from geoseg.plan import Plan
-from geoseg.radiometry import Radiometry
+from geoseg.radiometry import TELL, Radiometry, convention
 from geoseg.reader import SceneReader
-from geoseg.scene import gdal_options
 from geoseg.window import Window
 
 __all__ = [
     "BandStatistics",
+    "check_reflectance",
     "plausibility_warnings",
     "preflight",
     "sample_bands",
@@ -28,6 +30,9 @@ __all__ = [
 #: Windows are read on a lattice of SAMPLES x SAMPLES, each of SAMPLE_SIZE px.
 SAMPLES = 5
 SAMPLE_SIZE = 128
+#: Snow and clouds are little above 1, and the darkest water is brighter than this: medians of
+#: most bands beyond are no reflectance.
+MOST_REFLECTANCE, LEAST_REFLECTANCE = 5.0, 1e-4
 
 
 def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
@@ -47,10 +52,7 @@ def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
     rows, cols = chips.row_starts, chips.col_starts
     grid = Window(0, 0, plan.model_grid.height, plan.model_grid.width)
     found: list[NDArray[Any]] = []
-    with (
-        gdal_options(plan.scene.paths[0], plan.cache_bytes),
-        plan.reader(plan.model_grid) as reader,
-    ):
+    with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
         # Of twice as many places, since some may be without a measured pixel.
         for row, col in _spread(len(rows), len(cols), 2 * count):
             window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
@@ -146,14 +148,83 @@ def _places(length: int) -> list[int]:
     return sorted({round(last * i / (SAMPLES - 1)) for i in range(SAMPLES)})
 
 
-def plausibility_warnings(card: ModelCard, statistics: Sequence[BandStatistics]) -> list[str]:
+def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
+    """Refuse numbers that can't be reflectance: a map of them is wrong, whatever it looks like.
+
+    What the user says with --scale is believed, and only warned of.
+
+    Args:
+        plan: of the run.
+        statistics: of its bands, in the model's quantity.
+
+    Raises:
+        RadiometryError: most medians are far above 1, far below 0, or as good as nothing.
+    """
+    if plan.card.quantity != "reflectance" or plan.options.scale is not None or not statistics:
+        return
+    medians = np.array([s.median for s in statistics])
+    what = _impossible(medians)
+    if what is None:
+        return
+    listed = ", ".join(f"{s.name} {s.median:.4g}" for s in statistics)
+    gain, bias = np.array(plan.radiometry.gain), np.array(plan.radiometry.bias)
+    raise RadiometryError(
+        f"{plan.scene.name}: the median of most bands is {what} ({listed}), and reflectance is 0 "
+        f"to 1, so these are other numbers ({plan.radiometry.source}); "
+        f"{_what_to_say(plan, (medians - bias) / gain)}"
+    )
+
+
+def _impossible(medians: NDArray[np.float64]) -> str | None:
+    """Where the medians of most bands lie, if no ground has such reflectance."""
+    if (medians > MOST_REFLECTANCE).mean() > 0.5:
+        return f"above {MOST_REFLECTANCE:g}"
+    if (medians < -1).mean() > 0.5:
+        return "below -1"
+    # All 0 is a frame that nobody declared, not the ground.
+    if ((medians > 0) & (medians < LEAST_REFLECTANCE)).mean() > 0.5:
+        return f"below {LEAST_REFLECTANCE:g}"
+    return None
+
+
+def _what_to_say(plan: Plan, numbers: NDArray[np.float64]) -> str:
+    """The options that make the medians of a file's numbers those of a sound scene."""
+    offset = plan.options.offset
+    known = convention(plan.scene, plan.bands)
+    if known is not None and _is_sound(plan.card, numbers * known.scale + known.offset):
+        return f"{known.why}: give {known.options}"
+    if np.all((numbers > 0) & (numbers <= 255)) and np.any(numbers > MOST_REFLECTANCE):
+        return (
+            "if they are percent, give --scale 0.01; if they are 8-bit values for the screen, use "
+            "the original product"
+        )
+    for scale in (1.0, 1e-4, 1e4):
+        if _is_sound(plan.card, numbers * scale + (offset or 0.0)):
+            also = "" if offset is None else f" --offset {offset:g}"
+            times = "" if scale == 1 else f" x {1 / scale:g}"
+            return f"they look like reflectance{times}: give --scale {scale:g}{also}"
+    return TELL
+
+
+def _is_sound(card: ModelCard, medians: NDArray[np.float64]) -> bool:
+    """Whether these may be the medians of a scene's reflectance, band by band."""
+    ranges = [card.plausible.get(name, (0.0, 1.0)) for name in card.bands]
+    inside = [low <= m <= high for m, (low, high) in zip(medians, ranges, strict=True)]
+    # A scene may be unusual in some bands.
+    return bool(np.mean(inside) > 0.5 and medians.min() > -0.2 and medians.max() < 1.5)
+
+
+def plausibility_warnings(
+    card: ModelCard, statistics: Sequence[BandStatistics], radiometry: Radiometry | None = None
+) -> list[str]:
     """What is odd about a scene, in words that say what to do.
 
     Args:
         card: its ``plausible`` ranges hold the medians of sound scenes.
         statistics: of the scene's bands.
+        radiometry: what they were made with; None for reflectance x 10000.
     """
-    left_in = _offset_warning(card, statistics)
+    left_in = _offset_warning(card, statistics, radiometry)
     outside = [
         (s, card.plausible[s.name])
         for s in statistics
@@ -179,7 +250,9 @@ def plausibility_warnings(card: ModelCard, statistics: Sequence[BandStatistics])
     return [f"the scene's median {card.quantity} is unusual: {listed}; {hint}"]
 
 
-def _offset_warning(card: ModelCard, statistics: Sequence[BandStatistics]) -> list[str]:
+def _offset_warning(
+    card: ModelCard, statistics: Sequence[BandStatistics], radiometry: Radiometry | None
+) -> list[str]:
     """The offset of 1000 that Sentinel-2 baseline 04.00 adds, left in.
 
     Land and water scenes have some dark pixels in some band; with the offset none is below 0.1.
@@ -188,16 +261,24 @@ def _offset_warning(card: ModelCard, statistics: Sequence[BandStatistics]) -> li
         return []
     darkest = min(s.low for s in statistics)
     if 0.095 <= darkest <= 0.13:
+        gain, bias = (radiometry.gain[0], radiometry.bias[0]) if radiometry else (1e-4, 0.0)
+        # Floating-point numbers that are reflectance already are not scaled once more.
+        scale = "" if gain == 1 else f"--scale {gain:g} "
         return [
             f"no band has reflectance below {darkest:.3f}: if this is Sentinel-2 of processing "
-            f"baseline 04.00 or later, 1000 has been added to its numbers: give --scale 0.0001 "
-            f"--offset -0.1"
+            f"baseline 04.00 or later, 1000 has been added to its numbers: give {scale}"
+            f"--offset {bias - 0.1:g}"
         ]
     return []
 
 
 def preflight(plan: Plan) -> list[str]:
-    """What is odd about the scene's numbers."""
+    """What is odd about the scene's numbers.
+
+    Raises:
+        RadiometryError: they can't be what the model takes.
+    """
     with plan.reader(plan.grid) as reader:
         statistics, _ = sample_bands(reader, plan.radiometry, plan.card.bands)
-    return plausibility_warnings(plan.card, statistics)
+    check_reflectance(plan, statistics)
+    return plausibility_warnings(plan.card, statistics, plan.radiometry)

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from geoseg.card import CARD_NAME, Border, ModelCard, card_text
 from geoseg.chips import fill_nearest
 from geoseg.errors import ModelError, SceneError, UsageError
+from geoseg.gdal import block_cache
 from geoseg.importing import require
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import Plan, PredictOptions, make_plan
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import checked, load_runtime
-from geoseg.scene import gdal_options
 from geoseg.window import Window
 from geoseg.zoo import find_model
 
@@ -289,10 +289,7 @@ def _scene_ground(plan: Plan, side: int) -> Iterator[NDArray[Any]]:
     # In an order that is scattered, so that the first ones that serve are not all at the top.
     order = np.random.default_rng(0).permutation(len(places))
     found = 0
-    with (
-        gdal_options(plan.scene.paths[0], plan.cache_bytes),
-        plan.reader(plan.model_grid) as reader,
-    ):
+    with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
         for number in order:
             if found == CHIPS:
                 return

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError, UsageError
 from geoseg.scene import Scene, SceneBand
-from geoseg.sensors import UNDATED, sentinel2_offset
+from geoseg.sensors import SENSORS, UNDATED, sentinel2_offset
 
-__all__ = ["Radiometry", "find_radiometry"]
+__all__ = ["TELL", "Convention", "Radiometry", "convention", "find_radiometry"]
 
 
 #: What to do where the unit is unknown.
@@ -35,6 +36,67 @@ class Radiometry:
     bias: tuple[float, ...]
     source: str
     doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a sensor's numbers mean, where they are as its product has them.
+
+    Attributes:
+        scale: reflectance per number.
+        offset: reflectance at number 0.
+        why: where that comes from.
+        options: of the command line that say so.
+    """
+
+    scale: float
+    offset: float
+    why: str
+    options: str
+
+
+#: Bands of Landsat's Collection 2, level 2, as Earth Engine names them.
+SURFACE = re.compile(r"SR_B\d", re.IGNORECASE)
+
+
+def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
+    """What the numbers of these bands would mean by their sensor, whatever their dtype.
+
+    Args:
+        scene: what was opened.
+        bands: the chosen ones.
+    """
+    sensor = scene.sensor
+    if sensor is None:
+        return None
+    if sensor.name == "Sentinel-2":
+        offset, baseline = sentinel2_offset(scene.texts, scene.tags)
+        told = f"Sentinel-2, {baseline}"
+        if offset is None or (baseline == UNDATED):
+            return Convention(
+                1e-4,
+                0.0,
+                told,
+                "--scale 0.0001, and --offset -0.1 if the offset of 1000, which its numbers hold "
+                "since 2022-01-25, is still in",
+            )
+        return Convention(1e-4, offset, told, _options(1e-4, offset))
+    if sensor.name.startswith("Landsat") and all(SURFACE.match(b.label) for b in bands):
+        landsat = next(s for s in SENSORS if s.name == "Landsat 8-9 level 2")
+        assert landsat.scale is not None
+        why = f"bands named {bands[0].label} are of {landsat.why}"
+        return Convention(landsat.scale, landsat.offset, why, _options(2.75e-5, -0.2))
+    if sensor.scale is None:
+        return None
+    return Convention(
+        sensor.scale, sensor.offset, sensor.why, _options(sensor.scale, sensor.offset)
+    )
+
+
+def _options(scale: float, offset: float) -> str:
+    # 2.75e-05 is no number that people write.
+    number = f"{scale:.10f}".rstrip("0")
+    return f"--scale {number}" + (f" --offset {offset:g}" if offset else "")
 
 
 def find_radiometry(
@@ -117,6 +179,12 @@ def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
         raise RadiometryError(
             f"{scene.name}: {bands[0].dtype} numbers without scale tags or a known sensor, so "
             f"their unit is unknown; {TELL}"
+        )
+    known = convention(scene, bands)
+    if scene.sensor.scale is None and known is not None:
+        raise RadiometryError(
+            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers whose file name tells no "
+            f"level; {known.why}: if they are as they were exported, give {known.options}"
         )
     if scene.sensor.scale is None:
         raise RadiometryError(

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import rasterio.errors
 import rasterio.features
 import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
+from geoseg.declared import has_blocks, pixel_limit
 from geoseg.errors import BandError, SceneError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, explain_read_error, first_line, retried
 from geoseg.pixelgrid import PixelGrid
-from geoseg.scene import SceneBand, first_line, gdal_options, is_remote, opened
+from geoseg.scene import SceneBand, opened
 from geoseg.window import Window
 
 __all__ = ["SceneReader", "pixel_dtype"]
 
-#: Reading a window of a remote file is tried this often.
-REMOTE_TRIES = 3
 #: Resampling works on squares of about this many pixels of the file or the grid, so that its
 #: memory is small whatever the window.
 RESAMPLE_SIDE = 1024
@@ -58,6 +56,7 @@ class _Source:
     indexes: list[int]
     nodata: float | None
     masked: bool  # GDAL's mask says more than a nodata of 0 does
+    mapped: bool  # GDAL's mask is more than a question of the pixel's own numbers
     alpha: int | None  # index of the alpha band
     shift: tuple[int, int] | None  # (row, col) of the reader's grid in the file; None: resample
 
@@ -125,8 +124,9 @@ class SceneReader:
             groups.setdefault((band.path, key, band.dtype), []).append(slot)  # VRTs may mix dtypes
         for (path, nodata, _), slots in groups.items():
             band = self.bands[slots[0]]
-            self._stack.enter_context(gdal_options(path))
-            dataset = self._stack.enter_context(opened(path))
+            # Whoever opened the scene has seen that it is not too large.
+            with pixel_limit(math.inf):
+                dataset = self._stack.enter_context(opened(path))
             indexes = [self.bands[s].index for s in slots]
             shift = _whole_pixel_shift(band.grid, self.grid)
             if shift is None:
@@ -140,6 +140,10 @@ class SceneReader:
                     indexes,
                     nodata,
                     self._is_masked(dataset, indexes, nodata),
+                    any(
+                        MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+                        for flags in dataset.mask_flag_enums
+                    ),
                     # GDAL's own masks know alpha only as the second or fourth band, as whole
                     # numbers, and without nodata.
                     next(
@@ -156,7 +160,8 @@ class SceneReader:
 
     def _is_masked(self, dataset: Any, indexes: Sequence[int], nodata: float | None) -> bool:
         """Whether GDAL's mask of these bands has to be read."""
-        for flags in (dataset.mask_flag_enums[i - 1] for i in indexes):
+        every = dataset.mask_flag_enums
+        for flags in (every[i - 1] for i in indexes):
             if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
                 continue
             if MaskFlags.nodata not in flags:
@@ -165,6 +170,51 @@ class SceneReader:
             if self.src_nodata is None and (nodata != 0 or MaskFlags.per_dataset in flags):
                 return True
         return False
+
+    def uniform(self, window: Window) -> tuple[NDArray[Any], bool] | None:
+        """What every pixel of a window is, where sparse files hold none of its blocks.
+
+        Args:
+            window: within the grid.
+
+        Returns:
+            (C,) in the reader's dtype, and whether they count as measured, as :meth:`read` would
+            give them; None where it has to be read.
+
+        Raises:
+            SceneError: see :meth:`read`.
+        """
+        values = np.zeros((len(self.bands), 1, 1), self.dtype)
+        measured, lit = True, list[bool]()
+        for source in self._sources:
+            direct = source.shift is not None
+            area: Window | None = None
+            if source.shift is not None:
+                row, col = window.row + source.shift[0], window.col + source.shift[1]
+                area = Window(row, col, window.height, window.width)
+            else:
+                area = _footprint(self.grid.crop(window), source.grid)
+            bands = source.indexes if source.alpha is None else [*source.indexes, source.alpha]
+            if area is None or source.mapped:
+                return None
+            if has_blocks(source.dataset, source.path, bands, area):
+                return None
+            # Any pixel is like all others. The last one also shows that the file's table of blocks
+            # is not cut short.
+            part = self._read_file(source, Window(area.bottom - 1, area.right - 1, 1, 1))
+            there = part.measured is None or bool(part.measured.all())
+            bright = part.lit is None or bool(part.lit.any())
+            if not direct and there and bright:
+                return None  # at a file's edge what is resampled differs
+            measured &= there
+            lit += [] if part.lit is None else [bright]
+            values[source.slots] = part.values
+        measured &= not lit or any(lit)
+        if measured and self.aoi:
+            return None
+        if not measured:
+            values[:] = 0
+        return values[:, 0, 0], measured
 
     def read(
         self, window: Window, out: NDArray[Any] | None = None
@@ -220,26 +270,20 @@ class SceneReader:
     ) -> _Pixels:
         """A window of the file's own grid, in ``out`` where its dtype is the file's."""
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        tries = REMOTE_TRIES if is_remote(source.path) else 1
-        for attempt in range(tries):
-            try:
-                return self._read_area(source, area, out)
-            except (rasterio.errors.RasterioError, OSError) as error:
-                # GDAL retries refused requests but not bodies that were cut short.
-                if attempt + 1 < tries:
-                    time.sleep(0.5 * 2**attempt)
-                    continue
-                raise SceneError(
-                    f"{source.path}: rows {window.row} to {window.bottom - 1} can't be read "
-                    f"({first_line(error)}): the file is damaged or cut short; fetch it again"
-                ) from error
-        raise AssertionError("unreachable")
+        try:
+            return retried(source.path, partial(self._read_area, source, area, out))
+        except GDAL_ERRORS as error:
+            raise SceneError(
+                f"{source.path}: rows {window.row} to {window.bottom - 1} can't be read: "
+                f"{explain_read_error(error, source.path)}"
+            ) from error
 
     def _read_area(
         self, source: _Source, area: rasterio.windows.Window, out: NDArray[Any] | None
     ) -> _Pixels:
         dataset, nodata = source.dataset, source.nodata
-        kinds = {dataset.dtypes[i - 1] for i in source.indexes}
+        dtypes = dataset.dtypes
+        kinds = {dtypes[i - 1] for i in source.indexes}
         if out is not None and kinds == {out.dtype.name}:
             dataset.read(source.indexes, window=area, out=out)
             values = out
@@ -410,12 +454,14 @@ def _whole_pixel_shift(of: PixelGrid, to: PixelGrid) -> tuple[int, int] | None:
         return None
     relative = ~of.transform @ to.transform
     row, col = round(relative.f), round(relative.c)
-    # A thousandth of a pixel over the whole width: what rounding in headers leaves.
-    far = relative @ (to.width, to.height)
-    near = (abs(relative.c - col), abs(relative.f - row))
-    end = (abs(far[0] - to.width - col), abs(far[1] - to.height - row))
+    # A thousandth of a pixel at each corner: what rounding in headers leaves. Two corners would
+    # not do: a square grid that is transposed has both in their places.
+    corners = [(0, 0), (to.width, 0), (0, to.height), (to.width, to.height)]
+    apart = max(
+        max(abs(x - c - col), abs(y - r - row)) for c, r in corners for x, y in [relative @ (c, r)]
+    )
     inside = row >= 0 and col >= 0 and row + to.height <= of.height and col + to.width <= of.width
-    return (row, col) if inside and max(*near, *end) < 1e-3 else None
+    return (row, col) if inside and apart < 1e-3 else None
 
 
 def _check_resampling(band: SceneBand, grid: PixelGrid) -> None:

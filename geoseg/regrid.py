@@ -37,9 +37,9 @@ def regrid(
         (window, values (K, height, columns)) for each strip, from the top; None and an empty array
         where a strip finishes no row.
     """
-    row_0, row_1, row_t = _taps(target[0], source[0], factor[0])
+    row_0, row_1, row_t = _taps(np.arange(target[0]), source[0], factor[0])
     left, right = cols or (0, target[1])
-    taps = _taps(target[1], source[1], factor[1])
+    taps = _taps(np.arange(target[1]), source[1], factor[1])
     col_0, col_1, col_t = (tap[left:right] for tap in taps)
     origin = int(col_0[0]) if cols else 0
     kept: FloatArray | None = None  # source rows that are still needed
@@ -79,15 +79,15 @@ def source_cols(source: int, factor: float, left: int, right: int) -> tuple[int,
     Returns:
         (first, the first after).
     """
-    low, high, _ = _taps(right, source, factor)
-    return int(low[left]), int(high[right - 1]) + 1
+    low, high, _ = _taps(np.array([left, right - 1]), source, factor)
+    return int(low[0]), int(high[1]) + 1
 
 
 def _taps(
-    target: int, source: int, factor: float
+    target: NDArray[np.int64], source: int, factor: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
-    """The two source pixels of each target pixel along one axis, and the second one's share."""
-    place = np.clip((np.arange(target) + 0.5) / factor - 0.5, 0, source - 1)
+    """The two source pixels of target pixels along one axis, and the second one's share."""
+    place = np.clip((target + 0.5) / factor - 0.5, 0, source - 1)
     low = np.floor(place).astype(np.int64)
     high = np.minimum(low + 1, source - 1)
     return low, high, np.asarray(place - low, dtype=np.float32)

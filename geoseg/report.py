@@ -254,7 +254,7 @@ def raster_tags(plan: Plan) -> dict[str, str]:
 #: Options that say where and how fast to work, but don't change a pixel: they stay out of the
 #: rasters' tags, so that the same result has the same bytes.
 _WITHOUT_EFFECT = (
-    *("batch_size", "device", "threads", "mem_limit", "restart"),
+    *("batch_size", "device", "threads", "mem_limit", "max_pixels", "restart"),
     *("no_vector", "min_area", "simplify", "force"),
 )
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import rasterio.errors
 from affine import Affine
 from rasterio.enums import ColorInterp
 
+from geoseg.declared import check_declared
 from geoseg.errors import BandError, SceneError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, explain_open_error, first_line, gdal_options, retried
 from geoseg.pixelgrid import PixelGrid
 from geoseg.sensors import (
     BAND_NAMES,
@@ -34,20 +36,21 @@ from geoseg.sensors import (
     detect_sensor,
 )
 
-__all__ = ["Scene", "SceneBand", "finest_grid", "gdal_options", "is_remote", "open_scene", "opened"]
+__all__ = [
+    "Scene",
+    "SceneBand",
+    "finest_grid",
+    "first_line",
+    "gdal_options",
+    "is_remote",
+    "open_scene",
+    "opened",
+]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 #: Folders whose name is a product's.
 PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
-#: GDAL has no time limit of its own: a server that stops sending would hang the run.
-REMOTE_OPTIONS = {
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-}
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ class Scene:
 
 def finest_grid(bands: Sequence[SceneBand]) -> PixelGrid:
     """The grid of the band with the smallest pixels."""
-    return min((b.grid for b in bands), key=_pixel_size)
+    # Thousands of bands of one file share a grid, and measuring it takes milliseconds.
+    return min({id(b.grid): b.grid for b in bands}.values(), key=_pixel_size)
 
 
 def _pixel_size(grid: PixelGrid) -> float:
@@ -227,24 +231,8 @@ def _pixel_size(grid: PixelGrid) -> float:
 
 
 def is_remote(source: str) -> bool:
-    """Whether GDAL reads the source over a network."""
+    """Whether the source is a URL or one of GDAL's own names rather than a path."""
     return source.startswith(REMOTE)
-
-
-@contextmanager
-def gdal_options(source: str, cache_bytes: int | None = None) -> Iterator[None]:
-    """GDAL's settings for reading a source, for the length of a ``with``.
-
-    Args:
-        source: path or URL.
-        cache_bytes: of GDAL's block cache; in bytes, since rasterio.Env sets bytes where the
-            environment variable of the same name means megabytes.
-    """
-    options: dict[str, Any] = dict(REMOTE_OPTIONS) if is_remote(source) else {}
-    if cache_bytes is not None:
-        options["GDAL_CACHEMAX"] = cache_bytes
-    with rasterio.Env(**options):
-        yield
 
 
 def open_scene(source: str | Path | Sequence[str | Path]) -> Scene:
@@ -405,16 +393,9 @@ def opened(file: str) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            dataset = rasterio.open(file)
+            dataset = retried(file, partial(rasterio.open, file))
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
-        if is_remote(file):
-            raise SceneError(
-                f"{file} can't be read ({first_line(error)}): check the address and the access "
-                f"rights, or download the file"
-            ) from error
-        raise SceneError(
-            f"{file} is not a raster that GDAL can open ({first_line(error)})"
-        ) from error
+        raise SceneError(explain_open_error(error, file)) from error
     with dataset:
         if dataset.count == 0:
             inner = dataset.subdatasets
@@ -426,12 +407,8 @@ def opened(file: str) -> Iterator[Any]:
                 f"{file} is placed by ground control points or RPCs only, which would bend the "
                 f"output; warp it first, e.g. gdalwarp {Path(file).name} warped.tif"
             )
+        check_declared(dataset, file)
         yield dataset
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, for a message of one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 _COLORS = {
@@ -444,22 +421,25 @@ _COLORS = {
 def _bands(dataset: Any, file: str) -> list[SceneBand]:
     """The bands of an open dataset, without alpha."""
     grid = PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+    # Each of these goes through all bands: asked for band by band, thousands take minutes.
+    colors, dtypes, descriptions = dataset.colorinterp, dataset.dtypes, dataset.descriptions
+    scales, offsets, nodatas = dataset.scales, dataset.offsets, dataset.nodatavals
+    single = len(colors) - (ColorInterp.alpha in colors) == 1
     bands = []
     # A colour interpretation is a name only where it is given for three bands at once: a single
     # band that says "red" is how some writers mark their first band.
-    coloured = set(_COLORS) <= set(dataset.colorinterp)
-    for i, interp in enumerate(dataset.colorinterp):
+    coloured = set(_COLORS) <= set(colors)
+    for i, interp in enumerate(colors):
         if interp == ColorInterp.alpha:
             continue
-        if dataset.dtypes[i].startswith("complex"):
+        if dtypes[i].startswith("complex"):
             raise SceneError(f"{file}: band {i + 1} is complex; geoseg reads real numbers")
-        description = dataset.descriptions[i]
-        single = dataset.count - (ColorInterp.alpha in dataset.colorinterp) == 1
+        description = descriptions[i]
         label = description or (_stem(file) if single else f"#{i + 1}")
         name = common_name(label)
         if name is None and not description and coloured:
             name = _COLORS.get(interp)
-        scale, offset = dataset.scales[i], dataset.offsets[i]
+        scale, offset = scales[i], offsets[i]
         tagged = scale != 1.0 or offset != 0.0
         bands.append(
             SceneBand(
@@ -467,8 +447,8 @@ def _bands(dataset: Any, file: str) -> list[SceneBand]:
                 label=label,
                 path=file,
                 index=i + 1,
-                dtype=dataset.dtypes[i],
-                nodata=dataset.nodatavals[i],
+                dtype=dtypes[i],
+                nodata=nodatas[i],
                 scale=float(scale) if tagged else None,
                 offset=float(offset) if tagged else None,
                 grid=grid,

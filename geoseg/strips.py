@@ -291,7 +291,9 @@ class StripStore:
         GDAL takes it up when it opens a virtual raster and has no other open.
         """
         # A row of a COG's blocks or of overviews reaches into two or three strips of each lane.
-        with rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=max(16, 4 * len(self._strips))):
+        most = max(16, 4 * len(self._strips))
+        # Who reads over a network often has GDAL look at no other file: overviews are one.
+        with rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=most, GDAL_DISABLE_READDIR_ON_OPEN="FALSE"):
             yield
 
     def mosaic(self, name: str, overviews: Sequence[Path] = ()) -> Path:

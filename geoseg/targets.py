@@ -23,7 +23,7 @@ from torch import nn
 from geoseg.card import ModelCard
 from geoseg.classraster import ClassRaster
 from geoseg.errors import TrainingError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, explain_read_error
 from geoseg.geodesy import MapGrid
 from geoseg.labels import (
     PolygonFile,
@@ -44,7 +44,7 @@ from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry
 from geoseg.recipe import SceneConfig, TrainConfig
 from geoseg.runtimes import Runtime, checked, load_runtime
-from geoseg.scene import first_line, gdal_options, opened
+from geoseg.scene import gdal_options, opened
 from geoseg.window import Window
 from geoseg.zoo import find_model
 
@@ -393,8 +393,8 @@ def _colors(config: TrainConfig, path: Path, dataset: Any, table: NDArray[np.int
             known = dataset.dataset_mask(window=area) != 0
         except GDAL_ERRORS as error:
             raise TrainingError(
-                f"{path}: rows {window.row} to {window.bottom - 1} can't be read "
-                f"({first_line(error)}); the file is damaged or cut short"
+                f"{path}: rows {window.row} to {window.bottom - 1} can't be read: "
+                f"{explain_read_error(error, str(path))}"
             ) from error
         target = np.full(code.shape, UNKNOWN, np.uint8)
         for i, color in enumerate(colors):

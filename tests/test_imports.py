@@ -32,6 +32,7 @@ ROOMS = [
         "workers",
     },
     {"blending", "pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
+    {"declared"},
     {"scene"},
     {
         "radiometry",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from geoseg.errors import RadiometryError
+from geoseg.info import scene_info
+from geoseg.pipeline import predict
 from geoseg.pixelgrid import PixelGrid
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import (
@@ -47,13 +52,15 @@ def sound_scene(side: int = 64) -> NDArray[np.float64]:
 
 def warnings_of(tmp_path: Path, values: NDArray[Any], **options: Any) -> list[str]:
     card = find_model("landcover-ms").card
-    model = tiny_model(
-        tmp_path / "model",
-        card.bands,
-        ("water", "land"),
-        quantity="reflectance",
-        plausible=card.plausible,
-    )
+    model = tmp_path / "model"
+    if not model.exists():
+        tiny_model(
+            model,
+            card.bands,
+            ("water", "land"),
+            quantity="reflectance",
+            plausible=card.plausible,
+        )
     order = [BANDS.index(band) for band in card.bands]
     scene = make_raster(tmp_path / "scene.tif", values[order], descriptions=card.bands)
     output = tmp_path / "out.tif"
@@ -84,21 +91,121 @@ def test_landsat_numbers_with_their_own_scale_give_no_warning(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("spoil", "options", "hint"),
     [
-        (lambda r: (r * 10000).astype(np.float32), {}, "--scale 0.0001"),
-        (lambda r: (r / 10000).astype(np.float32), {}, "--scale 1"),
         (lambda r: dn(r), {"scale": 1e-8}, "--scale 1"),
         (lambda r: (r * 400).clip(1, 255).astype(np.uint8), {"scale": 1.0}, "8-bit"),
         (lambda r: (r + 0.1).astype(np.float32), {}, "--offset -0.1"),
         (lambda r: dn(r, offset=-0.1), {"scale": 1e-4}, "--offset -0.1"),
         (lambda r: dn(r), {"scale": 1e-4, "offset": -0.1}, "--offset 0"),
     ],
-    ids=["x10000", "/10000", "scaled twice", "8-bit", "+0.1", "+1000", "offset taken twice"],
+    ids=["scaled twice", "8-bit", "+0.1", "+1000", "offset taken twice"],
 )
 def test_wrong_numbers_are_noticed_with_what_to_do(
     tmp_path: Path, spoil: Any, options: dict[str, Any], hint: str
 ) -> None:
     (warning,) = warnings_of(tmp_path, spoil(sound_scene()), **options)
     assert hint in warning
+
+
+def test_an_offset_left_in_floats_is_taken_off_without_scaling(tmp_path: Path) -> None:
+    scene = (sound_scene() + 0.1).astype(np.float32)
+    (warning,) = warnings_of(tmp_path, scene)
+    assert "--offset -0.1" in warning and "--scale" not in warning
+    assert warnings_of(tmp_path, scene, offset=-0.1) == []
+
+
+def advised(message: str) -> dict[str, float]:
+    """The options that a message says to give."""
+    found = re.findall(r"--(scale|offset) (-?[\d.e+-]*\d)", message.split(": give ")[-1])
+    return {name: float(value) for name, value in found}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "advice"),
+    [
+        (lambda r: (r * 10000).astype(np.float64), {}, {"scale": 1e-4}),
+        (lambda r: (r * 10000).astype(np.float32), {}, {"scale": 1e-4}),
+        (lambda r: (r * 10000).astype(np.float32), {"offset": 0.0}, {"scale": 1e-4, "offset": 0}),
+        (lambda r: (r / 10000).astype(np.float32), {}, {"scale": 1e4}),
+        (lambda r: (r * 100 + 10).astype(np.float32), {}, {}),
+        (lambda r: (r * 100000).astype(np.float32), {}, {}),
+        (lambda r: (-10000 * r - 1000).astype(np.float32), {}, {}),
+    ],
+    ids=["float64", "float32", "offset 0", "/10000", "percent", "unknown", "negative"],
+)
+def test_numbers_that_cannot_be_reflectance_are_refused_and_the_advice_works(
+    tmp_path: Path, spoil: Any, options: dict[str, Any], advice: dict[str, float]
+) -> None:
+    scene = spoil(sound_scene())
+    with pytest.raises(RadiometryError, match="reflectance is 0 to 1") as error:
+        warnings_of(tmp_path, scene, **options)
+    if advice:
+        assert advised(str(error.value)) == advice
+        assert warnings_of(tmp_path, scene, **advice) == []
+    else:
+        assert "--scale" in str(error.value)
+
+
+def test_what_the_user_says_with_scale_is_believed(tmp_path: Path) -> None:
+    (warning,) = warnings_of(tmp_path, (sound_scene() * 10000).astype(np.float32), scale=1.0)
+    assert "unusual" in warning
+
+
+def test_a_frame_of_zeros_and_a_dark_or_cloudy_scene_are_not_refused(tmp_path: Path) -> None:
+    framed = sound_scene().astype(np.float32)
+    framed[:, :40] = 0
+    assert len(warnings_of(tmp_path, framed)) <= 1
+    dark = (sound_scene() * 0.02).astype(np.float32)
+    assert len(warnings_of(tmp_path, dark)) == 1
+    bright = (sound_scene() + 0.9).astype(np.float32)
+    assert len(warnings_of(tmp_path, bright)) == 1
+
+
+CODES = {"S2": ("B2", "B3", "B4", "B8", "B11", "B12"), "L8": tuple(f"SR_B{i}" for i in range(2, 8))}
+
+
+@pytest.mark.parametrize(
+    ("file", "codes", "scale", "offset", "dtype"),
+    [
+        ("S2A_MSIL2A_20200320T033531_N0214_R061_T48QUE.tif", "S2", 1e-4, 0.0, np.float64),
+        ("S2A_MSIL2A_20230320T033531_N0509_R061_T48QUE.tif", "S2", 1e-4, -0.1, np.float64),
+        ("sentinel-2.tif", "S2", 1e-4, 0.0, np.float64),
+        ("LC08_044034_20200318.tif", "L8", 2.75e-5, -0.2, np.float64),
+        ("LC08_044034_20200318.tif", "L8", 2.75e-5, -0.2, np.uint16),
+        ("LC08_L2SP_044034_20200318_20200822_02_T1.tif", "L8", 2.75e-5, -0.2, np.float32),
+    ],
+)
+def test_an_export_in_floats_is_refused_with_its_sensors_numbers_before_anything_is_kept(
+    tmp_path: Path, file: str, codes: str, scale: float, offset: float, dtype: Any
+) -> None:
+    model = tiny_model(tmp_path / "model", BANDS, ("a", "b"), quantity="reflectance")
+    values = np.tile((sound_scene() - offset) / scale, (1, 4, 4)).astype(dtype)
+    scene = make_raster(tmp_path / file, values, descriptions=CODES[codes])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    wanted: dict[str, Any] = {"model": model, "no_vector": True}
+    with pytest.raises(RadiometryError) as error:
+        predict(scene, folder / "map.tif", **wanted)
+    assert list(folder.iterdir()) == []
+    given = advised(str(error.value).split(", and --offset")[0])
+    assert given.get("scale") == scale and given.get("offset", 0.0) == offset
+    # The map of the numbers that are meant.
+    floats = make_raster(
+        tmp_path / "floats.tif",
+        (values * scale + offset).astype(np.float32),
+        descriptions=CODES[codes] if codes == "S2" else BANDS,
+    )
+    names = {"bands": "1,2,3,4,5,6"}
+    predict(scene, folder / "map.tif", **wanted, **given)
+    predict(floats, folder / "floats.tif", **wanted, **names)
+    with rasterio.open(folder / "map.tif") as one, rasterio.open(folder / "floats.tif") as other:
+        assert (one.read(1) == other.read(1)).mean() > 0.999
+
+
+def test_info_says_so_too(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", BANDS, ("a", "b"), quantity="reflectance")
+    scene = make_raster(tmp_path / "s.tif", sound_scene() * 10000, descriptions=BANDS)
+    (tried,) = scene_info(scene, models=[model])["models"]
+    assert not tried["fits"] and "--scale 0.0001" in tried["why"]
 
 
 def test_the_warning_names_the_bands_what_was_found_and_what_was_expected() -> None:

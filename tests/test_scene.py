@@ -1,3 +1,5 @@
+import collections
+
 import numpy as np
 import pytest
 import rasterio
@@ -6,8 +8,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from geoseg.errors import BandError, SceneError
+from geoseg.gdal import block_cache, gdal_options
 from geoseg.reader import SceneReader
-from geoseg.scene import gdal_options, open_scene
+from geoseg.scene import _bands, open_scene
 from geoseg.window import Window
 from tests.helpers import make_raster
 
@@ -435,10 +438,38 @@ def test_a_trailing_slash_and_the_current_folder_are_no_names(tmp_path, monkeypa
 
 def test_only_remote_sources_change_gdals_network_settings():
     with gdal_options("https://example.com/a.tif"):
-        assert rasterio.env.getenv()["GDAL_HTTP_TIMEOUT"]
-    with gdal_options("a.tif", cache_bytes=123456):
-        assert "GDAL_HTTP_TIMEOUT" not in rasterio.env.getenv()
+        assert rasterio.env.getenv()["GDAL_HTTP_LOW_SPEED_TIME"]
+    with gdal_options("a.tif"):
+        assert "GDAL_HTTP_LOW_SPEED_TIME" not in rasterio.env.getenv()
+    with block_cache(123456):
         assert rasterio.env.getenv()["GDAL_CACHEMAX"] == 123456
+
+
+def test_what_the_user_has_set_for_a_network_stays(monkeypatch):
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "3")
+    with rasterio.Env(GDAL_HTTP_MAX_RETRY="7"), gdal_options("https://example.com/a.tif"):
+        options = rasterio.env.getenv()
+    assert "GDAL_HTTP_LOW_SPEED_TIME" not in options and options["GDAL_HTTP_MAX_RETRY"] == "7"
+    assert options["GDAL_HTTP_CONNECTTIMEOUT"]
+
+
+def test_bands_are_looked_at_in_time_that_grows_with_their_number(tmp_path):
+    """Counted, since a clock tells little on a busy machine."""
+    asked: collections.Counter[str] = collections.Counter()
+
+    class Counting:
+        def __init__(self, dataset):
+            self._dataset = dataset
+
+        def __getattr__(self, name):
+            asked[name] += 1
+            return getattr(self._dataset, name)
+
+    path = make_raster(tmp_path / "s.tif", numbers(50))
+    with rasterio.open(path) as dataset:
+        bands = _bands(Counting(dataset), str(path))
+    assert len(bands) == 50
+    assert max(asked.values()) <= 2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import band_options, json_option, model_option, scene_argument
+from geoseg.cli.options import (
+    Pixels,
+    band_options,
+    json_option,
+    model_option,
+    scene_argument,
+)
 from geoseg.cli.streams import print_json
 
 __all__ = ["command"]
@@ -16,6 +22,13 @@ __all__ = ["command"]
 @scene_argument
 @model_option
 @band_options
+@click.option(
+    "--max-pixels",
+    type=Pixels(),
+    default=1e11,
+    show_default="1e11",
+    help="Refuse scenes that hold more pixels.",
+)
 @json_option
 def command(
     scene: tuple[str, ...],
@@ -24,6 +37,7 @@ def command(
     scale: float | None,
     offset: float | None,
     src_nodata: float | None,
+    max_pixels: float,
     as_json: bool,
 ) -> None:
     """Say what geoseg sees in a scene and which models fit it.
@@ -40,6 +54,7 @@ def command(
         scale=scale,
         offset=offset,
         src_nodata=src_nodata,
+        max_pixels=max_pixels,
     )
     if as_json:
         print_json(report)

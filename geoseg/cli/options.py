@@ -14,10 +14,12 @@ __all__ = [
     "Bbox",
     "Bytes",
     "Overlap",
+    "Pixels",
     "band_options",
     "device_options",
     "force_option",
     "json_option",
+    "max_pixels_option",
     "model_option",
     "number_or_each",
     "overwrite_option",
@@ -187,6 +189,48 @@ def share_options(function: F) -> F:
         click.option("--confidence", type=click.Path(), help="Raster of the winning probability."),
     )
     return _all(decorators, function)
+
+
+class Pixels(click.ParamType):  # type: ignore[type-arg]
+    """A number of pixels, such as ``2e11``."""
+
+    name = "PIXELS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse the text.
+
+        Raises:
+            UsageError: it is no such number.
+        """
+        try:
+            number = float(value)
+        except ValueError as error:
+            raise UsageError(f"--max-pixels {value!r}: give a number, such as 2e11") from error
+        if not number >= 1:
+            raise UsageError(f"--max-pixels is {value}; it must be at least 1")
+        return number
+
+
+def _limit_pixels(ctx: click.Context, _: click.Parameter, value: float | None) -> float | None:
+    """Let the command, as long as it runs, open rasters of so many pixels."""
+    if value is not None:
+        from geoseg.declared import pixel_limit
+
+        ctx.with_resource(pixel_limit(value))
+    return value
+
+
+def max_pixels_option(function: F) -> F:
+    """--max-pixels: for the rasters that a command opens."""
+    return click.option(
+        "--max-pixels",
+        type=Pixels(),
+        callback=_limit_pixels,
+        expose_value=False,
+        help="Refuse rasters that hold more pixels.  [default: 1e11]",
+    )(function)
 
 
 def overwrite_option(function: F) -> F:

@@ -11,6 +11,7 @@ from geoseg.cli.options import (
     Bbox,
     Bytes,
     Overlap,
+    Pixels,
     band_options,
     device_options,
     force_option,
@@ -121,6 +122,13 @@ __all__ = ["command"]
     type=Bytes(),
     help="Memory of the run in all, such as 2GB; wide scenes go in lanes then.  [default: most of "
     "what is free]",
+)
+@click.option(
+    "--max-pixels",
+    type=Pixels(),
+    default=1e11,
+    show_default="1e11",
+    help="Refuse scenes that hold more pixels.",
 )
 @click.option(
     "--restart", is_flag=True, help="Begin anew where a stopped run would otherwise go on."
