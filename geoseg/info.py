@@ -11,6 +11,7 @@ from geoseg.errors import GeosegError
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import plausibility_warnings, sample_bands
 from geoseg.scene import gdal_options, open_scene
+from geoseg.sources import Rules
 from geoseg.zoo import list_embedded
 
 __all__ = ["scene_info"]
@@ -24,6 +25,8 @@ def scene_info(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
 ) -> dict[str, Any]:
     """Describe a scene and try models on it; nothing is predicted or written.
 
@@ -34,6 +37,8 @@ def scene_info(
         scale: as for predict.
         offset: as for predict.
         src_nodata: as for predict.
+        input_root: as for predict.
+        allow_vrt: as for predict.
 
     Returns:
         A JSON-serialisable report.
@@ -42,9 +47,10 @@ def scene_info(
         SceneError: the scene can't be opened. That a model does not fit is no error but part of
             the report.
     """
-    scene = open_scene(source)
+    scene = open_scene(source, Rules.of(input_root, allow_vrt))
     grid = scene.grid
     options = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
+    options |= {"input_root": input_root, "allow_vrt": allow_vrt}
     return {
         "name": scene.name,
         "paths": list(scene.paths),

@@ -17,7 +17,9 @@ __all__ = ["full_address", "public_name", "scrub"]
 #: Public name -> the address as it was given, where the two differ.
 _FULL: dict[str, str] = {}
 #: A name that is read over a network.
-_NETWORK = re.compile(r"[a-z][a-z0-9+.-]*://|.*/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)", re.I)
+_NETWORK = re.compile(
+    r"[a-z][a-z0-9+.-]*://|.*/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)", re.I
+)
 _USER = re.compile(r"(://)[^\s/?#'\"]*@")
 _QUERY = re.compile(r"((?:://|/vsi[a-z0-9_]+)[^\s?#'\"<>]*)[?#](?!\.\.\.)[^\s'\"<>]*", re.I)
 #: Parts of a query that give access and are renewed: the scene is the same without them.

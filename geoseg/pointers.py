@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-__all__ = ["FOLLOWED", "Pointer", "Refused", "metadata_pointers", "vrt_pointers"]
+__all__ = ["FOLLOWED", "Pointer", "RefusedError", "metadata_pointers", "vrt_pointers"]
 
 #: Of a text; GDAL's virtual raster of 10,000 tiles in four bands has 30 MB.
 MAX_BYTES = 256 << 20
@@ -35,7 +35,7 @@ _CRS_TEXT = re.compile(
 )
 #: All other elements of virtual rasters; neither raw nor derived bands, nor processed ones.
 _ELEMENTS = _NAMES | _CRS | set(
-    """
+    re.findall(r"\w+", """
     vrtdataset vrtrasterband maskband overview overviewlist blockxsize blockysize geotransform
     gcplist gcp metadata mdi description unittype offset scale categorynames category colortable
     entry colorinterp nodatavalue hidenodatavalue histograms histitem histmin histmax bucketcount
@@ -53,15 +53,15 @@ _ELEMENTS = _NAMES | _CRS | set(
     reprojectiontransformer reversetransform options areaofinterest westlongitude southlatitude
     eastlongitude northlatitude cutline cutlineblenddist srcgcptransformer gcptransformer order
     reversed refine minimumgcps tolerance tpstransformer srctpstransformer checkwithinvertproj
-    """.split()
+    """)
 )  # fmt: skip
 _ATTRIBUTES = set(
-    """
+    re.findall(r"\w+", """
     rasterxsize rasterysize subclass datatype band blockxsize blockysize relativetovrt shared xoff
     yoff xsize ysize domain format key name resampling resample sampling dataaxistosrsaxismapping
     coordinateepoch projection id info pixel line x y z c1 c2 c3 c4 src dst dstband normalized index
     row0min binsize tabletype maskband
-    """.split()
+    """)
 )  # fmt: skip
 _SUBCLASSES = {
     "vrtsourcedrasterband", "vrtwarpedrasterband", "vrtpansharpenedrasterband",
@@ -72,7 +72,7 @@ _ALL_KEYS = [key for keys in FOLLOWED.values() for key in keys]
 _OPEN_OPTIONS = {"overview_level", "num_threads", "georef_sources"}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why a text is not followed: what stands in it."""
 
 
@@ -87,6 +87,13 @@ class Pointer(NamedTuple):
     name: str
     relative: bool
 
+    @classmethod
+    def of_metadata(cls, value: str) -> Pointer:
+        """As GDAL takes the value of a key in :data:`FOLLOWED`."""
+        base = ":::BASE:::"
+        beside = value.upper().startswith(base)
+        return cls(value[len(base) :] if beside else value, beside)
+
 
 def vrt_pointers(path: Path) -> list[Pointer]:
     """What a virtual raster names.
@@ -95,7 +102,7 @@ def vrt_pointers(path: Path) -> list[Pointer]:
         path: of a file on this machine.
 
     Raises:
-        Refused: it holds what names can't be judged by, or is no sound XML.
+        RefusedError: it holds what names can't be judged by, or is no sound XML.
         OSError: it can't be read.
     """
     found: list[Pointer] = []
@@ -106,26 +113,30 @@ def vrt_pointers(path: Path) -> list[Pointer]:
             _add_metadata(tag, attributes, text, domain, found)
             return
         if tag not in _ELEMENTS:
-            raise Refused(f"<{tag}>, which geoseg does not know to be harmless")
+            raise RefusedError(f"<{tag}>, which geoseg does not know to be harmless")
         for name, value in attributes.items():
             if name not in _ATTRIBUTES:
-                raise Refused(f"the attribute {name!r}, which geoseg does not know to be harmless")
+                raise RefusedError(
+                    f"the attribute {name!r}, which geoseg does not know to be harmless"
+                )
+            if name == "projection" and not _CRS_TEXT.match(value):
+                raise RefusedError(f"{value[:60]!r} for a CRS; it must stand there itself")
             if name == "subclass" and value.lower() not in _SUBCLASSES:
-                raise Refused(f"bands of the kind {value} (raw, derived or computed)")
+                raise RefusedError(f"bands of the kind {value} (raw, derived or computed)")
         if tag == "ooi" and attributes.get("key", "").lower() not in _OPEN_OPTIONS:
-            raise Refused(f"the open option {attributes.get('key')!r}")
+            raise RefusedError(f"the open option {attributes.get('key')!r}")
         if tag in _CRS and not _CRS_TEXT.match(text):
-            raise Refused(f"{text[:60]!r} for a CRS; it must stand there itself")
+            raise RefusedError(f"{text[:60]!r} for a CRS; it must stand there itself")
         if tag in _NAMES:
             relative = attributes.get("relativetovrt", "0")
             if relative not in ("0", "1"):
-                raise Refused(f"relativeToVRT={relative!r}")
+                raise RefusedError(f"relativeToVRT={relative!r}")
             found.append(Pointer(text.lstrip(), relative == "1"))
         tags.add(tag)
 
     _parse(_bytes(path), element)
     if "vrtdataset" not in tags:
-        raise Refused("no <VRTDataset>")
+        raise RefusedError("no <VRTDataset>")
     return list(dict.fromkeys(found))
 
 
@@ -136,7 +147,7 @@ def metadata_pointers(path: Path) -> list[Pointer]:
         path: of a file on this machine.
 
     Raises:
-        Refused: it is no sound XML.
+        RefusedError: it is no sound XML.
         OSError: it can't be read.
     """
     found: list[Pointer] = []
@@ -157,28 +168,23 @@ def _add_metadata(
     """Add the name in an item of metadata, where it is one of those that GDAL opens."""
     keys = FOLLOWED.get(domain.upper(), ())
     if tag == "mdi" and attributes.get("key", "").upper() in keys and text.strip():
-        name = text.lstrip()
-        base = ":::BASE:::"
-        beside = name.upper().startswith(base)
-        found.append(Pointer(name[len(base) :] if beside else name, beside))
+        found.append(Pointer.of_metadata(text.lstrip()))
 
 
 def _bytes(path: Path) -> bytes:
     """A text as it is.
 
     Raises:
-        Refused: it is too long.
+        RefusedError: it is too long.
     """
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise Refused(f"more than {MAX_BYTES >> 20} MB of text")
+        raise RefusedError(f"more than {MAX_BYTES >> 20} MB of text")
     return data
 
 
-def _parse(
-    data: bytes, element: Callable[[str, dict[str, str], str, str | None], None]
-) -> None:
+def _parse(data: bytes, element: Callable[[str, dict[str, str], str, str | None], None]) -> None:
     """Call back for each element, with names in lower case.
 
     Args:
@@ -187,7 +193,7 @@ def _parse(
             None outside of any.
 
     Raises:
-        Refused: the text is no sound XML in UTF-8, or defines entities.
+        RefusedError: the text is no sound XML in UTF-8, or defines entities.
     """
     open_: list[tuple[str, dict[str, str], list[str], str | None]] = []
 
@@ -207,7 +213,7 @@ def _parse(
             open_[-1][2].append(part)
 
     def entities(*_: object) -> None:
-        raise Refused("a document type or a processing instruction")
+        raise RefusedError("a document type or a processing instruction")
 
     # Whatever encoding it declares, GDAL takes the bytes as they are.
     parser = expat.ParserCreate("utf-8")
@@ -220,4 +226,4 @@ def _parse(
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise Refused(f"what is no sound XML ({error})") from error
+        raise RefusedError(f"what is no sound XML ({error})") from error

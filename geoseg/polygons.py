@@ -41,7 +41,10 @@ from geoseg.errors import SceneError, TooManyPolygonsError, UsageError
 from geoseg.geodesy import MapGrid
 from geoseg.measure import Measure
 from geoseg.merging import Limits, merge
+from geoseg.names import public_name
 from geoseg.rasters import NODATA, POLYGON_STRIP
+from geoseg.scene import first_line, opened
+from geoseg.sources import LOCAL, Rules
 from geoseg.vectors import write_frames
 from geoseg.window import Window
 from geoseg.workers import Workers
@@ -197,6 +200,7 @@ def write_polygons(
     *,
     probs_path: str | Path | None = None,
     layer: str = "landcover",
+    rules: Rules = LOCAL,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> dict[str, int]:
@@ -212,6 +216,7 @@ def write_polygons(
         classes: likewise.
         probs_path: likewise.
         layer: the layer's name, where the format has layers.
+        rules: what the rasters may point to.
         progress: called with rows of the raster done, and all.
         **options: the fields of :class:`PolygonOptions`.
 
@@ -223,7 +228,8 @@ def write_polygons(
         UsageError: likewise; or the suffix is unknown, or GeoJSON is asked for without a CRS.
         OutputError: the file can't be written.
     """
-    with _Source.opened(class_path, confidence_path, probs_path, classes, options) as source:
+    paths = class_path, confidence_path, probs_path
+    with _Source.opened(*paths, classes, options, rules) as source:
         return source.write(path, layer, progress)
 
 
@@ -328,19 +334,22 @@ class _Source:
         probs_path: str | Path | None,
         classes: Sequence[ClassInfo] | None,
         options: Mapping[str, Any],
+        rules: Rules = LOCAL,
     ) -> Iterator[_Source]:
         """Open rasters."""
         chosen = PolygonOptions(**options)
         with ExitStack() as stack:
-            raster = stack.enter_context(open_class_raster(class_path))
+            raster = stack.enter_context(open_class_raster(class_path, rules=rules))
             grid = raster.grid
             legend = list(classes) if classes is not None else _legend(raster)
             confidence = probs = None
             if confidence_path is not None:
-                confidence = stack.enter_context(_shares(confidence_path, grid, 1, "confidence"))
+                confidence = stack.enter_context(
+                    _shares(confidence_path, grid, 1, "confidence", rules)
+                )
             if probs_path is not None:
                 bands = len(legend)
-                probs = stack.enter_context(_shares(probs_path, grid, bands, "probability"))
+                probs = stack.enter_context(_shares(probs_path, grid, bands, "probability", rules))
 
             def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
                 window = Window(top, 0, bottom - top, grid.width)
@@ -652,8 +661,11 @@ def _colour(i: int) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[ShareRows]:
+def _shares(
+    path: str | Path, grid: MapGrid, bands: int, what: str, rules: Rules
+) -> Iterator[ShareRows]:
     """A reader of a raster of probabilities on the class raster's grid."""
+    path = public_name(path)
 
     def read(top: int, bottom: int) -> NDArray[np.float32]:
         window = RasterioWindow(0, top, grid.width, bottom - top)
@@ -670,7 +682,7 @@ def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[
         return values
 
     try:
-        with rasterio.open(path) as dataset:
+        with opened(path, rules) as dataset:
             crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
             found = (dataset.count, dataset.shape, tuple(dataset.transform)[:6], crs)
             if found != (bands, (grid.height, grid.width), grid.transform, grid.file_crs):
@@ -680,4 +692,4 @@ def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[
                 )
             yield read
     except (rasterio.errors.RasterioError, pyproj.exceptions.CRSError) as error:
-        raise SceneError(f"{path} can't be read as a {what} raster: {error}") from error
+        raise SceneError(f"{path} can't be read as a {what} raster: {first_line(error)}") from error

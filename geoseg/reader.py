@@ -126,7 +126,7 @@ class SceneReader:
         for (path, nodata, _), slots in groups.items():
             band = self.bands[slots[0]]
             self._stack.enter_context(gdal_options(path))
-            dataset = self._stack.enter_context(opened(path))
+            dataset = self._stack.enter_context(opened(path, band.rules))
             indexes = [self.bands[s].index for s in slots]
             shift = _whole_pixel_shift(band.grid, self.grid)
             if shift is None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.names import public_name
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
 from geoseg.runtimes.choose import machine
@@ -223,7 +224,7 @@ def raster_tags(plan: Plan) -> dict[str, str]:
 #: rasters' tags, so that the same result has the same bytes.
 _WITHOUT_EFFECT = (
     *("batch_size", "device", "threads", "mem_limit", "restart"),
-    *("no_vector", "min_area", "simplify", "force"),
+    *("no_vector", "min_area", "simplify", "force", "allow_vrt"),
 )
 
 
@@ -232,10 +233,10 @@ def _options_report(plan: Plan) -> dict[str, Any]:
     kept = asdict(plan.options)
     for name in (
         *("output", "vector", "probs", "confidence", "agreement", "preview"),
-        *("model", "overwrite"),
+        *("model", "overwrite", "input_root"),
     ):
         kept.pop(name)
-    kept["aoi"] = Path(plan.options.aoi).name if plan.options.aoi else None
+    kept["aoi"] = Path(public_name(plan.options.aoi)).name if plan.options.aoi else None
     kept["creation_options"] = list(plan.options.creation_options)
     kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
     return kept
@@ -258,7 +259,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
     outputs = plan.outputs
     files = {}
-    aoi = [str(plan.options.aoi)] if plan.options.aoi else []
+    aoi = [public_name(plan.options.aoi)] if plan.options.aoi else []
     for path in [*plan.scene.paths, *plan.scene.files, *aoi]:
         if Path(path).exists():
             about = Path(path).stat()

@@ -23,6 +23,7 @@ from rasterio.enums import ColorInterp
 
 from geoseg.errors import BandError, SceneError
 from geoseg.gdal import GDAL_ERRORS
+from geoseg.names import public_name, scrub
 from geoseg.pixelgrid import PixelGrid
 from geoseg.sensors import (
     BAND_NAMES,
@@ -33,10 +34,10 @@ from geoseg.sensors import (
     common_name,
     detect_sensor,
 )
+from geoseg.sources import LOCAL, Rules, is_remote, open_raster
 
 __all__ = ["Scene", "SceneBand", "finest_grid", "gdal_options", "is_remote", "open_scene", "opened"]
 
-REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 #: Folders whose name is a product's.
 PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
@@ -64,6 +65,7 @@ class SceneBand:
         scale: quantity per number by the file's tags, or None.
         offset: quantity at number 0 by the file's tags, or None.
         grid: of the file.
+        rules: what the file may point to.
     """
 
     name: str | None
@@ -75,6 +77,7 @@ class SceneBand:
     scale: float | None
     offset: float | None
     grid: PixelGrid
+    rules: Rules = LOCAL
 
     def __str__(self) -> str:
         """Name and label, for messages."""
@@ -226,11 +229,6 @@ def _pixel_size(grid: PixelGrid) -> float:
     return grid.pixel_area or abs(grid.transform.determinant)
 
 
-def is_remote(source: str) -> bool:
-    """Whether GDAL reads the source over a network."""
-    return source.startswith(REMOTE)
-
-
 @contextmanager
 def gdal_options(source: str, cache_bytes: int | None = None) -> Iterator[None]:
     """GDAL's settings for reading a source, for the length of a ``with``.
@@ -247,25 +245,26 @@ def gdal_options(source: str, cache_bytes: int | None = None) -> Iterator[None]:
         yield
 
 
-def open_scene(source: str | Path | Sequence[str | Path]) -> Scene:
+def open_scene(source: str | Path | Sequence[str | Path], rules: Rules = LOCAL) -> Scene:
     """Find out what a scene holds.
 
     Args:
         source: a raster that GDAL opens (path, URL), a folder of one-band files, a .SAFE folder,
             or a list of files.
+        rules: what its files may point to.
 
     Raises:
         SceneError: it isn't there, is no raster, or has no usable georeference.
     """
     if isinstance(source, str | Path):
-        text = str(source)
-        if not is_remote(text) and Path(text).is_dir():
-            return _open_folder(Path(text))
-        return _open_files([text], _stem(text), (), folder=False)
-    files = [str(s) for s in source]
+        text = public_name(source)
+        if not is_remote(text) and os.path.isdir(text):
+            return _open_folder(Path(text), rules)
+        return _open_files([text], _stem(text), (), rules, folder=False)
+    files = [public_name(s) for s in source]
     if not files:
         raise SceneError("no file given; a scene is a raster file, a list of them or a folder")
-    return _open_files(files, _stem(files[0]), (), folder=len(files) > 1)
+    return _open_files(files, _stem(files[0]), (), rules, folder=len(files) > 1)
 
 
 def _stem(source: str) -> str:
@@ -273,7 +272,7 @@ def _stem(source: str) -> str:
     return Path(name).stem or "scene"
 
 
-def _open_folder(folder: Path) -> Scene:
+def _open_folder(folder: Path, rules: Rules) -> Scene:
     """A folder's one-band files; in a .SAFE those of IMG_DATA."""
     if folder.suffix.upper() == ".SAFE":
         files = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2"))
@@ -295,10 +294,12 @@ def _open_folder(folder: Path) -> Scene:
         )
     reasons = tuple(f"{Path(p).name}: not named after a band" for p in ignored)
     name = Path(os.path.abspath(folder)).name  # "." has none of its own
-    return _open_files(used, name.removesuffix(".SAFE") or "scene", reasons, folder=True)
+    return _open_files(used, name.removesuffix(".SAFE") or "scene", reasons, rules, folder=True)
 
 
-def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder: bool) -> Scene:
+def _open_files(
+    files: list[str], name: str, ignored: tuple[str, ...], rules: Rules, *, folder: bool
+) -> Scene:
     texts: list[str] = []
     for file in files:
         # From the file up to the .SAFE folder, whose name tells the processing baseline:
@@ -309,10 +310,10 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
     skipped = list(ignored)
     behind: dict[str, None] = {}
     for file in files:
-        with gdal_options(file), opened(file) as dataset:
-            _add_files(dataset, behind)
+        with gdal_options(file), opened(file, rules) as dataset:
+            _add_files(dataset, behind, rules)
             tags = tags or dict(dataset.tags())
-            bands = _bands(dataset, file)
+            bands = _bands(dataset, file, rules)
             one_band_only = folder and len(files) > 1
             if one_band_only and len(bands) > 1 and not any(dataset.descriptions):
                 skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
@@ -348,7 +349,7 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
     )
 
 
-def _add_files(dataset: Any, found: dict[str, None]) -> None:
+def _add_files(dataset: Any, found: dict[str, None], rules: Rules) -> None:
     """Add a dataset's files on this machine, and those of virtual rasters behind it."""
     for name in dataset.files:
         # Such as /vsizip/archive.zip/band.tif: the archive.
@@ -360,19 +361,21 @@ def _add_files(dataset: Any, found: dict[str, None]) -> None:
         if file == name and file.lower().endswith(".vrt") and name != dataset.name:
             with suppress(*GDAL_ERRORS), warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                with rasterio.open(name) as inner:
-                    _add_files(inner, found)
+                # Looked at already, as part of what names it.
+                with rasterio.open(name, driver=None if rules.vrt == "any" else "VRT") as inner:
+                    _add_files(inner, found, rules)
 
 
-def files_behind(source: str) -> tuple[str, ...]:
+def files_behind(source: str, rules: Rules = LOCAL) -> tuple[str, ...]:
     """A raster's files on this machine, as of :attr:`Scene.files`; none where it can't be read.
 
     Args:
         source: a file that GDAL opens.
+        rules: what it may point to.
     """
     found: dict[str, None] = {}
-    with suppress(SceneError), gdal_options(source), opened(source) as dataset:
-        _add_files(dataset, found)
+    with suppress(SceneError), gdal_options(source), opened(source, rules) as dataset:
+        _add_files(dataset, found, rules)
     return tuple(found)
 
 
@@ -398,14 +401,20 @@ def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBan
 
 
 @contextmanager
-def opened(file: str) -> Iterator[Any]:
-    """An open dataset, or a SceneError that says what is wrong with the file."""
-    if not is_remote(file) and not Path(file).exists() and ":" not in file:
+def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
+    """An open dataset, or a SceneError that says what is wrong with the file.
+
+    Args:
+        file: as :func:`geoseg.names.public_name` gives it.
+        rules: what it may point to.
+    """
+    file = public_name(file)
+    if not is_remote(file) and not os.path.exists(file) and ":" not in file:
         raise SceneError(f"{file}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            dataset = rasterio.open(file)
+            dataset = open_raster(file, rules)
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
         if is_remote(file):
             raise SceneError(
@@ -431,7 +440,8 @@ def opened(file: str) -> Iterator[Any]:
 
 def first_line(error: BaseException) -> str:
     """What an error says, for a message of one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = scrub(str(error)).strip()  # GDAL's messages hold addresses
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 _COLORS = {
@@ -441,7 +451,7 @@ _COLORS = {
 }
 
 
-def _bands(dataset: Any, file: str) -> list[SceneBand]:
+def _bands(dataset: Any, file: str, rules: Rules) -> list[SceneBand]:
     """The bands of an open dataset, without alpha."""
     grid = PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
     bands = []
@@ -472,6 +482,7 @@ def _bands(dataset: Any, file: str) -> list[SceneBand]:
                 scale=float(scale) if tagged else None,
                 offset=float(offset) if tagged else None,
                 grid=grid,
+                rules=rules,
             )
         )
     return bands

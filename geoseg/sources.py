@@ -26,9 +26,17 @@ import rasterio.errors
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.names import full_address, public_name
-from geoseg.pointers import FOLLOWED, Pointer, Refused, metadata_pointers, vrt_pointers
+from geoseg.pointers import FOLLOWED, Pointer, RefusedError, metadata_pointers, vrt_pointers
 
-__all__ = ["ALLOW_VRT", "LOCAL", "Rules", "check_vector", "holds_shapes", "is_remote", "open_raster"]
+__all__ = [
+    "ALLOW_VRT",
+    "LOCAL",
+    "Rules",
+    "check_vector",
+    "holds_shapes",
+    "is_remote",
+    "open_raster",
+]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
@@ -135,7 +143,7 @@ LOCAL = Rules()
 
 def is_remote(source: str) -> bool:
     """Whether GDAL reads the source over a network, or out of an archive."""
-    return source.startswith(REMOTE) or bool(re.match(r"[a-z0-9]+(\+[a-z0-9]+)*://", source))
+    return source.startswith(REMOTE) or bool(re.match(r"[a-z0-9]{2,}(\+[a-z0-9]+)*://", source))
 
 
 def open_raster(name: str, rules: Rules) -> Any:
@@ -153,10 +161,10 @@ def open_raster(name: str, rules: Rules) -> Any:
     full = full_address(name)
     if rules.vrt == "any":
         return rasterio.open(full)
-    drivers = _Check(name, rules).drivers()
-    dataset = _open(full, drivers)
+    check = _Check(name, rules)
+    dataset = _open(full, check.drivers())
     try:
-        _Check(name, rules).tags(dataset)
+        check.tags(dataset)
     except BaseException:
         dataset.close()
         raise
@@ -185,8 +193,7 @@ class _Check:
         self.rules = rules
         self.seen: set[str] = set()
         self.folders: dict[str, dict[str, list[str]]] = {}
-        part = _PART.fullmatch(name)
-        self.part = part if part and not is_remote(name) and not Path(name).exists() else None
+        self.part = None if is_remote(name) or os.path.exists(name) else _PART.fullmatch(name)
         self.file = self.part["file"] if self.part else name
         here = os.path.dirname(self.file)
         self.roots = (here, *rules.roots)
@@ -200,10 +207,7 @@ class _Check:
             SceneError: it leads to where it may not, or is of no kind that is opened.
         """
         self._check_name()
-        if is_remote(self.file):
-            found = self._of_remote()
-        else:
-            found = self._of_file(self.file, 0)
+        found = self._of_remote() if is_remote(self.file) else self._of_file(self.file, 0)
         return found if self.part is None else (_PART_DRIVERS[self.part["driver"].upper()],)
 
     def tags(self, dataset: Any) -> None:
@@ -212,12 +216,7 @@ class _Check:
         Raises:
             SceneError: to where it may not.
         """
-        for domain, keys in FOLLOWED.items():
-            for key, value in dataset.tags(ns=domain).items():
-                if key.upper() in keys:
-                    beside = value.upper().startswith(":::BASE:::")
-                    pointer = Pointer(value[len(":::BASE:::") :] if beside else value, beside)
-                    self._follow(pointer, self.file, f"in its metadata ({key})", 0)
+        self._follow_tags(dataset, self.file, 0)
 
     def _check_name(self) -> None:
         """Refuse names that are no address of a file.
@@ -231,19 +230,14 @@ class _Check:
                 f"{name.strip()[:40]!r}... is a text, not the name of a file; save it as a file of "
                 f"that kind, or give --allow-vrt any if you trust it"
             )
-        inner = re.sub(r"^(/vsi[a-z0-9_]+/|[a-z0-9+]+://)+", "", name)
-        if is_remote(name) and re.match(r"vrt://|/vsistdin|/vsisparse|/vsisubfile|.*\{", name):
-            inner = "x:"  # such a name stands for another one, in a spelling of GDAL's
-        scheme = _SCHEME.match(inner)
-        if scheme and not is_remote(name) and not Path(name).exists():
+        if is_remote(name):
+            spelling = re.search(r"vrt://|/vsisparse", name)
+        else:
+            spelling = None if os.path.exists(name) else _SCHEME.match(name)
+        if spelling:
             raise SceneError(
-                f"{name[:60]} is a source in GDAL's own spelling ({scheme[0]}), which may lead "
+                f"{name[:60]} is a source in GDAL's own spelling ({spelling[0]}), which may lead "
                 f"anywhere; give a file or a URL, or --allow-vrt any if you trust it"
-            )
-        if inner == "x:":
-            raise SceneError(
-                f"{name[:60]} stands for another source, in GDAL's own spelling; give that source "
-                f"itself, or --allow-vrt any if you trust it"
             )
 
     def _of_remote(self) -> Sequence[str]:
@@ -320,7 +314,7 @@ class _Check:
         """Follow what a virtual raster names."""
         try:
             pointers = vrt_pointers(Path(path))
-        except Refused as error:
+        except RefusedError as error:
             raise SceneError(
                 f"{path} is a virtual raster (VRT) with {error}; give the rasters themselves, or "
                 f"--allow-vrt any if you trust it"
@@ -337,35 +331,45 @@ class _Check:
                 for entry in os.listdir(folder or "."):
                     names.setdefault(entry.casefold(), []).append(entry)
             self.folders[folder] = names
-        for suffix in (".aux.xml", ".ovr", ".msk"):
-            # GDAL does not regard case here.
-            for entry in self.folders[folder].get(name.casefold() + suffix, ()):
+        # GDAL does not regard case here.
+        here = [self.folders[folder].get(name.casefold() + s, ()) for s in (".ovr", ".msk")]
+        for entry in (entry for entries in here for entry in entries):
+            beside = os.path.join(folder, entry)
+            if os.path.realpath(beside) not in self.seen:
+                self._of_file(beside, depth + 1)
+        for stem in {name.casefold(), os.path.splitext(name)[0].casefold()}:
+            for entry in self.folders[folder].get(stem + ".aux", ()):
                 beside = os.path.join(folder, entry)
-                if suffix != ".aux.xml":
-                    if os.path.realpath(beside) not in self.seen:
-                        self._of_file(beside, depth + 1)
-                    continue
-                try:
-                    pointers = metadata_pointers(Path(beside))
-                except Refused as error:
-                    raise SceneError(
-                        f"{beside} is metadata with {error}; remove the file, or give --allow-vrt "
-                        f"any if you trust it"
-                    ) from error
-                except OSError:  # what can't be read by us can't be read by GDAL
-                    continue
-                for pointer in pointers:
-                    self._follow(pointer, path, f"in {beside}", depth)
+                if (head := _head(beside)).startswith(b"EHFA") and (text := _text_in(head)):
+                    raise SceneError(self._unfit(beside, f"holds {text} behind other bytes"))
+        for entry in self.folders[folder].get(name.casefold() + ".aux.xml", ()):
+            beside = os.path.join(folder, entry)
+            try:
+                pointers = metadata_pointers(Path(beside))
+            except RefusedError as error:
+                raise SceneError(
+                    f"{beside} is metadata with {error}; remove the file, or give --allow-vrt any "
+                    f"if you trust it"
+                ) from error
+            except OSError:  # what can't be read by us can't be read by GDAL
+                continue
+            for pointer in pointers:
+                self._follow(pointer, path, f"in {beside}", depth)
 
     def _look_at_tags(self, path: str, drivers: Sequence[str], depth: int) -> None:
         """As :meth:`tags`, of a file that another one names."""
         try:
             with rasterio.Env(), _open(path, drivers) as dataset:
-                for domain, keys in FOLLOWED.items():
-                    if any(key.upper() in keys for key in dataset.tags(ns=domain)):
-                        raise SceneError(self._unfit(path, "names another file in its metadata"))
+                self._follow_tags(dataset, path, depth)
         except GDAL_ERRORS:  # said when it is read
             return
+
+    def _follow_tags(self, dataset: Any, path: str, depth: int) -> None:
+        for domain, keys in FOLLOWED.items():
+            for key, value in dataset.tags(ns=domain).items():
+                if key.upper() in keys:
+                    pointer = Pointer.of_metadata(value)
+                    self._follow(pointer, path, f"in its metadata ({key})", depth)
 
     def _follow(self, pointer: Pointer, by: str, how: str, depth: int) -> None:
         """See that a name leads to where it may, and look at what is there."""
@@ -373,12 +377,15 @@ class _Check:
         part = _PART.fullmatch(name)
         if part:
             name = part["file"]
-        if name.startswith("/vsi") or "://" in name or name.startswith(("<", "{")) or (
-            _SCHEME.match(name) and not os.path.exists(name)
+        if (
+            name.startswith("/vsi")
+            or "://" in name
+            or name.startswith(("<", "{"))
+            or (_SCHEME.match(name) and not os.path.exists(name))
         ):
             self._stray(name, by, how, "which is no file in a folder")
         if is_remote(by):
-            self._stray(name, by, how, "and a remote file stands for itself")
+            self._stray(name, by, how, "and only files in folders may point to others")
         path = os.path.join(os.path.dirname(by), name) if pointer.relative else name
         real = os.path.realpath(path)
         if not any(_lies_in(real, root) for root in self.roots):
@@ -542,24 +549,28 @@ def _check_json(name: str) -> None:
         UsageError: it is so.
     """
 
-    def look(table: dict[str, Any]) -> dict[str, Any]:
-        kind = str(table.get("type", "")).lower()
-        if kind.startswith("link") or kind == "gdal_streamed_alg" or "href" in table:
-            raise UsageError(
-                f"{name} leads elsewhere: it holds {json.dumps(table)[:100]}; write the shapes "
-                f"with a CRS of their own (ogr2ogr -a_srs), or give --allow-vrt any if you trust it"
-            )
-        return table
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, value in pairs:
+            crs = key.lower() == "crs" and isinstance(value, dict)
+            kind = str(value.get("type", "")).lower() if crs else ""
+            task = key.lower() == "type" and str(value).lower() == "gdal_streamed_alg"
+            if task or kind.startswith(("link", "url")):
+                raise UsageError(
+                    f"{name} leads elsewhere ({json.dumps({key: value})[:80]}); write the shapes "
+                    f"with a CRS of their own (ogr2ogr -a_srs), or give --allow-vrt any if you "
+                    f"trust it"
+                )
+        return dict(pairs)
 
     with open(name, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # Escapes could spell any word.
-            if re.search(rb"link|gdal_streamed|href|\\u", data, re.I) is None:
+            if re.search(rb"link|url|gdal_streamed|\\u", data, re.I) is None:
                 return
         text = file.read().decode("utf-8", errors="replace")
-    decoder, place = json.JSONDecoder(object_hook=look), 0
+    decoder, place = json.JSONDecoder(object_pairs_hook=look), 0
     blank = re.compile(r"[\s\x1e\ufeff]*")
     while (place := blank.match(text, place).end()) < len(text):  # type: ignore[union-attr]
         try:

@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 #: From the ground up: a module imports from its own room or those before it.
 ROOMS = [
-    {"errors", "window", "gdal", "importing", "jit", "workers"},
+    {"errors", "window", "gdal", "importing", "jit", "workers", "names", "pointers", "sources"},
     {"blending", "pixelgrid", "grid", "stitch", "regrid", "sensors", "card"},
     {"scene"},
     {

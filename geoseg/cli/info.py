@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import band_options, json_option, model_option, scene_argument
+from geoseg.cli.options import (
+    band_options,
+    json_option,
+    model_option,
+    root_options,
+    scene_argument,
+)
 
 __all__ = ["command"]
 
@@ -16,6 +22,7 @@ __all__ = ["command"]
 @scene_argument
 @model_option
 @band_options
+@root_options
 @json_option
 def command(
     scene: tuple[str, ...],
@@ -24,6 +31,8 @@ def command(
     scale: float | None,
     offset: float | None,
     src_nodata: float | None,
+    input_root: tuple[str, ...],
+    allow_vrt: str,
     as_json: bool,
 ) -> None:
     """Say what geoseg sees in a scene and which models fit it.
@@ -40,6 +49,8 @@ def command(
         scale=scale,
         offset=offset,
         src_nodata=src_nodata,
+        input_root=input_root,
+        allow_vrt=allow_vrt,
     )
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
