@@ -190,7 +190,7 @@ def evaluate(
     ):
         run = None
         if files is not None and scene is not None:
-            wanted = {**reading, "device": device, "threads": threads}
+            wanted: dict[str, Any] = {**reading, "device": device, "threads": threads}
             wanted |= {"input_root": rules.roots, "allow_vrt": rules.vrt}
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="geoseg-")))
             run = _run(raster, scene, folder, labels is not None, progress, wanted)

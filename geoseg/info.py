@@ -49,8 +49,8 @@ def scene_info(
     """
     scene = open_scene(source, Rules.of(input_root, allow_vrt))
     grid = scene.grid
-    options = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
-    options |= {"input_root": input_root, "allow_vrt": allow_vrt}
+    options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
+    options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
     return {
         "name": scene.name,
         "paths": list(scene.paths),

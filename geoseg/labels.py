@@ -35,7 +35,7 @@ from geoseg.gdal import GDAL_ERRORS
 from geoseg.geodesy import Floats, Ints, MapGrid, runs
 from geoseg.names import full_address, public_name
 from geoseg.pixelgrid import PixelGrid
-from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, is_remote, opened
+from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, opened
 from geoseg.sources import LOCAL, Rules, check_vector, holds_shapes
 from geoseg.window import Window
 
@@ -200,6 +200,50 @@ def is_vector(path: str | Path) -> bool:
         return False
 
 
+@contextmanager
+def vector_file(path: str | Path, rules: Rules) -> Iterator[str]:
+    """What GDAL opens a vector file by, for the length of a ``with`` in which it fetches nothing.
+
+    Args:
+        path: as the user gives it.
+        rules: what the file may point to.
+
+    Raises:
+        UsageError: it isn't there, leads elsewhere, or is of a kind that is not read.
+    """
+    check_vector(path, rules)
+    # What a GML says of itself may lie on a server.
+    option = "GML_DOWNLOAD_SCHEMA"
+    before = pyogrio.get_gdal_config_option(option)
+    pyogrio.set_gdal_config_options({option: before if rules.vrt == "any" else False})
+    try:
+        yield full_address(public_name(path))
+    finally:
+        pyogrio.set_gdal_config_options({option: before})
+
+
+def read_vector(path: str | Path, rules: Rules, layer: str | None = None) -> Any:
+    """A vector file as geopandas gives it.
+
+    Args:
+        path: as the user gives it.
+        rules: what the file may point to.
+        layer: of the file; the first one by default.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    try:
+        with vector_file(path, rules) as full:
+            if public_name(path).split("?")[0].lower().endswith(".parquet"):
+                return geopandas.read_parquet(full)
+            return geopandas.read_file(full, engine="pyogrio", layer=layer)
+    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
+        raise UsageError(
+            f"{public_name(path)} can't be read as a vector file ({first_line(error)})"
+        ) from error
+
+
 def read_features(
     path: str, column: str | None, kinds: Sequence[str], what: str, rules: Rules = LOCAL
 ) -> geopandas.GeoDataFrame:
@@ -216,17 +260,7 @@ def read_features(
         UsageError: it can't be read, has no such column, or holds other shapes.
     """
     path = public_name(path)
-    if not is_remote(path) and not Path(path).exists():
-        raise UsageError(f"{path}: no such file")
-    check_vector(path, rules)
-    full = full_address(path)
-    try:
-        if path.split("?")[0].lower().endswith(".parquet"):
-            frame = geopandas.read_parquet(full)
-        else:
-            frame = geopandas.read_file(full, engine="pyogrio", layer=_layer(path, what))
-    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read as a vector file ({first_line(error)})") from error
+    frame = read_vector(path, rules, _layer(path, what, rules))
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise UsageError(f"{path} is a table without geometry; give a file of {what}s")
     if column is not None and (column not in frame.columns or column == frame.geometry.name):
@@ -250,15 +284,19 @@ def read_features(
     return frame.reset_index(drop=True)
 
 
-def _layer(path: str, what: str) -> str | None:
+def _layer(path: str, what: str, rules: Rules) -> str | None:
     """The file's only layer of shapes; None for the first one, where no layer has any.
 
     Raises:
-        UsageError: there are several.
+        UsageError: there are several, or it can't be read.
     """
-    shapes = [
-        str(name) for name, kind in pyogrio.list_layers(full_address(path)) if kind is not None
-    ]
+    try:
+        with vector_file(path, rules) as full:
+            if path.lower().endswith(".parquet"):
+                return None
+            shapes = [str(name) for name, kind in pyogrio.list_layers(full) if kind is not None]
+    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read as a vector file ({first_line(error)})") from error
     if len(shapes) > 1:
         raise UsageError(
             f"{path} holds the layers {', '.join(shapes)}; give a file with one layer of {what}s "

@@ -10,10 +10,10 @@ from typing import Any
 
 from geoseg.errors import TrainingError
 from geoseg.gdal import GDAL_ERRORS
-from geoseg.labels import is_vector
+from geoseg.labels import is_vector, vector_file
 from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, open_scene, opened
 from geoseg.sensors import band_code
-from geoseg.sources import LOCAL, Rules, check_vector
+from geoseg.sources import LOCAL, Rules
 
 __all__ = ["find_files", "pair"]
 
@@ -205,9 +205,9 @@ def _footprint(path: Path, rules: Rules) -> Any:
         with gdal_options(str(path)), opened(str(path), rules) as dataset:
             crs = dataset.crs
             return None if crs is None else _on_wgs84(crs.to_wkt(), tuple(dataset.bounds), path)
-    check_vector(path, rules)
     try:
-        about = pyogrio.read_info(path, force_total_bounds=True)
+        with vector_file(path, rules) as full:
+            about = pyogrio.read_info(full, force_total_bounds=True)
     except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
         raise TrainingError(
             f"the labels {path} can't be read as a vector file ({first_line(error)})"

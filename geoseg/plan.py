@@ -18,15 +18,15 @@ from geoseg.crf import CRFOptions, check_chip, parse_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
-from geoseg.names import full_address, public_name
+from geoseg.names import public_name
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
 from geoseg.rasters import POLYGON_STRIP, PROBABILITY_DTYPES, check_creation_options
 from geoseg.reader import SceneReader
 from geoseg.regrid import source_cols
 from geoseg.runtimes.members import TURNS
-from geoseg.scene import Scene, SceneBand, finest_grid, first_line, is_remote, open_scene
-from geoseg.sources import Rules, check_vector
+from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
+from geoseg.sources import Rules
 from geoseg.stitch import TAPERS, held_bytes
 from geoseg.window import Window
 from geoseg.zoo import choose_model, find_model
@@ -796,20 +796,10 @@ def _read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[
         UsageError: the file can't be read, holds no polygon, or one side has no CRS.
     """
     import geopandas
-    import pyogrio.errors
 
-    path = public_name(path)
-    if not is_remote(path) and not Path(path).exists():
-        raise UsageError(f"--aoi {path}: no such file")
-    check_vector(path, rules)
-    full = full_address(path)
-    try:
-        parquet = path.split("?")[0].lower().endswith(".parquet")
-        frame = geopandas.read_parquet(full) if parquet else geopandas.read_file(full)
-    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
-        raise UsageError(
-            f"--aoi {path} can't be read as a vector file ({first_line(error)})"
-        ) from error
+    from geoseg.labels import read_vector
+
+    frame, path = read_vector(path, rules), public_name(path)
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise UsageError(f"--aoi {path} is a table without geometry; give a file of polygons")
     if frame.crs is None or crs is None:

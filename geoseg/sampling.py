@@ -6,7 +6,7 @@ section 5.1. Within a class every pixel has the same chance, and none is drawn t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 

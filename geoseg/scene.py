@@ -409,7 +409,7 @@ def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
         rules: what it may point to.
     """
     file = public_name(file)
-    if not is_remote(file) and not os.path.exists(file) and ":" not in file:
+    if not is_remote(file) and not os.path.exists(file) and not re.search("[:<]", file):
         raise SceneError(f"{file}: no such file")
     try:
         with warnings.catch_warnings():

@@ -372,42 +372,33 @@ class _Check:
                     self._follow(pointer, path, f"in its metadata ({key})", depth)
 
     def _follow(self, pointer: Pointer, by: str, how: str, depth: int) -> None:
-        """See that a name leads to where it may, and look at what is there."""
+        """See that a name leads to where it may, and look at what is there.
+
+        Raises:
+            SceneError: it does not.
+        """
         name = pointer.name
         part = _PART.fullmatch(name)
         if part:
             name = part["file"]
-        if (
-            name.startswith("/vsi")
-            or "://" in name
-            or name.startswith(("<", "{"))
-            or (_SCHEME.match(name) and not os.path.exists(name))
-        ):
-            self._stray(name, by, how, "which is no file in a folder")
-        if is_remote(by):
-            self._stray(name, by, how, "and only files in folders may point to others")
+        found = f"{by} names {public_name(name)[:200]} {how}"
+        address = name.startswith(("/vsi", "<", "{")) or "://" in name
+        if address or is_remote(by) or (_SCHEME.match(name) and not os.path.exists(name)):
+            raise SceneError(
+                f"{found}; only files in folders are followed, by files in folders: give the "
+                f"raster itself, or --allow-vrt any if you trust it"
+            )
         path = os.path.join(os.path.dirname(by), name) if pointer.relative else name
         real = os.path.realpath(path)
         if not any(_lies_in(real, root) for root in self.roots):
-            self._stray(name, by, how, f"in {os.path.dirname(real)}, outside its folder")
+            folder = os.path.dirname(real)
+            raise SceneError(
+                f"{found}, which lies in {folder}; a file may point into its own folder only: if "
+                f"you trust it, give --input-root {folder}, or --allow-vrt any"
+            )
         if real not in self.seen and os.path.exists(real):
             # By the name that GDAL uses: files beside it are found by that.
             self._of_file(path, depth + 1)
-
-    def _stray(self, name: str, by: str, how: str, where: str) -> None:
-        """Refuse a name.
-
-        Raises:
-            SceneError: always.
-        """
-        root = ""
-        if "outside" in where:
-            root = "give --input-root with the folder if you trust it, or "
-        what = "--allow-vrt any if you trust all that it names"
-        raise SceneError(
-            f"{public_name(by)} names {public_name(name)[:100]} {how}, {where}; a file may point "
-            f"into its own folder only: {root or 'give the raster itself, or '}{what}"
-        )
 
 
 def _lies_in(path: str, folder: str) -> bool:
@@ -460,16 +451,19 @@ def check_vector(path: str | Path, rules: Rules) -> None:
     """Refuse vector files that lead elsewhere, before GDAL sees them.
 
     Args:
-        path: of the file; whether it is there is for the caller to see.
+        path: of the file.
         rules: what it may point to.
 
     Raises:
-        UsageError: it is remote, of a kind that is not read, or names an address.
+        UsageError: it isn't there, is remote, of a kind that is not read, or names an address.
     """
     name = str(path)
+    away = is_remote(name) or (not os.path.exists(name) and _SCHEME.match(name) is not None)
+    if not away and not os.path.exists(name):
+        raise UsageError(f"{name}: no such file")
     if rules.vrt == "any":
         return
-    if is_remote(name) or (_SCHEME.match(name) and not Path(name).exists()):
+    if away:
         raise UsageError(
             f"{public_name(name)} is no file on this machine; vector files are read from files: "
             f"download it (ogr2ogr shapes.gpkg SOURCE), or give --allow-vrt any if you trust it"
