@@ -396,9 +396,7 @@ def _new_card(
                 entry[name] = {c["name"]: c[name] for c in report["classes"]}
         earlier = card.scores.get("evaluations", {})
         kept = dict(earlier) if isinstance(earlier, Mapping) else {"earlier": earlier}
-        card = card.with_scores(
-            evaluations={**kept, f"{_stem(scene)} with {Path(truth).name}": entry}
-        )
+        card = card.with_scores(evaluations={**kept, f"{_stem(scene)} with {_stem(truth)}": entry})
     if temperature:
         fitted = report["calibration"]["temperature"]["value"]
         if fitted is None:

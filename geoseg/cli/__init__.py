@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from geoseg.errors import GeosegError
+from geoseg.names import scrub
 
 __all__ = ["main"]
 
@@ -107,8 +108,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int, args: list[str]) -> NoReturn:
+    message = scrub(message)
     if any(a in ("-vv", "-vvv") for a in args) or args.count("-v") > 1:
-        traceback.print_exc()
+        print(scrub(traceback.format_exc()), file=sys.stderr)
     if _wants_json(args):
         import json
 
