@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-__all__ = ["FOLLOWED", "Pointer", "RefusedError", "metadata_pointers", "vrt_pointers"]
+__all__ = [
+    "FOLLOWED",
+    "MAX_BYTES",
+    "Pointer",
+    "RefusedError",
+    "may_name_files",
+    "metadata_pointers",
+    "vrt_pointers",
+]
 
 #: Of a text; GDAL's virtual raster of 10,000 tiles in four bands has 30 MB.
 MAX_BYTES = 256 << 20
@@ -157,9 +165,19 @@ def metadata_pointers(path: Path) -> list[Pointer]:
 
     data = _bytes(path)
     # Much honest metadata is no sound XML; it matters only where such a key may stand in it.
-    if b"&#" in data or any(key.lower().encode() in data.lower() for key in _ALL_KEYS):
+    if may_name_files(data):
         _parse(data, element)
     return found
+
+
+def may_name_files(metadata: bytes) -> bool:
+    """Whether one of the keys in :data:`FOLLOWED` may stand in metadata, also spelt by numbers.
+
+    Args:
+        metadata: XML as it is in a file.
+    """
+    folded = metadata.lower()
+    return b"&#" in metadata or any(key.lower().encode() in folded for key in _ALL_KEYS)
 
 
 def _add_metadata(

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,15 @@ import rasterio.errors
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.names import full_address, public_name
-from geoseg.pointers import FOLLOWED, Pointer, RefusedError, metadata_pointers, vrt_pointers
+from geoseg.pointers import (
+    FOLLOWED,
+    MAX_BYTES,
+    Pointer,
+    RefusedError,
+    may_name_files,
+    metadata_pointers,
+    vrt_pointers,
+)
 
 __all__ = [
     "ALLOW_VRT",
@@ -42,6 +51,8 @@ REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
 #: Nested virtual rasters, and overviews of overviews.
 MAX_DEPTH = 8
+#: The TIFF tag of GDAL's metadata.
+TIFF_METADATA = 42112
 #: Of a file: GDAL looks for its texts within the first bytes, behind whatever stands before.
 HEAD_BYTES = 64 << 10
 
@@ -358,6 +369,9 @@ class _Check:
 
     def _look_at_tags(self, path: str, drivers: Sequence[str], depth: int) -> None:
         """As :meth:`tags`, of a file that another one names."""
+        # GDAL takes a millisecond a file, and a virtual raster may have ten thousand.
+        if drivers == ("GTiff",) and not may_name_files(_tiff_metadata(path)):
+            return
         try:
             with rasterio.Env(), _open(path, drivers) as dataset:
                 self._follow_tags(dataset, path, depth)
@@ -379,7 +393,7 @@ class _Check:
         """
         name = pointer.name
         part = _PART.fullmatch(name)
-        if part:
+        if part and part["driver"].upper() != "GTIFF_DIR":  # whose metadata is not looked at
             name = part["file"]
         found = f"{by} names {public_name(name)[:200]} {how}"
         address = name.startswith(("/vsi", "<", "{")) or "://" in name
@@ -389,16 +403,55 @@ class _Check:
                 f"raster itself, or --allow-vrt any if you trust it"
             )
         path = os.path.join(os.path.dirname(by), name) if pointer.relative else name
-        real = os.path.realpath(path)
-        if not any(_lies_in(real, root) for root in self.roots):
-            folder = os.path.dirname(real)
-            raise SceneError(
-                f"{found}, which lies in {folder}; a file may point into its own folder only: if "
-                f"you trust it, give --input-root {folder}, or --allow-vrt any"
-            )
-        if real not in self.seen and os.path.exists(real):
-            # By the name that GDAL uses: files beside it are found by that.
-            self._of_file(path, depth + 1)
+        # GDAL takes the folder from the text's own name or from that behind a link, as it goes.
+        paths = [os.path.join(folder, name) for folder in (os.path.dirname(by), _behind(by))]
+        for path in dict.fromkeys(paths) if pointer.relative else [name]:
+            real = os.path.realpath(path)
+            if not any(_lies_in(real, root) for root in self.roots):
+                folder = os.path.dirname(real)
+                raise SceneError(
+                    f"{found}, which lies in {folder}; a file may point into its own folder only: "
+                    f"if you trust it, give --input-root {folder}, or --allow-vrt any"
+                )
+            if real not in self.seen and os.path.exists(real):
+                # By the name that GDAL uses: files beside it are found by that.
+                self._of_file(path, depth + 1)
+
+
+def _behind(path: str) -> str:
+    """The folder in which a file really lies."""
+    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
+
+
+def _tiff_metadata(path: str) -> bytes:
+    """GDAL's metadata in a TIFF's first image, as it stands in the file.
+
+    What is no sound TIFF has none: GDAL can't read it, either.
+    """
+    found = b""
+    with suppress(OSError, struct.error), open(path, "rb") as file:
+        order = "<" if file.read(2) == b"II" else ">"
+
+        def number(kind: str) -> int:
+            (value,) = struct.unpack(order + kind, file.read(struct.calcsize("=" + kind)))
+            return int(value)
+
+        big = number("H") == 43
+        wide = "Q" if big else "I"
+        file.seek(4 if big else 0, os.SEEK_CUR)
+        file.seek(number(wide))
+        entries = number("Q" if big else "H")
+        start, size = file.tell(), 20 if big else 12
+        for place in range(start, start + size * min(entries, 1 << 16), size):
+            file.seek(place)
+            if number("H") != TIFF_METADATA:
+                continue
+            number("H")
+            length = number(wide)
+            if length > struct.calcsize("=" + wide):
+                file.seek(number(wide))
+            found += file.read(min(length, MAX_BYTES))
+    return found
 
 
 def _lies_in(path: str, folder: str) -> bool:

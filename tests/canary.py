@@ -155,6 +155,26 @@ def _behind_png(folder: Path, where: str) -> Path:
     return virtual(folder / "polyglot.vrt", "inner.png", relative=True)
 
 
+def _behind_link(folder: Path, private: Path) -> Path:
+    """A link to a virtual raster: the folder that its names start at is not the link's."""
+    virtual(folder / "real.vrt", f"../{private.parent.name}/{private.name}", relative=True)
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "link.vrt").symlink_to(folder / "real.vrt")
+    return virtual(folder / "outer.vrt", "a/b/link.vrt", relative=True)
+
+
+def _behind_hfa(path: Path, where: str) -> Path:
+    """A virtual raster behind the first bytes of the file in which ArcGIS keeps statistics."""
+    plain(path)
+    beside = virtual(path.with_suffix(".aux"), where)
+    text = beside.read_text().replace(
+        "<VRTRasterBand", f'<Metadata domain="HFA"><MDI key="HFA_DEPENDENT_FILE">{path.name}</MDI>'
+        f"</Metadata><VRTRasterBand",
+    )  # fmt: skip
+    beside.write_text("EHFA_HEADER_TAG" + text)
+    return path
+
+
 def disguises(folder: Path, server: Server, private: Path) -> dict[str, Path]:
     """Rasters that would lead to the server or to a private file, by what they are."""
     folder.mkdir()
@@ -257,6 +277,14 @@ def disguises(folder: Path, server: Server, private: Path) -> dict[str, Path]:
         "overviews": _beside(folder / "ovr.tif", ".ovr", url("ovr")),
         "OVERVIEWS": _beside(folder / "upper.tif", ".OVR", url("upper")),
         "mask": _beside(folder / "msk.tif", ".msk", url("msk")),
+        "tile's metadata": virtual(
+            folder / "tile.vrt", _internal(folder / "tile.tif", url("tile")).name, relative=True
+        ),
+        "part of a tile": virtual(
+            folder / "part.vrt", f"GTIFF_DIR:1:{_internal(folder / 'part.tif', url('part'))}"
+        ),
+        "link": _behind_link(folder, private),
+        "behind HFA": _behind_hfa(folder / "hfa.tif", url("hfa")),
         "behind a PNG": _behind_png(folder, url("png")),
         "entities": text(
             "bomb.vrt",
