@@ -24,7 +24,9 @@ from scipy.optimize import brentq
 from geoseg.classraster import ClassRaster
 from geoseg.errors import EvaluationError, SceneError
 from geoseg.gdal import GDAL_ERRORS, explain_read_error
+from geoseg.names import public_name
 from geoseg.scene import opened
+from geoseg.sources import LOCAL, Rules
 
 __all__ = ["BINS", "Calibration", "Probabilities", "Reliability", "fit_temperature", "open_probs"]
 
@@ -91,7 +93,7 @@ class Probabilities:
 
 @contextmanager
 def open_probs(
-    path: str | Path, raster: ClassRaster, legend: dict[int, str]
+    path: str | Path, raster: ClassRaster, legend: dict[int, str], rules: Rules = LOCAL
 ) -> Iterator[Probabilities]:
     """Open the probabilities that a map was made of.
 
@@ -101,13 +103,14 @@ def open_probs(
             bands' names.
         raster: the map; the probabilities must lie on its very pixels.
         legend: id -> name of the map's classes.
+        rules: what the file may point to.
 
     Raises:
         SceneError: it can't be opened.
         EvaluationError: it lies on another grid, or its bands are not the map's classes.
     """
-    text = str(path)
-    with opened(text) as dataset:
+    text = public_name(path)
+    with opened(text, rules) as dataset:
         ours = raster.pixels
         relative = ~dataset.transform @ ours.transform
         corners = [(0, 0), (ours.width, 0), (0, ours.height)]

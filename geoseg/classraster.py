@@ -22,8 +22,10 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.errors import SceneError
 from geoseg.gdal import GDAL_ERRORS, block_cache, explain_read_error, retried
 from geoseg.geodesy import MapGrid
+from geoseg.names import public_name
 from geoseg.pixelgrid import PixelGrid
 from geoseg.scene import first_line, gdal_options, opened
+from geoseg.sources import LOCAL, Rules
 from geoseg.window import Window
 
 __all__ = [
@@ -128,7 +130,9 @@ class Survey:
 
 
 @contextmanager
-def open_class_raster(path: str | Path, hint: str = "") -> Iterator[ClassRaster]:
+def open_class_raster(
+    path: str | Path, hint: str = "", rules: Rules = LOCAL
+) -> Iterator[ClassRaster]:
     """Open a class raster.
 
     Args:
@@ -136,12 +140,13 @@ def open_class_raster(path: str | Path, hint: str = "") -> Iterator[ClassRaster]
             from the tags ``class_<id>`` of the band or ``GEOSEG_CLASSES`` of the file, as
             ``geoseg predict`` writes them.
         hint: what else a raster of other bands may be, for the message.
+        rules: what the file may point to.
 
     Raises:
         SceneError: it isn't there, or is no class raster.
     """
-    text = str(path)
-    with gdal_options(text), opened(text) as dataset:
+    text = public_name(path)
+    with gdal_options(text), opened(text, rules) as dataset:
         bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
         if bands != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
             if bands == 1:

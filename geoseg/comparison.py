@@ -28,6 +28,7 @@ from geoseg.labels import (
 )
 from geoseg.objects import Objects, ObjectScores
 from geoseg.pictures import Pictures
+from geoseg.sources import LOCAL, Rules
 from geoseg.window import Window
 
 __all__ = ["Comparison", "compare", "number", "shown"]
@@ -138,6 +139,7 @@ def compare(
     colors: Sequence[str] = (),
     probs: str | Path | None = None,
     tolerance: float | None = None,
+    rules: Rules = LOCAL,
 ) -> Comparison:
     """Compare a class raster with labels.
 
@@ -149,6 +151,7 @@ def compare(
         colors: of a mask in class colours, each as NAME=#RRGGBB.
         probs: raster of the map's probabilities.
         tolerance: of borders, metres; None for two of the map's pixels.
+        rules: what the files may point to.
 
     Raises:
         UsageError: an option does not fit.
@@ -163,10 +166,18 @@ def compare(
     warnings: list[str] = []
     with ExitStack() as stack:
         labels = stack.enter_context(
-            open_color_labels(path, raster.pixels, parse_colors(colors, classes), raster.path)
+            open_color_labels(
+                path, raster.pixels, parse_colors(colors, classes), raster.path, rules
+            )
             if colors
             else open_labels(
-                path, raster.pixels, classes, raster.path, column=column, ignore=ignore
+                path,
+                raster.pixels,
+                classes,
+                raster.path,
+                column=column,
+                ignore=ignore,
+                rules=rules,
             )
         )
         done = _Pass(raster, classes, labels)
@@ -183,7 +194,7 @@ def compare(
             own = done.table[labels.source.ids].astype(np.int64)
             done.objects = Objects(own, len(classes))
         if probs is not None:
-            done.probs = stack.enter_context(open_probs(probs, raster, classes))
+            done.probs = stack.enter_context(open_probs(probs, raster, classes, rules))
             done.reliability = Reliability(len(classes), done.probs.least)
         for strip in raster.strips():
             done.add(strip)

@@ -175,7 +175,7 @@ def load_scene(
         TrainingError: labels or windows do not fit the scene.
         OutputError: the disk is full.
     """
-    opened = open_scene(scene.path)
+    opened = open_scene(scene.path, scene.rules)
     own = tuple(config.bands)
     spec = ",".join(scene.bands) or None
     chosen = opened.choose(own, spec)

@@ -39,11 +39,13 @@ from geoseg.labels import (
     read_features,
     spelled,
 )
+from geoseg.names import public_name
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.ownership import TABLE_HEAD
 from geoseg.page import page
 from geoseg.pictures import Pictures, class_colors
 from geoseg.scene import first_line, is_remote
+from geoseg.sources import Rules
 from geoseg.zoo import ZOO, find_model, list_embedded
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def evaluate(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
     device: str = "auto",
     threads: int | None = None,
     probs: str | Path | None = None,
@@ -120,6 +124,8 @@ def evaluate(
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
+        input_root: folders into which files may point, see :class:`geoseg.plan.PredictOptions`.
+        allow_vrt: ``any`` lets files point anywhere.
         device: where the model runs.
         threads: for computing on a CPU.
         probs: raster of the map's probabilities, as ``geoseg predict --probs`` writes it: they are
@@ -165,6 +171,7 @@ def evaluate(
         raise UsageError(
             f"the boundary tolerance is {boundary_tolerance:g} m; it must be at least 0"
         )
+    rules = Rules.of(input_root, allow_vrt)
     reading = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
     files = None if scene is None else find_model(raster)
     _check_model_options(raster, files, {**reading, "threads": threads}, probs, labels)
@@ -186,27 +193,30 @@ def evaluate(
     ):
         run = None
         if files is not None and scene is not None:
-            wanted = {**reading, "device": device, "threads": threads}
+            wanted: dict[str, Any] = {**reading, "device": device, "threads": threads}
+            wanted |= {"input_root": rules.roots, "allow_vrt": rules.vrt}
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="geoseg-")))
             run = _run(raster, scene, folder, labels is not None, progress, wanted)
             raster, probs = run.raster, folder / "probs.tif"
-        opened = stack.enter_context(open_class_raster(raster))
+        opened = stack.enter_context(open_class_raster(raster, rules=rules))
         if files is not None:
             opened = replace(opened, path=f"{files.card.name} on {_stem(scene)}")
         if labels is not None:
             found = compare(
                 opened,
-                str(labels),
+                public_name(labels),
                 column=column,
                 ignore=ignore,
                 colors=colors,
                 probs=probs,
                 tolerance=boundary_tolerance,
+                rules=rules,
             )
             done = Evaluation(found.report, found.matrix, None, found.warnings)
             pictures: Pictures | None = found.pictures
         else:
-            done, pictures = _by_points(opened, str(points), column or "reference", ignore)
+            truth = public_name(str(points))
+            done, pictures = _by_points(opened, truth, column or "reference", ignore, rules)
         if files is not None and run is not None:
             done = _with_model(done, files, run, scene)
         of_map = [c["id"] for c in done.report["classes"] if c["id"] is not None]
@@ -293,12 +303,12 @@ def _card_to_write(
     return files.path / CARD_NAME
 
 
-def _paths(scene: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    return [scene] if isinstance(scene, str | Path) else list(scene)
+def _paths(scene: str | Path | Sequence[str | Path]) -> list[str]:
+    return [public_name(s) for s in ([scene] if isinstance(scene, str | Path) else scene)]
 
 
 def _stem(scene: Any) -> str:
-    return Path(str(_paths(scene)[0])).name
+    return Path(_paths(scene)[0].split("?")[0]).name
 
 
 def _run(
@@ -350,7 +360,7 @@ def _with_model(done: Evaluation, files: ModelFiles, run: Prediction, scene: Any
             "sha256": files.sha256,
             "temperature": files.card.temperature,
         },
-        "scene": [str(path) for path in _paths(scene)],
+        "scene": _paths(scene),
         "speed": {
             "mpx_s": run.report["pixels"]["valid"] / 1e6 / max(spent, 1e-3),
             "seconds": seconds,
@@ -390,9 +400,7 @@ def _new_card(
                 entry[name] = {c["name"]: c[name] for c in report["classes"]}
         earlier = card.scores.get("evaluations", {})
         kept = dict(earlier) if isinstance(earlier, Mapping) else {"earlier": earlier}
-        card = card.with_scores(
-            evaluations={**kept, f"{_stem(scene)} with {Path(truth).name}": entry}
-        )
+        card = card.with_scores(evaluations={**kept, f"{_stem(scene)} with {_stem(truth)}": entry})
     if temperature:
         fitted = report["calibration"]["temperature"]["value"]
         if fitted is None:
@@ -424,9 +432,9 @@ class _Read:
 
 
 def _by_points(
-    raster: ClassRaster, path: str, column: str, ignore: Sequence[int | str]
+    raster: ClassRaster, path: str, column: str, ignore: Sequence[int | str], rules: Rules
 ) -> tuple[Evaluation, Pictures]:
-    frame = read_features(path, column, ("Point",), "point")
+    frame = read_features(path, column, ("Point",), "point", rules)
     found = survey(raster)
     classes = dict(zip(found.ids, found.names, strict=True))
     omitted = _omitted(frame[column], classes, ignore)

@@ -20,6 +20,8 @@ import rasterio.errors
 from rasterio._err import CPLE_BaseError
 from rasterio.session import DummySession
 
+from geoseg.names import full_address, scrub
+
 __all__ = [
     "GDAL_ERRORS",
     "block_cache",
@@ -146,12 +148,13 @@ def _forget(source: str) -> None:
         rasterio.Env(session=DummySession(), **options),
     ):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        rasterio.open(source).close()
+        rasterio.open(full_address(source)).close()
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, for a message of one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = scrub(str(error)).strip()  # GDAL's messages hold addresses
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 #: What GDAL says of a compression that it was built without.

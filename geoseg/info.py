@@ -13,6 +13,7 @@ from geoseg.jsontext import nodata_value
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import check_reflectance, plausibility_warnings, sample_bands
 from geoseg.scene import open_scene
+from geoseg.sources import Rules
 from geoseg.zoo import list_embedded
 
 __all__ = ["scene_info"]
@@ -27,6 +28,8 @@ def scene_info(
     offset: float | None = None,
     src_nodata: float | None = None,
     max_pixels: float = MAX_PIXELS,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
 ) -> dict[str, Any]:
     """Describe a scene and try models on it; nothing is predicted or written.
 
@@ -38,6 +41,8 @@ def scene_info(
         offset: as for predict.
         src_nodata: as for predict.
         max_pixels: as for predict.
+        input_root: as for predict.
+        allow_vrt: as for predict.
 
     Returns:
         A report for :func:`geoseg.jsontext.json_text`; a band's nodata is a number, ``"nan"``,
@@ -48,9 +53,10 @@ def scene_info(
             the report.
     """
     with pixel_limit(max_pixels):
-        scene = open_scene(source)
+        scene = open_scene(source, Rules.of(input_root, allow_vrt))
     grid = scene.grid
-    options = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
+    options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
+    options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
     options["max_pixels"] = max_pixels
     return {
         "name": scene.name,

@@ -33,8 +33,10 @@ from geoseg.classraster import ClassRaster, open_class_raster, read_class_window
 from geoseg.errors import LabelError, UsageError
 from geoseg.gdal import GDAL_ERRORS, explain_read_error
 from geoseg.geodesy import Floats, Ints, MapGrid, runs
+from geoseg.names import full_address, public_name
 from geoseg.pixelgrid import PixelGrid
-from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, is_remote, opened
+from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, opened
+from geoseg.sources import LOCAL, Rules, check_vector, holds_shapes
 from geoseg.window import Window
 
 __all__ = [
@@ -189,14 +191,61 @@ def is_vector(path: str | Path) -> bool:
         return True
     if suffix in RASTER_SUFFIXES:
         return False
-    try:
+    found = holds_shapes(path)
+    if found is not None:
+        return found
+    try:  # a GeoPackage may hold pictures
         return len(pyogrio.list_layers(path)) > 0
     except (pyogrio.errors.DataSourceError, OSError, ValueError):
         return False
 
 
+@contextmanager
+def vector_file(path: str | Path, rules: Rules) -> Iterator[str]:
+    """What GDAL opens a vector file by, for the length of a ``with`` in which it fetches nothing.
+
+    Args:
+        path: as the user gives it.
+        rules: what the file may point to.
+
+    Raises:
+        UsageError: it isn't there, leads elsewhere, or is of a kind that is not read.
+    """
+    check_vector(path, rules)
+    # What a GML says of itself may lie on a server.
+    option = "GML_DOWNLOAD_SCHEMA"
+    before = pyogrio.get_gdal_config_option(option)
+    pyogrio.set_gdal_config_options({option: before if rules.vrt == "any" else False})
+    try:
+        yield full_address(public_name(path))
+    finally:
+        pyogrio.set_gdal_config_options({option: before})
+
+
+def read_vector(path: str | Path, rules: Rules, layer: str | None = None) -> Any:
+    """A vector file as geopandas gives it.
+
+    Args:
+        path: as the user gives it.
+        rules: what the file may point to.
+        layer: of the file; the first one by default.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    try:
+        with vector_file(path, rules) as full:
+            if public_name(path).split("?")[0].lower().endswith(".parquet"):
+                return geopandas.read_parquet(full)
+            return geopandas.read_file(full, engine="pyogrio", layer=layer)
+    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
+        raise UsageError(
+            f"{public_name(path)} can't be read as a vector file ({first_line(error)})"
+        ) from error
+
+
 def read_features(
-    path: str, column: str | None, kinds: Sequence[str], what: str
+    path: str, column: str | None, kinds: Sequence[str], what: str, rules: Rules = LOCAL
 ) -> geopandas.GeoDataFrame:
     """A vector file as a frame.
 
@@ -205,19 +254,13 @@ def read_features(
         column: that it must have; None for none.
         kinds: the geometry types that it may hold.
         what: what these are, in the singular, for messages.
+        rules: what the file may point to.
 
     Raises:
         UsageError: it can't be read, has no such column, or holds other shapes.
     """
-    if not is_remote(path) and not Path(path).exists():
-        raise UsageError(f"{path}: no such file")
-    try:
-        if path.lower().endswith(".parquet"):
-            frame = geopandas.read_parquet(path)
-        else:
-            frame = geopandas.read_file(path, engine="pyogrio", layer=_layer(path, what))
-    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read as a vector file ({first_line(error)})") from error
+    path = public_name(path)
+    frame = read_vector(path, rules, _layer(path, what, rules))
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise UsageError(f"{path} is a table without geometry; give a file of {what}s")
     if column is not None and (column not in frame.columns or column == frame.geometry.name):
@@ -241,13 +284,19 @@ def read_features(
     return frame.reset_index(drop=True)
 
 
-def _layer(path: str, what: str) -> str | None:
+def _layer(path: str, what: str, rules: Rules) -> str | None:
     """The file's only layer of shapes; None for the first one, where no layer has any.
 
     Raises:
-        UsageError: there are several.
+        UsageError: there are several, or it can't be read.
     """
-    shapes = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    try:
+        with vector_file(path, rules) as full:
+            if path.lower().endswith(".parquet"):
+                return None
+            shapes = [str(name) for name, kind in pyogrio.list_layers(full) if kind is not None]
+    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read as a vector file ({first_line(error)})") from error
     if len(shapes) > 1:
         raise UsageError(
             f"{path} holds the layers {', '.join(shapes)}; give a file with one layer of {what}s "
@@ -335,6 +384,7 @@ def read_polygons(
     ignore: Sequence[int | str] = (),
     owner: str = "the map",
     usual: Sequence[str] = (OWN_COLUMN,),
+    rules: Rules = LOCAL,
 ) -> PolygonFile:
     """Read labelled polygons, once and whole.
 
@@ -346,13 +396,14 @@ def read_polygons(
         ignore: what means no class in that column: ids or names.
         owner: whose legend it is, for messages.
         usual: by default the column class_id, which ``geoseg predict`` writes.
+        rules: what the file may point to.
 
     Raises:
         UsageError: the file can't be read, lacks the column, or holds other shapes.
         LabelError: the column holds what is no class, or no class at all.
     """
-    path = str(path)
-    frame = read_features(path, None, ("Polygon", "MultiPolygon"), "polygon")
+    path = public_name(path)
+    frame = read_features(path, None, ("Polygon", "MultiPolygon"), "polygon", rules)
     column = class_column(path, frame, column, usual)
     ids, ignored = class_ids(frame[column], legend, ignore, path, owner=owner, things="polygons")
     rows = np.flatnonzero(ids >= 0)
@@ -680,7 +731,11 @@ def parse_colors(classes: Sequence[str], legend: Mapping[int, str]) -> dict[int,
 
 @contextmanager
 def open_color_labels(
-    path: str | Path, grid: PixelGrid, colors: Mapping[int, int], other: str
+    path: str | Path,
+    grid: PixelGrid,
+    colors: Mapping[int, int],
+    other: str,
+    rules: Rules = LOCAL,
 ) -> Iterator[ColorLabels]:
     """A mask in class colours on a pixel grid.
 
@@ -689,16 +744,17 @@ def open_color_labels(
         grid: any.
         colors: 0xRRGGBB -> class id.
         other: whose grid it is, a path, for messages.
+        rules: what the file may point to.
 
     Raises:
         UsageError: the file holds no colours.
         SceneError: it can't be read.
         LabelError: labels and grid can't be brought together.
     """
-    path = str(path)
+    path = public_name(path)
     if is_vector(path):
         raise UsageError(f"--class gives colours of a mask, and {path} is a vector file")
-    with gdal_options(path), opened(path) as dataset:
+    with gdal_options(path), opened(path, rules) as dataset:
         bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
         palette = bands == 1 and dataset.colorinterp[0] == ColorInterp.palette
         if dataset.dtypes[0] != "uint8" or not (bands == 3 or palette):
@@ -814,6 +870,7 @@ def open_labels(
     column: str | None = None,
     ignore: Sequence[int | str] = (),
     owner: str = "the map",
+    rules: Rules = LOCAL,
 ) -> Iterator[RasterLabels | PlacedPolygons]:
     """Labels of either kind on a pixel grid.
 
@@ -825,15 +882,16 @@ def open_labels(
         column: of polygons, see :func:`read_polygons`; rasters have none.
         ignore: labels that mean no class: ids, or for polygons names, too.
         owner: whose legend it is, for messages.
+        rules: what the file may point to.
 
     Raises:
         UsageError: an option does not fit the file, or a vector file can't be read.
         SceneError: a raster can't be read.
         LabelError: labels and grid can't be brought together, or polygons have unknown classes.
     """
-    path = str(path)
+    path = public_name(path)
     if is_vector(path):
-        polygons = read_polygons(path, column, legend, ignore=ignore, owner=owner)
+        polygons = read_polygons(path, column, legend, ignore=ignore, owner=owner, rules=rules)
         yield polygons.on(grid, other)
         return
     if column is not None:
@@ -848,7 +906,7 @@ def open_labels(
             f"ignore is {', '.join(map(str, ignore))}; labels of a raster are ignored by id"
         ) from error
     mask = " (a mask in class colours: say which is which with --class NAME=#RRGGBB)"
-    with open_class_raster(path, mask) as labels:
+    with open_class_raster(path, mask, rules) as labels:
         check_crs(grid.crs is not None, other, labels.grid.file_crs is not None, path)
         with on_grid(labels, grid, other) as dataset:
             yield RasterLabels(labels, dataset, bounds_in(grid.crs, labels), left_out)

@@ -18,6 +18,7 @@ from rasterio.enums import ColorInterp
 from geoseg.errors import TrainingError
 from geoseg.runtimes.cache import Cache, cache_folder
 from geoseg.scene import opened
+from geoseg.sources import LOCAL, Rules
 
 __all__ = ["join"]
 
@@ -33,7 +34,7 @@ _TYPES = {
 }
 
 
-def join(parts: Sequence[Path], columns: int) -> Path:
+def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
     """A virtual raster of parts that lie side by side.
 
     It is kept in geoseg's cache folder; its name changes with the parts.
@@ -42,6 +43,7 @@ def join(parts: Sequence[Path], columns: int) -> Path:
         parts: rasters without georeference, row by row from the upper left one. Colour tables are
             resolved, so that parts may have different ones.
         columns: parts in a row.
+        rules: what the parts may point to.
 
     Returns:
         The virtual raster's path; it ends in the first part's name.
@@ -56,7 +58,7 @@ def join(parts: Sequence[Path], columns: int) -> Path:
             f"{parts[0].parent}: {len(parts)} parts don't fill rows of {columns} columns; mend "
             f"columns, or the pattern of the images"
         )
-    found = [_look_at(part, columns) for part in parts]
+    found = [_look_at(part, columns, rules) for part in parts]
     heights = [part.height for part in found[::columns]]
     widths = [part.width for part in found[:columns]]
     _check(found, heights, widths)
@@ -98,8 +100,8 @@ class _Part:
     palette: bool
 
 
-def _look_at(path: Path, columns: int) -> _Part:
-    with opened(str(path)) as dataset:
+def _look_at(path: Path, columns: int, rules: Rules) -> _Part:
+    with opened(str(path), rules) as dataset:
         if dataset.crs is not None:
             raise TrainingError(
                 f"{path} has a CRS, so it lies where it says and not in a row of {columns}; join "

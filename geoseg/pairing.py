@@ -10,9 +10,10 @@ from typing import Any
 
 from geoseg.errors import TrainingError
 from geoseg.gdal import GDAL_ERRORS
-from geoseg.labels import is_vector
+from geoseg.labels import is_vector, vector_file
 from geoseg.scene import RASTER_SUFFIXES, first_line, gdal_options, open_scene, opened
 from geoseg.sensors import band_code
+from geoseg.sources import LOCAL, Rules
 
 __all__ = ["find_files", "pair"]
 
@@ -68,7 +69,9 @@ def _is_product(folder: Path) -> bool:
     return len(codes) > 1 and len(set(codes)) == len(codes)
 
 
-def pair(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[Path, tuple[Path, ...]]]:
+def pair(
+    images: Sequence[Path], labels: Sequence[Path], rules: Rules = LOCAL
+) -> list[tuple[Path, tuple[Path, ...]]]:
     """Bring images and labels together.
 
     By name, where each image has one label file of its own: the same name but for the suffix (or
@@ -81,6 +84,7 @@ def pair(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[Path, tup
     Args:
         images: scenes.
         labels: label files; none pairs every image with nothing.
+        rules: what the files may point to.
 
     Returns:
         Each image with its labels; by place, an image that no label reaches has none.
@@ -102,7 +106,7 @@ def pair(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[Path, tup
     by_name = _by_name(images, labels)
     if by_name is not None:
         return by_name
-    return _by_place(images, labels)
+    return _by_place(images, labels, rules)
 
 
 def _by_name(
@@ -143,10 +147,10 @@ def _by_name(
 
 
 def _by_place(
-    images: Sequence[Path], labels: Sequence[Path]
+    images: Sequence[Path], labels: Sequence[Path], rules: Rules
 ) -> list[tuple[Path, tuple[Path, ...]]]:
     """Every image with all labels that reach over it, on WGS 84."""
-    footprints = [_footprint(path) for path in labels]
+    footprints = [_footprint(path, rules) for path in labels]
     bare = [path for path, box in zip(labels, footprints, strict=True) if box is None]
     if bare:
         raise TrainingError(
@@ -156,7 +160,7 @@ def _by_place(
         )
     pairs = []
     for image in images:
-        box = _scene_footprint(image)
+        box = _scene_footprint(image, rules)
         if box is None:
             raise TrainingError(
                 f"{image} has no CRS, so its labels can't be found by place; name images and "
@@ -169,7 +173,7 @@ def _by_place(
         )
         pairs.append((image, meets))
     if not any(meets for _, meets in pairs):
-        box, other = _scene_footprint(images[0]), footprints[0]
+        box, other = _scene_footprint(images[0], rules), footprints[0]
         assert box is not None and other is not None
         raise TrainingError(
             f"no label file overlaps an image: {images[0].name} reaches over {_shown(box)}, "
@@ -182,9 +186,9 @@ def _shown(box: Any) -> str:
     return ", ".join(f"{v:.6g}" for v in box.bounds)
 
 
-def _scene_footprint(path: Path) -> Any:
+def _scene_footprint(path: Path, rules: Rules) -> Any:
     """A scene's outline on WGS 84, or None without a CRS."""
-    grid = open_scene(path).grid
+    grid = open_scene(path, rules).grid
     if grid.crs is None:
         return None
     corners = [(0, 0), (grid.width, grid.height), (0, grid.height), (grid.width, 0)]
@@ -192,17 +196,18 @@ def _scene_footprint(path: Path) -> Any:
     return _on_wgs84(grid.crs.to_wkt(), (min(x), min(y), max(x), max(y)), path)
 
 
-def _footprint(path: Path) -> Any:
+def _footprint(path: Path, rules: Rules) -> Any:
     """A label file's extent on WGS 84, or None without a CRS."""
     import pyogrio
     import pyogrio.errors
 
     if not is_vector(path):
-        with gdal_options(str(path)), opened(str(path)) as dataset:
+        with gdal_options(str(path)), opened(str(path), rules) as dataset:
             crs = dataset.crs
             return None if crs is None else _on_wgs84(crs.to_wkt(), tuple(dataset.bounds), path)
     try:
-        about = pyogrio.read_info(path, force_total_bounds=True)
+        with vector_file(path, rules) as full:
+            about = pyogrio.read_info(full, force_total_bounds=True)
     except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
         raise TrainingError(
             f"the labels {path} can't be read as a vector file ({first_line(error)})"

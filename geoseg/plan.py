@@ -20,6 +20,7 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import require
+from geoseg.names import public_name
 from geoseg.ownership import is_ours
 from geoseg.pixelgrid import PixelGrid
 from geoseg.radiometry import Radiometry, find_radiometry
@@ -33,6 +34,7 @@ from geoseg.reader import SceneReader
 from geoseg.regrid import source_cols
 from geoseg.runtimes.members import TURNS
 from geoseg.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
+from geoseg.sources import Rules
 from geoseg.stitch import TAPERS, held_bytes
 from geoseg.window import Window
 from geoseg.zoo import choose_model, find_model
@@ -79,6 +81,10 @@ class PredictOptions:
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
+        input_root: a folder, or several, into which the scene's and the AOI's files may point; into
+            their own they may anyway.
+        allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
+            neither raw nor derived bands; ``any``: whatever GDAL follows, servers included.
         bbox: (west, south, east, north) to predict.
         bbox_crs: of the bbox; None means the scene's.
         aoi: a vector file; only what lies in its polygons is predicted.
@@ -119,6 +125,8 @@ class PredictOptions:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    input_root: str | Path | Sequence[str | Path] = ()
+    allow_vrt: str = "local"
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str | None = None
     aoi: str | Path | None = None
@@ -184,6 +192,11 @@ class PredictOptions:
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} is {value}; it must be at least 0")
         check_creation_options(self.creation_options)
+
+    @property
+    def rules(self) -> Rules:
+        """What input files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -468,7 +481,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         GeosegError: something doesn't fit; nothing was written.
     """
     with pixel_limit(options.max_pixels):
-        opened = open_scene(scene)
+        opened = open_scene(scene, options.rules)
     outputs = _outputs(opened.name, options)
     if options.model is None:
         files, chosen = choose_model(opened, options.bands)
@@ -487,7 +500,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         opened, bands, card.quantity, scale=options.scale, offset=options.offset
     )
     full = finest_grid(bands)
-    aoi = _read_aoi(options.aoi, full.crs) if options.aoi is not None else ()
+    aoi = _read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
     grid = _crop(full, options, aoi)
     _check_vector(outputs, options, grid)
     model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
@@ -840,19 +853,17 @@ def _inside(
     return found
 
 
-def _read_aoi(path: str | Path, crs: CRS | None) -> tuple[Mapping[str, Any], ...]:
+def _read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[str, Any], ...]:
     """The AOI's polygons in the scene's CRS, as GeoJSON-like dicts.
 
     Raises:
         UsageError: the file can't be read, holds no polygon, or one side has no CRS.
     """
     import geopandas
-    import pyogrio.errors
 
-    try:
-        frame = geopandas.read_file(path)
-    except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
-        raise UsageError(f"--aoi {path} can't be read as a vector file ({error})") from error
+    from geoseg.labels import read_vector
+
+    frame, path = read_vector(path, rules), public_name(path)
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise UsageError(f"--aoi {path} is a table without geometry; give a file of polygons")
     if frame.crs is None or crs is None:

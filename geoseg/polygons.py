@@ -41,7 +41,10 @@ from geoseg.errors import SceneError, TooManyPolygonsError, UsageError
 from geoseg.geodesy import MapGrid
 from geoseg.measure import Measure
 from geoseg.merging import Limits, merge
+from geoseg.names import public_name
 from geoseg.rasters import NODATA, POLYGON_STRIP
+from geoseg.scene import first_line, opened
+from geoseg.sources import LOCAL, Rules
 from geoseg.vectors import check_layer, write_frames
 from geoseg.window import Window
 from geoseg.workers import Stop, Workers, stoppable
@@ -198,6 +201,7 @@ def write_polygons(
     *,
     probs_path: str | Path | None = None,
     layer: str = "landcover",
+    rules: Rules = LOCAL,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stopped: Callable[[], bool] = lambda: False,
     **options: Any,
@@ -215,6 +219,7 @@ def write_polygons(
         classes: likewise.
         probs_path: likewise.
         layer: the layer's name, where the format has layers.
+        rules: what the rasters may point to.
         progress: called with rows of the raster done, and all, in the caller's thread.
         stopped: asked, in the caller's thread, whether to stop.
         **options: the fields of :class:`PolygonOptions`.
@@ -232,7 +237,7 @@ def write_polygons(
 
     def work(stop: Stop) -> dict[str, int]:
         rasters = class_path, confidence_path, probs_path
-        with _Source.opened(*rasters, classes, options, stop) as source:
+        with _Source.opened(*rasters, classes, options, stop, rules) as source:
             return source.write(path, layer, progress)
 
     return stoppable(work, stopped)
@@ -359,19 +364,22 @@ class _Source:
         classes: Sequence[ClassInfo] | None,
         options: Mapping[str, Any],
         stop: Stop,
+        rules: Rules = LOCAL,
     ) -> Iterator[_Source]:
         """Open rasters."""
         chosen = PolygonOptions(**options)
         with ExitStack() as stack:
-            raster = stack.enter_context(open_class_raster(class_path))
+            raster = stack.enter_context(open_class_raster(class_path, rules=rules))
             grid = raster.grid
             legend = list(classes) if classes is not None else _legend(raster, stop)
             confidence = probs = None
             if confidence_path is not None:
-                confidence = stack.enter_context(_shares(confidence_path, grid, 1, "confidence"))
+                confidence = stack.enter_context(
+                    _shares(confidence_path, grid, 1, "confidence", rules)
+                )
             if probs_path is not None:
                 bands = len(legend)
-                probs = stack.enter_context(_shares(probs_path, grid, bands, "probability"))
+                probs = stack.enter_context(_shares(probs_path, grid, bands, "probability", rules))
 
             def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
                 window = Window(top, 0, bottom - top, grid.width)
@@ -694,8 +702,11 @@ def _colour(i: int) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[ShareRows]:
+def _shares(
+    path: str | Path, grid: MapGrid, bands: int, what: str, rules: Rules
+) -> Iterator[ShareRows]:
     """A reader of a raster of probabilities on the class raster's grid."""
+    path = public_name(path)
 
     def read(top: int, bottom: int) -> NDArray[np.float32]:
         window = RasterioWindow(0, top, grid.width, bottom - top)
@@ -712,7 +723,7 @@ def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[
         return values
 
     try:
-        with rasterio.open(path) as dataset:
+        with opened(path, rules) as dataset:
             crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
             found = (dataset.count, dataset.shape, tuple(dataset.transform)[:6], crs)
             if found != (bands, (grid.height, grid.width), grid.transform, grid.file_crs):
@@ -722,4 +733,4 @@ def _shares(path: str | Path, grid: MapGrid, bands: int, what: str) -> Iterator[
                 )
             yield read
     except (rasterio.errors.RasterioError, pyproj.exceptions.CRSError) as error:
-        raise SceneError(f"{path} can't be read as a {what} raster: {error}") from error
+        raise SceneError(f"{path} can't be read as a {what} raster: {first_line(error)}") from error

@@ -76,6 +76,8 @@ def probe_border(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
     threads: int | None = None,
     write: bool = False,
 ) -> Probe:
@@ -94,6 +96,8 @@ def probe_border(
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
+        input_root: folders into which files may point, see :class:`geoseg.plan.PredictOptions`.
+        allow_vrt: ``any`` lets files point anywhere.
         threads: for computing on a CPU.
         write: put the result into the card in the model's folder.
 
@@ -130,6 +134,8 @@ def probe_border(
             scale=scale,
             offset=offset,
             src_nodata=src_nodata,
+            input_root=input_root,
+            allow_vrt=allow_vrt,
             no_vector=True,
         )
         plan = make_plan(scene, options)

@@ -126,7 +126,7 @@ class SceneReader:
             band = self.bands[slots[0]]
             # Whoever opened the scene has seen that it is not too large.
             with pixel_limit(math.inf):
-                dataset = self._stack.enter_context(opened(path))
+                dataset = self._stack.enter_context(opened(path, band.rules))
             indexes = [self.bands[s].index for s in slots]
             shift = _whole_pixel_shift(band.grid, self.grid)
             if shift is None:

@@ -20,6 +20,7 @@ from geoseg.errors import TrainingError
 from geoseg.jsontext import builtin_fields, json_text, nodata_value
 from geoseg.losses import make_loss
 from geoseg.pairing import find_files, pair
+from geoseg.sources import Rules
 from geoseg.split import SplitConfig
 
 __all__ = [
@@ -100,6 +101,9 @@ class SceneConfig:
         scale: quantity per number, in place of what the file or its sensor says.
         offset: quantity at number 0, likewise.
         src_nodata: the number that means "not measured".
+        input_root: folders into which the scene's and the labels' files may point, besides their
+            own.
+        allow_vrt: ``any`` lets them point anywhere; see :class:`geoseg.plan.PredictOptions`.
         window: (row, col, height, width), px: the part of the scene to use; None is all of it.
         ignore: such windows in which the target is wrong or unknown.
     """
@@ -115,6 +119,8 @@ class SceneConfig:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    input_root: tuple[str, ...] = ()
+    allow_vrt: str = "local"
     window: tuple[int, int, int, int] | None = None
     ignore: tuple[tuple[int, int, int, int], ...] = ()
 
@@ -123,6 +129,7 @@ class SceneConfig:
 
         Raises:
             TrainingError: a value breaks its rule.
+            UsageError: an input root is no folder.
         """
         builtin_fields(self)
         if isinstance(self.src_nodata, str):  # as dump_config writes it
@@ -132,10 +139,16 @@ class SceneConfig:
                     f"inf or -inf"
                 )
             object.__setattr__(self, "src_nodata", float(self.src_nodata))
+        Rules.of(self.input_root, self.allow_vrt)
         if self.split not in ("train", "validation"):
             raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
         if not (math.isfinite(self.radius) and self.radius >= 0):
             raise TrainingError(f"{self.path}: radius is {self.radius}; it must be 0 m at least")
+
+    @property
+    def rules(self) -> Rules:
+        """What the files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
 
     @property
     def name(self) -> str:
@@ -536,6 +549,8 @@ def dump_config(config: TrainConfig) -> str:
             del scene[key]
         if "src_nodata" in scene:
             scene["src_nodata"] = nodata_value(scene["src_nodata"])
+        if scene["allow_vrt"] == "local":
+            del scene["allow_vrt"]
     document = {k: v for k, v in document.items() if v is not None}
     return json_text(json.loads(json.dumps(document, default=plain)), indent=1) + "\n"
 
@@ -571,20 +586,27 @@ def _all_scenes(document: Mapping[str, Any], folder: Path, where: str) -> tuple[
 
 def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneConfig]:
     values: dict[str, Any] = {k: _tuples(v) for k, v in entry.items()}
-    for key in ("labels", "images"):
+    for key in ("labels", "images", "input_root"):
         if key in values:
             given = values[key] if isinstance(values[key], tuple) else (values[key],)
             values[key] = tuple(_path(text, folder) for text in given)
     if isinstance(values.get("ignore_label"), int | str):
         values["ignore_label"] = (values["ignore_label"],)
+    if "input_root" in values:
+        values["input_root"] = tuple(map(str, values["input_root"]))
     if "images" not in values:
         if "path" in values:
             values["path"] = _path(values["path"], folder)
         return [_make(SceneConfig, values, f"{where}: scene {entry.get('path')}")]
     images, labels = values.pop("images"), values.pop("labels", ())
-    pairs = pair(find_files(images), find_files(labels))
+    rules = Rules.of(values.get("input_root", ()), values.get("allow_vrt", "local"))
+    pairs = pair(find_files(images), find_files(labels), rules)
     if "columns" in values:
-        pairs = _joined(pairs, values.pop("columns"), where)
+        # The joined pictures lie in geoseg's cache, and point to their parts.
+        parts = [part for image, found in pairs for part in (image, *found)]
+        folders = dict.fromkeys(str(part.resolve().parent) for part in parts)
+        values["input_root"] = (*values.get("input_root", ()), *folders)
+        pairs = _joined(pairs, values.pop("columns"), where, rules)
     return [
         _make(SceneConfig, {**values, "path": path, "labels": found}, f"{where}: scene {path}")
         for path, found in pairs
@@ -592,7 +614,7 @@ def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneCon
 
 
 def _joined(
-    pairs: Sequence[tuple[Path, tuple[Path, ...]]], columns: Any, where: str
+    pairs: Sequence[tuple[Path, tuple[Path, ...]]], columns: Any, where: str, rules: Rules
 ) -> list[tuple[Path, tuple[Path, ...]]]:
     """Images of a folder as one picture, and their labels likewise.
 
@@ -613,8 +635,8 @@ def _joined(
         folders.setdefault(path.parent, []).append((path, labels))
     return [
         (
-            join([path for path, _ in parts], columns),
-            (join([label for _, (label,) in parts], columns),),
+            join([path for path, _ in parts], columns, rules),
+            (join([label for _, (label,) in parts], columns, rules),),
         )
         for parts in folders.values()
     ]

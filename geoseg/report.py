@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from geoseg.events import Event, Progress
 from geoseg.importing import package_version
+from geoseg.names import public_name
 from geoseg.ownership import holds_statistics_alone, significant_text
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
@@ -255,7 +256,7 @@ def raster_tags(plan: Plan) -> dict[str, str]:
 #: rasters' tags, so that the same result has the same bytes.
 _WITHOUT_EFFECT = (
     *("batch_size", "device", "threads", "mem_limit", "max_pixels", "restart"),
-    *("no_vector", "min_area", "simplify", "force"),
+    *("no_vector", "min_area", "simplify", "force", "allow_vrt"),
 )
 
 
@@ -264,10 +265,10 @@ def _options_report(plan: Plan) -> dict[str, Any]:
     kept = asdict(plan.options)
     for name in (
         *("output", "vector", "probs", "confidence", "agreement", "preview"),
-        *("model", "overwrite"),
+        *("model", "overwrite", "input_root"),
     ):
         kept.pop(name)
-    kept["aoi"] = Path(plan.options.aoi).name if plan.options.aoi else None
+    kept["aoi"] = Path(public_name(plan.options.aoi)).name if plan.options.aoi else None
     kept["creation_options"] = list(plan.options.creation_options)
     kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
     return kept
@@ -290,7 +291,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     unlike = (*_WITHOUT_EFFECT, "creation_options")  # of the files that are made of the strips
     options = {k: v for k, v in _options_report(plan).items() if k not in unlike}
     outputs = plan.outputs
-    aoi = [str(plan.options.aoi)] if plan.options.aoi else []
+    aoi = [public_name(plan.options.aoi)] if plan.options.aoi else []
     files = {path: _about(Path(path)) for path in [*plan.scene.paths, *plan.scene.files, *aoi]}
     return {
         **options,

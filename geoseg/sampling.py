@@ -6,7 +6,7 @@ section 5.1. Within a class every pixel has the same chance, and none is drawn t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from geoseg.classraster import ClassRaster, Survey, open_class_raster, survey
 from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.outputs import Staging
 from geoseg.scene import is_remote
+from geoseg.sources import Rules
 from geoseg.vectors import check_suffix, write_points
 
 __all__ = ["ALLOCATIONS", "Sample", "Stratum", "allocate", "sample"]
@@ -88,6 +89,8 @@ def sample(
     min_per_class: int = 50,
     seed: int = 0,
     blind: bool = False,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
     overwrite: bool = False,
 ) -> Sample:
     """Draw a stratified random sample of pixels for someone to label.
@@ -110,6 +113,8 @@ def sample(
         min_per_class: for ``olofsson``.
         seed: of the random numbers; the same seed gives the same sample.
         blind: leave the mapped class out of the points; ``geoseg evaluate`` reads it off the map.
+        input_root: folders into which files may point, see :class:`geoseg.plan.PredictOptions`.
+        allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
 
     Returns:
@@ -134,7 +139,7 @@ def sample(
         if not is_remote(str(raster)) and final.resolve() == Path(raster).resolve():
             raise UsageError(f"{final} is an input of this run; give the output another name")
     with Staging([] if final is None else [final], overwrite=overwrite) as staging:
-        with open_class_raster(raster) as opened:
+        with open_class_raster(raster, rules=Rules.of(input_root, allow_vrt)) as opened:
             drawn = _draw(
                 opened, count, target_se, expected, allocation, min_per_class, seed, blind
             )

@@ -25,6 +25,7 @@ from rasterio.enums import ColorInterp
 from geoseg.declared import check_declared
 from geoseg.errors import BandError, SceneError
 from geoseg.gdal import GDAL_ERRORS, explain_open_error, first_line, gdal_options, retried
+from geoseg.names import public_name
 from geoseg.pixelgrid import PixelGrid
 from geoseg.sensors import (
     BAND_NAMES,
@@ -35,6 +36,7 @@ from geoseg.sensors import (
     common_name,
     detect_sensor,
 )
+from geoseg.sources import LOCAL, Rules, is_remote, open_raster
 
 __all__ = [
     "Scene",
@@ -47,7 +49,6 @@ __all__ = [
     "opened",
 ]
 
-REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 #: Folders whose name is a product's.
 PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
@@ -67,6 +68,7 @@ class SceneBand:
         scale: quantity per number by the file's tags, or None.
         offset: quantity at number 0 by the file's tags, or None.
         grid: of the file.
+        rules: what the file may point to.
     """
 
     name: str | None
@@ -78,6 +80,7 @@ class SceneBand:
     scale: float | None
     offset: float | None
     grid: PixelGrid
+    rules: Rules = LOCAL
 
     def __str__(self) -> str:
         """Name and label, for messages."""
@@ -230,30 +233,26 @@ def _pixel_size(grid: PixelGrid) -> float:
     return grid.pixel_area or abs(grid.transform.determinant)
 
 
-def is_remote(source: str) -> bool:
-    """Whether the source is a URL or one of GDAL's own names rather than a path."""
-    return source.startswith(REMOTE)
-
-
-def open_scene(source: str | Path | Sequence[str | Path]) -> Scene:
+def open_scene(source: str | Path | Sequence[str | Path], rules: Rules = LOCAL) -> Scene:
     """Find out what a scene holds.
 
     Args:
         source: a raster that GDAL opens (path, URL), a folder of one-band files, a .SAFE folder,
             or a list of files.
+        rules: what its files may point to.
 
     Raises:
         SceneError: it isn't there, is no raster, or has no usable georeference.
     """
     if isinstance(source, str | Path):
-        text = str(source)
-        if not is_remote(text) and Path(text).is_dir():
-            return _open_folder(Path(text))
-        return _open_files([text], _stem(text), (), folder=False)
-    files = [str(s) for s in source]
+        text = public_name(source)
+        if not is_remote(text) and os.path.isdir(text):
+            return _open_folder(Path(text), rules)
+        return _open_files([text], _stem(text), (), rules, folder=False)
+    files = [public_name(s) for s in source]
     if not files:
         raise SceneError("no file given; a scene is a raster file, a list of them or a folder")
-    return _open_files(files, _stem(files[0]), (), folder=len(files) > 1)
+    return _open_files(files, _stem(files[0]), (), rules, folder=len(files) > 1)
 
 
 def _stem(source: str) -> str:
@@ -261,7 +260,7 @@ def _stem(source: str) -> str:
     return Path(name).stem or "scene"
 
 
-def _open_folder(folder: Path) -> Scene:
+def _open_folder(folder: Path, rules: Rules) -> Scene:
     """A folder's one-band files; in a .SAFE those of IMG_DATA."""
     if folder.suffix.upper() == ".SAFE":
         files = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2"))
@@ -283,10 +282,12 @@ def _open_folder(folder: Path) -> Scene:
         )
     reasons = tuple(f"{Path(p).name}: not named after a band" for p in ignored)
     name = Path(os.path.abspath(folder)).name  # "." has none of its own
-    return _open_files(used, name.removesuffix(".SAFE") or "scene", reasons, folder=True)
+    return _open_files(used, name.removesuffix(".SAFE") or "scene", reasons, rules, folder=True)
 
 
-def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder: bool) -> Scene:
+def _open_files(
+    files: list[str], name: str, ignored: tuple[str, ...], rules: Rules, *, folder: bool
+) -> Scene:
     texts: list[str] = []
     for file in files:
         # From the file up to the .SAFE folder, whose name tells the processing baseline:
@@ -297,10 +298,10 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
     skipped = list(ignored)
     behind: dict[str, None] = {}
     for file in files:
-        with gdal_options(file), opened(file) as dataset:
-            _add_files(dataset, behind)
+        with gdal_options(file), opened(file, rules) as dataset:
+            _add_files(dataset, behind, rules)
             tags = tags or dict(dataset.tags())
-            bands = _bands(dataset, file)
+            bands = _bands(dataset, file, rules)
             one_band_only = folder and len(files) > 1
             if one_band_only and len(bands) > 1 and not any(dataset.descriptions):
                 skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
@@ -336,7 +337,7 @@ def _open_files(files: list[str], name: str, ignored: tuple[str, ...], *, folder
     )
 
 
-def _add_files(dataset: Any, found: dict[str, None]) -> None:
+def _add_files(dataset: Any, found: dict[str, None], rules: Rules) -> None:
     """Add a dataset's files on this machine, and those of virtual rasters behind it."""
     for name in dataset.files:
         # Such as /vsizip/archive.zip/band.tif: the archive.
@@ -348,19 +349,21 @@ def _add_files(dataset: Any, found: dict[str, None]) -> None:
         if file == name and file.lower().endswith(".vrt") and name != dataset.name:
             with suppress(*GDAL_ERRORS), warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                with rasterio.open(name) as inner:
-                    _add_files(inner, found)
+                # Looked at already, as part of what names it.
+                with rasterio.open(name, driver=None if rules.vrt == "any" else "VRT") as inner:
+                    _add_files(inner, found, rules)
 
 
-def files_behind(source: str) -> tuple[str, ...]:
+def files_behind(source: str, rules: Rules = LOCAL) -> tuple[str, ...]:
     """A raster's files on this machine, as of :attr:`Scene.files`; none where it can't be read.
 
     Args:
         source: a file that GDAL opens.
+        rules: what it may point to.
     """
     found: dict[str, None] = {}
-    with suppress(SceneError), gdal_options(source), opened(source) as dataset:
-        _add_files(dataset, found)
+    with suppress(SceneError), gdal_options(source), opened(source, rules) as dataset:
+        _add_files(dataset, found, rules)
     return tuple(found)
 
 
@@ -386,14 +389,20 @@ def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBan
 
 
 @contextmanager
-def opened(file: str) -> Iterator[Any]:
-    """An open dataset, or a SceneError that says what is wrong with the file."""
-    if not is_remote(file) and not Path(file).exists() and ":" not in file:
+def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
+    """An open dataset, or a SceneError that says what is wrong with the file.
+
+    Args:
+        file: as :func:`geoseg.names.public_name` gives it.
+        rules: what it may point to.
+    """
+    file = public_name(file)
+    if not is_remote(file) and not os.path.exists(file) and not re.search("[:<]", file):
         raise SceneError(f"{file}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            dataset = retried(file, partial(rasterio.open, file))
+            dataset = retried(file, partial(open_raster, file, rules))
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
         raise SceneError(explain_open_error(error, file)) from error
     with dataset:
@@ -418,7 +427,7 @@ _COLORS = {
 }
 
 
-def _bands(dataset: Any, file: str) -> list[SceneBand]:
+def _bands(dataset: Any, file: str, rules: Rules) -> list[SceneBand]:
     """The bands of an open dataset, without alpha."""
     grid = PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
     # Each of these goes through all bands: asked for band by band, thousands take minutes.
@@ -452,6 +461,7 @@ def _bands(dataset: Any, file: str) -> list[SceneBand]:
                 scale=float(scale) if tagged else None,
                 offset=float(offset) if tagged else None,
                 grid=grid,
+                rules=rules,
             )
         )
     return bands

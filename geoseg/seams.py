@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from geoseg.classraster import ClassRaster, open_class_raster
 from geoseg.errors import UsageError
 from geoseg.grid import ChipGrid
+from geoseg.names import public_name
+from geoseg.sources import Rules
 
 __all__ = ["Seams", "check_seams"]
 
@@ -57,6 +59,8 @@ def check_seams(
     size: int | None = None,
     overlap: int | None = None,
     multiple: int = 1,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
 ) -> Seams:
     """Compare how often classes change where chips meet with how often they do elsewhere.
 
@@ -65,6 +69,8 @@ def check_seams(
         size: else: chip side, px.
         overlap: px that neighbouring chips share, total.
         multiple: chip sides and places are multiples of this, px.
+        input_root: folders into which files may point, see :class:`geoseg.plan.PredictOptions`.
+        allow_vrt: ``any`` lets files point anywhere.
 
     Returns:
         For columns and for rows: the share of changes across the lines where the next chip
@@ -79,7 +85,7 @@ def check_seams(
     """
     if (size is None) != (overlap is None):
         raise UsageError("--size and --overlap go together; give both, or none")
-    with open_class_raster(raster) as opened:
+    with open_class_raster(raster, rules=Rules.of(input_root, allow_vrt)) as opened:
         if size is None or overlap is None:
             grid, margin = _from_tags(opened)
         else:
@@ -92,7 +98,7 @@ def check_seams(
     }
     verdict, message = _verdict(axes)
     report = {
-        "raster": str(raster),
+        "raster": public_name(raster),
         "chips": {
             "size": grid.size,
             "overlap": grid.overlap,

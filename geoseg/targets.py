@@ -189,6 +189,7 @@ def _vector(
             ignore=scene.ignore_label,
             owner="the recipe",
             usual=CLASS_COLUMNS,
+            rules=scene.rules,
         )
     placed = polygons.on(targets.grid, str(scene.path))
     place = _places(config)
@@ -220,9 +221,8 @@ def _buffered(
         TrainingError: there is no CRS to measure metres in.
     """
     kinds = ["Point", "LineString", "Polygon"]
-    frame = read_features(
-        str(path), column, [*kinds, *(f"Multi{kind}" for kind in kinds)], "point, line or polygon"
-    )
+    kinds += [f"Multi{kind}" for kind in kinds]
+    frame = read_features(str(path), column, kinds, "point, line or polygon", scene.rules)
     column = class_column(str(path), frame, column, CLASS_COLUMNS)
     check_crs(grid.crs is not None, str(scene.path), frame.crs is not None, str(path))
     if frame.crs is None:
@@ -306,7 +306,7 @@ def _raster(
     config: TrainConfig, scene: SceneConfig, path: Path, targets: Targets, stack: ExitStack
 ) -> tuple[Read, tuple[float, ...]]:
     stack.enter_context(gdal_options(str(path)))
-    dataset = stack.enter_context(opened(str(path)))
+    dataset = stack.enter_context(opened(str(path), scene.rules))
     bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
     colored = any(str(v).startswith("#") for v in config.label_values.values())
     if bands == 3 or (bands == 1 and colored):
@@ -317,7 +317,9 @@ def _raster(
         table = _color_table(dataset, path) if bands == 1 else None
         on = stack.enter_context(on_grid(labels, targets.grid, str(scene.path)))
         return _colors(config, path, on, table), bounds
-    ids = stack.enter_context(open_labels(path, targets.grid, {}, str(scene.path)))
+    ids = stack.enter_context(
+        open_labels(path, targets.grid, {}, str(scene.path), rules=scene.rules)
+    )
     assert isinstance(ids, RasterLabels)
     return _ids(config, scene, ids, targets), ids.bounds
 

@@ -23,6 +23,7 @@ from geoseg.radiometry import find_radiometry
 from geoseg.recipe import TrainConfig, load_document, make_config
 from geoseg.scene import RASTER_SUFFIXES, Scene, gdal_options, open_scene, opened
 from geoseg.sensors import common_name
+from geoseg.sources import Rules
 from geoseg.targets import CLASS_COLUMNS
 from geoseg.zoo import find_model
 
@@ -57,6 +58,8 @@ class TrainOptions:
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the number that means "not measured".
+        input_root: folders into which files may point, besides their own.
+        allow_vrt: ``any`` lets them point anywhere; see :class:`geoseg.plan.PredictOptions`.
         gsd: metres per pixel that the network works at; images of another gsd are resampled to
             it, and those without a place on Earth are taken as being of it.
         network: a name of :func:`geoseg.models.list_models`.
@@ -88,6 +91,8 @@ class TrainOptions:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    input_root: Sequence[str | Path] = ()
+    allow_vrt: str = "local"
     gsd: float | None = None
     network: str | None = None
     encoder: str | None = None
@@ -114,7 +119,7 @@ class TrainOptions:
         """
         builtin_fields(self)
         data: tuple[str, ...] = ("images", "labels", "column", "classes", "ignore", "radius")
-        data += ("bands", "scale", "offset", "src_nodata", "gsd")
+        data += ("bands", "scale", "offset", "src_nodata", "gsd", "input_root", "allow_vrt")
         default = {f.name: f.default for f in fields(self)}
         given = [name for name in data if getattr(self, name) not in (default[name], (), [])]
         if self.config is not None and Path(self.config).suffix.lower() in RASTER_SUFFIXES:
@@ -139,6 +144,11 @@ class TrainOptions:
             raise UsageError(
                 "give --labels with what is there, or --teacher with a model that knows"
             )
+
+    @property
+    def rules(self) -> Rules:
+        """What the files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
 
 
 def make_recipe(options: TrainOptions, output: str | Path) -> TrainConfig:
@@ -232,9 +242,11 @@ def _merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     """A recipe's document from images and labels."""
-    pairs = pair(find_files(map(Path, options.images)), find_files(map(Path, options.labels)))
+    rules = options.rules
+    images, given = (find_files(map(Path, files)) for files in (options.images, options.labels))
+    pairs = pair(images, given, rules)
     with quiet():
-        scenes = [open_scene(path) for path, _ in pairs]
+        scenes = [open_scene(path, rules) for path, _ in pairs]
     labels = sorted({path for _, found in pairs for path in found})
     _check_raster_options(labels, options)
     bands, spec = _bands(scenes, options.bands)
@@ -276,6 +288,8 @@ def _from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
                 **({"column": options.column} if options.column else {}),
                 **({"ignore_label": _ignored(options.ignore)} if options.ignore else {}),
                 "radius": options.radius,
+                **({"input_root": list(rules.roots)} if rules.roots else {}),
+                "allow_vrt": rules.vrt,
                 "bands": list(spec),
                 **{
                     key: getattr(options, key)
@@ -478,7 +492,7 @@ def _vector_legend(
     found: dict[str, str] = {}
     left_out = {spelled(text) for text in options.ignore}
     for path in labels:
-        frame = read_features(str(path), options.column, kinds, "polygon")
+        frame = read_features(str(path), options.column, kinds, "polygon", options.rules)
         if options.radius == 0 and not frame.geom_type.str.endswith("Polygon").all():
             raise UsageError(
                 f"{path} holds points or lines, which have no area; say with --radius how many "
@@ -514,7 +528,7 @@ def _raster_legend(
     colors: dict[int, str] = {}
     held: set[int] = set()
     for path in labels:
-        with quiet(), gdal_options(str(path)), opened(str(path)) as dataset:
+        with quiet(), gdal_options(str(path)), opened(str(path), options.rules) as dataset:
             if dataset.count >= 3:
                 raise UsageError(
                     f"the labels {path.name} are a picture of {dataset.count} bands; say which "
@@ -524,7 +538,7 @@ def _raster_legend(
                 table = dataset.colormap(1)
             except ValueError:
                 table = {}
-        with quiet(), open_class_raster(path) as raster:
+        with quiet(), open_class_raster(path, rules=options.rules) as raster:
             names |= raster.legend
             for strip in raster.strips():
                 held |= set(np.unique(strip.ids[strip.valid]).tolist())

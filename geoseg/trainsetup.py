@@ -29,6 +29,7 @@ from geoseg.losses import median_frequency_weights
 from geoseg.models import create_model, load_network
 from geoseg.recipe import TrainConfig
 from geoseg.scene import files_behind, first_line, open_scene
+from geoseg.sources import Rules
 from geoseg.split import VALIDATION
 from geoseg.trainchips import ChipSource
 from geoseg.trainlog import RunFolder, Teller
@@ -59,9 +60,9 @@ def recipe_digest(config: TrainConfig) -> str:
         if model is not None:
             files.update(model.rglob("*") if model.is_dir() else [model])
     for scene in config.scenes:
-        files.update(_scene_files(scene.path))
+        files.update(_scene_files(scene.path, scene.rules))
         for path in scene.labels:
-            files.update(_label_files(path))
+            files.update(_label_files(path, scene.rules))
     for file in sorted(files):
         if file.is_file():
             about = file.stat()
@@ -69,24 +70,24 @@ def recipe_digest(config: TrainConfig) -> str:
     return digest.hexdigest()
 
 
-def _scene_files(path: Path) -> list[Path]:
+def _scene_files(path: Path, rules: Rules) -> list[Path]:
     """What a scene is read from, and all else that lies at the top of its folder.
 
     What is wrong with a scene is told when it is read.
     """
     inside = [*path.iterdir()] if path.is_dir() else [path]
     with suppress(GeosegError), quiet():
-        inside += map(Path, open_scene(path).files)
+        inside += map(Path, open_scene(path, rules).files)
     return inside
 
 
-def _label_files(path: Path) -> list[Path]:
+def _label_files(path: Path, rules: Rules) -> list[Path]:
     """A label file and what belongs to it: a shapefile's tables lie beside it."""
     if path.is_dir():
         return [*path.rglob("*")]
     if is_vector(path):
         return [*path.parent.glob(f"{glob.escape(path.stem)}.*")]
-    return [path, *map(Path, files_behind(str(path)))]
+    return [path, *map(Path, files_behind(str(path), rules))]
 
 
 def create_network(config: TrainConfig) -> nn.Module:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geoseg.errors import UsageError
+from geoseg.names import public_name
 from geoseg.outputs import Staging
 from geoseg.polygons import write_polygons
 from geoseg.scene import is_remote
+from geoseg.sources import Rules
 from geoseg.vectors import VECTORIZE_FORMATS, check_suffix, files_of
 
 __all__ = ["Vectorized", "vectorize"]
@@ -37,6 +39,8 @@ def vectorize(
     probs: str | Path | None = None,
     model: str | Path | None = None,
     layer: str = "landcover",
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
@@ -52,6 +56,8 @@ def vectorize(
         probs: raster of all probabilities, one band a class.
         model: embedded model's name, or a model folder or .zip, whose legend is used instead.
         layer: the layer's name, where the format has layers.
+        input_root: folders into which files may point, see :class:`geoseg.plan.PredictOptions`.
+        allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
         progress: called with rows of the raster done, and all.
         **options: the fields of :class:`geoseg.polygons.PolygonOptions`.
@@ -69,7 +75,9 @@ def vectorize(
         >>> import geoseg
         >>> geoseg.vectorize("map.tif", "map.gpkg", simplify=15).polygons  # doctest: +SKIP
     """
-    final = Path(output) if output is not None else Path(Path(str(raster)).stem + ".gpkg")
+    rules = Rules.of(input_root, allow_vrt)
+    stem = Path(public_name(raster).split("?")[0]).stem
+    final = Path(output) if output is not None else Path(f"{stem}.gpkg")
     check_suffix(final, VECTORIZE_FORMATS)
     for path in (raster, confidence, probs):
         if path is None or is_remote(str(path)):
@@ -90,6 +98,7 @@ def vectorize(
             classes,
             probs_path=probs,
             layer=layer,
+            rules=rules,
             progress=progress,
             **options,
         )

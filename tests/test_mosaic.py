@@ -17,6 +17,7 @@ from geoseg.errors import SceneError, TrainingError
 from geoseg.mosaic import join
 from geoseg.recipe import load_config
 from geoseg.scene import open_scene
+from geoseg.sources import Rules
 from tests.helpers import make_raster
 from tests.trainhelpers import BANDS
 
@@ -61,7 +62,11 @@ def test_parts_joined_are_the_picture_that_was_cut(tmp_path, bands, dtype):
     np.testing.assert_array_equal(read(path), whole)
     assert path.stem == "1"
     if (bands, dtype) == (3, "uint8"):
-        assert [b.name for b in open_scene(path).bands] == ["red", "green", "blue"]
+        assert [b.name for b in open_scene(path, Rules.of(tmp_path)).bands] == [
+            "red",
+            "green",
+            "blue",
+        ]
 
 
 def test_one_column_and_one_part(tmp_path):

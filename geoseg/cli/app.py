@@ -15,6 +15,7 @@ from geoseg.cli.streams import print_json
 from geoseg.errors import GeosegError
 from geoseg.events import ErrorEvent
 from geoseg.importing import reported
+from geoseg.names import scrub
 
 __all__ = ["run"]
 
@@ -86,9 +87,10 @@ def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:
         return code
     except BaseException as error:  # noqa: BLE001 - the last resort: one line and a code
         code, message = _explained(error, args, interrupted=interrupts.came is not None)
+        message = scrub(message)
         interrupts.ended(code)
         if any(a in ("-vv", "-vvv") for a in args) or args.count("-v") > 1:
-            traceback.print_exc()
+            print(scrub(traceback.format_exc()), file=sys.stderr)
         if isinstance(error, click.ClickException) and code != INTERRUPTED:
             error.show()
         elif message:

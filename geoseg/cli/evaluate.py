@@ -11,6 +11,7 @@ from geoseg.cli.options import (
     band_options,
     device_options,
     overwrite_option,
+    root_options,
     telling_options,
 )
 from geoseg.cli.progress import progress_printer
@@ -51,6 +52,7 @@ __all__ = ["command"]
     help="For a model: what it maps; repeatable for one-band files.",
 )
 @band_options
+@root_options
 @device_options
 @click.option("--probs", type=click.Path(), help="The map's probabilities, of predict --probs.")
 @click.option(

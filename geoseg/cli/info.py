@@ -11,6 +11,7 @@ from geoseg.cli.options import (
     band_options,
     json_option,
     model_option,
+    root_options,
     scene_argument,
 )
 from geoseg.cli.streams import print_json
@@ -29,6 +30,7 @@ __all__ = ["command"]
     show_default="1e11",
     help="Refuse scenes that hold more pixels.",
 )
+@root_options
 @json_option
 def command(
     scene: tuple[str, ...],
@@ -38,6 +40,8 @@ def command(
     offset: float | None,
     src_nodata: float | None,
     max_pixels: float,
+    input_root: tuple[str, ...],
+    allow_vrt: str,
     as_json: bool,
 ) -> None:
     """Say what geoseg sees in a scene and which models fit it.
@@ -55,6 +59,8 @@ def command(
         offset=offset,
         src_nodata=src_nodata,
         max_pixels=max_pixels,
+        input_root=input_root,
+        allow_vrt=allow_vrt,
     )
     if as_json:
         print_json(report)

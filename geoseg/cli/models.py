@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import Bbox, band_options, json_option, scene_argument
+from geoseg.cli.options import Bbox, band_options, json_option, root_options, scene_argument
 from geoseg.cli.streams import print_json
 from geoseg.errors import UsageError
 
@@ -163,6 +163,7 @@ def graph_command(names: tuple[str, ...]) -> None:
 @scene_argument
 @click.option("-o", "--output", type=click.Path(), required=True, help="The new model folder.")
 @band_options
+@root_options
 @click.option("--size", type=click.IntRange(min=1), help="Chip side, px.  [default: the model's]")
 @click.option("--bbox", type=Bbox(), help="Only this part, in the scene's CRS.")
 @json_option
@@ -263,6 +264,7 @@ def bench_command(
 @click.argument("scene", nargs=-1, metavar="[SCENE...]")
 @click.option("--size", type=int, help="Chip side, px.  [default: the model's, or what fits]")
 @band_options
+@root_options
 @click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
 @click.option("--write", is_flag=True, help="Keep the result in the card in the model's folder.")
 @json_option

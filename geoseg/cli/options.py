@@ -24,6 +24,7 @@ __all__ = [
     "number_or_each",
     "overwrite_option",
     "progress_option",
+    "root_options",
     "scene_argument",
     "share_options",
     "telling_options",
@@ -155,6 +156,28 @@ def band_options(function: F) -> F:
         click.option("--scale", type=float, help="Reflectance = number * SCALE + OFFSET."),
         click.option("--offset", type=float, help="See --scale.  [default: 0]"),
         click.option("--src-nodata", type=float, help="The number that means: not measured."),
+    )
+    return _all(decorators, function)
+
+
+def root_options(function: F) -> F:
+    """Where input files may point."""
+    decorators = (
+        click.option(
+            "--input-root",
+            multiple=True,
+            type=click.Path(),
+            metavar="FOLDER",
+            help="A folder into which virtual rasters (VRT) may point, besides their own; "
+            "repeatable.",
+        ),
+        click.option(
+            "--allow-vrt",
+            type=click.Choice(["local", "any"]),
+            default="local",
+            show_default=True,
+            help="any: follow whatever a file names, servers included; for files you trust.",
+        ),
     )
     return _all(decorators, function)
 

@@ -17,6 +17,7 @@ from geoseg.cli.options import (
     force_option,
     overwrite_option,
     progress_option,
+    root_options,
     scene_argument,
     share_options,
     telling_options,
@@ -63,6 +64,7 @@ __all__ = ["command"]
 )
 @click.option("--preview", type=click.Path(), help="PNG of the scene beside its class raster.")
 @band_options
+@root_options
 @click.option("--bbox", type=Bbox(), help="Predict only this part, in the scene's CRS.")
 @click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.")
 @click.option("--aoi", type=click.Path(), help="Vector file; predict only inside its polygons.")

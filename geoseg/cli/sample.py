@@ -9,6 +9,7 @@ import click
 from geoseg.cli.options import (
     number_or_each,
     overwrite_option,
+    root_options,
     telling_options,
 )
 from geoseg.errors import UsageError
@@ -58,6 +59,7 @@ __all__ = ["command"]
     help="The same seed gives the same points.",
 )
 @click.option("--blind", is_flag=True, help="Leave the mapped class out of the file.")
+@root_options
 @overwrite_option
 @telling_options
 def command(

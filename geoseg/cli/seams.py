@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import json_option
+from geoseg.cli.options import json_option, root_options
 from geoseg.cli.streams import print_json
 
 __all__ = ["command"]
@@ -31,6 +31,7 @@ _KINDS = {
     show_default=True,
     help="With --size: chips lie at multiples of this, px.",
 )
+@root_options
 @json_option
 def command(raster: str, as_json: bool, **options: Any) -> None:
     """Say whether a map shows where its chips met.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import band_options, device_options
+from geoseg.cli.options import band_options, device_options, root_options
 from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
@@ -38,6 +38,7 @@ __all__ = ["command"]
 @click.option("--ignore", multiple=True, metavar="ID", help="A label that says nothing.")
 @click.option("--radius", type=float, default=0.0, help="Metres around points and lines.")
 @band_options
+@root_options
 @click.option(
     "--gsd",
     type=float,

@@ -11,6 +11,7 @@ from geoseg.cli.options import (
     number_or_each,
     overwrite_option,
     progress_option,
+    root_options,
     share_options,
     telling_options,
 )
@@ -108,6 +109,7 @@ __all__ = ["command"]
     help="Threads for computing.  [default: one a processor]",
 )
 @force_option
+@root_options
 @overwrite_option
 @progress_option
 @telling_options
