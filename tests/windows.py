@@ -10,6 +10,7 @@ import builtins
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
 from types import SimpleNamespace
@@ -65,7 +66,9 @@ def _rename_closed(source: Any, target: Any, **options: Any) -> None:
 
 def _open_no_folder(path: Any, flags: int, *args: Any, **options: Any) -> int:
     _no_linux(path)
-    if os.path.isdir(path):
+    # The nameless files of tempfile are something else there, and work.
+    nameless = getattr(os, "O_TMPFILE", 0)
+    if os.path.isdir(path) and flags & nameless != nameless:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
     return _os_open(path, flags, *args, **options)
 
@@ -101,12 +104,13 @@ def simulate() -> None:
     sys.modules["msvcrt"] = SimpleNamespace(locking=_locking, LK_NBLCK=2)  # type: ignore[assignment]
     for name in (
         *("O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC", "O_NONBLOCK", "sysconf", "getuid", "geteuid"),
-        *("sched_getaffinity", "fork", "getpgid", "setsid", "chown", "mkfifo", "statvfs"),
+        *("sched_getaffinity", "fork", "getpgid", "setsid", "chown", "mkfifo"),
     ):
         if hasattr(os, name):
             delattr(os, name)
     for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "pthread_kill", "pthread_sigmask"):
         delattr(signal, name)
+    shutil._use_fd_functions = False  # type: ignore[attr-defined]
     os.unlink = os.remove = _unlink_closed  # type: ignore[assignment]
     os.replace, os.rename = _replace_closed, _rename_closed
     os.fsync, os.open = fsync, _open_no_folder
