@@ -110,4 +110,4 @@ if __name__ == "__main__":
         raise SystemExit("an index beyond an array was not seen")
     predict()
     vectorize(Path(sys.argv[1]))
-    print("all within")
+    sys.stdout.write("all within\n")
