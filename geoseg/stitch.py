@@ -138,7 +138,8 @@ def stitch(
             that chips above would touch, too, lack these chips' part.
 
     Raises:
-        ModelError: a chip's probabilities or the runtime's arrays are of another shape.
+        ModelError: a chip's probabilities or the runtime's arrays are of another shape, or chips
+            come in another order.
 
     Yields:
         (window, probabilities (K, height, width)): pieces, disjoint, strip by strip from the top
@@ -180,6 +181,13 @@ def stitch(
                     f"{(classes, height, width)}; correct the runtime"
                 )
             left, right = max(window.col, lane.left), min(window.right, lane.right)
+            # Then what waits beside and above holds every column and row of the parts below: both
+            # are as large as what two neighbours share at most.
+            if window.col not in ends or left < finished:
+                raise ModelError(
+                    f"a chip came at column {window.col} that is not due; chips must come row by "
+                    f"row, each from the left"
+                )
             end = max(ends[window.col], left)
             above[:, :, finished - lane.left : left - lane.left] = 0.0  # of absent chips
             for top, bottom in _slices(cuts, thin):
@@ -205,7 +213,11 @@ def stitch(
             chip = next(waiting, None)
         above[:, :, finished - lane.left :] = 0.0
         yield strip, None
-    assert chip is None, "chips come row by row from the left"
+    if chip is not None:
+        raise ModelError(
+            f"a chip came at row {chip[0].row} that is not due any more; chips must come row by "
+            f"row, each from the left"
+        )
 
 
 def _whole(array: Any, shape: tuple[int, ...]) -> Any:

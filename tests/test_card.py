@@ -1,5 +1,6 @@
 import copy
 import io
+import itertools
 import json
 import math
 import zipfile
@@ -16,6 +17,8 @@ import geoseg.card
 from geoseg.card import (
     ACTIVATIONS,
     CARD_NAME,
+    GRAPH_NAME,
+    INT8_NAME,
     NORMALIZATION_PARAMETERS,
     QUANTITIES,
     WEIGHTS_NAME,
@@ -460,3 +463,24 @@ def test_reading_a_card_unpickles_nothing(tmp_path):
     (folder / WEIGHTS_NAME).write_bytes(buffer.getvalue())
     with pytest.raises(GeosegError):
         load_network(read_model(folder))
+
+
+def test_the_digest_covers_every_file_that_a_map_may_depend_on(tmp_path):
+    """With and without graphs, empty ones and swapped ones; a zip's is its folder's."""
+    folder = tiny_model(tmp_path / "tiny", ["red"], ["a", "b"])
+    (folder / "notes.txt").write_text("nobody reads them")
+    digests = []
+    graphs = [None, b"", b"one", b"other"]
+    for graph, int8 in itertools.product(graphs, graphs):
+        for name, content in ((GRAPH_NAME, graph), (INT8_NAME, int8)):
+            if content is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                (folder / name).write_bytes(content)
+        digests.append(read_model(folder).sha256)
+        archive = tmp_path / "model.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in sorted(folder.iterdir(), reverse=True):
+                file.write(path, f"model/{path.name}")
+        assert read_model(archive).sha256 == digests[-1]
+    assert len(set(digests)) == len(graphs) ** 2

@@ -21,6 +21,7 @@ from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import (
     SAMPLE_SIZE,
     BandStatistics,
+    _spread,
     plausibility_warnings,
     preflight,
     sample_bands,
@@ -298,3 +299,26 @@ def test_where_nothing_was_measured_there_are_no_statistics() -> None:
 def test_unsigned_numbers_do_not_wrap_around_below_zero() -> None:
     (only,), _ = sample(Recorder(np.full((1, 3, 3), 10, dtype=np.uint8)), 1.0, -20.0)
     assert only.median == -10
+
+
+@pytest.mark.parametrize("count", [4, 8, 16, 64])
+@pytest.mark.parametrize("shape", [(8, 8), (10, 10), (4, 16), (16, 4), (57, 57), (9, 31), (6, 64)])
+def test_chips_are_taken_from_all_over_a_scene(shape, count):
+    """From every half, and of 16 and more from every quarter, whatever the grid."""
+    places = _spread(*shape, count)
+    assert len(set(places)) == len(places) == min(count, shape[0] * shape[1])
+    for n in (count, 2 * count):
+        rows, cols = np.array(_spread(*shape, n)[:count]).T
+        for place, length in ((rows, shape[0]), (cols, shape[1])):
+            assert place.min() >= 0 and place.max() < length
+            assert 0.25 <= np.mean(place < length / 2) <= 0.75
+        for down in (False, True):
+            for right in (False, True):
+                inside = ((rows >= shape[0] / 2) == down) & ((cols >= shape[1] / 2) == right)
+                assert inside.sum() >= count // 16
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (2, 2)])
+def test_of_few_chips_all_are_taken(shape):
+    rows, cols = shape
+    assert sorted(_spread(rows, cols, 100)) == [(r, c) for r in range(rows) for c in range(cols)]

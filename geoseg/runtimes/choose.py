@@ -36,7 +36,7 @@ __all__ = ["choose", "machine", "sample_size"]
 #: The least share of fp32's labels that another precision must give on the scene at hand.
 AGREEMENT = 0.995
 
-#: How sure that must be: one scene in forty of those just below it would be let through.
+#: How sure that must be, as if the chips' shares were normally distributed.
 CONFIDENCE = 0.975
 
 #: Chips that are timed, and seconds after which no further one is.

@@ -67,6 +67,11 @@ class OpenVinoRuntime(CpuRuntime):
         rest = self.precision
         if rest == "int8" and "bf16" in precisions():
             rest = noted(model).get("geoseg:rest", "fp32")
+            if rest not in ("bf16", "fp32"):
+                raise ModelError(
+                    f"{self._files.path}: its graph in 8 bits wants the rest in {rest[:40]!r}; it "
+                    f"may be bf16 or fp32; write it anew with geoseg models quantize"
+                )
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[rest][0],
             # As many streams as threads: each chip is computed by one thread.

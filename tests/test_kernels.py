@@ -1,0 +1,48 @@
+"""Compiled loops see to no bounds; here all of them are run with bounds that are seen to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geoseg.errors import ModelError
+from geoseg.grid import ChipGrid
+from geoseg.stitch import stitch
+from geoseg.window import Window
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_no_kernel_reaches_beyond_an_array(tmp_path: Path) -> None:
+    """About twenty seconds, most of which is compiling them all anew."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kernelbounds", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "all within\n"
+
+
+def test_chips_that_no_row_of_the_grid_holds_are_refused() -> None:
+    """Otherwise they, and all after them, would be left out in silence."""
+    grid = ChipGrid(50, 50, 20, 8)
+    windows = [*grid.chips()]
+    options = {"classes": 2, "zeros": lambda s: np.zeros(s, np.float32), "asarray": lambda a: a}
+    swapped = [windows[1], windows[0], *windows[2:]]
+    beside = [windows[0], Window(0, 5, 20, 20), *windows[1:]]
+    below = [Window(7, 0, 20, 20), *windows]
+    for order in (windows[::-1], [*windows[4:], *windows[:4]], swapped, beside, below):
+        given = ((w, np.ones((2, 20, 20), np.float32)) for w in order)
+        with pytest.raises(ModelError, match="row by row, each from the left"):
+            list(stitch(given, grid, **options))  # type: ignore[arg-type]
