@@ -15,6 +15,7 @@ from typing import Any
 
 from geoseg.errors import OutputError
 from geoseg.files import replace_file, sync_file
+from geoseg.jsontext import json_text
 from geoseg.ownership import holds_statistics_alone, is_ours
 from geoseg.workfolder import WorkFolder, work_folder_of
 
@@ -197,7 +198,7 @@ class Staging:
             _write_whole(record, self._run)
             return
         self.keep = True
-        changed = _changes(self.earlier(), json.loads(json.dumps(self._run)))
+        changed = _changes(self.earlier(), json.loads(json_text(self._run)))
         if changed:
             raise OutputError(
                 f"a run that was stopped has left finished strips for {self.finals[0]}, and "
@@ -340,7 +341,7 @@ def _about(path: Path) -> list[int]:
 def _write_whole(path: Path, value: Any) -> None:
     """Write JSON that is there whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
+    partial.write_text(json_text(value), encoding="utf-8")
     sync_file(partial)
     replace_file(partial, path)
 
@@ -352,8 +353,7 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        # As text, in which NaN is NaN.
-        if json.dumps(before.get(name)) != json.dumps(now.get(name))
+        if before.get(name) != now.get(name)
     ]
 
 

@@ -28,9 +28,11 @@ from geoseg.errors import (
     TooManyPolygonsError,
     UsageError,
 )
+from geoseg.events import PROTOCOL
 from geoseg.gdal import block_cache
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import IMPORTING
+from geoseg.jsontext import json_text
 from geoseg.memory import Budget, memory_budget
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
@@ -155,7 +157,7 @@ def predict(
         memory["arrays_bytes"] = max(plan.lane_bytes(lane) for lane in lanes)
         log.tell(
             "start",
-            protocol=1,
+            protocol=PROTOCOL,
             version=version("geoseg"),
             memory=memory,
             runtime=runtime_report(runtime),
@@ -185,11 +187,7 @@ def predict(
 
                 with log.clock("preview"), _explained(outputs.preview):
                     write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
-            text = json.dumps(
-                {**run_report(plan, runtime, counts, log), "memory": memory},
-                indent=2,
-                ensure_ascii=False,
-            )
+            text = json_text({**run_report(plan, runtime, counts, log), "memory": memory}, indent=2)
             with _explained(outputs.report):
                 staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
             staging.publish(outputs.all())

@@ -20,6 +20,7 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import require
+from geoseg.jsontext import builtin_fields
 from geoseg.names import public_name
 from geoseg.ownership import is_ours
 from geoseg.pixelgrid import PixelGrid
@@ -157,8 +158,7 @@ class PredictOptions:
         Raises:
             UsageError: an option is out of range or contradicts another.
         """
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, _without_numpy(value))
+        builtin_fields(self)
         if self.taper not in TAPERS:
             raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
         if self.tta not in TURNS:
@@ -226,15 +226,6 @@ class PredictOptions:
                 f"--precision {self.precision} errs by more than the 1e-5 that --exact promises; "
                 f"leave one of them out"
             )
-
-
-def _without_numpy(value: Any) -> Any:
-    """An option as Python's own numbers, which JSON knows."""
-    if isinstance(value, np.generic | np.ndarray):
-        return _without_numpy(value.tolist())
-    if isinstance(value, list | tuple):
-        return tuple(map(_without_numpy, value))
-    return value
 
 
 @dataclass(frozen=True)

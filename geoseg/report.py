@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from geoseg.events import Event, Progress
 from geoseg.importing import package_version
+from geoseg.jsontext import nodata_value
 from geoseg.names import public_name
 from geoseg.ownership import holds_statistics_alone, significant_text
 from geoseg.plan import OutputLane, Plan
@@ -268,6 +269,7 @@ def _options_report(plan: Plan) -> dict[str, Any]:
         *("model", "overwrite", "input_root"),
     ):
         kept.pop(name)
+    kept["src_nodata"] = nodata_value(plan.options.src_nodata)
     kept["aoi"] = Path(public_name(plan.options.aoi)).name if plan.options.aoi else None
     kept["creation_options"] = list(plan.options.creation_options)
     kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
