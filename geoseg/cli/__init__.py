@@ -30,6 +30,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     args = sys.argv[1:] if args is None else args
     interrupts = Interrupts(json=_wants_json(args))
     interrupts.install()
+    if own:
+        interrupts.watch()
     try:
         from geoseg.cli.app import run
         from geoseg.cli.streams import Sink, guarded_streams, open_closed_streams

@@ -5,6 +5,7 @@ Imports hardly anything, so that it is at work before what takes time to load.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ INTERRUPTED = 130
 #: Batch systems, and shells with their children, send a signal twice. After so many seconds
 #: another one means that the user is tired of waiting.
 PATIENCE = 2.0
+#: Seconds after a signal at which the process ends all the same: where the main thread has not
+#: come back from a library to hear of it, and where it cleans up since.
+IN_LIBRARY, CLEANING = 1.8, 4.0
 
 
 class Interrupts:
@@ -62,6 +66,34 @@ class Interrupts:
             except ValueError:  # not the main thread, which alone may
                 return
         sys.unraisablehook = self._unraisable
+
+    def watch(self) -> None:
+        """Have a thread end the process in time where the main thread can't.
+
+        Python runs a signal's handler when the main thread is back from whatever library it called,
+        and GDAL, OpenVINO or a server that hangs may take minutes. The thread hears of a signal at
+        once, by a pipe.
+        """
+        try:
+            hear, tell = os.pipe()
+            os.set_blocking(tell, False)
+            signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        except (OSError, ValueError):  # no descriptor left, or not the main thread
+            return
+        _thread.start_new_thread(self._end_in_time, (hear,))
+
+    def _end_in_time(self, hear: int) -> None:
+        while not set(os.read(hear, 1)) & set(self._before):
+            pass
+        time.sleep(IN_LIBRARY)
+        if self.came is not None:
+            time.sleep(CLEANING - IN_LIBRARY)
+        if self._code is not None:
+            os._exit(self._code)
+        self._leave(
+            "interrupted amid something that takes long; the same command goes on with what was "
+            "finished, or removes what is left of it"
+        )
 
     def restore(self) -> None:
         """End; what was there before is there again."""
@@ -131,7 +163,6 @@ def _interrupt_again() -> None:
 
 
 def _interrupt_soon() -> None:
-    import _thread
     import threading
 
     time.sleep(0.05)
