@@ -229,6 +229,14 @@ class Staging:
             text = text.replace(str(self.path(final)), str(final))
         return text
 
+    @contextmanager
+    def speaking_of_finals(self) -> Iterator[None]:
+        """Errors name the outputs' final paths, not hidden ones that are gone by then."""
+        try:
+            yield
+        except OutputError as error:
+            raise type(error)(self.final_names(str(error))) from error
+
     def free_bytes(self) -> int:
         """Free space on the fullest file system among the outputs'."""
         return min(shutil.disk_usage(folder.path).free for folder in self._folders.values())

@@ -149,7 +149,7 @@ def predict(
     with (
         staging,
         block_cache(plan.cache_bytes),
-        _final_names(staging),
+        staging.speaking_of_finals(),
     ):
         store = StripStore(staging.scratch("strips"), _specs(plan), len(lanes))
         _check_disk(plan, store, staging)
@@ -631,15 +631,6 @@ def _explained(final: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_write_error(error, final) from error
-
-
-@contextmanager
-def _final_names(staging: Staging) -> Iterator[None]:
-    """Errors speak of the outputs' final paths, not of hidden ones that are gone by then."""
-    try:
-        yield
-    except OutputError as error:
-        raise OutputError(staging.final_names(str(error))) from error
 
 
 def _specs(plan: Plan) -> dict[str, RasterSpec]:

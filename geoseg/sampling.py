@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geoseg.accuracy import sample_size
 from geoseg.classraster import ClassRaster, Survey, open_class_raster, survey
-from geoseg.errors import OutputError, SceneError, UsageError
+from geoseg.errors import SceneError, UsageError
 from geoseg.outputs import Staging
 from geoseg.scene import is_remote
 from geoseg.sources import Rules
@@ -144,10 +144,8 @@ def sample(
                 opened, count, target_se, expected, allocation, min_per_class, seed, blind
             )
         if final is not None:
-            try:
+            with staging.speaking_of_finals():
                 write_points(drawn.points, staging.path(final))
-            except OutputError as error:
-                raise OutputError(staging.final_names(str(error))) from error
             staging.publish([final])
     return drawn
 

@@ -90,7 +90,7 @@ def vectorize(
 
         classes = find_model(str(model)).card.classes
     files = files_of(final)
-    with Staging(files, overwrite=overwrite) as staging:
+    with Staging(files, overwrite=overwrite) as staging, staging.speaking_of_finals():
         counts = write_polygons(
             staging.path(final),
             raster,
