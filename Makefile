@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-output
 BIN := $(VENV)/bin
+# What "make demo" leaves to the first use, for tests that start many processes. Some packages hold
+# files for other Pythons, which can't be compiled.
+COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib || true
 
 .PHONY: demo test test-light lint bench clean
 
@@ -14,11 +17,13 @@ $(VENV)/.geoseg: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "geoseg needs Python 3.11 or newer; found $$($(PYTHON) --version): make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@# Modules are compiled when they are first used; pip would compile all, which takes as long again.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e .
 	touch $@
 
 $(VENV)/.geoseg-test: $(VENV)/.geoseg
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/.geoseg
@@ -36,6 +41,7 @@ demo: $(VENV)/.geoseg
 # extras, the whole suite runs.
 test-light: $(VENV)/.geoseg
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test-light]'
+	$(COMPILE)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.geoseg-test
