@@ -199,9 +199,10 @@ class SceneReader:
                 return None
             if has_blocks(source.dataset, source.path, bands, area):
                 return None
-            # Any pixel is like all others. The last one also shows that the file's table of blocks
-            # is not cut short.
-            part = self._read_file(source, Window(area.bottom - 1, area.right - 1, 1, 1))
+            # Any pixel is like all others. The last one and the first one also show that the file's
+            # table of blocks is not cut short: what GDAL can't look up counts as missing.
+            self._read_file(source, Window(area.bottom - 1, area.right - 1, 1, 1))
+            part = self._read_file(source, Window(area.row, area.col, 1, 1))
             there = part.measured is None or bool(part.measured.all())
             bright = part.lit is None or bool(part.lit.any())
             if not direct and there and bright:
