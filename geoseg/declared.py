@@ -29,13 +29,14 @@ _limit: ContextVar[float] = ContextVar("max_pixels", default=MAX_PIXELS)
 
 
 @contextmanager
-def pixel_limit(most: float) -> Iterator[None]:
+def pixel_limit(most: float | None) -> Iterator[None]:
     """How many pixels a raster may have that is opened in a ``with``.
 
     Args:
-        most: of a band; blocks that a sparse file leaves out don't count.
+        most: of a band; blocks that a sparse file leaves out don't count. None for what holds
+            outside, which is :data:`MAX_PIXELS` at first.
     """
-    token = _limit.set(most)
+    token = _limit.set(_limit.get() if most is None else most)
     try:
         yield
     finally:

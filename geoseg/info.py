@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geoseg.declared import MAX_PIXELS, pixel_limit
+from geoseg.declared import pixel_limit
 from geoseg.errors import GeosegError
 from geoseg.plan import PredictOptions, make_plan
 from geoseg.preflight import check_reflectance, plausibility_warnings, sample_bands
@@ -25,7 +25,7 @@ def scene_info(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
-    max_pixels: float = MAX_PIXELS,
+    max_pixels: float | None = None,
 ) -> dict[str, Any]:
     """Describe a scene and try models on it; nothing is predicted or written.
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.chips import chip_rows
+from geoseg.cli import _cli
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import ChipGrid
 from geoseg.info import scene_info
@@ -325,3 +327,17 @@ def test_a_dry_run_goes_lane_by_lane_within_the_limit(tmp_path: Path) -> None:
     assert float(said[0].split()[2]) <= 0.9
     # Chips that reach into two lanes are counted once.
     assert free.stdout.splitlines()[0] == done.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", ["vectorize", "sample", "evaluate", "predict", "info"])
+def test_commands_that_read_rasters_take_the_limit(tmp_path: Path, command: str) -> None:
+    raster = make_raster(
+        tmp_path / "map.tif",
+        np.full((1, 30, 50), 3, np.uint8),
+        tags={"GEOSEG_CLASSES": '{"3": "forest"}'},
+    )
+    needs = {"evaluate": ["--labels", str(raster)], "sample": ["-o", str(tmp_path / "p.gpkg")]}
+    arguments = [command, str(raster), *needs.get(command, [])]
+    done = CliRunner().invoke(_cli, [*arguments, "--max-pixels", "1400"])
+    assert isinstance(done.exception, SceneError), done.output
+    assert "50 x 30 px" in str(done.exception) and "--max-pixels 1.5e+03" in str(done.exception)

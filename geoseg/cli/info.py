@@ -25,9 +25,7 @@ __all__ = ["command"]
 @click.option(
     "--max-pixels",
     type=Pixels(),
-    default=1e11,
-    show_default="1e11",
-    help="Refuse scenes that hold more pixels.",
+    help="Refuse scenes that hold more pixels.  [default: 1e11]",
 )
 @json_option
 def command(
@@ -37,7 +35,7 @@ def command(
     scale: float | None,
     offset: float | None,
     src_nodata: float | None,
-    max_pixels: float,
+    max_pixels: float | None,
     as_json: bool,
 ) -> None:
     """Say what geoseg sees in a scene and which models fit it.

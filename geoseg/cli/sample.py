@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from geoseg.cli.options import (
+    max_pixels_option,
     number_or_each,
     overwrite_option,
     telling_options,
@@ -58,6 +59,7 @@ __all__ = ["command"]
     help="The same seed gives the same points.",
 )
 @click.option("--blind", is_flag=True, help="Leave the mapped class out of the file.")
+@max_pixels_option
 @overwrite_option
 @telling_options
 def command(

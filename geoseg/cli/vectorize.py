@@ -8,6 +8,7 @@ import click
 
 from geoseg.cli.options import (
     force_option,
+    max_pixels_option,
     number_or_each,
     overwrite_option,
     progress_option,
@@ -108,6 +109,7 @@ __all__ = ["command"]
     help="Threads for computing.  [default: one a processor]",
 )
 @force_option
+@max_pixels_option
 @overwrite_option
 @progress_option
 @telling_options
