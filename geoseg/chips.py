@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class ChipRow:
             known; then the arrays take no memory.
     """
 
-    windows: tuple[Window, ...]
+    windows: Sequence[Window]
     pixels: NDArray[Any]
     valid: NDArray[np.bool_]
     left: int
@@ -97,6 +97,30 @@ class ChipRow:
         return measured
 
 
+@dataclass(frozen=True)
+class _Chips(Sequence[Window]):
+    """The windows of a row of chips, made when they are asked for: a sparse scene has millions."""
+
+    row: int
+    starts: Sequence[int]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, item: int) -> Window: ...
+
+    @overload
+    def __getitem__(self, item: slice) -> _Chips: ...
+
+    def __getitem__(self, item: int | slice) -> Window | _Chips:
+        if isinstance(item, slice):
+            return _Chips(self.row, self.starts[item], self.height, self.width)
+        return Window(self.row, self.starts[item], self.height, self.width)
+
+
 def chip_rows(
     reader: PixelReader,
     grid: ChipGrid,
@@ -125,9 +149,7 @@ def chip_rows(
     end = starts[first]  # first row that was not read yet
     for i, start in enumerate(starts[first:], start=first):
         stop = min(start + grid.chip_height, grid.height)
-        windows = tuple(
-            Window(start, col, grid.chip_height, grid.chip_width) for col in lane.starts
-        )
+        windows = _Chips(start, lane.starts, grid.chip_height, grid.chip_width)
         strip = grid.strip(i, lane)
         known = uniform(Window(start, left, stop - start, right - left))
         if known is not None:

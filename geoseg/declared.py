@@ -29,13 +29,14 @@ _limit: ContextVar[float] = ContextVar("max_pixels", default=MAX_PIXELS)
 
 
 @contextmanager
-def pixel_limit(most: float) -> Iterator[None]:
+def pixel_limit(most: float | None) -> Iterator[None]:
     """How many pixels a raster may have that is opened in a ``with``.
 
     Args:
-        most: of a band; blocks that a sparse file leaves out don't count.
+        most: of a band; blocks that a sparse file leaves out don't count. None for what holds
+            outside, which is :data:`MAX_PIXELS` at first.
     """
-    token = _limit.set(most)
+    token = _limit.set(_limit.get() if most is None else most)
     try:
         yield
     finally:
@@ -85,7 +86,8 @@ def check_declared(dataset: Any, file: str) -> None:
 def has_blocks(dataset: Any, file: str, bands: list[int], window: Window) -> bool:
     """Whether a GeoTIFF holds a block that reaches into a window; True where it can't be told.
 
-    What GDAL can't look up counts as missing here: whoever takes it for that reads a pixel there.
+    What GDAL can't look up counts as missing, for good: who asks has read a pixel of the window's
+    last block before, which fails where the table of blocks is cut short.
 
     Args:
         dataset: rasterio's.
@@ -118,6 +120,10 @@ def _holds_at_most(dataset: Any, most: float) -> bool:
     height, width = dataset.block_shapes[0]
     blocks = math.ceil(dataset.height / height) * math.ceil(dataset.width / width)
     if dataset.driver != "GTiff" or blocks > MOST_BLOCKS:
+        return False
+    try:  # see has_blocks
+        dataset.read(1, window=RasterioWindow(dataset.width - 1, dataset.height - 1, 1, 1))
+    except GDAL_ERRORS:
         return False
     left = most
     for there in _blocks(dataset, [1], Window(0, 0, dataset.height, dataset.width)):

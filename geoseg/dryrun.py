@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +89,14 @@ def dry_run(
         last = -1
         with plan.reader(plan.model_grid) as reader, log.clock("read"):
             for lane in lanes:
+                shared = bisect_right(lane.model.starts, last)
                 for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
                     # Chips that reach into two lanes are run for both, but are no more chips.
-                    windows = [w for w in row.windows if w.col > last and row.is_measured(w)]
+                    windows = row.windows[shared:]
+                    if row.alike is None:
+                        windows = [window for window in windows if row.is_measured(window)]
+                    elif not row.alike:
+                        windows = ()
                     needed += len(windows)
                     for window in windows[: wanted - len(probe)]:
                         if (chip := row.chip(window)) is not None:

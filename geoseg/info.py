@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geoseg.declared import MAX_PIXELS, pixel_limit
+from geoseg.declared import pixel_limit
 from geoseg.errors import GeosegError
 from geoseg.jsontext import nodata_value
 from geoseg.plan import PredictOptions, make_plan
@@ -27,7 +27,7 @@ def scene_info(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
-    max_pixels: float = MAX_PIXELS,
+    max_pixels: float | None = None,
     input_root: str | Path | Sequence[str | Path] = (),
     allow_vrt: str = "local",
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 
 from geoseg.card import Border, ModelCard, ModelFiles
 from geoseg.crf import CRFOptions, check_chip, parse_options
-from geoseg.declared import MAX_PIXELS, pixel_limit
+from geoseg.declared import pixel_limit
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import ChipGrid, Lane
@@ -104,7 +104,8 @@ class PredictOptions:
         threads: for computing on a CPU.
         mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
             goes in lanes then; the result does not change.
-        max_pixels: that a raster may have; blocks that a sparse file leaves out don't count.
+        max_pixels: that a raster may have, None for 1e11; blocks that a sparse file leaves out
+            don't count.
         restart: forget the strips that a stopped run of the same outputs has finished.
         min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
         simplify: tolerance of the polygons' borders, m.
@@ -144,7 +145,7 @@ class PredictOptions:
     device: str = "auto"
     threads: int | None = None
     mem_limit: int | None = None
-    max_pixels: float = MAX_PIXELS
+    max_pixels: float | None = None
     restart: bool = False
     min_area: float = 0.0
     simplify: float = 0.0
@@ -185,7 +186,7 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
-        if not self.max_pixels >= 1:
+        if self.max_pixels is not None and not self.max_pixels >= 1:
             raise UsageError(f"max_pixels is {self.max_pixels!r}; it must be a number, at least 1")
         for name in ("min_area", "simplify"):
             value = getattr(self, name)

@@ -195,13 +195,17 @@ class SceneReader:
             else:
                 area = _footprint(self.grid.crop(window), source.grid)
             bands = source.indexes if source.alpha is None else [*source.indexes, source.alpha]
-            if area is None or source.mapped:
+            if area is None or source.mapped or source.dataset.driver != "GTiff":
                 return None
-            if has_blocks(source.dataset, source.path, bands, area):
-                return None
-            # Any pixel is like all others. The last one also shows that the file's table of blocks
-            # is not cut short.
-            part = self._read_file(source, Window(area.bottom - 1, area.right - 1, 1, 1))
+            # Where the table of blocks is cut short, reading says so, but only as long as nobody
+            # has looked a block up: then it counts as missing. So a pixel is read before, first of
+            # the first block, which mostly is there, and then of the last one.
+            corners = (area.row, area.col), (area.bottom - 1, area.right - 1)
+            looked_at = Window(*corners[0], 1, 1), area
+            for corner, look in zip(corners, looked_at, strict=True):
+                part = self._read_file(source, Window(*corner, 1, 1))
+                if has_blocks(source.dataset, source.path, bands, look):
+                    return None
             there = part.measured is None or bool(part.measured.all())
             bright = part.lit is None or bool(part.lit.any())
             if not direct and there and bright:

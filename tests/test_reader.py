@@ -1,4 +1,5 @@
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -594,3 +595,87 @@ def test_pixels_go_where_they_are_wanted(tmp_path, bands):
         np.testing.assert_array_equal(buffer[:, 4:24, 2:33], expected)
         np.testing.assert_array_equal(again, valid)
         assert (buffer[:, :4] == 0).all() and (buffer[:, :, 33:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [
+        Affine(0, 10, 500000, 10, 0, 4999880),  # transposed: first and last corner are as before
+        Affine(0, 10, 500000, -10, 0, 5000000),  # turned
+        Affine(-10, 0, 500120, 0, -10, 5000000),  # mirrored
+        Affine(10, 0, 500000, 0, 10, 4999880),  # south-up
+    ],
+)
+def test_a_square_grid_that_is_turned_has_other_pixels(tmp_path, turned):
+    # Over its diagonal, of all corners only two move.
+    over_diagonal = turned.a == 0 and turned.d > 0
+    plain = Affine(10, 0, 500000, 0, 10, 4999880) if over_diagonal else TEN
+    values = np.arange(144, dtype=np.float32).reshape(1, 12, 12)
+    one = make_raster(tmp_path / "red.tif", values, transform=plain)
+    other = make_raster(tmp_path / "nir.tif", values, transform=turned)
+    bands = open_scene([one, other]).bands
+    grid = bands[0].grid
+    # Where each pixel of the first grid lies in the second file.
+    rows, cols = np.mgrid[:12, :12]
+    x, y = ~bands[1].grid.transform @ grid.transform @ (cols + 0.5, rows + 0.5)
+    expected = values[0, np.floor(y).astype(int), np.floor(x).astype(int)]
+    with SceneReader(bands, grid) as reader:
+        pixels, valid = reader.read(Window(0, 0, 12, 12))
+    np.testing.assert_array_equal(pixels[0], values[0])
+    inner = np.s_[1:-1, 1:-1]
+    assert valid[inner].all()
+    np.testing.assert_allclose(pixels[1][inner], expected[inner], atol=1e-3)
+    assert not np.array_equal(pixels[1], values[0])
+
+
+def with_compression(path, code):
+    """The file, which now says that it is compressed in another way."""
+    data = bytearray(path.read_bytes())
+    start = struct.unpack("<I", data[4:8])[0]
+    entries = struct.unpack("<H", data[start : start + 2])[0]
+    for entry in range(start + 2, start + 2 + 12 * entries, 12):
+        if struct.unpack("<H", data[entry : entry + 2])[0] == 259:
+            data[entry + 8 : entry + 10] = struct.pack("<H", code)
+    path.write_bytes(data)
+    return path
+
+
+def virtual(path, source, side=64):
+    rectangle = f'xOff="0" yOff="0" xSize="{side}" ySize="{side}"'
+    path.write_text(
+        f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><VRTRasterBand dataType="Byte" '
+        f'band="1"><SimpleSource><SourceFilename relativeToVRT="1">{source}</SourceFilename>'
+        f"<SourceBand>1</SourceBand><SrcRect {rectangle}/><DstRect {rectangle}/></SimpleSource>"
+        f"</VRTRasterBand></VRTDataset>"
+    )
+    return path
+
+
+def test_what_gdal_cannot_read_is_told_by_its_cause_and_the_advice_fits(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (1, 64, 64), dtype=np.uint8)
+
+    def file(name):
+        return make_raster(tmp_path / name, noise, compress="deflate")
+
+    def why(path):
+        with pytest.raises(SceneError) as error:
+            scene = open_scene(path)
+            with SceneReader(scene.bands, scene.grid) as reader:
+                reader.read(Window(0, 0, 64, 64))
+        message = str(error.value)
+        assert "\n" not in message
+        return message
+
+    codec = why(with_compression(file("codec.tif"), 65000))
+    assert "missing codec of code 65000" in codec and "gdal_translate" in codec
+    behind = why(virtual(tmp_path / "behind.vrt", "codec.tif"))
+    assert "missing codec of code 65000" in behind
+    gone = why(virtual(tmp_path / "gone.vrt", "none.tif"))
+    assert "none.tif: No such file or directory" in gone and "correct the path in gone.vrt" in gone
+    for message in (codec, behind, gone):
+        assert "fetch it again" not in message
+    cut = file("cut.tif")
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    message = why(cut)
+    assert "Read error at scanline" in message and message.endswith("fetch it again")
+    assert "in cut.tif: the file is damaged" in why(virtual(tmp_path / "cut.vrt", "cut.tif"))

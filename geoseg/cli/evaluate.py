@@ -10,6 +10,7 @@ import click
 from geoseg.cli.options import (
     band_options,
     device_options,
+    max_pixels_option,
     overwrite_option,
     root_options,
     telling_options,
@@ -68,6 +69,7 @@ __all__ = ["command"]
 @click.option(
     "--write-temperature", is_flag=True, help="Put the temperature that fits into the card."
 )
+@max_pixels_option
 @overwrite_option
 @telling_options
 def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **options: Any) -> None:

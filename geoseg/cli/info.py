@@ -26,9 +26,7 @@ __all__ = ["command"]
 @click.option(
     "--max-pixels",
     type=Pixels(),
-    default=1e11,
-    show_default="1e11",
-    help="Refuse scenes that hold more pixels.",
+    help="Refuse scenes that hold more pixels.  [default: 1e11]",
 )
 @root_options
 @json_option
@@ -39,7 +37,7 @@ def command(
     scale: float | None,
     offset: float | None,
     src_nodata: float | None,
-    max_pixels: float,
+    max_pixels: float | None,
     input_root: tuple[str, ...],
     allow_vrt: str,
     as_json: bool,

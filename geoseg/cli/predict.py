@@ -128,9 +128,7 @@ __all__ = ["command"]
 @click.option(
     "--max-pixels",
     type=Pixels(),
-    default=1e11,
-    show_default="1e11",
-    help="Refuse scenes that hold more pixels.",
+    help="Refuse scenes that hold more pixels.  [default: 1e11]",
 )
 @click.option(
     "--restart", is_flag=True, help="Begin anew where a stopped run would otherwise go on."

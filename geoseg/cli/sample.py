@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from geoseg.cli.options import (
+    max_pixels_option,
     number_or_each,
     overwrite_option,
     root_options,
@@ -60,6 +61,7 @@ __all__ = ["command"]
 )
 @click.option("--blind", is_flag=True, help="Leave the mapped class out of the file.")
 @root_options
+@max_pixels_option
 @overwrite_option
 @telling_options
 def command(

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import band_options, device_options, root_options
+from geoseg.cli.options import (
+    band_options,
+    device_options,
+    max_pixels_option,
+    root_options,
+)
 from geoseg.cli.progress import progress_printer
 
 __all__ = ["command"]
@@ -73,6 +78,7 @@ __all__ = ["command"]
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of a recipe; repeatable."
 )
 @device_options
+@max_pixels_option
 @click.option("--devices", type=int, default=1, help="GPUs that share each batch.")
 @click.option("--no-resume", is_flag=True, help="Start anew instead of going on.")
 @click.option(

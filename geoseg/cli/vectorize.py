@@ -8,6 +8,7 @@ import click
 
 from geoseg.cli.options import (
     force_option,
+    max_pixels_option,
     number_or_each,
     overwrite_option,
     progress_option,
@@ -110,6 +111,7 @@ __all__ = ["command"]
 )
 @force_option
 @root_options
+@max_pixels_option
 @overwrite_option
 @progress_option
 @telling_options
