@@ -129,7 +129,7 @@ class SceneConfig:
 
         Raises:
             TrainingError: a value breaks its rule.
-            UsageError: an input root is no folder.
+            UsageError: allow_vrt is no word that is known.
         """
         builtin_fields(self)
         if isinstance(self.src_nodata, str):  # as dump_config writes it
@@ -139,7 +139,7 @@ class SceneConfig:
                     f"inf or -inf"
                 )
             object.__setattr__(self, "src_nodata", float(self.src_nodata))
-        Rules.of(self.input_root, self.allow_vrt)
+        Rules.of((), self.allow_vrt)
         if self.split not in ("train", "validation"):
             raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
         if not (math.isfinite(self.radius) and self.radius >= 0):

@@ -534,9 +534,9 @@ def check_vector(path: str | Path, rules: Rules) -> None:
         )
     if not _vector_kind(name, head):
         raise UsageError(
-            f"{name} is no vector file that geoseg reads, by its first bytes; give a GeoPackage, "
-            f"GeoJSON, Shapefile, FlatGeobuf, GeoParquet, KML or GML, or --allow-vrt any if you "
-            f"trust it"
+            f"{name} can't be read as a vector file (its first bytes are none's); give a "
+            f"GeoPackage, GeoJSON, Shapefile, FlatGeobuf, GeoParquet, KML or GML, or --allow-vrt "
+            f"any if you trust it"
         )
     if b"{" in head[:256] and not re.match(rb"SQLite|fgb|PAR1|PK", head):
         _check_json(name)

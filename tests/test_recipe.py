@@ -331,8 +331,8 @@ def test_every_published_recipe_names_a_network_and_what_is_there(
     monkeypatch.setenv("GEOSEG_TEACHER", str(tmp_path / "teacher"))
     # Globs stand for themselves, as the data are not here.
     monkeypatch.setattr("geoseg.recipe.find_files", list)
-    monkeypatch.setattr("geoseg.recipe.pair", lambda a, b: [(path, tuple(b)) for path in a])
-    monkeypatch.setattr("geoseg.mosaic.join", lambda parts, columns: parts[0])
+    monkeypatch.setattr("geoseg.recipe.pair", lambda a, b, _: [(path, tuple(b)) for path in a])
+    monkeypatch.setattr("geoseg.mosaic.join", lambda parts, columns, _: parts[0])
     config = load_config(path)
     assert config.name == path.stem
     options = {k: v for k, v in config.network_options.items() if k != "encoder_weights"}
