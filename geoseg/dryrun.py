@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from geoseg.chips import chip_rows
 from geoseg.crf import ChipCRF
-from geoseg.errors import SceneError
+from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import block_cache
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging
 from geoseg.pipeline import load_members
-from geoseg.plan import PredictOptions, make_plan, old_companions
+from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
 from geoseg.preflight import preflight
 from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
 from geoseg.runtimes import checked
@@ -30,6 +30,8 @@ __all__ = ["DryRun", "dry_run"]
 
 #: A dry run times at least this many chips.
 PROBE_CHIPS = 4
+#: More is not taken to read the scene, however much is free.
+READ_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class DryRun:
     memory_bytes: int
     output_bytes: dict[str, int]
     report: dict[str, Any]
+
+
+def _to_read(plan: Plan, lanes: Sequence[OutputLane], limit: int) -> Sequence[OutputLane]:
+    """Lanes to read the scene by: the run's, or narrower ones where the scene is very wide."""
+    try:
+        return plan.lanes(min(limit, READ_BYTES))
+    except UsageError:
+        return lanes
 
 
 def dry_run(
@@ -88,7 +98,7 @@ def dry_run(
         needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
         last = -1
         with plan.reader(plan.model_grid) as reader, log.clock("read"):
-            for lane in lanes:
+            for lane in _to_read(plan, lanes, budget.arrays):
                 shared = bisect_right(lane.model.starts, last)
                 for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
                     # Chips that reach into two lanes are run for both, but are no more chips.

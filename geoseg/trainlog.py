@@ -25,6 +25,7 @@ from geoseg.events import Event, Progress
 from geoseg.files import replace_file, sync_file
 from geoseg.locking import BusyError, Lock
 from geoseg.scene import first_line
+from geoseg.workfolder import claim_folder, remove_if_empty
 
 __all__ = ["RunFolder", "Teller", "draw_curve", "kept_alone"]
 
@@ -48,22 +49,22 @@ def kept_alone(path: Path) -> Iterator[None]:
         path: of the folder.
 
     Raises:
-        OutputError: it can't be written, or another run is at work in it.
+        OutputError: it can't be written, geoseg did not make it, or another run is at work in it.
     """
     lock = _lock_folder(path)
     try:
         yield
     finally:
         lock.release(remove=True)
-        with suppress(OSError):
-            path.rmdir()
+        remove_if_empty(path)
 
 
 def _lock_folder(path: Path) -> Lock:
     """Make a folder and lock it, again where a run that ends removes it meanwhile."""
     for _ in range(_TRIES):
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            claim_folder(path)
             return Lock.take(path / LOCK_NAME)
         except BusyError as error:
             raise OutputError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from geoseg.errors import OutputError
 from geoseg.locking import BusyError, Lock
 
-__all__ = ["WorkFolder", "work_folder_of"]
+__all__ = ["WorkFolder", "claim_folder", "remove_if_empty", "work_folder_of"]
 
 #: In each folder, first of all: only what geoseg made is ever emptied.
 MARK = "made-by-geoseg"
@@ -58,13 +58,7 @@ class WorkFolder:
         path = work_folder_of(output)
         for _ in range(_TRIES):
             try:
-                os.mkdir(path, 0o700)
-                found = False
-            except FileExistsError:
-                _check_ours(path)
-                found = True
-            try:
-                _mark(path)
+                found = claim_folder(path, 0o700)
                 lock = Lock.take(path / LOCK)
             except BusyError as error:
                 raise OutputError(
@@ -100,12 +94,48 @@ class WorkFolder:
         with suppress(OSError):
             self.clear()
         self._lock.release(remove=True)
-        with suppress(OSError):
-            (self.path / MARK).unlink()
-            try:
-                self.path.rmdir()
-            except OSError:
-                _mark(self.path)  # Another run has taken it meanwhile.
+        remove_if_empty(self.path)
+
+
+def claim_folder(path: Path, mode: int = 0o777) -> bool:
+    """Make a folder and mark it as geoseg's, or see that it is.
+
+    Args:
+        path: of the folder; its parent is there.
+        mode: of a new one, less the user's mask.
+
+    Returns:
+        Whether it was there.
+
+    Raises:
+        OutputError: what stands there is not geoseg's: a link, a file, a folder without the mark
+            that holds something, or one with a link in it.
+        OSError: it can't be made.
+    """
+    try:
+        os.mkdir(path, mode)
+        found = False
+    except FileExistsError:
+        _check_ours(path)
+        found = True
+    _mark(path)
+    return found
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a folder in which nothing but the mark is left.
+
+    Args:
+        path: of the folder.
+    """
+    with suppress(OSError):
+        if os.listdir(path) != [MARK]:
+            return
+        (path / MARK).unlink()
+        try:
+            path.rmdir()
+        except OSError:
+            _mark(path)  # Another run has taken it meanwhile.
 
 
 def _mark(path: Path) -> None:

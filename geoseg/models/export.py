@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import math
-import os
+import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.card import GRAPH_NAME, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
+from geoseg.files import replace_file
 from geoseg.importing import require
 from geoseg.models.folder import load_network
 from geoseg.models.graph import bind, detach, read_graph
@@ -59,15 +60,25 @@ def export_model(files: ModelFiles, path: str | Path, *, size: int | None = None
         size=size or files.card.size,
         metadata={CARD_KEY: json.dumps(files.card.to_mlm(), ensure_ascii=False)},
     )
-    partial = path.with_name(f".geoseg-{path.name}-{os.getpid()}")
+    _write(path, content)
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    partial = path.with_name(f".geoseg-{path.name[:200]}-{secrets.token_hex(4)}")
     try:
-        partial.write_bytes(content)
-        partial.rename(path)
+        with open(partial, "xb") as file:
+            file.write(content)
+        replace_file(partial, path)
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return path
 
 
 def export_onnx(
@@ -131,14 +142,7 @@ def write_graph(folder: str | Path) -> tuple[Path, str]:
         raise OutputError(f"{folder} is no folder; unpack the model, and zip it again afterwards")
     content, takes = export_graph(files)
     path = folder / GRAPH_NAME
-    partial = folder / f".geoseg-{GRAPH_NAME}-{os.getpid()}"
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    _write(path, content)
     return path, takes
 
 

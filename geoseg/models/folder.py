@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -117,9 +117,12 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         raise OutputError(f"{folder} exists already; give another folder, or remove it first")
     # A sibling is on the same file system, so that the rename is atomic.
-    partial = folder.with_name(f".geoseg-{folder.name}-{os.getpid()}")
+    partial = folder.with_name(f".geoseg-{folder.name[:200]}-{secrets.token_hex(4)}")
     try:
         partial.mkdir(parents=True)
+    except OSError as error:  # nothing of this run's is to be removed
+        raise OutputError(f"the model folder {folder} can't be written: {error}") from error
+    try:
         yield partial
         partial.rename(folder)
     except OSError as error:
