@@ -63,7 +63,8 @@ def _lock_folder(path: Path) -> Lock:
     """Make a folder and lock it, again where a run that ends removes it meanwhile."""
     for _ in range(_TRIES):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
             claim_folder(path)
             return Lock.take(path / LOCK_NAME)
         except BusyError as error:

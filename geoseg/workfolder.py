@@ -16,8 +16,9 @@ __all__ = ["WorkFolder", "claim_folder", "remove_if_empty", "work_folder_of"]
 
 #: In each folder, first of all: only what geoseg made is ever emptied.
 MARK = "made-by-geoseg"
-#: Held while a run works in the folder.
+#: Held while a run works in the folder; those of training have the other one.
 LOCK = "lock"
+LOCKS = (LOCK, ".lock")
 #: A folder that another run removes while this one takes it is made anew so often.
 _TRIES = 10
 
@@ -159,10 +160,12 @@ def _check_ours(path: Path) -> None:
             )
         names = os.listdir(path)
         marked = MARK in names and stat.S_ISREG(os.lstat(path / MARK).st_mode)
+        # A run that was killed between making and marking leaves it empty; one that removes it
+        # while another takes it, with the other's lock alone.
+        bare = all(name in LOCKS and os.lstat(path / name).st_size == 0 for name in names)
     except FileNotFoundError:
         return  # removed since; the next try makes it
-    # A run that was killed between making and marking leaves an empty one.
-    if names and not marked:
+    if not marked and not bare:
         raise OutputError(
             f"{path} was not made by geoseg (it holds no file {MARK}), so it is neither used nor "
             f"emptied; move it away, or give another name"

@@ -160,7 +160,26 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(tmp_path):
         pass
     (tmp_path / "gone.training").symlink_to(tmp_path / "nowhere" / "else")
     with (
-        pytest.raises(OutputError, match="can't be written"),
+        pytest.raises(OutputError, match="is a link or a file"),
         kept_alone(tmp_path / "gone.training"),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_folder_that_geoseg_did_not_make_is_left_alone(tmp_path: Path, kind: str) -> None:
+    """Its parts ``scratch`` and ``held_out`` are emptied when a run begins."""
+    precious = tmp_path / "precious"
+    (precious / "held_out").mkdir(parents=True)
+    (precious / "held_out" / "thesis.txt").write_text("years")
+    folder = tmp_path / "model.training"
+    if kind == "link":
+        folder.symlink_to(precious)
+    else:
+        precious.rename(folder)
+    with (
+        pytest.raises(OutputError, match=r"model.training (is a link|was not made by geoseg)"),
+        kept_alone(folder),
+    ):
+        pass
+    assert (folder / "held_out" / "thesis.txt").read_text() == "years"
