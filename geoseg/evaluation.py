@@ -219,12 +219,12 @@ def evaluate(
             done, pictures = _by_points(opened, truth, column or "reference", ignore, rules)
         if files is not None and run is not None:
             done = _with_model(done, files, run, scene)
+        done = replace(done, report={"geoseg": version("geoseg"), **done.report})
         of_map = [c["id"] for c in done.report["classes"] if c["id"] is not None]
         inks = class_colors(opened.dataset, of_map)
         texts: dict[Path, str] = {}
         if json is not None:
-            report = {"geoseg": version("geoseg"), **done.report}
-            texts[Path(json)] = json_text(report, indent=2) + "\n"
+            texts[Path(json)] = json_text(done.report, indent=2) + "\n"
         if csv is not None:
             texts[Path(csv)] = _table(done.report)
         if html is not None:

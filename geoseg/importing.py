@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from types import ModuleType
 
 from geoseg.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "IMPORTING", "missing", "package_version", "reported", "require"]
+__all__ = [
+    "EXTRAS",
+    "IMPORTING",
+    "import_openvino",
+    "missing",
+    "package_version",
+    "reported",
+    "require",
+]
 
 #: Held while scipy, or numba, which imports it, is imported: two threads that import parts of a
 #: package at once may find it half made.
@@ -95,3 +105,22 @@ def package_version(package: str) -> str:
         if not any(package in names for names in EXTRAS.values()):
             raise
         return str(importlib.import_module(package).__version__)
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry, which tells a server of each import unasked.
+
+    OpenVINO does without where the module for that is missing. A process that is forked for it
+    would also share whatever is open here.
+
+    Returns:
+        The module.
+    """
+    name = "openvino_telemetry"
+    if "openvino" in sys.modules or name in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[name]

@@ -343,4 +343,6 @@ def test_only_lower_bounds_are_asked_for() -> None:
         *(r for extra in PYPROJECT["optional-dependencies"].values() for r in extra),
     ]
     for requirement in every:
-        assert re.fullmatch(r"[\w-]+>=[\d.]+|geoseg\[[\w,-]+\]", requirement), requirement
+        assert re.fullmatch(r"[\w-]+(\[[\w,]+\])?>=[\d.]+|geoseg\[[\w,-]+\]", requirement), (
+            requirement
+        )

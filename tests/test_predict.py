@@ -542,7 +542,7 @@ def test_existing_output_is_refused_before_any_work(tmp_path, model):
         ({"creation_options": ["TILING_SCHEME=GoogleMapsCompatible"]}, "leave pixels and grid"),
         ({"bbox": (3.0, 1.0, 2.0, 4.0)}, "west,south,east,north"),
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
-        ({"aoi": "nowhere.gpkg"}, "can't be read"),
+        ({"aoi": "nowhere.gpkg"}, "no such file"),
         ({"scale": 0.0}, "scale"),
         ({"output": "out.png"}, "ends in .tif"),
     ],

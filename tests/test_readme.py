@@ -17,7 +17,7 @@ import click
 import pytest
 
 import geoseg
-from geoseg.cli import _cli
+from geoseg.cli.app import _cli
 from geoseg.plan import PredictOptions
 from geoseg.zoo import list_embedded
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.chips import chip_rows
-from geoseg.cli import _cli
+from geoseg.cli.app import _cli
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import ChipGrid
 from geoseg.info import scene_info

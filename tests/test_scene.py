@@ -11,6 +11,7 @@ from geoseg.errors import BandError, SceneError
 from geoseg.gdal import block_cache, gdal_options
 from geoseg.reader import SceneReader
 from geoseg.scene import _bands, open_scene
+from geoseg.sources import LOCAL
 from geoseg.window import Window
 from tests.helpers import make_raster
 
@@ -467,7 +468,7 @@ def test_bands_are_looked_at_in_time_that_grows_with_their_number(tmp_path):
 
     path = make_raster(tmp_path / "s.tif", numbers(50))
     with rasterio.open(path) as dataset:
-        bands = _bands(Counting(dataset), str(path))
+        bands = _bands(Counting(dataset), str(path), LOCAL)
     assert len(bands) == 50
     assert max(asked.values()) <= 2
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -431,7 +433,7 @@ def test_a_wfs_answer_that_was_saved_asks_for_nothing(
 def test_options_stand_in_every_command_that_reads() -> None:
     from click.testing import CliRunner
 
-    from geoseg.cli import _cli
+    from geoseg.cli.app import _cli
 
     commands: Sequence[Sequence[str]] = (
         *(["predict"], ["vectorize"], ["info"], ["train"], ["sample"], ["check-seams"]),
@@ -440,3 +442,36 @@ def test_options_stand_in_every_command_that_reads() -> None:
     for command in commands:
         told = CliRunner().invoke(_cli, [*command, "--help"]).output
         assert "--input-root" in told and "--allow-vrt" in told
+
+
+#: Runs a command of geoseg's and prints whatever it asks of a network, or of other processes.
+WATCHED = """
+import os, sys
+def hears(event, arguments):
+    if event.startswith(("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "os.fork",
+                         "os.exec", "os.posix_spawn", "subprocess.", "os.system")):
+        os.write(1, f"{event} {arguments!r}\\n".encode())
+sys.addaudithook(hears)
+from geoseg.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "predict-auto", "vectorize", "evaluate", "info"])
+def test_libraries_call_nobody_about_a_local_scene(tmp_path: Path, command: str) -> None:
+    """OpenVINO told a server of each import, by a process that it forked for it."""
+    example = Path(__file__).parents[1] / "examples" / "landsat7_nc_2000.tif"
+    ids = (np.arange(600).reshape(1, 20, 30) % 3).astype(np.uint8)
+    labels = make_raster(tmp_path / "labels.tif", ids)
+    words = {
+        "predict": ["predict", str(example), "-o", str(tmp_path / "a.tif"), "--precision", "fp32"],
+        "predict-auto": ["predict", str(example), "-o", str(tmp_path / "a.tif"), "--size", "64"],
+        "vectorize": ["vectorize", str(labels), "-o", str(tmp_path / "a.gpkg")],
+        "evaluate": ["evaluate", str(labels), "--labels", str(labels)],
+        "info": ["info", str(example)],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if re.match(r"\\w+\\.", line)] == []

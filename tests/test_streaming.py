@@ -299,6 +299,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import geoseg
+from tests.oracles import OneHot
 signal.signal(signal.SIGINT, signal.default_int_handler)
 came = []
 def hears(event):

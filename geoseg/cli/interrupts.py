@@ -6,6 +6,7 @@ Imports hardly anything, so that it is at work before what takes time to load.
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ class Interrupts:
             json: whether standard output takes events.
         """
         self.came: float | None = None
+        self._process = os.getpid()
         self._json = json
         self._working = False
         self._code: int | None = None
@@ -81,6 +83,13 @@ class Interrupts:
         except (OSError, ValueError):  # no descriptor left, or not the main thread
             return
         _thread.start_new_thread(self._end_in_time, (hear,))
+        # At its very end Python gives the signals back to the system, which would kill a process
+        # that has done its work. What is registered first is called last.
+        atexit.register(self._ignore)
+
+    def _ignore(self) -> None:
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
 
     def _end_in_time(self, hear: int) -> None:
         while not set(os.read(hear, 1)) & set(self._before):
@@ -123,6 +132,8 @@ class Interrupts:
         self._code = code
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # forked by some library, which ends it
+            os._exit(INTERRUPTED)
         if self._code is not None:
             os._exit(self._code)
         if not self._working:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.card import GRAPH_NAME, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
 from geoseg.files import replace_file
-from geoseg.importing import require
+from geoseg.importing import import_openvino, require
 from geoseg.models.folder import load_network
 from geoseg.models.graph import bind, detach, read_graph
 
@@ -202,8 +202,9 @@ def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tup
 
 def _alike(network: nn.Module, content: bytes, files: ModelFiles, height: int, width: int) -> bool:
     """Whether a graph gives the network's logits for chips of a shape."""
-    import openvino
     import torch
+
+    openvino = import_openvino()
 
     x = torch.rand(1, len(files.card.bands), height, width, generator=torch.manual_seed(0))
     with torch.inference_mode():

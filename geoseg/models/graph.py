@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from geoseg.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard, ModelFiles
 from geoseg.errors import ModelError
+from geoseg.importing import import_openvino
 from geoseg.radiometry import Radiometry
 
 if TYPE_CHECKING:
@@ -188,8 +189,7 @@ def read_graph(core: Any, model: ModelProto, files: ModelFiles) -> Any:
     Raises:
         RuntimeError: OpenVINO can't read it.
     """
-    import openvino
-
+    openvino = import_openvino()
     weights = apart(model, files)
     read = core.read_model(model.SerializeToString())
     for parameter in list(read.get_parameters()):

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from geoseg.card import ModelFiles
 from geoseg.errors import DeviceError, ModelError
+from geoseg.importing import import_openvino
 from geoseg.models.graph import noted, read_graph
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 __all__ = ["OpenVinoRuntime", "load", "precisions"]
+
+openvino = import_openvino()
 
 #: Precision -> (OpenVINO's name for it, the capability that a CPU must have).
 _PRECISIONS = {
