@@ -70,7 +70,7 @@ def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
     name = f"mosaics/{digest.hexdigest()}/{parts[0].stem}.vrt"
     path = cache_folder() / name
     if not path.exists():
-        Cache().write(name, root)
+        Cache().write(name, root, plain=True)
     if not path.exists():
         raise TrainingError(
             f"{path} can't be written; set GEOSEG_CACHE to a folder of your own, or leave columns "

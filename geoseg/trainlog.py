@@ -25,7 +25,7 @@ from geoseg.events import Event, Progress
 from geoseg.files import replace_file, sync_file
 from geoseg.locking import BusyError, Lock
 from geoseg.scene import first_line
-from geoseg.workfolder import claim_folder, remove_if_empty
+from geoseg.workfolder import claim_folder, leave_folder
 
 __all__ = ["RunFolder", "Teller", "draw_curve", "kept_alone"]
 
@@ -55,8 +55,7 @@ def kept_alone(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release(remove=True)
-        remove_if_empty(path)
+        leave_folder(path, lock)
 
 
 def _lock_folder(path: Path) -> Lock:

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -82,7 +83,10 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
             failed.append(error)
         stop.tell(lambda: None)  # for who waits
 
-    thread = threading.Thread(target=run, name="geoseg-stoppable", daemon=True)
+    # What is set for who asks (such as how many pixels a raster may have) holds for the work, too.
+    thread = threading.Thread(
+        target=copy_context().run, args=(run,), name="geoseg-stoppable", daemon=True
+    )
     thread.start()
     try:
         while not (done or failed):

@@ -12,7 +12,7 @@ from pathlib import Path
 from geoseg.errors import OutputError
 from geoseg.locking import BusyError, Lock
 
-__all__ = ["WorkFolder", "claim_folder", "remove_if_empty", "work_folder_of"]
+__all__ = ["WorkFolder", "claim_folder", "leave_folder", "work_folder_of"]
 
 #: In each folder, first of all: only what geoseg made is ever emptied.
 MARK = "made-by-geoseg"
@@ -94,8 +94,7 @@ class WorkFolder:
         """Remove the folder and all that is in it, as far as that is possible."""
         with suppress(OSError):
             self.clear()
-        self._lock.release(remove=True)
-        remove_if_empty(self.path)
+        leave_folder(self.path, self._lock)
 
 
 def claim_folder(path: Path, mode: int = 0o777) -> bool:
@@ -123,20 +122,20 @@ def claim_folder(path: Path, mode: int = 0o777) -> bool:
     return found
 
 
-def remove_if_empty(path: Path) -> None:
-    """Remove a folder in which nothing but the mark is left.
+def leave_folder(path: Path, lock: Lock) -> None:
+    """Release a claimed folder, which goes away where nothing of a run is left in it.
 
     Args:
         path: of the folder.
+        lock: of a file in it.
     """
+    # The mark goes while the lock is held: so there is never a run at work in a folder without.
     with suppress(OSError):
-        if os.listdir(path) != [MARK]:
-            return
-        (path / MARK).unlink()
-        try:
-            path.rmdir()
-        except OSError:
-            _mark(path)  # Another run has taken it meanwhile.
+        if set(os.listdir(path)) <= {MARK, lock.path.name}:
+            (path / MARK).unlink()
+    lock.release(remove=True)
+    with suppress(OSError):
+        path.rmdir()
 
 
 def _mark(path: Path) -> None:

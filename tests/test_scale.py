@@ -326,7 +326,10 @@ def test_a_dry_run_goes_lane_by_lane_within_the_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["vectorize", "sample", "evaluate", "predict", "info"])
-def test_commands_that_read_rasters_take_the_limit(tmp_path: Path, command: str) -> None:
+def test_commands_that_read_rasters_take_the_limit(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     raster = make_raster(
         tmp_path / "map.tif",
         np.full((1, 30, 50), 3, np.uint8),

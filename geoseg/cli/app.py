@@ -61,9 +61,10 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="geoseg")
 @click.pass_obj
-def _cli(interrupts: Interrupts) -> None:
+def _cli(interrupts: Interrupts | None) -> None:
     """Land-cover maps from satellite and aerial scenes."""
-    interrupts.working()
+    if interrupts is not None:  # else a caller's own
+        interrupts.working()
 
 
 def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:

@@ -46,15 +46,21 @@ class Cache:
             return None
         return content if mark == _mark(content) else None
 
-    def write(self, name: str, content: bytes) -> None:
-        """Keep a file; another process sees all of it or nothing."""
+    def write(self, name: str, content: bytes, *, plain: bool = False) -> None:
+        """Keep a file; another process sees all of it or nothing.
+
+        Args:
+            name: of it.
+            content: for :meth:`read`.
+            plain: for other programs, which read the content alone.
+        """
         try:
             path = cache_folder() / name
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(_mark(content) + b"\n" + content)
+                    file.write(content if plain else _mark(content) + b"\n" + content)
                 os.replace(partial, path)
             except BaseException:
                 os.unlink(partial)
