@@ -30,7 +30,7 @@ def noise(tmp_path_factory):
     path = tmp_path_factory.mktemp("stopping") / "noise.tif"
     about = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "crs": "EPSG:32633"}
     place = from_origin(500_000, 5_500_000, 10, 10)
-    side = 3000
+    side = 2000
     with rasterio.open(path, "w", height=side, width=side, transform=place, **about) as dataset:
         dataset.write(np.random.default_rng(0).integers(0, 8, (side, side)).astype(np.uint8), 1)
         dataset.update_tags(1, **{f"class_{i}": f"class {i}" for i in range(8)})
@@ -113,7 +113,7 @@ def test_a_reader_that_waits_forever_is_left(noise, tmp_path):
         def ids(top, bottom):
             if top:
                 forever.wait()
-            return read_class_window(raster.dataset, "noise", Window(top, 0, bottom - top, 3000))
+            return read_class_window(raster.dataset, "noise", Window(top, 0, bottom - top, 2000))
 
         begin = time.monotonic()
         with pytest.raises(StoppedError):
