@@ -7,6 +7,17 @@ from pathlib import Path
 # stand before torch and numpy are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
+import threading
+
+# A shell has what it starts in the background ignore Ctrl-C, which tests send to processes that
+# inherit it.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import pytest
 from hypothesis import settings
 
