@@ -25,6 +25,7 @@ from geoseg.importing import EXTRAS, missing
 
 #: What else modules of tests may import, brought by timm and by the extra "test".
 TEST_PACKAGES = {
+    "boto3",
     "huggingface_hub",
     "ipykernel",
     "kornia",
