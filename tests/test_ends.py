@@ -230,7 +230,8 @@ def test_a_signal_in_the_first_seconds_is_one_line_and_130(
         assert process.returncode == 130, (step, stderr)
         assert "Traceback" not in stderr and "ignored" not in stderr, (step, stderr)
         errors = [text for text in stderr.splitlines() if text.startswith("geoseg: error:")]
-        assert len(errors) == 1 and "interrupted; " in errors[0], (step, stderr)
+        # Of what a library made of the interrupt it says no more than that.
+        assert len(errors) == 1 and errors[0].startswith("geoseg: error: interrupted"), stderr
         assert time.monotonic() - sent < 10  # of two seconds, on a machine that is shared
 
 
