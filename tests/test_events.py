@@ -18,6 +18,7 @@ import pytest
 import geoseg
 from geoseg import events
 from geoseg.card import Normalization
+from geoseg.cli import main
 from tests.events import check_event
 from tests.helpers import make_raster, tiny_model
 from tests.trainhelpers import tiny_recipe, write_teacher
@@ -218,3 +219,19 @@ def test_a_wrong_event_would_be_found() -> None:
     ):
         with pytest.raises(AssertionError):
             check_event(wrong)
+
+
+def test_what_a_scene_is_told_of_is_strict_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A nodata of NaN was printed as Python writes it, which no other program reads."""
+    values = np.ones((2, 40, 30), np.float32)
+    values[:, :3] = np.nan
+    scene = make_raster(tmp_path / "s.tif", values, descriptions=("red", "nir"), nodata=np.nan)
+    model = tiny_model(tmp_path / "model", ("red", "nir"), ("a", "b"))
+    with pytest.raises(SystemExit) as end:
+        main(["info", str(scene), "-m", str(model), "--json"])
+    assert end.value.code == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert [band["nodata"] for band in found["bands"]] == ["nan", "nan"]
+    assert found["models"][0]["fits"]
