@@ -316,11 +316,11 @@ def test_a_dry_run_goes_lane_by_lane_within_the_limit(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", ("red", "green", "blue"), ("a", "b"), size=512)
     arguments = ("predict", scene, "-m", model, "--bands", "1,2,3", "--dry-run", "--no-vector")
     free, peak = geoseg(*arguments, "--mem-limit", "20GB", cwd=tmp_path)
-    done, peak = geoseg(*arguments, "--mem-limit", "900MB", cwd=tmp_path)
+    done, peak = geoseg(*arguments, "--mem-limit", "1200MB", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert peak < 0.9
+    assert peak < 1.2
     said = [line for line in done.stdout.splitlines() if line.startswith("memory")]
-    assert float(said[0].split()[2]) <= 0.9
+    assert float(said[0].split()[2]) <= 1.2
     # Chips that reach into two lanes are counted once.
     assert free.stdout.splitlines()[0] == done.stdout.splitlines()[0]
 
