@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ LOCK = "lock"
 LOCKS = (LOCK, ".lock")
 #: A folder that another run removes while this one takes it is made anew so often.
 _TRIES = 10
+#: How often a folder is looked at before it is somebody else's.
+_LOOKS = 6
 
 
 def work_folder_of(output: Path) -> Path:
@@ -157,14 +160,10 @@ def _check_ours(path: Path) -> None:
                 f"{path} is a link or a file, and geoseg works in a folder of that name which it "
                 f"makes itself; remove it, or give another name"
             )
-        names = os.listdir(path)
-        marked = MARK in names and stat.S_ISREG(os.lstat(path / MARK).st_mode)
-        # A run that was killed between making and marking leaves it empty; one that removes it
-        # while another takes it, with the other's lock alone.
-        bare = all(name in LOCKS and os.lstat(path / name).st_size == 0 for name in names)
     except FileNotFoundError:
         return  # removed since; the next try makes it
-    if not marked and not bare:
+    # A list of names that is taken while a run comes and another goes may have none of the mark's.
+    if not any(_is_marked(path, number) for number in range(_LOOKS)):
         raise OutputError(
             f"{path} was not made by geoseg (it holds no file {MARK}), so it is neither used nor "
             f"emptied; move it away, or give another name"
@@ -176,3 +175,27 @@ def _check_ours(path: Path) -> None:
                 f"{os.path.join(folder, link)} is a link, which geoseg never makes, so {path} is "
                 f"neither used nor emptied; remove it, or give another name"
             )
+
+
+def _is_marked(path: Path, number: int) -> bool:
+    """Whether a folder has the mark, holds nothing that could be lost, or is gone.
+
+    Args:
+        path: of the folder.
+        number: of the look; before a further one others get time.
+    """
+    time.sleep(0.02 * number)
+    names = [MARK]
+    try:
+        names = os.listdir(path)
+        if stat.S_ISREG(os.lstat(path / MARK).st_mode):
+            return True
+    except FileNotFoundError:
+        if not os.path.lexists(path):
+            return True
+    try:
+        # A run that was killed between making and marking leaves it empty; one that removes it
+        # while another takes it, with the other's lock alone.
+        return all(name in LOCKS and os.lstat(path / name).st_size == 0 for name in names)
+    except FileNotFoundError:
+        return False

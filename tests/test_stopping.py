@@ -145,13 +145,15 @@ def test_ctrl_c_ends_vectorize_soon(noise, tmp_path, suffix, options):
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        time.sleep(rng.uniform(2.0, 12.0))
+        time.sleep(rng.uniform(1.0, 5.0))
         if process.poll() is not None:
             pytest.skip("this machine is too fast")
         process.send_signal(signal.SIGINT)
         begin = time.monotonic()
         _, said = process.communicate(timeout=120)
         assert time.monotonic() - begin < SOON
+        if process.returncode == 0:
+            pytest.skip("this machine is too fast")
         assert process.returncode == 130, said
         assert said.strip().splitlines()[-1].startswith("geoseg: error: interrupted")
         assert os.listdir(tmp_path) == []

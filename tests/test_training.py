@@ -144,7 +144,7 @@ def test_the_folder_beside_the_model(tmp_path: Path) -> None:
     train(config, tmp_path / "model")
     folder = tmp_path / "model.training"
     names = sorted(p.name for p in folder.iterdir() if "tfevents" not in p.name)
-    assert names == ["curve.png", "held_out", "log.csv", "recipe.json"]
+    assert names == ["curve.png", "held_out", "log.csv", "made-by-geoseg", "recipe.json"]
     assert load_config(folder / "recipe.json") == config
     assert Image.open(folder / "curve.png").size == (800, 450)
     (file,) = folder.glob("*tfevents*")
