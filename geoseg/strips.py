@@ -137,45 +137,39 @@ class StripStore:
         Raises:
             OutputError: the disk is full or fails, now or when an earlier strip was written.
         """
-        if self._failure is not None:
-            # A strip that was begun after the one that failed must not take its place.
-            raise self._failure
-        try:
-            strip = self._write(lane, window, arrays, counts, chips)
-        except OutputError as error:
-            self._failure = error
-            raise
+        with self._failing_for_good():
+            number = len(self._strips[lane])
+            crc: dict[str, tuple[int, ...]] = {}
+            sizes: dict[str, int] = {}
+            if window is not None:
+                for name, values in arrays.items():
+                    bands = values[None] if values.ndim == 2 else values
+                    crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
+                    file = self._raster(name, lane, number)
+                    self._write_raster(file, name, bands)
+                    sizes[name] = file.stat().st_size
+            strip = Strip(window, tuple(int(n) for n in counts), *chips, crc, sizes)
+            path = self._entry(lane, number)
+            partial = path.with_suffix(".partial")
+            try:
+                partial.write_text(json.dumps(asdict(strip)), encoding="utf-8")
+                os.replace(partial, path)
+            except OSError as error:
+                raise explain_write_error(error, self.folder) from error
         with self._changed:
             self._strips[lane].append(strip)
             self._changed.notify_all()
 
-    def _write(
-        self,
-        lane: int,
-        window: Window | None,
-        arrays: Mapping[str, NDArray[Any]],
-        counts: Sequence[int],
-        chips: tuple[int, int],
-    ) -> Strip:
-        number = len(self._strips[lane])
-        crc: dict[str, tuple[int, ...]] = {}
-        sizes: dict[str, int] = {}
-        if window is not None:
-            for name, values in arrays.items():
-                bands = values[None] if values.ndim == 2 else values
-                crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
-                file = self._raster(name, lane, number)
-                self._write_raster(file, name, bands)
-                sizes[name] = file.stat().st_size
-        strip = Strip(window, tuple(int(n) for n in counts), *chips, crc, sizes)
-        path = self._entry(lane, number)
-        partial = path.with_suffix(".partial")
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        """A strip that was begun after one that failed must not take its place."""
+        if self._failure is not None:
+            raise self._failure
         try:
-            partial.write_text(json.dumps(asdict(strip)), encoding="utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            raise explain_write_error(error, self.folder) from error
-        return strip
+            yield
+        except OutputError as error:
+            self._failure = error
+            raise
 
     def _write_raster(self, path: Path, name: str, bands: NDArray[Any]) -> None:
         spec = self.specs[name]
