@@ -8,8 +8,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["replace_file", "sync_file", "sync_folder"]
+__all__ = ["NAME_BYTES", "replace_file", "sync_file", "sync_folder"]
 
+#: Bytes of an output's name: a longer one leaves no room for the hidden folder's, and for what
+#: libraries append to it.
+NAME_BYTES = 240
 #: On Windows a file that another program has open can't be replaced; indexers and virus scanners
 #: open what is new for a moment. Seconds that are waited for them, and between two tries.
 _PATIENCE, _PAUSE = 2.0, 0.05

@@ -108,7 +108,7 @@ def package_version(package: str) -> str:
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, which tells a server of each import unasked.
+    """Import OpenVINO without its telemetry, which reports each import to a server unasked.
 
     OpenVINO does without where the module for that is missing. A process that is forked for it
     would also share whatever is open here.

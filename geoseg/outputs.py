@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError
-from geoseg.files import replace_file, sync_file
+from geoseg.files import NAME_BYTES, replace_file, sync_file
 from geoseg.jsontext import json_text
 from geoseg.ownership import holds_statistics_alone, is_ours
 from geoseg.workfolder import WorkFolder, work_folder_of
@@ -27,8 +27,6 @@ _RASTER_SIDECARS = (".ovr", ".msk", ".aux.xml")
 _SHAPEFILE_SIDECARS = (".qix", ".sbn", ".sbx", ".cst")
 #: What SQLite and QGIS keep beside a file that is open; empty ones go with it.
 _DATABASE_SIDECARS = ("-wal", "-shm", "-journal")
-#: A longer name leaves no room for the hidden folder's, and what libraries append to it.
-_NAME_BYTES = 240
 
 #: In the hidden folder: what is not published; what the run is made from; the outputs that are
 #: being renamed into place, and which files they are; what they replace, until all have names.
@@ -105,9 +103,9 @@ class Staging:
             OutputError: see :meth:`__init__`.
         """
         length = len(os.fsencode(final.name))
-        if length > _NAME_BYTES:
+        if length > NAME_BYTES:
             raise OutputError(
-                f"{final}: the name has {length} bytes and may have {_NAME_BYTES}, since geoseg "
+                f"{final}: the name has {length} bytes and may have {NAME_BYTES}, since geoseg "
                 f"works in a folder that is called after it; give a shorter name"
             )
         if final.is_dir():

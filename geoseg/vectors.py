@@ -27,6 +27,7 @@ import shapely
 
 from geoseg.card import ClassInfo
 from geoseg.errors import OutputError, UsageError
+from geoseg.files import NAME_BYTES
 from geoseg.ours import SHORT_NAMES, STYLE, is_ours
 from geoseg.outputs import explain_write_error
 from geoseg.workers import Workers
@@ -51,8 +52,6 @@ TILE_EXTENT = 4096
 ZOOMS, MOST_ZOOM = 4, 22
 
 
-#: Bytes of an output's name at most: file systems take 255, and work folders add some.
-MOST_NAME = 240
 #: Names of a GeoPackage's own tables.
 _RESERVED = re.compile(r"gpkg|sqlite_|layer_styles$", re.IGNORECASE)
 #: What a path holds that GDAL and pyogrio are given as it is.
@@ -345,9 +344,9 @@ def check_suffix(path: Path, formats: Iterable[str] = FORMATS) -> None:
             f"{path} ends in {path.suffix!r}; vector files are written as {', '.join(formats)}"
         )
     length = len(os.fsencode(path.name))
-    if length > MOST_NAME:
+    if length > NAME_BYTES:
         raise UsageError(
-            f"{path.name[:20]}...{path.suffix} is a name of {length} bytes, and {MOST_NAME} are "
+            f"{path.name[:20]}...{path.suffix} is a name of {length} bytes, and {NAME_BYTES} are "
             f"the most for an output; give a shorter one"
         )
 

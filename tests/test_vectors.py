@@ -15,7 +15,8 @@ from rasterio.transform import from_origin
 
 import geoseg
 from geoseg.errors import OutputError, UsageError
-from geoseg.vectors import MOST_NAME, VECTORIZE_FORMATS, check_layer, check_suffix
+from geoseg.files import NAME_BYTES
+from geoseg.vectors import VECTORIZE_FORMATS, check_layer, check_suffix
 
 SUFFIXES = [suffix for suffix in VECTORIZE_FORMATS if suffix != ".json"]
 NAMES = [
@@ -70,9 +71,9 @@ def test_a_file_has_the_name_that_was_asked_for(raster, tmp_path, name, suffix):
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path):
-    path = Path("n" * (MOST_NAME - 5) + ".gpkg")
+    path = Path("n" * (NAME_BYTES - 5) + ".gpkg")
     check_suffix(path)
-    with pytest.raises(UsageError, match=f"name of {MOST_NAME + 1} bytes, and {MOST_NAME} are"):
+    with pytest.raises(UsageError, match=f"name of {NAME_BYTES + 1} bytes, and {NAME_BYTES} are"):
         geoseg.vectorize(tmp_path / "missing.tif", tmp_path / f"n{path}")
 
 
