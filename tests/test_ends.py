@@ -334,6 +334,25 @@ def test_what_a_library_makes_of_an_interrupt_is_one(tmp_path: Path) -> None:
     assert (process.returncode, stderr) == (130, "geoseg: error: interrupted\n")
 
 
+def test_an_interrupt_that_c_code_prints_is_one_line(tmp_path: Path) -> None:
+    """As ``import_array()`` of numpy does: it prints the exception, and raises another."""
+    process = start(
+        stand_in("""
+            print("ready", flush=True)
+            try:
+                time.sleep(60)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())  # all that PyErr_Print does
+                raise ImportError("numpy.core.multiarray failed to import") from None
+        """),
+        tmp_path,
+    )
+    ready(process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "geoseg: error: interrupted\n")
+
+
 def test_an_interrupt_that_python_swallows_comes_again(tmp_path: Path) -> None:
     """In a callback there is no one to raise it to: Python prints it and goes on."""
     process = start(
@@ -430,9 +449,12 @@ def test_ignored_signals_stay_ignored(tmp_path: Path) -> None:
 def test_handlers_are_put_back_where_the_command_line_is_called_as_a_function() -> None:
     from geoseg.cli import main
 
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    def there() -> list[object]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return [*handlers, sys.unraisablehook, sys.excepthook]
+
+    before = there()
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
-    now = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
-    assert now == before
+    assert there() == before

@@ -55,7 +55,7 @@ class Interrupts:
         self._code: int | None = None
         self._before: dict[int, Any] = {}
         self._spared: set[CodeType] = set()
-        self._hook = sys.unraisablehook
+        self._hooks = sys.unraisablehook, sys.excepthook
 
     def install(self) -> None:
         """Begin; signals that are ignored (nohup) stay ignored."""
@@ -67,7 +67,7 @@ class Interrupts:
                 self._before[number] = signal.signal(number, self._receive)
             except ValueError:  # not the main thread, which alone may
                 return
-        sys.unraisablehook = self._unraisable
+        sys.unraisablehook, sys.excepthook = self._unraisable, self._printed
 
     def watch(self) -> None:
         """Have a thread end the process in time where the main thread can't.
@@ -109,7 +109,7 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
-        sys.unraisablehook = self._hook
+        sys.unraisablehook, sys.excepthook = self._hooks
 
     def spare(self, function: Callable[..., Any]) -> None:
         """Raise nothing amid a function of Python's, but after it.
@@ -160,10 +160,19 @@ class Interrupts:
     def _unraisable(self, about: Any) -> None:
         """Where Python has no one to raise an exception to, it prints it and goes on."""
         if about.exc_type is not KeyboardInterrupt or self._code is not None:
-            self._hook(about)
+            self._hooks[0](about)
             return
         self.came = None
         _interrupt_again()
+
+    def _printed(self, kind: type[BaseException], error: BaseException, where: Any) -> None:
+        """Print an exception, but not the interrupt.
+
+        C code does that: what is compiled against numpy prints whatever stopped it from being
+        imported, and raises an ImportError instead.
+        """
+        if not issubclass(kind, KeyboardInterrupt):
+            self._hooks[1](kind, error, where)
 
 
 def _interrupt_again() -> None:
