@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 import numba
 
 from geoseg.folders import cache_folder
+from geoseg.importing import IMPORTING
+from geoseg.workers import Stop, stoppable
 
 __all__ = ["kernel"]
 
@@ -47,7 +49,24 @@ def kernel(function: F) -> F:
             compiled = numba.njit(nogil=True)(function)
         finally:
             config.CACHE_DIR = given
+    compiled._compile_for_args = functools.partial(_beside_main, compiled._compile_for_args)
     return cast(F, compiled)
+
+
+def _beside_main(compile_: Callable[..., Any], *args: Any) -> Any:
+    """Compile, or load what was compiled before, in another thread than the main one.
+
+    In the main thread Ctrl-C may be raised at any moment, also in a function that LLVM calls.
+    There it is lost, or leaves a module half made, and the process dies of it.
+    """
+
+    def work(stop: Stop | None = None) -> Any:
+        # Numba imports most of itself, and parts of scipy, when the first kernel of all is called.
+        with IMPORTING:
+            return compile_(*args)
+
+    main = threading.current_thread() is threading.main_thread()
+    return stoppable(work) if main else work()
 
 
 @functools.cache
@@ -73,13 +92,3 @@ def _say_that_nothing_is_kept() -> None:
         "compiled code can't be kept, neither beside geoseg nor in its cache folder, so every run "
         "compiles it again, which takes some ten seconds; set GEOSEG_CACHE to a folder of your own"
     )
-
-
-@kernel
-def _nothing() -> None:
-    """For its first call."""
-
-
-# numba imports most of itself, and parts of scipy, when the first kernel of all is called. So it
-# does that here, where who imports this module sees to it that nobody else imports scipy.
-_nothing()

@@ -776,7 +776,7 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
         return False
     # These libraries take half a second, which a runtime's first work leaves room for.
     with IMPORTING:
-        from geoseg import jit  # noqa: F401 - what the others need of scipy and numba
+        from geoseg import jit  # noqa: F401 - numba imports scipy
     from geoseg.classraster import grid_as_written
     from geoseg.polygons import MOST_POLYGONS, MapRows, write_rows
 

@@ -298,6 +298,7 @@ def _write_parquet(job: _Job) -> None:
         for _, group in groupby(each, key=lambda found: found[0]):
             rows = pyarrow.concat_tables(part for _, part in group)
             writer.write_table(rows.combine_chunks())
+            del rows  # the next strip needs the memory
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(types),

@@ -192,7 +192,10 @@ class Workers:
         for item in items:
             self.stop.check()
             if not self._beside:
-                yield function(item)
+                result = function(item)
+                del item  # it may be large
+                yield result
+                del result
                 continue
             future: Future[B] = Future()
             self._tasks.put(partial(_do, future, function, item))

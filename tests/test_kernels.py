@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
+from numba.core.codegen import JITCPUCodegen
 
 from geoseg.errors import ModelError
 from geoseg.grid import ChipGrid
+from geoseg.jit import kernel
 from geoseg.stitch import stitch
 from geoseg.window import Window
 
@@ -46,3 +50,24 @@ def test_chips_that_no_row_of_the_grid_holds_are_refused() -> None:
         given = ((w, np.ones((2, 20, 20), np.float32)) for w in order)
         with pytest.raises(ModelError, match="row by row, each from the left"):
             list(stitch(given, grid, **options))  # type: ignore[arg-type]
+
+
+def test_no_kernel_is_compiled_in_the_main_thread() -> None:
+    """Ctrl-C is raised there, and numba dies of it (a segmentation fault) amid LLVM's callbacks."""
+
+    @kernel
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        place = JITCPUCodegen.set_env
+        patch.setattr(
+            JITCPUCodegen,
+            "set_env",
+            lambda *args: [seen.append(threading.current_thread()), place(*args)],
+        )
+        assert add(1, 2) == 3
+    assert seen and threading.main_thread() not in seen
+    with pytest.raises(numba.TypingError):
+        add("a", 1)

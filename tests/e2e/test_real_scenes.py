@@ -55,7 +55,8 @@ def whole_image(scene, model):
 def test_tiled_labels_equal_the_whole_images(shared, dynamicworld, tmp_path, name):
     scene = find(shared, name)
     labels, margin = whole_image(scene, dynamicworld)
-    for size in (128, 256, 512):
+    # The large scene takes a minute or so a size.
+    for size in (256,) if name == "majortom" else (128, 256, 512):
         result = geoseg.predict(
             scene,
             tmp_path / f"{size}.tif",
