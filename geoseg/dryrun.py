@@ -16,14 +16,14 @@ from geoseg.chips import chip_rows
 from geoseg.crf import ChipCRF
 from geoseg.errors import SceneError, UsageError
 from geoseg.gdal import block_cache
+from geoseg.machine import available_cores, peak_memory
 from geoseg.memory import memory_budget
 from geoseg.outputs import Staging
 from geoseg.pipeline import load_members
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
 from geoseg.preflight import preflight
-from geoseg.report import Progress, RunLog, peak_memory, plan_report, runtime_report
+from geoseg.report import Progress, RunLog, plan_report, runtime_report
 from geoseg.runtimes import checked
-from geoseg.runtimes.cpu import available_cores
 from geoseg.window import Window
 
 __all__ = ["DryRun", "dry_run"]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from geoseg.errors import UsageError
+from geoseg.machine import available_cores, available_memory, peak_memory, resident_memory
 from geoseg.plan import Plan
 from geoseg.preflight import sample_chips
-from geoseg.report import peak_memory
 from geoseg.runtimes import Runtime, checked
-from geoseg.runtimes.cpu import available_cores
 
 __all__ = ["Budget", "memory_budget"]
 
@@ -22,8 +19,6 @@ MOST_SHARE = 0.9
 #: What libraries take as they go: buffers of GDAL's drivers, Python's own objects, a heap for each
 #: thread. With Python 3.13 and rasterio 1.5 a run took 103 MB.
 SLACK_BYTES = 112 << 20
-#: Where a container's limit is told.
-CONTAINER = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,8 @@ def memory_budget(plan: Plan, runtime: Runtime) -> Budget:
     """
     if plan.options.mem_limit is not None:
         _warm_up(plan, runtime)
-    taken = _resident()
-    free = _available()
+    taken = resident_memory()
+    free = available_memory()
     limit = plan.options.mem_limit or taken + int(USUAL_SHARE * free)
     rest = plan.cache_bytes + plan.polygon_bytes + SLACK_BYTES
     arrays = limit - taken - rest
@@ -81,35 +76,3 @@ def _warm_up(plan: Plan, runtime: Runtime) -> None:
     many = (plan.options.threads or available_cores()) + 2
     for _ in checked.run(runtime, ((i, chip) for chip in chips for i in range(many)), 1):
         pass
-
-
-def _resident() -> int:
-    """Bytes that this process holds now."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak_memory()
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _available() -> int:
-    """Bytes that are free on this machine, within the container's limit where there is one."""
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        group = CONTAINER
-        most = int((group / "memory.max").read_text(encoding="ascii"))
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        # Of files that were read and are not in use the kernel frees what is asked for.
-        for line in (group / "memory.stat").read_text(encoding="ascii").splitlines():
-            if line.startswith("inactive_file "):
-                used -= int(line.split()[1])
-        found.append(max(0, most - used))
-    except (OSError, ValueError, IndexError):  # no such group, or "max"
-        pass
-    # Where nothing tells, as on a Mac: as much as a small machine has.
-    return min(found, default=4 << 30)

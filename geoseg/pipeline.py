@@ -33,6 +33,7 @@ from geoseg.gdal import block_cache
 from geoseg.grid import ChipGrid, Lane
 from geoseg.importing import IMPORTING
 from geoseg.jsontext import json_text
+from geoseg.machine import machine_mark
 from geoseg.memory import Budget, memory_budget
 from geoseg.outputs import Staging, explain_write_error
 from geoseg.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
@@ -55,7 +56,6 @@ from geoseg.report import (
     Meter,
     Progress,
     RunLog,
-    machine_mark,
     plan_report,
     raster_tags,
     run_record,

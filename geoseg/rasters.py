@@ -118,7 +118,7 @@ def halve(classes: NDArray[np.uint8], nodata: int = NODATA) -> NDArray[np.uint8]
         [[2, 255]]
     """
     with IMPORTING:
-        from geoseg import blending
+        from geoseg import halving
 
     height, width = classes.shape
     even = classes
@@ -126,7 +126,7 @@ def halve(classes: NDArray[np.uint8], nodata: int = NODATA) -> NDArray[np.uint8]
         pad = ((0, height % 2), (0, width % 2))
         even = np.pad(classes, pad, constant_values=np.uint8(nodata))
     out = np.empty(((height + 1) // 2, (width + 1) // 2), np.uint8)
-    blending.halve(np.ascontiguousarray(even), nodata, out)
+    halving.halve(np.ascontiguousarray(even), nodata, out)
     return out
 
 

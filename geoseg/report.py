@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import sys
 import threading
 import time
 from collections import deque
@@ -24,11 +23,11 @@ from numpy.typing import NDArray
 from geoseg.events import Event, Progress
 from geoseg.importing import package_version
 from geoseg.jsontext import nodata_value
+from geoseg.machine import machine_mark, peak_memory
 from geoseg.names import public_name
 from geoseg.ownership import holds_statistics_alone, significant_text
 from geoseg.plan import OutputLane, Plan
 from geoseg.runtimes import Runtime
-from geoseg.runtimes.choose import machine
 from geoseg.window import Window
 
 __all__ = [
@@ -36,8 +35,6 @@ __all__ = [
     "Meter",
     "Progress",
     "RunLog",
-    "machine_mark",
-    "peak_memory",
     "plan_report",
     "raster_tags",
     "run_record",
@@ -331,11 +328,6 @@ def _about(path: Path) -> list[int | str] | None:
     return [about.st_size, about.st_mtime_ns]
 
 
-def machine_mark() -> str:
-    """What tells this machine from others, short."""
-    return hashlib.sha256(json.dumps(machine()).encode()).hexdigest()[:12]
-
-
 def plan_report(plan: Plan) -> dict[str, Any]:
     """The plan as JSON."""
     grid, card = plan.grid, plan.card
@@ -431,19 +423,3 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
         with suppress(ImportError):
             found[name] = package_version(name)
     return found
-
-
-def peak_memory() -> int:
-    """Of this process so far, bytes."""
-    try:
-        # What getrusage tells counts the memory of the process that started this one, too.
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    except (OSError, ValueError, StopIteration):  # not Linux
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

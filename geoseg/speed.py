@@ -135,8 +135,8 @@ def measure_speed(
     """
     import torch
 
-    from geoseg.report import peak_memory
-    from geoseg.runtimes.torch import pick_device
+    from geoseg.machine import peak_memory
+    from geoseg.models.device import pick_device
 
     for name, value in (("size", size), ("batch", batch), ("runs", runs), ("bands", in_channels)):
         if value < 1:

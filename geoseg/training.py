@@ -37,10 +37,10 @@ from geoseg.events import LogEvent, Progress
 from geoseg.losses import make_loss
 from geoseg.metrics import mean_iou
 from geoseg.models import save_model
+from geoseg.models.device import pick_device
 from geoseg.models.normalize import normalize
 from geoseg.models.table import chip_multiple
 from geoseg.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
-from geoseg.runtimes.torch import pick_device
 from geoseg.scene import first_line
 from geoseg.targets import load_teacher
 from geoseg.trainchips import Chip, ChipSource

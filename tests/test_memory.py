@@ -12,7 +12,7 @@ import pytest
 from rasterio.transform import from_origin
 
 import geoseg
-from geoseg import memory, report
+from geoseg import report
 from geoseg.dryrun import dry_run
 from geoseg.errors import UsageError
 from tests.helpers import make_raster, tiny_model
@@ -22,7 +22,7 @@ LIMITED = """
 import json, sys
 import geoseg
 from geoseg.errors import UsageError
-from geoseg.report import peak_memory
+from geoseg.machine import peak_memory
 try:
     geoseg.predict(sys.argv[1], sys.argv[2], model="landcover-aerial", runtime="openvino",
         precision="fp32", mem_limit=int(sys.argv[3]), threads=int(sys.argv[4]), no_vector=True)
@@ -60,17 +60,6 @@ def test_a_real_network_stays_below_the_limit_or_is_refused(tmp_path: Path, thre
         else:
             assert "raise --mem-limit" in str(said)
     assert went
-
-
-def test_files_that_were_read_do_not_count_as_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A container is full of them soon; the kernel gives their memory to whoever asks."""
-    (tmp_path / "memory.max").write_text(f"{4 << 20}\n")
-    (tmp_path / "memory.current").write_text(f"{(4 << 20) - 1000}\n")
-    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {3 << 20}\nactive_file 7\n")
-    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
-    assert memory._available() == (3 << 20) + 1000
 
 
 @pytest.mark.parametrize("limit", ["2GB", 0, -5, 1.5])

@@ -9,10 +9,11 @@ import torch
 import geoseg
 from geoseg.card import Normalization
 from geoseg.errors import DeviceError, ModelError, UsageError
+from geoseg.models.device import pick_device
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import load_runtime
 from geoseg.runtimes import torch as torch_runtime
-from geoseg.runtimes.torch import TorchRuntime, pick_device
+from geoseg.runtimes.torch import TorchRuntime
 from geoseg.runtimes.turns import Turns
 from tests.helpers import make_raster, tiny_model
 

@@ -17,7 +17,6 @@ from geoseg.radiometry import Radiometry
 from geoseg.runtimes import RUNTIMES, Entry, Request, Runtime, load_runtime, one_by_one
 from geoseg.runtimes.cache import Cache, cache_folder
 from geoseg.runtimes.choose import FEW_CHIPS, LEAST_CHIPS, WORTH_TRYING, Agreement, sample_size
-from geoseg.runtimes.cpu import available_cores
 from tests.helpers import tiny_model
 
 # They choose between all runtimes.
@@ -493,19 +492,6 @@ def test_a_cache_file_appears_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     cache.write("a/b", b"new")
     assert cache.read("a/b") == b"old"
     assert [p.name for p in (cache_folder() / "a").iterdir()] == ["b"]
-
-
-@pytest.mark.parametrize(
-    ("limit", "cores"),
-    [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("900000 100000", 8), ("", 8)],
-)
-def test_a_containers_limit_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, cores: int
-) -> None:
-    (tmp_path / "cpu.max").write_text(limit)
-    monkeypatch.setattr("geoseg.runtimes.cpu.CPU_MAX", tmp_path / "cpu.max")
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert available_cores() == cores
 
 
 def dynamic_world(folder: Path) -> ModelFiles:

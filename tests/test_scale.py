@@ -140,7 +140,7 @@ def header(path: Path, width: int, height: int, rows: int) -> Path:
 def geoseg(*arguments: str | Path, cwd: Path) -> tuple[subprocess.CompletedProcess[str], float]:
     """A command, and the most memory it took in GB."""
     code = (
-        "import sys\nfrom geoseg.cli import main\nfrom geoseg.report import peak_memory\n"
+        "import sys\nfrom geoseg.cli import main\nfrom geoseg.machine import peak_memory\n"
         "try:\n    main()\nfinally:\n    print('PEAK', peak_memory(), file=sys.stderr)"
     )
     done = subprocess.run(

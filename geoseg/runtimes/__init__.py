@@ -147,7 +147,8 @@ def _torch(wanted: Request, precision: str) -> Runtime:
 
 
 def _torch_precisions(device: str) -> tuple[str, ...]:
-    from geoseg.runtimes.torch import pick_device, precisions
+    from geoseg.models.device import pick_device
+    from geoseg.runtimes.torch import precisions
 
     where = pick_device(device)
     # What a CPU gains by torch's autocast it gains by OpenVINO, too, and more.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 import sys
@@ -28,10 +27,11 @@ from numpy.typing import NDArray
 from geoseg.card import GRAPH_NAME
 from geoseg.errors import ModelError
 from geoseg.importing import IMPORTING, missing, package_version, require
+from geoseg.machine import machine
 from geoseg.runtimes import RUNTIMES, Request, Runtime, checked
 from geoseg.runtimes.cpu import CpuRuntime
 
-__all__ = ["choose", "machine", "sample_size"]
+__all__ = ["choose", "sample_size"]
 
 #: The least share of fp32's labels that another precision must give on the scene at hand.
 AGREEMENT = 0.995
@@ -150,7 +150,7 @@ def _wants_gpu(device: str) -> bool:
     mac = sys.platform == "darwin" and platform.machine() == "arm64"
     if not (mac or _nvidia()) or missing("torch"):
         return False
-    from geoseg.runtimes.torch import pick_device
+    from geoseg.models.device import pick_device
 
     return pick_device("auto").type != "cpu"
 
@@ -418,14 +418,3 @@ def _key(wanted: Request, candidates: Sequence[Candidate], chip: NDArray[Any]) -
     shape = [*chip.shape, chip.dtype.name]
     what = [wanted.files.sha256, list(candidates), wanted.device, machine(), versions, shape]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
-
-
-def machine() -> list[Any]:
-    """What tells this machine from others that share a home folder, for JSON."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in text.splitlines() if line.startswith(("model name", "flags"))]
-        model = "\n".join(sorted(set(lines)))
-    except OSError:
-        model = platform.processor()
-    return [platform.machine(), model, os.cpu_count()]

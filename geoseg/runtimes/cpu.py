@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 from geoseg.card import GRAPH_NAME, INT8_NAME, ModelFiles
 from geoseg.errors import ModelError
 from geoseg.importing import package_version, require
+from geoseg.machine import available_cores
 from geoseg.models.graph import bind, graph_fits, identity, surround
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes.cache import Cache
@@ -31,27 +29,12 @@ from geoseg.runtimes.checked import check_probs
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["CpuRuntime", "Program", "available_cores"]
+__all__ = ["CpuRuntime", "Program"]
 
 T = TypeVar("T")
 
-#: What a container may use: microseconds of CPU time, or "max", and the period that they are for.
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-
 #: Numbers that a graph takes as they are.
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-
-
-def available_cores() -> int:
-    """How many cores this process may use, by its affinity and its container's limit."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CPU_MAX.read_text(encoding="ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores  # no container, or one without a limit
 
 
 class Program(Protocol):

@@ -15,21 +15,19 @@ from geoseg.card import ModelCard, ModelFiles
 from geoseg.errors import DeviceError, ModelError
 from geoseg.failures import NoRoomError, explained_failures
 from geoseg.models import load_network
+from geoseg.models.device import pick_devices
 from geoseg.models.normalize import normalize
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import Runtime, one_by_one
 from geoseg.runtimes.checked import check_probs
 from geoseg.runtimes.turns import Turns
 
-__all__ = ["TorchRuntime", "load", "pick_device", "precisions"]
+__all__ = ["TorchRuntime", "load", "precisions"]
 
 T = TypeVar("T")
 
 #: Chips in one forward pass, to begin with.
 BATCH_SIZES = {"mps": 4, "cuda": 16}
-
-#: The name of all CUDA devices that this process sees.
-ALL_GPUS = "cuda:all"
 
 #: Precision -> dtype of autocast; fp32 goes without.
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,54 +37,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "none": lambda x: x,
 }
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of this machine that a name means.
-
-    Args:
-        name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or
-            ``cuda:all``, whose first one it is.
-
-    Raises:
-        DeviceError: it isn't there, or the name is unknown.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device("cuda:0" if name == ALL_GPUS else name)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"device {name!r} is unknown; it must be auto, cpu, cuda, cuda:N, cuda:all or mps"
-        ) from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise DeviceError(
-                f"device {name!r} was asked for and torch sees {count} CUDA devices; use --device "
-                f"cpu, or install the GPU's driver and a torch built for it"
-            )
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device {name!r} was asked for and is not here; use --device cpu")
-    elif device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(
-            f"device {name!r} is not supported; use auto, cpu, cuda, cuda:N, cuda:all or mps"
-        )
-    return device
-
-
-def pick_devices(name: str) -> list[torch.device]:
-    """The devices that a name means: more than one for ``cuda:all`` alone.
-
-    Raises:
-        DeviceError: see :func:`pick_device`.
-    """
-    first = pick_device(name)
-    if name != ALL_GPUS:
-        return [first]
-    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:
