@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from geoseg.names import full_address, scrub
 
 __all__ = [
     "GDAL_ERRORS",
+    "Refused",
     "block_cache",
     "explain_open_error",
     "explain_read_error",
@@ -64,6 +67,10 @@ NETWORK_DELAYS = (0.5, 1.0, 2.0)
 FINAL = re.compile(
     r"HTTP response code: \d|Range downloading|does not exist|[Aa]ccess ?[Dd]enied|Forbidden"
 )
+#: What GDAL says when it repeats a request that was refused.
+REFUSED = re.compile(r"HTTP error code: (\d+) .*Retrying again in ([\d.]+) sec")
+#: What a server answers that is at fault, or has too much to do.
+FAILING = re.compile(r"HTTP response code: (5\d\d|429)")
 #: GDAL's names of all networks, for its option CPL_VSIL_CURL_NON_CACHED.
 NETWORK_NAMES = ":".join(
     f"/vsi{name}/" for name in ["curl", "s3", "gs", "az", "adls", "oss", "swift", "webhdfs"]
@@ -124,17 +131,64 @@ def retried(source: str, read: Callable[[], T]) -> T:
     Raises:
         Exception: what the last try ended with.
     """
-    for delay in NETWORK_DELAYS if over_network(source) else ():
+    if not over_network(source):
+        with gdal_options(source):
+            return read()
+    for delay in (*NETWORK_DELAYS, None):
+        refused = Refused()
         try:
-            with gdal_options(source):
+            with gdal_options(source), refused:
                 return read()
         except GDAL_ERRORS as error:
-            if FINAL.search(str(error)):
+            if refused.for_good:
+                # What GDAL raises then says that the file is of no known format, or no more.
+                raise rasterio.errors.RasterioIOError(str(error)) from refused.answer
+            if delay is None or FINAL.search(str(error)):
                 raise
             time.sleep(delay)
             _forget(source)
-    with gdal_options(source):
-        return read()
+    raise AssertionError("the last try returns or raises")
+
+
+class Refused(logging.Handler):
+    """Hears, in this thread, what GDAL logs when it repeats requests that a server refuses.
+
+    A context manager.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was refused so far."""
+        super().__init__(logging.WARNING)
+        self._thread, self._log = threading.get_ident(), logging.getLogger("rasterio")
+        self._code, self._times, self._pause = "", 0, 0.0
+
+    def __enter__(self) -> Refused:
+        self._log.addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._log.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a request that is repeated."""
+        found = REFUSED.search(record.getMessage())
+        if found is None or record.thread != self._thread:
+            return
+        pause = float(found[2])
+        # No pause is shorter than the one before, but where another request begins.
+        self._times = self._times + 1 if pause >= self._pause else 1
+        self._code, self._pause = found[1], pause
+
+    @property
+    def for_good(self) -> bool:
+        """Whether a request was repeated as often as GDAL does it."""
+        most = os.environ.get("GDAL_HTTP_MAX_RETRY", NETWORK_OPTIONS["GDAL_HTTP_MAX_RETRY"])
+        return self._times > 0 and self._times >= int(most if most.isdecimal() else 1)
+
+    @property
+    def answer(self) -> OSError:
+        """Of the server, in GDAL's words."""
+        return OSError(f"HTTP response code: {self._code}, {self._times + 1} times")
 
 
 def _forget(source: str) -> None:
@@ -191,10 +245,10 @@ def explain_read_error(error: BaseException, source: str) -> str:
     if MEMORY.search(cause):
         return f"{cause}: free some memory, or write the file in smaller blocks ({TILED})"
     if over_network(source):
-        return (
-            f"{cause}: the server failed or the connection broke, {len(NETWORK_DELAYS) + 1} times; "
-            f"give the same command again later, or download the file"
-        )
+        found = f"the server failed or the connection broke, {len(NETWORK_DELAYS) + 1} times"
+        if FAILING.search(cause):
+            found = "the server fails"
+        return f"{cause}: {found}; give the same command again later, or download the file"
     if UNSUPPORTED.search(cause):
         return f"{cause}: GDAL can't decode this file; convert it with the program that made it"
     # Of a virtual raster, the file behind it.
@@ -225,8 +279,8 @@ def explain_open_error(error: BaseException, source: str) -> str:
     if CODEC.search(cause):
         return f"{source} can't be read: {_codec(cause)}"
     if over_network(source):
-        return (
-            f"{source} can't be read ({cause}): check the address and the access rights, or "
-            f"download the file"
-        )
+        advice = "check the address and the access rights"
+        if FAILING.search(cause):
+            advice = "the server fails; give the same command again later"
+        return f"{source} can't be read ({cause}): {advice}, or download the file"
     return f"{source} is not a raster that GDAL can open ({cause})"

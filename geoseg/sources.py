@@ -25,7 +25,7 @@ import rasterio
 import rasterio.errors
 
 from geoseg.errors import SceneError, UsageError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, Refused
 from geoseg.names import full_address, public_name
 from geoseg.pointers import (
     FOLLOWED,
@@ -186,12 +186,14 @@ def _open(full: str, drivers: Sequence[str]) -> Any:
     """By the first driver that takes the file; what the first one says otherwise."""
     first: Exception | None = None
     for driver in drivers:
-        try:
-            return rasterio.open(full, driver=driver)
-        except GDAL_ERRORS as error:
-            first = first or error
-            if "not recognized as being in a supported" not in str(error):
-                raise
+        with Refused() as refused:
+            try:
+                return rasterio.open(full, driver=driver)
+            except GDAL_ERRORS as error:
+                first = first or error
+                # A server that has been asked often enough is not asked again for each driver.
+                if refused.for_good or "not recognized as being in a supported" not in str(error):
+                    raise
     assert first is not None
     raise first
 

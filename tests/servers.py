@@ -24,12 +24,13 @@ class FaultyServer:
             :data:`FAULTS` or None.
         bodies: requests for bodies so far.
         failed: of these, those that failed.
+        broken_off: those whose answers the other side did not wait for.
     """
 
     def __init__(self, folder: Path) -> None:
         """Start."""
         self.fault: Callable[[int, int], str | None] = lambda number, first: None
-        self.bodies = self.failed = 0
+        self.bodies = self.failed = self.broken_off = 0
         self._stopping = threading.Event()
         outer, lock = self, threading.Lock()
 
@@ -86,15 +87,17 @@ class FaultyServer:
                         outer._stopping.wait(120)
                         self.close_connection = True
                     elif fault == "slow":
-                        step = max(1, len(part) // 10)
+                        # Four seconds in all.
+                        step = max(1, len(part) // 16)
                         for start in range(0, len(part), step):
-                            time.sleep(0.05)
+                            time.sleep(0.25)
                             self.wfile.write(part[start : start + step])
                             self.wfile.flush()
                     else:
                         self.wfile.write(part)
                 except (BrokenPipeError, ConnectionResetError):  # GDAL has seen enough
                     self.close_connection = True
+                    outer.broken_off += 1
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -261,7 +261,10 @@ def test_windows_simulated(tmp_path: Path) -> None:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout is not None
+    late = threading.Timer(60, other.kill)  # where it waits for the lock instead
+    late.start()
     assert other.stdout.readline() == "busy\n"
+    late.cancel()
     process.communicate("")
     out, _ = other.communicate("\n", timeout=60)
     assert out == "busy\nit is a symbolic link, which is not followed\n"

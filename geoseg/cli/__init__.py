@@ -30,14 +30,15 @@ def main(args: list[str] | None = None) -> NoReturn:
     args = sys.argv[1:] if args is None else args
     interrupts = Interrupts(json=_wants_json(args))
     interrupts.install()
-    if own:
-        interrupts.watch()
     try:
-        from geoseg.cli.app import run
         from geoseg.cli.streams import Sink, guarded_streams, open_closed_streams
 
+        open_closed_streams()  # before anything else gets their numbers
+        if own:
+            interrupts.watch()
+        from geoseg.cli.app import run
+
         interrupts.spare(Sink.write)  # else it would be printed twice
-        open_closed_streams()
         with guarded_streams() as output:
             code = run(args, interrupts, json=_wants_json(args))
             sys.stdout.flush()
