@@ -46,7 +46,7 @@ from geoseg.page import page
 from geoseg.pictures import Pictures, class_colors
 from geoseg.scene import first_line, is_remote
 from geoseg.sources import Rules
-from geoseg.zoo import ZOO, find_model, list_embedded
+from geoseg.zoo import check_changeable, find_model, list_embedded
 
 if TYPE_CHECKING:
     from geoseg.events import Event, Progress
@@ -287,12 +287,7 @@ def _card_to_write(
     option = "--write-card" if scores else "--write-temperature"
     if files is None:
         raise UsageError(f"{option} writes into a model's card; give a model and --scene")
-    if not files.path.is_dir() or files.path.resolve().parent == ZOO:
-        what = "is a .zip" if files.path.is_file() else "is an embedded model"
-        raise UsageError(
-            f"{files.path} {what}, whose card stays as it is; copy it into a folder of your own "
-            f"for {option}"
-        )
+    check_changeable(files, option)
     if temperature and labels is None:
         raise UsageError("--write-temperature needs --labels: points are too few to fit it")
     if temperature and files.card.activation != "softmax":

@@ -108,8 +108,14 @@ class Staging:
                 f"{final}: the name has {length} bytes and may have {NAME_BYTES}, since geoseg "
                 f"works in a folder that is called after it; give a shorter name"
             )
+        _check_utf8(final)
         if final.is_dir():
             raise OutputError(f"{final} is a folder; the output must be a file's name")
+        if final.is_symlink() and not final.exists():
+            raise OutputError(
+                f"{final} is a link to {os.readlink(final)}, which is not there; remove the link, "
+                f"or give another name"
+            )
         if final.exists() and not self.overwrite and final not in self.replaced:
             raise OutputError(
                 f"{final} exists already; give --overwrite to replace it, or another name"
@@ -315,6 +321,22 @@ def _sidecars(final: Path) -> Iterator[Path]:
         yield from (final.with_suffix(sidecar) for sidecar in _SHAPEFILE_SIDECARS)
     elif suffix == ".gpkg":
         yield from (Path(f"{final}{sidecar}") for sidecar in _DATABASE_SIDECARS)
+
+
+def _check_utf8(final: Path) -> None:
+    """Refuse a path that GDAL, which takes UTF-8, could not write to.
+
+    Raises:
+        OutputError: it is none.
+    """
+    path = str(final.absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = path.encode(errors="backslashreplace").decode()
+        raise OutputError(
+            f"{shown}: the name is not UTF-8, which GDAL needs; give another name or folder"
+        ) from error
 
 
 def _check_foreign(final: Path) -> None:

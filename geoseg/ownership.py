@@ -93,9 +93,9 @@ def _holds_our_points(path: Path) -> bool:
     import pyogrio
 
     try:
-        layers = pyogrio.list_layers(path)
-        info = pyogrio.read_info(path)
-        if len(layers) != 1 or tuple(info["fields"]) not in POINT_COLUMNS:
+        if len(pyogrio.list_layers(path)) != 1:
+            return False
+        if tuple(pyogrio.read_info(path)["fields"]) not in POINT_COLUMNS:
             return False
         labels = pyogrio.read_dataframe(path, columns=["reference"], read_geometry=False)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):

@@ -841,6 +841,6 @@ def _check_disk(plan: Plan, store: StripStore, staging: Staging) -> None:
     free = staging.free_bytes()
     if free < need:
         raise OutputError(
-            f"the run needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free "
+            f"the run needs about {need / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; free "
             f"some space, or choose another folder with -o"
         )

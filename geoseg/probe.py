@@ -26,7 +26,7 @@ from geoseg.plan import Plan, PredictOptions, make_plan
 from geoseg.radiometry import Radiometry
 from geoseg.runtimes import checked, load_runtime
 from geoseg.window import Window
-from geoseg.zoo import find_model
+from geoseg.zoo import check_changeable, find_model
 
 __all__ = ["Probe", "probe_border"]
 
@@ -106,8 +106,8 @@ def probe_border(
 
     Raises:
         MissingExtraError: torch is not installed.
-        UsageError: the scene is too small for the size, or the model is a .zip that can't be
-            written.
+        UsageError: the scene is too small for the size, or the model is embedded or a .zip,
+            which can't be written.
         SceneError: the scene has hardly a measured pixel, or can't be read.
         ModelError: the model can't be read, or gives NaN.
         OutputError: the card can't be written.
@@ -115,11 +115,8 @@ def probe_border(
     require("torch", "geoseg models probe")
     files = find_model(model)
     card = files.card
-    if write and not files.path.is_dir():
-        raise UsageError(
-            f"{files.path} is a .zip, whose card stays as it is; unpack it into a folder for "
-            f"--write"
-        )
+    if write:
+        check_changeable(files, "--write")
     if size is not None and size < LEAST:
         raise UsageError(f"--size is {size}; a chip to probe has at least {LEAST} px")
     if scene is None:

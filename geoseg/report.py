@@ -200,9 +200,11 @@ class Meter:
     def _tell(self) -> None:
         # Chips come before their strips; that of a strip which was resampled may be rounded.
         done = min(max(self._done, int(self._seen)), self._total)
+        if done <= self._before:
+            return  # how fast it is can't be said yet
         self._told = time.perf_counter()
         spent = max(time.perf_counter() - self._started, 1e-6)
-        speed = max(done - self._before, 1) / spent
+        speed = (done - self._before) / spent
         waits = {
             name: sum(self._log.seconds.get(stage, 0.0) for stage in stages)
             for name, stages in BOTTLENECKS.items()

@@ -397,8 +397,8 @@ def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
         rules: what it may point to.
     """
     file = public_name(file)
-    if not is_remote(file) and not os.path.exists(file) and not re.search("[:<]", file):
-        raise SceneError(f"{file}: no such file")
+    if not is_remote(file):
+        _check_file(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -410,6 +410,7 @@ def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
             inner = dataset.subdatasets
             hint = f"; give one of its {len(inner)} subdatasets, e.g. {inner[0]}" if inner else ""
             raise SceneError(f"{file} has no bands of its own{hint}")
+        _check_transform(dataset, file)
         placed = dataset.crs is not None or dataset.transform != Affine.identity()
         if not placed and (dataset.gcps[0] or dataset.rpcs):
             raise SceneError(
@@ -418,6 +419,39 @@ def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
             )
         check_declared(dataset, file)
         yield dataset
+
+
+def _check_file(file: str) -> None:
+    """Refuse what is no file on this machine that GDAL can open.
+
+    Raises:
+        SceneError: it isn't there, is a pipe or a device, or has a name that is not UTF-8.
+    """
+    try:
+        file.encode()
+    except UnicodeEncodeError as error:
+        shown = file.encode(errors="backslashreplace").decode()
+        raise SceneError(f"{shown}: the name is not UTF-8, which GDAL needs; rename it") from error
+    if not os.path.exists(file):
+        if not re.search("[:<]", file):  # GDAL's own names have these
+            raise SceneError(f"{file}: no such file")
+    elif not os.path.isfile(file) and not os.path.isdir(file):
+        raise SceneError(f"{file} is a pipe or a device; give a file")
+
+
+def _check_transform(dataset: Any, file: str) -> None:
+    """Refuse a raster whose pixels have no place, or no size.
+
+    Raises:
+        SceneError: it is one.
+    """
+    numbers = tuple(dataset.transform)[:6]
+    if all(math.isfinite(number) for number in numbers) and dataset.transform.determinant != 0:
+        return
+    raise SceneError(
+        f"{file}: its pixels have no size on the ground (transform "
+        f"{', '.join(map(str, numbers))}); correct it, e.g. with gdal_edit.py -a_ullr"
+    )
 
 
 _COLORS = {

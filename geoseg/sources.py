@@ -205,6 +205,7 @@ class _Check:
         self.name = name
         self.rules = rules
         self.seen: set[str] = set()
+        self.within: list[str] = []  # virtual rasters that are being looked into
         self.folders: dict[str, dict[str, list[str]]] = {}
         self.part = None if is_remote(name) or os.path.exists(name) else _PART.fullmatch(name)
         self.file = self.part["file"] if self.part else name
@@ -289,7 +290,9 @@ class _Check:
         head = _head(path)
         found: Sequence[str] | None
         if _is_vrt(head):
+            self.within.append(os.path.realpath(path))
             self._look_into(path, depth)
+            self.within.pop()
             found = ("VRT",)
         else:
             found = self._by_bytes(path, head)
@@ -415,6 +418,8 @@ class _Check:
                     f"{found}, which lies in {folder}; a file may point into its own folder only: "
                     f"if you trust it, give --input-root {folder}, or --allow-vrt any"
                 )
+            if real in self.within:
+                raise SceneError(f"{found}, and so itself; write it anew (gdalbuildvrt)")
             if real not in self.seen and os.path.exists(real):
                 # By the name that GDAL uses: files beside it are found by that.
                 self._of_file(path, depth + 1)

@@ -30,13 +30,17 @@ resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 import numpy as np
 from tests.test_measure import grid_of, squares
 from geoseg.measure import Measure
-grid = grid_of(float(sys.argv[1]), sys.argv[2])
 rings = squares(256)
 Measure.of(grid_of(30.0))(rings)  # what is imported and compiled once
-tracemalloc.start()
-areas, lengths = Measure.of(grid)(rings)
-np.asarray(grid.pixel_areas(0, 256))
-print(json.dumps([tracemalloc.get_traced_memory()[1], areas.tolist(), lengths.tolist()]))
+found = []
+for size in map(float, sys.argv[1:]):
+    grid = grid_of(size)
+    tracemalloc.start()
+    areas, lengths = Measure.of(grid)(rings)
+    np.asarray(grid.pixel_areas(0, 256))
+    found.append([tracemalloc.get_traced_memory()[1], areas.tolist(), lengths.tolist()])
+    tracemalloc.stop()
+print(json.dumps(found))
 """
 
 
@@ -66,14 +70,10 @@ def geodesic(grid, ring, steps=64):
 @pytest.fixture(scope="module")
 def peaks():
     """Bytes at their peak, areas and lengths, by size."""
-
-    def peak(size, crs=UTM):
-        command = [sys.executable, "-c", PEAK, str(size), crs]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, f"{size}: {done.stderr[-500:]}"
-        return json.loads(done.stdout)
-
-    return {size: peak(size) for size in SIZES}
+    command = [sys.executable, "-c", PEAK, *map(str, SIZES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-500:]
+    return dict(zip(SIZES, json.loads(done.stdout), strict=True))
 
 
 def test_memory_does_not_depend_on_the_size_of_a_pixel(peaks):

@@ -13,13 +13,16 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from shapely.geometry import Point
 
 import geoseg
-from geoseg.errors import OutputError
+from geoseg.cli.app import _cli
+from geoseg.errors import OutputError, UsageError
 from geoseg.outputs import Staging
 from geoseg.ownership import is_ours
 from geoseg.workfolder import MARK, WorkFolder, work_folder_of
+from geoseg.zoo import ZOO
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
 
@@ -339,3 +342,61 @@ def test_a_rename_that_fails_gives_the_old_files_back(
     assert hidden(folder) == []
     with rasterio.open(folder / "out.tif") as dataset:
         assert (dataset.read(1) == 0).all()
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(
+    tmp_path: Path, scene: Path, model: Path
+) -> None:
+    (tmp_path / "map.tif").symlink_to("gone.tif")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"is a link to gone\.tif, which is not there"):
+            predict(scene, model, tmp_path / "map.tif", overwrite=overwrite)
+    assert os.readlink(tmp_path / "map.tif") == "gone.tif"
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, scene: Path, model: Path) -> None:
+    for name in (b"\xff.tif", b"d\xff/map.tif"):
+        output = tmp_path / os.fsdecode(name)
+        output.parent.mkdir(exist_ok=True)
+        with pytest.raises(OutputError, match=r"\\udcff.*: the name is not UTF-8") as error:
+            predict(scene, model, output)
+        str(error.value).encode()
+
+
+@pytest.mark.extra("torch")
+def test_a_graph_of_the_users_own_stays(tmp_path: Path, model: Path) -> None:
+    from geoseg.models.export import write_graph
+
+    path = model / "model.onnx"
+    assert write_graph(model)[0] == path  # in place of another that geoseg wrote
+    again = path.read_bytes()
+    for theirs in (b"mine", b""):
+        path.write_bytes(theirs)
+        with pytest.raises(OutputError, match="was not written by geoseg"):
+            write_graph(model)
+        assert path.read_bytes() == theirs
+    path.unlink()
+    write_graph(model)
+    assert path.read_bytes() == again
+
+
+@pytest.mark.extra("torch")
+@pytest.mark.parametrize(
+    "line", ["models graph landcover-ms", "models probe landcover-aerial --write"]
+)
+def test_an_embedded_model_stays_as_it_is(line: str) -> None:
+    before = {path: path.read_bytes() for path in ZOO.rglob("*.*") if path.is_file()}
+    done = CliRunner().invoke(_cli, line.split())
+    assert isinstance(done.exception, UsageError), done.output
+    assert "is an embedded model, which stays as it is" in str(done.exception)
+    assert {path: path.read_bytes() for path in ZOO.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_layer_of_the_users_own_is_found_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    points = geopandas.GeoDataFrame({"id": [1]}, geometry=[Point(0, 0)], crs="EPSG:32633")
+    for layer in ("one", "two"):
+        points.to_file(tmp_path / "map.gpkg", layer=layer)
+    assert not is_ours(tmp_path / "map.gpkg")
+    assert not [w for w in recwarn if "layer" in str(w.message)]

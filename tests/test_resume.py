@@ -430,7 +430,7 @@ def test_a_run_without_room_is_refused_and_one_that_goes_on_needs_less(
     outputs = pixels * (1 + 1 + 4) // 8
     free = [2 * pixels + pixels // 3 + outputs - 1]
     monkeypatch.setattr("geoseg.outputs.Staging.free_bytes", lambda self: free[0])
-    with pytest.raises(OutputError, match=r"needs about .* GB and .* GB are free"):
+    with pytest.raises(OutputError, match=r"needs about .* MB and .* MB are free"):
         predict(scene, folder, model, Smooth(4))
     free[0] += 1
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,5 @@
 import collections
+import os
 
 import numpy as np
 import pytest
@@ -512,3 +513,35 @@ def test_the_finest_band_is_found_across_crss(tmp_path):
         ),
     ]
     assert open_scene(files).grid.crs.to_epsg() == 32633
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    with pytest.raises(SceneError, match="is a pipe or a device; give a file"):
+        open_scene(tmp_path / "pipe.tif")
+
+
+def test_a_name_that_is_no_text_is_refused_in_words(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.tif")
+    path.write_bytes(b"")
+    with pytest.raises(SceneError, match=r"udcff\.tif: the name is not UTF-8") as error:
+        open_scene(path)
+    str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    "transform", [(0, 0, 5e5, 0, 0, 5e6), (10, 0, 5e5, 10, 0, 5e6), (float("nan"), 0, 1, 0, -1, 1)]
+)
+def test_pixels_without_a_size_are_refused(tmp_path, transform):
+    path = make_raster(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint8))
+    a, b, c, d, e, f = transform
+    text = (
+        f'<VRTDataset rasterXSize="4" rasterYSize="4">'
+        f"<GeoTransform>{c}, {a}, {b}, {f}, {d}, {e}</GeoTransform>"
+        f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">'
+        f"{path.name}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "a.vrt").write_text(text)
+    with pytest.raises(SceneError, match="pixels have no size on the ground"):
+        open_scene(tmp_path / "a.vrt")

@@ -475,3 +475,13 @@ def test_libraries_call_nobody_about_a_local_scene(tmp_path: Path, command: str)
     )
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if re.match(r"\\w+\\.", line)] == []
+
+
+@pytest.mark.parametrize("names", [("a.vrt",), ("a.vrt", "b.vrt"), ("a.vrt", "b.vrt", "c.tif")])
+def test_virtual_rasters_that_name_each_other_in_a_circle_are_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name, other in zip(names, (*names[1:], names[0]), strict=True):
+        virtual(tmp_path / name, other, relative=True)
+    with pytest.raises(SceneError, match=r", and so itself; write it anew \(gdalbuildvrt\)"):
+        geoseg.open_scene(tmp_path / "a.vrt")

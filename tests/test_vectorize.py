@@ -471,6 +471,7 @@ def test_what_is_still_noise_after_the_sieve_is_refused_while_it_is_made(tmp_pat
         (["map.tif", "--simplify", "nan"], 2, "finite"),
         (["map.tif", "--classes", "wood,mauve"], 2, "no class 'mauve'"),
         (["map.tif", "--merge", "wood"], 2, "CLASS=CLASS"),
+        (["map.tif", "--merge", "wood=rock", "--merge", "wood=water"], 2, "part of two"),
         (["map.tif", "--merge", "wood=snow"], 2, "no class 'snow'"),
         (["map.tif", "--connectivity", "6"], 2, "'4', '8'"),
         (["map.tif", "--confidence", "scene.tif"], 2, "1 bands"),

@@ -144,17 +144,20 @@ def export_command(name: str, output: str, size: int | None) -> None:
 @command.command("graph")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def graph_command(names: tuple[str, ...]) -> None:
-    """Write model.onnx into model folders, in place of older ones.
+    """Write model.onnx into model folders, in place of older ones that geoseg wrote.
 
     With it a model is predicted with by OpenVINO or ONNX Runtime without importing torch. NAME is a
-    model folder, or an embedded model after it was taught anew. The file is small: it refers to the
+    model folder. The file is small: it refers to the
     weights beside it.
     """
     from geoseg.models.export import write_graph
-    from geoseg.zoo import find_model
+    from geoseg.zoo import check_changeable, find_model
 
-    for name in names:
-        path, takes = write_graph(find_model(name).path)
+    models = [find_model(name) for name in names]
+    for files in models:
+        check_changeable(files, "geoseg models graph")
+    for files in models:
+        path, takes = write_graph(files.path)
         click.echo(f"{path}: {path.stat().st_size / 1e3:.0f} kB, takes {takes}")
 
 

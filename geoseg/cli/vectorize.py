@@ -171,9 +171,14 @@ def _mergers(texts: tuple[str, ...]) -> dict[int | str, int | str]:
     """Class -> the class that it is made part of.
 
     Raises:
-        UsageError: a text is no pair.
+        UsageError: a text is no pair, or a class would be made part of two.
     """
     pairs = [text.partition("=") for text in texts]
     if not all(one and other for one, _, other in pairs):
         raise UsageError(f"--merge {' '.join(texts)}: give CLASS=CLASS, e.g. shrub=forest")
-    return {one: other for one, _, other in pairs}
+    merged = {one: other for one, _, other in pairs}
+    if len(merged) < len(pairs):
+        raise UsageError(
+            f"--merge {' '.join(texts)}: a class is made part of two; name each once before ="
+        )
+    return merged

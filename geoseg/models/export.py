@@ -17,7 +17,7 @@ from geoseg.errors import ModelError, OutputError
 from geoseg.files import replace_file
 from geoseg.importing import import_openvino, require
 from geoseg.models.folder import load_network
-from geoseg.models.graph import bind, detach, read_graph
+from geoseg.models.graph import bind, detach, is_ours, read_graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -133,15 +133,20 @@ def write_graph(folder: str | Path) -> tuple[Path, str]:
     Raises:
         MissingExtraError: as :func:`export_graph`.
         ModelError: likewise.
-        OutputError: the file can't be written.
+        OutputError: the file can't be written, or one is there that geoseg did not write.
     """
     require("torch", f"writing {GRAPH_NAME}")
     folder = Path(folder)
     files = read_model(folder)
     if not folder.is_dir():
         raise OutputError(f"{folder} is no folder; unpack the model, and zip it again afterwards")
-    content, takes = export_graph(files)
     path = folder / GRAPH_NAME
+    if path.exists() and not is_ours(path):
+        raise OutputError(
+            f"{path} was not written by geoseg, and stays; move it elsewhere, or copy the model "
+            f"without it"
+        )
+    content, takes = export_graph(files)
     _write(path, content)
     return path, takes
 

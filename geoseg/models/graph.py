@@ -13,6 +13,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ __all__ = [
     "fill",
     "graph_fits",
     "identity",
+    "is_ours",
     "note",
     "noted",
     "read_graph",
@@ -101,6 +103,17 @@ def note(model: ModelProto, files: ModelFiles, **metadata: object) -> None:
 def noted(model: ModelProto) -> dict[str, str]:
     """What :func:`note` wrote."""
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a graph that geoseg wrote, of whatever model."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return WEIGHTS_KEY in noted(onnx.load_model_from_string(path.read_bytes()))
+    except (OSError, DecodeError):
+        return False
 
 
 def _places(weights: bytes) -> dict[bytes, int]:

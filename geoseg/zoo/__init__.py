@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 
 from geoseg.card import CARD_NAME, ModelCard, ModelFiles, read_model
-from geoseg.errors import BandError, ModelError
+from geoseg.errors import BandError, ModelError, UsageError
 from geoseg.scene import Scene, finest_grid
 
-__all__ = ["ZOO", "choose_model", "find_model", "list_embedded"]
+__all__ = ["ZOO", "check_changeable", "choose_model", "find_model", "list_embedded"]
 
 #: Where they are.
 ZOO = Path(__file__).resolve().parent
@@ -38,6 +38,27 @@ def find_model(name: str | Path) -> ModelFiles:
         f"no model {str(name)!r}: it is neither a model folder or .zip nor one of the embedded "
         f"{', '.join(list_embedded())}; see geoseg models list"
     )
+
+
+def check_changeable(files: ModelFiles, option: str) -> None:
+    """Refuse to write into a model that is not the user's own folder.
+
+    Embedded models are everybody's on a machine, and new with each installation.
+
+    Args:
+        files: the model.
+        option: what would write, for the message.
+
+    Raises:
+        UsageError: it is embedded, or a .zip.
+    """
+    embedded = files.path.resolve().parent == ZOO
+    if embedded or not files.path.is_dir():
+        what = "an embedded model" if embedded else "a .zip"
+        raise UsageError(
+            f"{files.path} is {what}, which stays as it is; copy it into a folder of your own for "
+            f"{option}"
+        )
 
 
 def choose_model(scene: Scene, bands: str | None = None) -> tuple[ModelFiles, str]:
