@@ -27,7 +27,7 @@ _SETTING = threading.Lock()
 def kernel(function: F) -> F:
     """Compile a function of arrays and numbers; it runs without the interpreter's lock.
 
-    What was compiled is kept beside the package, or in geoseg's cache folder where that can't be
+    What was compiled is kept beside its module, or in geoseg's cache folder where that can't be
     written, so that only the first run of all pays for it. ``NUMBA_CACHE_DIR`` comes before both.
     Where nothing can be kept, every run compiles anew, which is said once.
 
@@ -41,7 +41,7 @@ def kernel(function: F) -> F:
     config: Any = numba.config
     with _SETTING:
         given = config.CACHE_DIR
-        config.CACHE_DIR = given or _elsewhere()
+        config.CACHE_DIR = given or _elsewhere(Path(function.__code__.co_filename).parent)
         try:
             compiled = numba.njit(cache=True, nogil=True)(function)
         except RuntimeError:  # numba found no folder that it can write
@@ -70,9 +70,9 @@ def _beside_main(compile_: Callable[..., Any], *args: Any) -> Any:
 
 
 @functools.cache
-def _elsewhere() -> str:
-    """The folder for kernels where none can be kept beside the package, else nothing."""
-    beside = Path(__file__).parent / "__pycache__"
+def _elsewhere(folder: Path) -> str:
+    """The folder for kernels where none can be kept beside their module, else nothing."""
+    beside = folder / "__pycache__"
     try:
         beside.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=beside):

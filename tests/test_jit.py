@@ -34,7 +34,8 @@ def copy(tmp_path: Path) -> Path:
         root / "geoseg",
         ignore=shutil.ignore_patterns("__pycache__", "zoo"),
     )
-    (root / "geoseg" / "__pycache__").write_text("a file, where a folder should be")
+    for folder in [root / "geoseg", *(p for p in (root / "geoseg").rglob("*") if p.is_dir())]:
+        (folder / "__pycache__").write_text("a file, where a folder should be")
     return root
 
 
