@@ -176,7 +176,7 @@ def _mergers(texts: tuple[str, ...]) -> dict[int | str, int | str]:
     pairs = [text.partition("=") for text in texts]
     if not all(one and other for one, _, other in pairs):
         raise UsageError(f"--merge {' '.join(texts)}: give CLASS=CLASS, e.g. shrub=forest")
-    merged = {one: other for one, _, other in pairs}
+    merged: dict[int | str, int | str] = {one: other for one, _, other in pairs}
     if len(merged) < len(pairs):
         raise UsageError(
             f"--merge {' '.join(texts)}: a class is made part of two; name each once before ="
