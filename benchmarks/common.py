@@ -88,8 +88,8 @@ def save_rgb_model(
         options: of the network.
         **card: further fields of the card: size, overlap, multiple.
     """
-    from geoseg.card import ClassInfo, ModelCard, Normalization
-    from geoseg.models import save_model
+    from geoseg.cards.card import ClassInfo, ModelCard, Normalization
+    from geoseg.networks import save_model
 
     made = ModelCard(
         name=f"bench-{name}",

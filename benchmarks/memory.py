@@ -73,8 +73,8 @@ def make_model(folder: Path) -> Path:
     """A linear network with random weights, and its graph."""
     import torch
 
-    from geoseg.models import create_model
-    from geoseg.models.export import write_graph
+    from geoseg.networks import create_model
+    from geoseg.networks.export import write_graph
 
     torch.manual_seed(0)
     network = create_model("linear", in_channels=3, classes=CLASSES)

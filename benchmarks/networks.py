@@ -4,7 +4,7 @@
 
 Every network runs once a round on a 512 x 512 chip of three bands, one thread, fp32, and the
 median over the rounds counts; rounds are interleaved, and CPU time is measured, since wall time on
-a shared machine proves nothing. Writes geoseg/networks.json and the README's table.
+a shared machine proves nothing. Writes geoseg/networks/published.json and the README's table.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import json
 import statistics
 from pathlib import Path
 
-from geoseg.models import create_model, list_models, model_info
-from geoseg.speed import measure_speed, networks_table
+from geoseg.networks import create_model, list_models, model_info
+from geoseg.networks.bench import measure_speed, networks_table
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT / "geoseg" / "networks.json"
+DATA = ROOT / "geoseg" / "networks" / "published.json"
 README = ROOT / "README.md"
 MARKS = ("<!-- networks: made by benchmarks/networks.py -->", "<!-- end of networks -->")
 SIDE = 512

@@ -19,8 +19,8 @@ from typing import Any
 from common import make_scene, measured  # the script beside this one
 
 import geoseg
-from geoseg.chips import chip_rows
-from geoseg.plan import PredictOptions, make_plan
+from geoseg.prediction.chips import chip_rows
+from geoseg.prediction.plan import PredictOptions, make_plan
 from geoseg.runtimes import load_runtime
 
 BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")

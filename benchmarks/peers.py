@@ -50,8 +50,10 @@ GEOSEG = (
     """
 import pyproj
 import geoseg
-from geoseg import blending, pipeline, plan
-from geoseg.runtimes.cpu import CpuRuntime
+from geoseg.prediction import blending
+from geoseg.prediction import run as pipeline
+from geoseg.prediction import plan
+from geoseg.runtimes.graph_runtime import CpuRuntime
 import threading
 runtime, precision = sys.argv[5:7]
 spent = {"wall": 0.0, "cpu": 0.0}
@@ -84,8 +86,8 @@ done(start + spent["wall"], cpu + spent["cpu"], seconds=report["seconds"],
 #: The same chips through the same runtime, from memory, and nothing else.
 FORWARD = (
     """
-from geoseg.plan import PredictOptions, make_plan
-from geoseg.preflight import sample_chips
+from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.preflight import sample_chips
 from geoseg.runtimes import load_runtime
 runtime, precision = sys.argv[5:7]
 plan = make_plan(scene, PredictOptions(model=model, output=out, no_vector=True, overwrite=True,
@@ -107,8 +109,8 @@ done(start, cpu, chips=len(plan.chips))
 #: What every peer begins with, after the imports of its own.
 PEER = """
 import rasterio, torch
-from geoseg.card import read_model
-from geoseg.models import load_network
+from geoseg.cards.card import read_model
+from geoseg.networks import load_network
 torch.set_num_threads(threads)
 files = read_model(model)
 network, K = load_network(files).eval(), len(files.card.classes)
@@ -312,7 +314,7 @@ def make_model(path: Path) -> Path:
     """
     import torch
 
-    from geoseg.models import create_model
+    from geoseg.networks import create_model
 
     torch.manual_seed(0)
     network = create_model("unet", "resnet18", 3, CLASSES)

@@ -81,8 +81,8 @@ frame = [0] * sum(made.polygons.values())
 START = """
 import json, sys, time
 import geopandas, numpy as np, rasterio, rasterio.features, shapely, shapely.geometry
-from geoseg.polygons import polygonize
-from geoseg.vectorization import vectorize
+from geoseg.polygons.polygonize import polygonize
+from geoseg.polygons.vectorizing import vectorize
 path, out, warm, made = sys.argv[1], sys.argv[2], sys.argv[3], None
 polygonize(warm)
 polygonize(warm, simplify=15.0, algorithm="douglas-peucker")

@@ -13,42 +13,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from geoseg.card import ClassInfo as ClassInfo
-    from geoseg.card import ModelCard as ModelCard
-    from geoseg.dryrun import dry_run as dry_run
+    from geoseg.cards.card import ClassInfo as ClassInfo
+    from geoseg.cards.card import ModelCard as ModelCard
     from geoseg.errors import GeosegError as GeosegError
-    from geoseg.evaluation import evaluate as evaluate
-    from geoseg.models import create_model as create_model
-    from geoseg.models import import_model as import_model
-    from geoseg.models import list_models as list_models
-    from geoseg.models import model_info as model_info
-    from geoseg.pipeline import predict as predict
-    from geoseg.probe import probe_border as probe_border
-    from geoseg.sampling import sample as sample
-    from geoseg.scene import open_scene as open_scene
-    from geoseg.seams import check_seams as check_seams
-    from geoseg.training import train as train
-    from geoseg.vectorization import vectorize as vectorize
+    from geoseg.evaluation.run import evaluate as evaluate
+    from geoseg.evaluation.sample_design import sample as sample
+    from geoseg.evaluation.seam_check import check_seams as check_seams
+    from geoseg.networks import create_model as create_model
+    from geoseg.networks import import_model as import_model
+    from geoseg.networks import list_models as list_models
+    from geoseg.networks import model_info as model_info
+    from geoseg.polygons.vectorizing import vectorize as vectorize
+    from geoseg.prediction.border_probe import probe_border as probe_border
+    from geoseg.prediction.dry_run import dry_run as dry_run
+    from geoseg.prediction.run import predict as predict
+    from geoseg.scene.scene import open_scene as open_scene
+    from geoseg.training.run import train as train
     from geoseg.zoo import find_model as load_model
 
 _PUBLIC = {
-    "ClassInfo": ("geoseg.card", "ClassInfo"),
+    "ClassInfo": ("geoseg.cards.card", "ClassInfo"),
     "GeosegError": ("geoseg.errors", "GeosegError"),
-    "ModelCard": ("geoseg.card", "ModelCard"),
-    "check_seams": ("geoseg.seams", "check_seams"),
-    "create_model": ("geoseg.models", "create_model"),
-    "dry_run": ("geoseg.dryrun", "dry_run"),
-    "evaluate": ("geoseg.evaluation", "evaluate"),
-    "import_model": ("geoseg.models", "import_model"),
-    "list_models": ("geoseg.models", "list_models"),
+    "ModelCard": ("geoseg.cards.card", "ModelCard"),
+    "check_seams": ("geoseg.evaluation.seam_check", "check_seams"),
+    "create_model": ("geoseg.networks", "create_model"),
+    "dry_run": ("geoseg.prediction.dry_run", "dry_run"),
+    "evaluate": ("geoseg.evaluation.run", "evaluate"),
+    "import_model": ("geoseg.networks", "import_model"),
+    "list_models": ("geoseg.networks", "list_models"),
     "load_model": ("geoseg.zoo", "find_model"),
-    "model_info": ("geoseg.models", "model_info"),
-    "open_scene": ("geoseg.scene", "open_scene"),
-    "predict": ("geoseg.pipeline", "predict"),
-    "probe_border": ("geoseg.probe", "probe_border"),
-    "sample": ("geoseg.sampling", "sample"),
-    "train": ("geoseg.training", "train"),
-    "vectorize": ("geoseg.vectorization", "vectorize"),
+    "model_info": ("geoseg.networks", "model_info"),
+    "open_scene": ("geoseg.scene.scene", "open_scene"),
+    "predict": ("geoseg.prediction.run", "predict"),
+    "probe_border": ("geoseg.prediction.border_probe", "probe_border"),
+    "sample": ("geoseg.evaluation.sample_design", "sample"),
+    "train": ("geoseg.training.run", "train"),
+    "vectorize": ("geoseg.polygons.vectorizing", "vectorize"),
 }
 
 #: Public functions whose modules can't be imported without an extra -> the extra.
@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
 
         return version("geoseg")
     if name in _EXTRAS:
-        from geoseg.importing import missing
+        from geoseg.core.importing import missing
 
         if missing(_EXTRAS[name]):
             return _refusing(name)
@@ -98,7 +98,7 @@ def _refusing(name: str) -> Callable[..., Any]:
 
     def refuse(*args: Any, **options: Any) -> None:
         """Needs packages that are not installed; calling it says which."""
-        from geoseg.importing import require
+        from geoseg.core.importing import require
 
         require(_EXTRAS[name], f"geoseg.{name}")
 

@@ -21,7 +21,7 @@ if (
 import pytest
 from hypothesis import settings
 
-from geoseg.importing import EXTRAS, missing
+from geoseg.core.importing import EXTRAS, missing
 
 #: What else modules of tests may import, brought by timm and by the extra "test".
 TEST_PACKAGES = {

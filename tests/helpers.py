@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rasterio.enums import ColorInterp
 
-from geoseg.card import (
+from geoseg.cards.card import (
     GRAPH_NAME,
     WEIGHTS_NAME,
     ClassInfo,
@@ -23,7 +23,7 @@ from geoseg.card import (
     ModelFiles,
     write_card,
 )
-from geoseg.models.graph import detach
+from geoseg.graphs.graph import detach
 
 COLORS = ("#419BDF", "#397D49", "#E49635", "#C4281B", "#A59B8F", "#B39FE1")
 
@@ -116,7 +116,7 @@ def tiny_model(
         _write_linear(made, folder, seed, graph)
         return folder
     torch = pytest.importorskip("torch")
-    from geoseg.models import create_model, save_model
+    from geoseg.networks import create_model, save_model
 
     torch.manual_seed(seed)
     options = dict(made.network_options)
@@ -126,7 +126,7 @@ def tiny_model(
 
 
 def _write_linear(card: ModelCard, folder: Path, seed: int, graph: bool) -> None:
-    """A model folder of :class:`geoseg.models.linear.Linear`, as save_model writes it."""
+    """A model folder of :class:`geoseg.networks.linear.Linear`, as save_model writes it."""
     bands, classes = len(card.bands), len(card.classes)
     # The numbers that torch draws for such a convolution after torch.manual_seed(seed).
     random = np.random.RandomState(seed)

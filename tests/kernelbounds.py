@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rasterio import open as open_raster
 
 import geoseg
-from geoseg.decide import decide
-from geoseg.grid import ChipGrid, Lane
-from geoseg.jit import kernel
-from geoseg.rasters import halve
-from geoseg.stitch import stitch
+from geoseg.core.jit import kernel
+from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.prediction.decide import decide
+from geoseg.prediction.stitch import stitch
+from geoseg.rasters.writing import halve
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},

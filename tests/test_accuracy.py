@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.accuracy import estimate, sample_size
 from geoseg.errors import EvaluationError, UsageError
+from geoseg.evaluation.area_estimates import estimate, sample_size
 
 #: The paper's sample counts: deforestation, forest gain, stable forest, stable non-forest.
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])

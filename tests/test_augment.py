@@ -1,4 +1,4 @@
-"""geoseg.augment: how pixels are changed."""
+"""geoseg.training.augment: how pixels are changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from geoseg.augment import (
+from geoseg.errors import TrainingError
+from geoseg.training.augment import (
     WAVELENGTH,
     Augmentation,
     add_haze,
@@ -24,7 +25,6 @@ from geoseg.augment import (
     smooth_field,
     turn,
 )
-from geoseg.errors import TrainingError
 from tests.trainhelpers import WILD
 
 NINE = tuple(WAVELENGTH)[:9]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geoseg.boundaries import Boundaries
+from geoseg.evaluation.boundary_f1 import Boundaries
 
 GSDS = [(10.0, 10.0), (7.0, 13.0), (30.0, 4.0)]
 

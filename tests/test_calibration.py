@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassCalibrationError
 
-from geoseg import calibration
-from geoseg.calibration import BINS, Reliability, fit_temperature
+from geoseg.evaluation import calibration
+from geoseg.evaluation.calibration import BINS, Reliability, fit_temperature
 
 
 def drawn(n, classes=4, spread=2.0, seed=0):

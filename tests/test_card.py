@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
-import geoseg.card
-from geoseg.card import (
+import geoseg.cards.card
+from geoseg.cards.card import (
     ACTIVATIONS,
     CARD_NAME,
     GRAPH_NAME,
@@ -30,8 +30,8 @@ from geoseg.card import (
     write_card,
 )
 from geoseg.errors import GeosegError, ModelError
-from geoseg.models import load_network
-from geoseg.sensors import BAND_NAMES
+from geoseg.networks import load_network
+from geoseg.scene.sensors import BAND_NAMES
 from tests.helpers import tiny_model
 
 CARD = ModelCard(
@@ -150,7 +150,7 @@ def mlm_validator(shared):
         (s["$id"].rstrip("#"), Resource.from_contents(s, default_specification=DRAFT7))
         for s in schemas
     )
-    (mlm,) = (s for s in schemas if s["$id"].rstrip("#") == geoseg.card.MLM_SCHEMA)
+    (mlm,) = (s for s in schemas if s["$id"].rstrip("#") == geoseg.cards.card.MLM_SCHEMA)
     return jsonschema.Draft7Validator(mlm, registry=registry)
 
 
@@ -314,7 +314,7 @@ def test_json_that_is_no_card_is_a_model_error(item):
 
 @pytest.mark.parametrize(
     "network",
-    ["os.system", "torch.nn.Linear", "geoseg.models.linear.Linear", "../linear", "linear:Linear",
+    ["os.system", "torch.nn.Linear", "geoseg.networks.linear.Linear", "../linear", "linear:Linear",
      "__import__('os').system('false')", ""],
 )  # fmt: skip
 def test_a_card_cannot_name_an_import_path(tmp_path, network):
@@ -394,7 +394,7 @@ def test_a_card_that_is_no_json_object_is_refused(tmp_path, text):
 
 
 def test_a_huge_card_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(geoseg.card, "MAX_CARD_BYTES", 500)
+    monkeypatch.setattr(geoseg.cards.card, "MAX_CARD_BYTES", 500)
     folder = tiny_model(tmp_path / "tiny", ["red"], ["a", "b"])
     assert (folder / CARD_NAME).stat().st_size > 500
     with pytest.raises(ModelError, match="at most 500"):
@@ -404,7 +404,7 @@ def test_a_huge_card_is_refused_unread(tmp_path, monkeypatch):
 
 
 def test_a_zip_that_lies_about_its_size_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(geoseg.card, "MAX_CARD_BYTES", 500_000)
+    monkeypatch.setattr(geoseg.cards.card, "MAX_CARD_BYTES", 500_000)
     path = tmp_path / "m.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(CARD_NAME, " " * 1_000_000 + json.dumps(CARD.to_mlm()))
@@ -434,7 +434,9 @@ def test_a_temperature_of_one_leaves_the_cards_bytes():
     assert "geoseg:temperature" not in CARD.to_mlm()["properties"]
     warm = replace(CARD, temperature=2.5)
     assert warm.to_mlm()["properties"]["geoseg:temperature"] == 2.5
-    assert geoseg.card.card_text(replace(warm, temperature=1.0)) == geoseg.card.card_text(CARD)
+    assert geoseg.cards.card.card_text(
+        replace(warm, temperature=1.0)
+    ) == geoseg.cards.card.card_text(CARD)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "none"])

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.chips import chip_rows, fill_nearest, prefetch
-from geoseg.grid import ChipGrid
-from geoseg.importing import IMPORTING
-from geoseg.window import Window
+from geoseg.core.importing import IMPORTING
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.window import Window
+from geoseg.prediction.chips import chip_rows, fill_nearest, prefetch
 
 
 class FakeReader:

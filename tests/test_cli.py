@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoseg.card import Normalization
+from geoseg.cards.card import Normalization
 from tests.helpers import make_raster, tiny_model
 
 CLASSES = ("water", "trees", "crops")
@@ -277,8 +277,12 @@ def test_traceback_only_with_vv(place, tmp_path):
 @pytest.mark.parametrize(
     ("module", "args", "hint"),
     [
-        ("evaluation", ["evaluate", "map.tif"], "use a smaller --boundary-tolerance"),
-        ("sampling", ["sample", "map.tif", "-o", "p.gpkg"], "take a machine that has more"),
+        ("evaluation.run", ["evaluate", "map.tif"], "use a smaller --boundary-tolerance"),
+        (
+            "evaluation.sample_design",
+            ["sample", "map.tif", "-o", "p.gpkg"],
+            "take a machine that has more",
+        ),
     ],
 )
 def test_out_of_memory_names_what_the_command_has(tmp_path, module, args, hint):

@@ -22,12 +22,13 @@ from affine import Affine
 from PIL import Image
 
 import geoseg
-from geoseg import calibration, geodesy
-from geoseg import card as card_module
-from geoseg.card import ClassInfo, Normalization
+from geoseg.cards import card as card_module
+from geoseg.cards.card import ClassInfo, Normalization
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
-from geoseg.models import create_model, save_model
-from geoseg.rasters import encode_probability
+from geoseg.evaluation import calibration
+from geoseg.geo import geodesy
+from geoseg.networks import create_model, save_model
+from geoseg.rasters.writing import encode_probability
 from tests.helpers import make_raster, tiny_model
 
 NAMES = {1: "water", 3: "trees", 7: "crops"}
@@ -289,7 +290,7 @@ def test_borders_have_a_tolerance_in_metres(tmp_path):
 def test_a_tolerance_beyond_the_map_is_refused_before_rows_are_listed(tmp_path, monkeypatch):
     path = make_map(tmp_path / "map.tif", np.ones((3, 4)))  # 30 m x 40 m
     made = []
-    monkeypatch.setattr("geoseg.comparison.Boundaries", lambda *args: made.append(args))
+    monkeypatch.setattr("geoseg.evaluation.by_labels.Boundaries", lambda *args: made.append(args))
     with pytest.raises(UsageError, match=r"1e\+09 m and .*map.tif measures \S+ m from corner"):
         geoseg.evaluate(path, labels=path, boundary_tolerance=1e9)
     assert not made
@@ -519,7 +520,7 @@ def test_a_failed_run_leaves_card_and_folder_as_they_were(tmp_path, model):
 
 
 def test_a_full_temporary_folder_is_named(tmp_path, model, monkeypatch):
-    monkeypatch.setattr("geoseg.outputs.Staging.free_bytes", lambda self: 10)
+    monkeypatch.setattr("geoseg.core.staging.Staging.free_bytes", lambda self: 10)
     with pytest.raises(OutputError, match=r"temporary folder .*set TMPDIR to a folder with more"):
         geoseg.evaluate(model, scene=SCENE, **LABELS)
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from geoseg.errors import ModelError
-from geoseg.models import crf as crf_module
-from geoseg.models.crf import EXACT_PIXELS, FILTERS, DenseCRF, ExactFilter, PermutohedralFilter
+from geoseg.networks import crf as crf_module
+from geoseg.networks.crf import EXACT_PIXELS, FILTERS, DenseCRF, ExactFilter, PermutohedralFilter
 
 
 @pytest.fixture(autouse=True)

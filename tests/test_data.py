@@ -1,4 +1,5 @@
-"""geoseg.data: scenes on disk, sides that see nothing of each other, and what is measured."""
+"""geoseg.training.scenes: scenes on disk, sides that see nothing of each other, and what is
+measured."""
 
 from __future__ import annotations
 
@@ -19,7 +20,12 @@ from affine import Affine
 from scipy.ndimage import distance_transform_edt
 
 import geoseg
-from geoseg.data import (
+from geoseg.errors import BandError, SceneError, TrainingError
+from geoseg.networks.normalize import normalize
+from geoseg.training.chips import ChipSource
+from geoseg.training.losses import median_frequency_weights
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.scenes import (
     JUDGED,
     band_statistics,
     held_out_windows,
@@ -31,13 +37,8 @@ from geoseg.data import (
     teach,
     write_held_out,
 )
-from geoseg.errors import BandError, SceneError, TrainingError
-from geoseg.losses import median_frequency_weights
-from geoseg.models.normalize import normalize
-from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig
-from geoseg.targets import UNKNOWN, load_teacher
-from geoseg.trainchips import ChipSource
+from geoseg.training.split import MARGIN, TRAIN, VALIDATION, SplitConfig
+from geoseg.training.targets import UNKNOWN, load_teacher
 from tests.helpers import make_raster
 from tests.trainhelpers import (
     BANDS,
@@ -180,7 +181,7 @@ def test_whole_scenes_are_counted_a_few_rows_at_a_time(tmp_path, monkeypatch):
         sides.append(cell)
         return pixels_by_class(scene, classes, side, cell)
 
-    monkeypatch.setattr("geoseg.data.pixels_by_class", spy)
+    monkeypatch.setattr("geoseg.training.scenes.pixels_by_class", spy)
     load_scenes(config, tmp_path / "scratch")
     assert sides and max(sides) <= 1024
 
@@ -486,11 +487,11 @@ def test_held_out_labels_become_rasters_that_evaluate_takes(tmp_path):
 MEMORY = """
 import sys, threading, time
 from pathlib import Path
-import geoseg.data as data
-from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.card import ClassInfo
-from geoseg.split import SplitConfig
-from geoseg.trainchips import ChipSource
+import geoseg.training.scenes as data
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.cards.card import ClassInfo
+from geoseg.training.split import SplitConfig
+from geoseg.training.chips import ChipSource
 
 data.CACHE_BYTES = 16 << 20
 folder = Path(sys.argv[1])

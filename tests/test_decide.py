@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoseg.decide import decide
+from geoseg.prediction.decide import decide
 
 
 @pytest.mark.parametrize("classes", [1, 2, 8, 255])

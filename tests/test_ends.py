@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoseg.card import Normalization
+from geoseg.cards.card import Normalization
 from geoseg.cli.streams import Sink
 from tests.helpers import make_raster, tiny_model
 
@@ -251,10 +251,10 @@ def stand_in(body: str) -> list[str]:
     code = textwrap.dedent("""
         import sys, os, threading, time
         from concurrent.futures import ThreadPoolExecutor
-        import geoseg.sampling
+        import geoseg.evaluation.sample_design
         def work(*args, **options):
         {body}
-        geoseg.sampling.sample = work
+        geoseg.evaluation.sample_design.sample = work
         sys.argv = ["geoseg", "sample", "map.tif", "-o", "x.gpkg"]
         from geoseg.cli import main
         main()

@@ -21,11 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import geoseg
-from geoseg import classraster, geodesy
-from geoseg import labels as labels_module
 from geoseg.cli import evaluate as evaluate_command
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
-from geoseg.sampling import allocate
+from geoseg.evaluation.sample_design import allocate
+from geoseg.geo import geodesy
+from geoseg.labels import labels as labels_module
+from geoseg.rasters import class_raster as classraster
 from tests.helpers import make_raster
 
 NAMES = {1: "water", 3: "trees", 7: "crops"}

@@ -1,4 +1,4 @@
-"""geoseg.files: flushing and renaming, on every system."""
+"""geoseg.core.files: flushing and renaming, on every system."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from geoseg import files
-from geoseg.files import replace_file, sync_file, sync_folder
+from geoseg.core import files
+from geoseg.core.files import replace_file, sync_file, sync_folder
 
 
 def test_a_file_is_flushed_by_a_handle_that_may_write(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from geoseg.card import WEIGHTS_NAME, read_model
+from geoseg.cards.card import WEIGHTS_NAME, read_model
 from tests.helpers import tiny_model
 
 
@@ -19,7 +19,7 @@ def test_the_linear_model_has_torchs_numbers(
 ) -> None:
     import torch
 
-    from geoseg.models import create_model, load_network
+    from geoseg.networks import create_model, load_network
 
     names, legend = [f"band{i}" for i in range(bands)], [f"class{i}" for i in range(classes)]
     folder = tiny_model(tmp_path / "model", names, legend, seed=seed)
@@ -35,8 +35,8 @@ def test_the_linear_model_has_torchs_numbers(
 @pytest.mark.extra("torch", "onnxruntime")
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_its_graph_computes_what_its_network_does(tmp_path: Path, runtime: str) -> None:
-    from geoseg.radiometry import Radiometry
     from geoseg.runtimes import load_runtime
+    from geoseg.scene.radiometry import Radiometry
 
     files = read_model(tiny_model(tmp_path / "model", ("red", "nir"), ("a", "b", "c")))
     radiometry = Radiometry((0.01, 0.01), (0.0, 0.0), "for a test")

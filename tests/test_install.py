@@ -19,9 +19,9 @@ import pytest
 import rasterio
 
 import geoseg
-from geoseg.card import GRAPH_NAME
+from geoseg.cards.card import GRAPH_NAME
+from geoseg.core.importing import EXTRAS, package_version, reported
 from geoseg.errors import MissingExtraError
-from geoseg.importing import EXTRAS, package_version, reported
 from tests.helpers import make_raster, tiny_model
 from tests.hidden import run_hidden
 
@@ -190,7 +190,7 @@ def test_what_needs_an_extra_says_so_in_one_line_and_does_nothing(place: Path) -
 def test_public_functions_say_which_extra_they_need(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoseg.importing._installed", lambda package: False)
+    monkeypatch.setattr("geoseg.core.importing._installed", lambda package: False)
     calls: dict[str, Any] = {
         "create_model": lambda: geoseg.create_model("unet"),
         "model_info": lambda: geoseg.model_info("unet"),
@@ -206,9 +206,11 @@ def test_public_functions_say_which_extra_they_need(
 
 @pytest.mark.extra("torch")
 def test_torchgeo_weights_ask_for_torchgeo(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geoseg.models.weights import encoder_state
+    from geoseg.networks.weights import encoder_state
 
-    monkeypatch.setattr("geoseg.importing._installed", lambda p: p not in ("torchgeo", "requests"))
+    monkeypatch.setattr(
+        "geoseg.core.importing._installed", lambda p: p not in ("torchgeo", "requests")
+    )
     expected = r"torchgeo:SENTINEL2_ALL_MOCO' needs torchgeo and requests, which are not installed"
     with pytest.raises(MissingExtraError, match=expected + r".*'geoseg\[torchgeo\]'$"):
         encoder_state("resnet18", "torchgeo:SENTINEL2_ALL_MOCO")
@@ -259,7 +261,7 @@ def test_a_gpu_without_torch_is_left_alone_with_a_note(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geoseg.runtimes.choose._nvidia", lambda: True)
-    monkeypatch.setattr("geoseg.importing._installed", lambda package: False)
+    monkeypatch.setattr("geoseg.core.importing._installed", lambda package: False)
     events: list[dict[str, Any]] = []
     made = geoseg.predict(
         place / "scene.tif", tmp_path / "out.tif", model=place / "whole", progress=events.append
@@ -296,7 +298,7 @@ def test_onnxruntime_of_another_distribution_computes(
             raise importlib.metadata.PackageNotFoundError(name)
         return importlib.metadata.version(name)
 
-    monkeypatch.setattr("geoseg.importing.version", version)
+    monkeypatch.setattr("geoseg.core.importing.version", version)
     from geoseg.cli import main
 
     command = ["predict", str(place / "scene.tif"), "-m", str(place / "whole"), "-q"]

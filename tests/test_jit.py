@@ -15,7 +15,7 @@ import geoseg
 #: Halves a class raster, where every block of four has a clear majority.
 CODE = """
 import numpy as np
-from geoseg.halving import halve
+from geoseg.rasters.halving import halve
 
 classes = np.repeat(np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8), 2, 0), 2, 1)
 halved = np.empty((8, 8), np.uint8)

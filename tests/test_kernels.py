@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numba.core.codegen import JITCPUCodegen
 
+from geoseg.core.jit import kernel
 from geoseg.errors import ModelError
-from geoseg.grid import ChipGrid
-from geoseg.jit import kernel
-from geoseg.stitch import stitch
-from geoseg.window import Window
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.window import Window
+from geoseg.prediction.stitch import stitch
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from geoseg.errors import EvaluationError, LabelError, TrainingError, UsageError
-from geoseg.labels import is_vector, open_labels, read_polygons
-from geoseg.pixelgrid import PixelGrid
-from geoseg.window import Window
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
+from geoseg.labels.labels import is_vector, open_labels, read_polygons
 from tests.helpers import make_raster
 
 LEGEND = {1: "water", 3: "trees", 7: "crops"}

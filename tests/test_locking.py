@@ -1,4 +1,4 @@
-"""geoseg.locking: one run at a time, on every system."""
+"""geoseg.core.locking: one run at a time, on every system."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from geoseg import locking
-from geoseg.locking import BusyError, Lock
+from geoseg.core import locking
+from geoseg.core.locking import BusyError, Lock
 
 #: Windows, as far as its locks go: no fcntl, a msvcrt whose locks belong to open files, and no
 #: removal of an open file.
@@ -51,7 +51,7 @@ def holder(path: Path, before: str = "") -> subprocess.Popen[str]:
     code = before + textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from geoseg.locking import Lock
+        from geoseg.core.locking import Lock
         with Lock.take(Path({str(path)!r})):
             print("held", flush=True)
             sys.stdin.read()
@@ -155,7 +155,7 @@ def test_of_many_that_take_and_remove_one_lock_only_one_is_inside(tmp_path: Path
     code = textwrap.dedent(f"""
         import os, threading, time
         from pathlib import Path
-        from geoseg.locking import BusyError, Lock
+        from geoseg.core.locking import BusyError, Lock
         folder = Path({str(tmp_path)!r})
         def work():
             done = 0
@@ -236,7 +236,7 @@ def test_windows_simulated(tmp_path: Path) -> None:
     process = holder(path, WINDOWS)
     code = WINDOWS + textwrap.dedent(f"""
         from pathlib import Path
-        from geoseg.locking import BusyError, Lock
+        from geoseg.core.locking import BusyError, Lock
         path = Path({str(path)!r})
         try:
             Lock.take(path)

@@ -1,4 +1,4 @@
-"""geoseg.losses."""
+"""geoseg.training.losses."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoseg.errors import TrainingError
-from geoseg.losses import (
+from geoseg.training.losses import (
     LOSSES,
     cross_entropy,
     dice,

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from geoseg import machine
+from geoseg.core import machine
 
 FREE = 50 << 20
 

@@ -16,8 +16,8 @@ from affine import Affine
 
 import geoseg
 from geoseg.errors import UsageError
-from geoseg.geodesy import MapGrid, Rings
-from geoseg.measure import Measure
+from geoseg.geo.geodesy import MapGrid, Rings
+from geoseg.polygons.measure import Measure
 
 UTM = "EPSG:32633"
 #: Pixel sizes in the CRS's units: satellites, aircraft, drones, microscopes; degrees and kilometres
@@ -29,7 +29,7 @@ import json, resource, sys, tracemalloc
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 import numpy as np
 from tests.test_measure import grid_of, squares
-from geoseg.measure import Measure
+from geoseg.polygons.measure import Measure
 rings = squares(256)
 Measure.of(grid_of(30.0))(rings)  # what is imported and compiled once
 found = []

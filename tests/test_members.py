@@ -1,4 +1,4 @@
-"""geoseg.runtimes.members: turned chips and several models, averaged."""
+"""geoseg.runtimes.ensemble: turned chips and several models, averaged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 import geoseg
-from geoseg.card import read_model
+from geoseg.cards.card import read_model
 from geoseg.errors import UsageError
-from geoseg.runtimes.members import TURNS, Members
+from geoseg.runtimes.ensemble import TURNS, Members
 from tests.helpers import linear_graph, make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot
 

@@ -12,9 +12,9 @@ import pytest
 from rasterio.transform import from_origin
 
 import geoseg
-from geoseg import report
-from geoseg.dryrun import dry_run
 from geoseg.errors import UsageError
+from geoseg.prediction import report
+from geoseg.prediction.dry_run import dry_run
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
 
@@ -22,7 +22,7 @@ LIMITED = """
 import json, sys
 import geoseg
 from geoseg.errors import UsageError
-from geoseg.machine import peak_memory
+from geoseg.core.machine import peak_memory
 try:
     geoseg.predict(sys.argv[1], sys.argv[2], model="landcover-aerial", runtime="openvino",
         precision="fp32", mem_limit=int(sys.argv[3]), threads=int(sys.argv[4]), no_vector=True)

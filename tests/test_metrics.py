@@ -1,4 +1,4 @@
-"""geoseg.metrics."""
+"""geoseg.evaluation.metrics."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geoseg.errors import EvaluationError
-from geoseg.metrics import (
+from geoseg.evaluation.metrics import (
     CLASS_MEASURES,
     MEASURES,
     confusion,
@@ -286,5 +286,5 @@ def test_torch_is_not_needed() -> None:
     import subprocess
     import sys
 
-    code = "import sys, geoseg.metrics; assert 'torch' not in sys.modules"
+    code = "import sys, geoseg.evaluation.metrics; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

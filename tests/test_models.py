@@ -1,4 +1,4 @@
-"""geoseg.models: the table, Dynamic World, the U-Net, model folders."""
+"""geoseg.networks: the table, Dynamic World, the U-Net, model folders."""
 
 import subprocess
 import sys
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from geoseg.card import ClassInfo, ModelCard, ModelFiles, read_model
+from geoseg.cards.card import ClassInfo, ModelCard, ModelFiles, read_model
 from geoseg.errors import ModelError, OutputError
-from geoseg.models import create_model, import_model, list_models, load_network, save_model
-from geoseg.models.dynamicworld import DynamicWorld, _halve, release_card, release_state
+from geoseg.networks import create_model, import_model, list_models, load_network, save_model
+from geoseg.networks.dynamicworld import DynamicWorld, _halve, release_card, release_state
 
 RELEASE = Path(__file__).parents[2] / "shared" / "models" / "dynamicworld"
 needs_release = pytest.mark.skipif(
@@ -97,7 +97,7 @@ def test_unknown_networks_and_options_are_explained() -> None:
 
 
 def test_importing_the_package_loads_no_torch() -> None:
-    code = "import sys, geoseg.models; sys.exit('torch' in sys.modules)"
+    code = "import sys, geoseg.networks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -232,7 +232,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def disk_full(card: ModelCard, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("geoseg.models.folder.write_card", disk_full)
+    monkeypatch.setattr("geoseg.networks.folder.write_card", disk_full)
     with pytest.raises(OutputError, match="No space left"):
         save_model(small_card(), small_network(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""geoseg.mosaic: parts of one picture, joined."""
+"""geoseg.training.joined_images: parts of one picture, joined."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.errors import SceneError, TrainingError
-from geoseg.mosaic import join
-from geoseg.recipe import load_config
-from geoseg.scene import open_scene
-from geoseg.sources import Rules
+from geoseg.scene.scene import open_scene
+from geoseg.scene.sources import Rules
+from geoseg.training.joined_images import join
+from geoseg.training.recipe import load_config
 from tests.helpers import make_raster
 from tests.trainhelpers import BANDS
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import geoseg
+from geoseg.core.names import full_address, public_name, scrub
 from geoseg.errors import GeosegError
-from geoseg.names import full_address, public_name, scrub
 from tests.canary import Server, plain, serving
 from tests.helpers import make_raster, tiny_model
 

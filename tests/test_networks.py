@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import geoseg
-from geoseg.card import ClassInfo, ModelCard, read_model
+from geoseg.cards.card import ClassInfo, ModelCard, read_model
 from geoseg.errors import ModelError
-from geoseg.models import (
+from geoseg.networks import (
     ModelInfo,
     create_model,
     list_models,
@@ -28,11 +28,11 @@ from geoseg.models import (
     model_info,
     save_model,
 )
-from geoseg.models.base import SegModel, reflect
-from geoseg.models.encoders import create_encoder
-from geoseg.models.export import export_onnx
-from geoseg.models.table import NETWORKS
-from geoseg.speed import count_flops, published
+from geoseg.networks.base import SegModel, reflect
+from geoseg.networks.bench import count_flops, published
+from geoseg.networks.encoders import create_encoder
+from geoseg.networks.export import export_onnx
+from geoseg.networks.table import NETWORKS
 
 SCENE = Path(__file__).parents[1] / "examples" / "landsat7_nc_2000.tif"
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "seed-models.json"
@@ -634,7 +634,7 @@ def test_reading_a_model_fetches_no_weights(
         gsd_range=(10, 10),
     )
     save_model(card, network, tmp_path / "model")
-    monkeypatch.setattr("geoseg.models.encoders.encoder_state", fetch)
+    monkeypatch.setattr("geoseg.networks.encoders.encoder_state", fetch)
     loaded = load_network(read_model(tmp_path / "model")).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import geoseg
-from geoseg.augment import Augmentation
-from geoseg.recipe import dump_config, load_config
-from geoseg.split import SplitConfig
-from geoseg.trainplan import TrainOptions, make_recipe
+from geoseg.training.augment import Augmentation
+from geoseg.training.make_recipe import TrainOptions, make_recipe
+from geoseg.training.recipe import dump_config, load_config
+from geoseg.training.split import SplitConfig
 from tests.helpers import make_raster
 from tests.trainhelpers import tiny_recipe, write_scene
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.labels import Members
-from geoseg.objects import Objects
+from geoseg.evaluation.polygon_scores import Objects
+from geoseg.labels.labels import Members
 
 
 @given(

@@ -20,9 +20,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 import geoseg
-from geoseg.ours import COLUMNS, is_ours
-from geoseg.polygons import polygonize
-from geoseg.vectors import VECTORIZE_FORMATS, files_of, write_points
+from geoseg.core.ours import COLUMNS, is_ours
+from geoseg.polygons.formats import VECTORIZE_FORMATS, files_of, write_points
+from geoseg.polygons.polygonize import polygonize
 
 SUFFIXES = [suffix for suffix in VECTORIZE_FORMATS if suffix != ".json"]
 

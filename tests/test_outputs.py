@@ -18,10 +18,10 @@ from shapely.geometry import Point
 
 import geoseg
 from geoseg.cli.app import _cli
+from geoseg.core.ownership import is_ours
+from geoseg.core.staging import Staging
+from geoseg.core.workfolder import MARK, WorkFolder, work_folder_of
 from geoseg.errors import OutputError, UsageError
-from geoseg.outputs import Staging
-from geoseg.ownership import is_ours
-from geoseg.workfolder import MARK, WorkFolder, work_folder_of
 from geoseg.zoo import ZOO
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
@@ -136,7 +136,7 @@ def test_a_failing_start_leaves_no_lock(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("geoseg.outputs._write_whole", fails)
+        patch.setattr("geoseg.core.staging._write_whole", fails)
         with pytest.raises(type(error)), Staging([output]).resumable({"a": 1}):
             pass
     assert hidden(tmp_path) == []
@@ -365,7 +365,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path, scene: Path, model: P
 
 @pytest.mark.extra("torch")
 def test_a_graph_of_the_users_own_stays(tmp_path: Path, model: Path) -> None:
-    from geoseg.models.export import write_graph
+    from geoseg.networks.export import write_graph
 
     path = model / "model.onnx"
     assert write_graph(model)[0] == path  # in place of another that geoseg wrote

@@ -1,4 +1,4 @@
-"""geoseg.pairing: which labels belong to which image."""
+"""geoseg.training.pairing: which labels belong to which image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shapely
 from affine import Affine
 
 from geoseg.errors import TrainingError
-from geoseg.pairing import find_files, pair
+from geoseg.training.pairing import find_files, pair
 from tests.helpers import make_raster
 
 

@@ -18,10 +18,10 @@ import shapely
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from geoseg.card import ClassInfo
+from geoseg.cards.card import ClassInfo
 from geoseg.errors import OutputError, SceneError, UsageError
-from geoseg.polygons import polygonize
-from geoseg.vectors import FORMATS, check_suffix, write_frames
+from geoseg.polygons.formats import FORMATS, check_suffix, write_frames
+from geoseg.polygons.polygonize import polygonize
 
 CLASSES = [ClassInfo(i, f"class {i}", "#336699") for i in range(8)]
 COLUMNS = [

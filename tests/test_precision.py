@@ -11,10 +11,10 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.card import read_model
-from geoseg.models import create_model, save_model
-from geoseg.models.export import write_graph
-from geoseg.runtimes.openvino import precisions
+from geoseg.cards.card import read_model
+from geoseg.networks import create_model, save_model
+from geoseg.networks.export import write_graph
+from geoseg.runtimes.on_openvino import precisions
 from tests.helpers import make_raster, tiny_model
 
 pytestmark = pytest.mark.skipif("bf16" not in precisions(), reason="this CPU has no bf16")

@@ -11,9 +11,7 @@ from rasterio.transform import from_origin
 from rio_cogeo import cog_validate
 
 import geoseg
-import geoseg.pipeline as predict_module
-from geoseg import chips as chips_module
-from geoseg import stitch as stitch_module
+import geoseg.prediction.run as predict_module
 from geoseg.errors import (
     GeosegError,
     ModelError,
@@ -23,7 +21,9 @@ from geoseg.errors import (
     SceneError,
     UsageError,
 )
-from geoseg.info import scene_info
+from geoseg.prediction import chips as chips_module
+from geoseg.prediction import stitch as stitch_module
+from geoseg.prediction.scene_info import scene_info
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot, Poisoned
 
@@ -118,7 +118,7 @@ class _Faults:
 
     @staticmethod
     def valid_is_all_true(patch):
-        from geoseg.reader import SceneReader
+        from geoseg.scene.reader import SceneReader
 
         original = SceneReader.read
 
@@ -136,8 +136,8 @@ class _Faults:
 
     @staticmethod
     def rows_are_read_from_the_wrong_place(patch):
-        from geoseg.reader import SceneReader
-        from geoseg.window import Window
+        from geoseg.geo.window import Window
+        from geoseg.scene.reader import SceneReader
 
         original = SceneReader.read
 
@@ -645,7 +645,7 @@ def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path, model):
 def test_a_failed_rename_takes_the_others_back(tmp_path, model, monkeypatch):
     import os
 
-    from geoseg import outputs
+    from geoseg.core import staging as outputs
 
     original = os.replace
 

@@ -10,9 +10,12 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.card import NORMALIZATION_PARAMETERS, Normalization
+from geoseg.cards.card import NORMALIZATION_PARAMETERS, Normalization
 from geoseg.cli import main
-from geoseg.crf import (
+from geoseg.errors import DeviceError, UsageError
+from geoseg.geo.window import Window
+from geoseg.networks import crf as models_crf
+from geoseg.prediction.chip_crf import (
     COLOR_UNITS,
     FILTERS,
     ChipCRF,
@@ -21,12 +24,9 @@ from geoseg.crf import (
     color_bands,
     parse_options,
 )
-from geoseg.dryrun import dry_run
-from geoseg.errors import DeviceError, UsageError
-from geoseg.models import crf as models_crf
-from geoseg.radiometry import Radiometry
+from geoseg.prediction.dry_run import dry_run
 from geoseg.runtimes import load_runtime
-from geoseg.window import Window
+from geoseg.scene.radiometry import Radiometry
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import NumpyRuntime
 
@@ -407,8 +407,8 @@ def test_dry_run_counts_the_crfs_time(tmp_path, model, monkeypatch):
 
 def test_torch_is_not_loaded_for_the_options():
     script = (
-        "import sys, geoseg.plan\n"
-        "geoseg.plan.PredictOptions(crf=True, crf_options=['beta=13'])\n"
+        "import sys, geoseg.prediction.plan\n"
+        "geoseg.prediction.plan.PredictOptions(crf=True, crf_options=['beta=13'])\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

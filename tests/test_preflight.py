@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from geoseg.errors import RadiometryError
-from geoseg.info import scene_info
-from geoseg.pipeline import predict
-from geoseg.pixelgrid import PixelGrid
-from geoseg.plan import PredictOptions, make_plan
-from geoseg.preflight import (
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
+from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.preflight import (
     SAMPLE_SIZE,
     BandStatistics,
     _spread,
@@ -26,8 +25,9 @@ from geoseg.preflight import (
     preflight,
     sample_bands,
 )
-from geoseg.radiometry import Radiometry
-from geoseg.window import Window
+from geoseg.prediction.run import predict
+from geoseg.prediction.scene_info import scene_info
+from geoseg.scene.radiometry import Radiometry
 from geoseg.zoo import find_model
 from tests.helpers import make_raster, tiny_model
 

@@ -8,12 +8,12 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.card import Border, Normalization, read_model, write_card
+from geoseg.cards.card import Border, Normalization, read_model, write_card
 from geoseg.cli import main
 from geoseg.errors import GeosegError, ModelError, SceneError, UsageError
-from geoseg.models import load_network
-from geoseg.plan import BLEND, PredictOptions, make_plan
-from geoseg.probe import CHIPS, SAME, _in_quantity, _scene_ground
+from geoseg.networks import load_network
+from geoseg.prediction.border_probe import CHIPS, SAME, _in_quantity, _scene_ground
+from geoseg.prediction.plan import BLEND, PredictOptions, make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot, Poisoned
 from tests.test_predict import blocks
@@ -82,7 +82,7 @@ def test_the_curves_are_those_of_the_differences(tmp_path, monkeypatch):
             probs[0, 1] = 1 - probs[0, 0] - 1e-9
             return probs
 
-    monkeypatch.setattr("geoseg.probe.load_runtime", lambda *a, **k: Errs(2))
+    monkeypatch.setattr("geoseg.prediction.border_probe.load_runtime", lambda *a, **k: Errs(2))
     model = tiny_model(tmp_path / "model", BANDS, CLASSES[:2])
     border = geoseg.probe_border(model, size=32).border
     ring = 4 * 31
@@ -163,7 +163,7 @@ def test_a_small_scene_takes_smaller_chips(tmp_path):
     ids=lambda v: getattr(v, "kind", v),
 )
 def test_random_numbers_suit_the_normalization(tmp_path, normalization, quantity):
-    from geoseg.models.normalize import normalize
+    from geoseg.networks.normalize import normalize
 
     model = tiny_model(
         tmp_path / "model", BANDS, CLASSES, normalization=normalization, quantity=quantity

@@ -1,4 +1,4 @@
-"""geoseg.rasters: class rasters at half size, and COGs."""
+"""geoseg.rasters.writing: class rasters at half size, and COGs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import geoseg
 from geoseg.errors import OutputError
-from geoseg.rasters import halve, write_overviews
+from geoseg.rasters.writing import halve, write_overviews
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
 
@@ -65,8 +65,8 @@ def test_overviews_are_made_of_rows_as_they_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], strip: int, rows: int
 ) -> None:
     """Whatever their number; each row is asked for once."""
-    monkeypatch.setattr("geoseg.rasters.OVERVIEW_STRIP", strip)
-    monkeypatch.setattr("geoseg.rasters.OVERVIEW_ROWS", rows)
+    monkeypatch.setattr("geoseg.rasters.writing.OVERVIEW_STRIP", strip)
+    monkeypatch.setattr("geoseg.rasters.writing.OVERVIEW_ROWS", rows)
     rng = np.random.default_rng(0)
     classes = rng.choice(np.array([0, 1, 7, 255], np.uint8), shape)
     asked: list[int] = []

@@ -1,4 +1,4 @@
-"""geoseg.recipe: recipes, their files, and what is wrong with them."""
+"""geoseg.training.recipe: recipes, their files, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from geoseg.errors import TrainingError
-from geoseg.models import model_info
-from geoseg.recipe import (
+from geoseg.networks import model_info
+from geoseg.training.recipe import (
     SCHEDULES,
     SceneConfig,
     TrainConfig,
@@ -20,7 +20,7 @@ from geoseg.recipe import (
     load_config,
     make_config,
 )
-from geoseg.split import SplitConfig
+from geoseg.training.split import SplitConfig
 from tests.trainhelpers import WILD, tiny_recipe
 
 
@@ -330,9 +330,11 @@ def test_every_published_recipe_names_a_network_and_what_is_there(
     monkeypatch.setenv("GEOSEG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("GEOSEG_TEACHER", str(tmp_path / "teacher"))
     # Globs stand for themselves, as the data are not here.
-    monkeypatch.setattr("geoseg.recipe.find_files", list)
-    monkeypatch.setattr("geoseg.recipe.pair", lambda a, b, _: [(path, tuple(b)) for path in a])
-    monkeypatch.setattr("geoseg.mosaic.join", lambda parts, columns, _: parts[0])
+    monkeypatch.setattr("geoseg.training.recipe.find_files", list)
+    monkeypatch.setattr(
+        "geoseg.training.recipe.pair", lambda a, b, _: [(path, tuple(b)) for path in a]
+    )
+    monkeypatch.setattr("geoseg.training.joined_images.join", lambda parts, columns, _: parts[0])
     config = load_config(path)
     assert config.name == path.stem
     options = {k: v for k, v in config.network_options.items() if k != "encoder_weights"}

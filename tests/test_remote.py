@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import rasterio.env
 
-from geoseg.gdal import gdal_options
+from geoseg.core.gdal import gdal_options
 from tests.helpers import make_raster, tiny_model
 from tests.servers import FaultyServer
 

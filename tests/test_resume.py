@@ -20,9 +20,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 import geoseg
-from geoseg import pipeline
 from geoseg.errors import OutputError, UsageError
-from geoseg.plan import PredictOptions, make_plan
+from geoseg.prediction import run as pipeline
+from geoseg.prediction.plan import PredictOptions, make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, NumpyRuntime, OneHot
 
@@ -322,7 +322,7 @@ PUBLISHES = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-import geoseg, geoseg.outputs
+import geoseg, geoseg.core.staging
 from tests.test_resume import Smooth
 folder, finals, replace = Path(sys.argv[4]), [], os.replace
 def dies(source, target):
@@ -331,7 +331,7 @@ def dies(source, target):
             os._exit(9)
         finals.append(target)
     replace(source, target)
-geoseg.outputs.os.replace = dies
+geoseg.core.staging.os.replace = dies
 geoseg.predict(sys.argv[2], folder / "out.tif", model=sys.argv[3], runtime=Smooth(4),
     probs=folder / "probs.tif", confidence=folder / "confidence.tif",
     vector=folder.parent / "polygons" / "out.parquet", size=32, overlap=20)
@@ -365,7 +365,7 @@ INTERRUPTED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import geoseg.outputs
+import geoseg.core.staging
 from tests.test_resume import Smooth, predict
 signal.signal(signal.SIGINT, signal.default_int_handler)
 replace, ready = os.replace, threading.Event()
@@ -374,7 +374,7 @@ def interrupted(source, target):
     if Path(target).name == "out.tif":
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
-geoseg.outputs.os.replace = interrupted
+geoseg.core.staging.os.replace = interrupted
 threading.Thread(target=ready.wait).start()
 try:
     predict(Path(sys.argv[2]), Path(sys.argv[4]), Path(sys.argv[3]), Smooth(4))
@@ -429,7 +429,7 @@ def test_a_run_without_room_is_refused_and_one_that_goes_on_needs_less(
     scene, folder, pixels = scene_of(tmp_path), tmp_path / "out", 150 * 130
     outputs = pixels * (1 + 1 + 4) // 8
     free = [2 * pixels + pixels // 3 + outputs - 1]
-    monkeypatch.setattr("geoseg.outputs.Staging.free_bytes", lambda self: free[0])
+    monkeypatch.setattr("geoseg.core.staging.Staging.free_bytes", lambda self: free[0])
     with pytest.raises(OutputError, match=r"needs about .* MB and .* MB are free"):
         predict(scene, folder, model, Smooth(4))
     free[0] += 1

@@ -7,14 +7,14 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.card import Normalization
+from geoseg.cards.card import Normalization
 from geoseg.errors import DeviceError, ModelError, UsageError
-from geoseg.models.device import pick_device
-from geoseg.radiometry import Radiometry
+from geoseg.networks.device import pick_device
 from geoseg.runtimes import load_runtime
-from geoseg.runtimes import torch as torch_runtime
-from geoseg.runtimes.torch import TorchRuntime
-from geoseg.runtimes.turns import Turns
+from geoseg.runtimes import on_torch as torch_runtime
+from geoseg.runtimes.multi_device import Turns
+from geoseg.runtimes.on_torch import TorchRuntime
+from geoseg.scene.radiometry import Radiometry
 from tests.helpers import make_raster, tiny_model
 
 BANDS, CLASSES = ("red", "nir"), ("water", "trees", "crops")
@@ -37,7 +37,7 @@ def runtime(model, device="cpu"):
 def test_probabilities_are_what_the_card_says(model, dtype):
     pixels = np.random.default_rng(0).integers(0, 120, (2, 2, 5, 6)).astype(dtype)
     out = runtime(model).probs(pixels)
-    network = geoseg.models.load_network(geoseg.load_model(model))
+    network = geoseg.networks.load_network(geoseg.load_model(model))
     weight = network.head.weight.detach().numpy()[:, :, 0, 0]
     x = pixels * np.array([0.1, 2.0])[:, None, None] + np.array([-1.0, 0.5])[:, None, None]
     x = np.clip(x, 0, 500)

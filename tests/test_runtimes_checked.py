@@ -15,19 +15,19 @@ import torch
 from onnx import TensorProto, helper
 
 import geoseg
-from geoseg.card import ModelFiles, read_model
-from geoseg.decide import decide
+from geoseg.cards.card import ModelFiles, read_model
 from geoseg.errors import DeviceError, GeosegError, ModelError
-from geoseg.grid import ChipGrid
-from geoseg.models.export import write_graph
-from geoseg.models.graph import bind
-from geoseg.radiometry import Radiometry
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.window import Window
+from geoseg.graphs.graph import bind
+from geoseg.networks.export import write_graph
+from geoseg.prediction.decide import decide
+from geoseg.prediction.stitch import stitch
 from geoseg.runtimes import checked, load_runtime
-from geoseg.runtimes.members import Members
-from geoseg.runtimes.torch import TorchRuntime
-from geoseg.runtimes.turns import Turns
-from geoseg.stitch import stitch
-from geoseg.window import Window
+from geoseg.runtimes.ensemble import Members
+from geoseg.runtimes.multi_device import Turns
+from geoseg.runtimes.on_torch import TorchRuntime
+from geoseg.scene.radiometry import Radiometry
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import Identity, OneHot
 from tests.test_resume import Smooth
@@ -479,7 +479,7 @@ def test_a_device_that_fails_in_stitching_comes_with_its_cause(
 
     grid = ChipGrid(20, 20, 20, 8)
     given = [(Window(0, 0, 20, 20), torch.ones(4, 20, 20))]
-    monkeypatch.setattr("geoseg.stitch.blend", fails)
+    monkeypatch.setattr("geoseg.prediction.stitch.blend", fails)
     with pytest.raises(DeviceError, match="device-side assert"):
         list(stitch(given, grid, classes=4, zeros=torch.zeros, asarray=torch.from_numpy))
 

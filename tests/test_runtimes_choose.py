@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoseg.card import ModelFiles, read_model
+from geoseg.cards.card import ModelFiles, read_model
+from geoseg.core.cache import Cache, cache_folder
 from geoseg.errors import ModelError
-from geoseg.radiometry import Radiometry
 from geoseg.runtimes import RUNTIMES, Entry, Request, Runtime, load_runtime, one_by_one
-from geoseg.runtimes.cache import Cache, cache_folder
 from geoseg.runtimes.choose import FEW_CHIPS, LEAST_CHIPS, WORTH_TRYING, Agreement, sample_size
+from geoseg.scene.radiometry import Radiometry
 from tests.helpers import tiny_model
 
 # They choose between all runtimes.
@@ -497,8 +497,8 @@ def test_a_cache_file_appears_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def dynamic_world(folder: Path) -> ModelFiles:
     import torch
 
-    from geoseg.models import create_model, save_model
-    from geoseg.models.dynamicworld import release_card
+    from geoseg.networks import create_model, save_model
+    from geoseg.networks.dynamicworld import release_card
 
     torch.manual_seed(0)
     save_model(release_card(), create_model("dynamicworld", in_channels=9, classes=9), folder)
@@ -515,7 +515,7 @@ def test_a_network_that_openvino_gets_wrong_is_left_to_torch(
 
     if wrong:
         monkeypatch.setattr(
-            "geoseg.models.dynamicworld._halve",
+            "geoseg.networks.dynamicworld._halve",
             lambda x: F.interpolate(
                 x, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=True
             ),
@@ -537,7 +537,7 @@ def test_a_network_that_openvino_gets_wrong_is_left_to_torch(
 
 
 def test_the_cache_keeps_the_newest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoseg.runtimes.cache.MOST_FILES", 3)
+    monkeypatch.setattr("geoseg.core.cache.MOST_FILES", 3)
     cache = Cache()
     for number in range(6):
         cache.write(f"int8/{number}.onnx", b"graph")

@@ -18,15 +18,15 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 
 import geoseg
-from geoseg.card import ModelFiles, Normalization, read_model
+from geoseg.cards.card import ModelFiles, Normalization, read_model
 from geoseg.cli import main
 from geoseg.errors import DeviceError, MissingExtraError, ModelError, OutputError
-from geoseg.models.export import _same_padding, export_graph, write_graph
-from geoseg.models.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits, read_graph
-from geoseg.models.normalize import NORMALIZATIONS
-from geoseg.radiometry import Radiometry
+from geoseg.graphs.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits, read_graph
+from geoseg.networks.export import _same_padding, export_graph, write_graph
+from geoseg.networks.normalize import NORMALIZATIONS
 from geoseg.runtimes import load_runtime
-from geoseg.runtimes.openvino import precisions
+from geoseg.runtimes.on_openvino import precisions
+from geoseg.scene.radiometry import Radiometry
 from geoseg.zoo import list_embedded
 from tests.helpers import tiny_model
 
@@ -284,7 +284,7 @@ def test_other_devices_are_refused(files: ModelFiles, runtime: str) -> None:
 def test_precisions_that_the_cpu_lacks_are_refused(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoseg.runtimes.openvino.precisions", lambda: ("fp32",))
+    monkeypatch.setattr("geoseg.runtimes.on_openvino.precisions", lambda: ("fp32",))
     with pytest.raises(DeviceError, match=r"'bf16' was asked for.*computes in fp32"):
         load(files, "openvino", precision="bf16")
     with pytest.raises(DeviceError, match=r"'bf16' was asked for.*computes in fp32"):
@@ -294,7 +294,7 @@ def test_precisions_that_the_cpu_lacks_are_refused(
 def test_onnxruntime_that_is_not_installed_is_explained(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoseg.importing._installed", lambda package: False)
+    monkeypatch.setattr("geoseg.core.importing._installed", lambda package: False)
     with pytest.raises(MissingExtraError, match=r"pip install 'geoseg\[onnxruntime\]'"):
         load(files, "onnxruntime")
 
@@ -323,7 +323,7 @@ def test_an_embedded_models_graph_is_its_own(name: str) -> None:
 def test_an_embedded_model_runs_without_torch(name: str) -> None:
     code = (
         "import sys, numpy as np, geoseg\n"
-        "from geoseg.radiometry import Radiometry\n"
+        "from geoseg.scene.radiometry import Radiometry\n"
         "from geoseg.runtimes import load_runtime\n"
         f"files = geoseg.load_model({name!r})\n"
         "n = len(files.card.bands)\n"
@@ -460,7 +460,7 @@ def test_a_graph_that_was_made_is_kept(
     def exported(*_: Any) -> Any:
         raise AssertionError("exported again")
 
-    monkeypatch.setattr("geoseg.models.export.export_graph", exported)
+    monkeypatch.setattr("geoseg.networks.export.export_graph", exported)
     np.testing.assert_allclose(load(bare, "onnxruntime").probs(x), expected, atol=1e-5)
     with pytest.raises(AssertionError, match="again"):
         load(bare, "openvino").probs(chips(1, 32, 32))  # of another shape

@@ -12,19 +12,19 @@ import torch
 from onnx import numpy_helper
 
 import geoseg
-from geoseg.card import INT8_NAME, ModelFiles, Normalization, read_model
+from geoseg.cards.card import INT8_NAME, ModelFiles, Normalization, read_model
 from geoseg.cli import main
+from geoseg.core.cache import Cache
 from geoseg.errors import DeviceError, ModelError, OutputError, SceneError
-from geoseg.models import load_network, save_model
-from geoseg.models.export import write_graph
-from geoseg.models.graph import attach, noted
-from geoseg.models.quantize import Draft, quantize_graph
-from geoseg.quantization import CHIPS, quantize
-from geoseg.radiometry import Radiometry
+from geoseg.graphs.graph import attach, noted
+from geoseg.graphs.quantize import Draft, quantize_graph
+from geoseg.networks import load_network, save_model
+from geoseg.networks.export import write_graph
+from geoseg.prediction.quantizing import CHIPS, quantize
 from geoseg.runtimes import load_runtime
-from geoseg.runtimes.cache import Cache
 from geoseg.runtimes.int8 import quantize_files
-from geoseg.runtimes.openvino import OpenVinoRuntime
+from geoseg.runtimes.on_openvino import OpenVinoRuntime
+from geoseg.scene.radiometry import Radiometry
 from tests.helpers import make_raster, tiny_model
 
 BANDS, CLASSES = ("red", "nir"), ("water", "trees", "crops")
@@ -202,7 +202,7 @@ def test_layers_are_left_in_floating_point_until_the_labels_hold(
 def test_where_bf16_changes_too_much_the_rest_is_in_fp32(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoseg.runtimes.openvino.precisions", lambda: ("fp32", "bf16", "int8"))
+    monkeypatch.setattr("geoseg.runtimes.on_openvino.precisions", lambda: ("fp32", "bf16", "int8"))
     monkeypatch.setattr("geoseg.runtimes.int8.AIM", 0.9)
     first = quantize_files(files, RADIOMETRY, chips(8), Cache())
     monkeypatch.setattr("geoseg.runtimes.int8.AIM", 1.1)
@@ -333,7 +333,7 @@ def test_a_failed_write_leaves_nothing(
     def full(card: Any, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("geoseg.models.folder.write_card", full)
+    monkeypatch.setattr("geoseg.networks.folder.write_card", full)
     with pytest.raises(OutputError, match="No space"):
         quantize(folder, scene, tmp_path / "new")
     assert not [p for p in tmp_path.iterdir() if "new" in p.name]

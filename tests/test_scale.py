@@ -18,17 +18,17 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoseg.chips import chip_rows
 from geoseg.cli.app import _cli
 from geoseg.errors import SceneError, UsageError
-from geoseg.grid import ChipGrid
-from geoseg.info import scene_info
-from geoseg.pipeline import predict
-from geoseg.plan import Plan, PredictOptions, make_plan
-from geoseg.reader import SceneReader
-from geoseg.report import raster_tags
-from geoseg.scene import open_scene
-from geoseg.window import Window
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.window import Window
+from geoseg.prediction.chips import chip_rows
+from geoseg.prediction.plan import Plan, PredictOptions, make_plan
+from geoseg.prediction.report import raster_tags
+from geoseg.prediction.run import predict
+from geoseg.prediction.scene_info import scene_info
+from geoseg.scene.reader import SceneReader
+from geoseg.scene.scene import open_scene
 from tests.helpers import make_raster, tiny_model
 
 
@@ -140,7 +140,7 @@ def header(path: Path, width: int, height: int, rows: int) -> Path:
 def geoseg(*arguments: str | Path, cwd: Path) -> tuple[subprocess.CompletedProcess[str], float]:
     """A command, and the most memory it took in GB."""
     code = (
-        "import sys\nfrom geoseg.cli import main\nfrom geoseg.machine import peak_memory\n"
+        "import sys\nfrom geoseg.cli import main\nfrom geoseg.core.machine import peak_memory\n"
         "try:\n    main()\nfinally:\n    print('PEAK', peak_memory(), file=sys.stderr)"
     )
     done = subprocess.run(

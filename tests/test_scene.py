@@ -8,12 +8,12 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
+from geoseg.core.gdal import block_cache, gdal_options
 from geoseg.errors import BandError, SceneError
-from geoseg.gdal import block_cache, gdal_options
-from geoseg.reader import SceneReader
-from geoseg.scene import _bands, open_scene
-from geoseg.sources import LOCAL
-from geoseg.window import Window
+from geoseg.geo.window import Window
+from geoseg.scene.reader import SceneReader
+from geoseg.scene.scene import _bands, open_scene
+from geoseg.scene.sources import LOCAL
 from tests.helpers import make_raster
 
 TEN = Affine(10, 0, 500000, 0, -10, 5000000)

@@ -7,11 +7,11 @@ import rasterio
 from scipy.ndimage import gaussian_filter
 
 import geoseg
-from geoseg.card import read_model
+from geoseg.cards.card import read_model
 from geoseg.cli import main
 from geoseg.errors import SceneError, UsageError
-from geoseg.geodesy import MapGrid
-from geoseg.grid import ChipGrid
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.geodesy import MapGrid
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
 

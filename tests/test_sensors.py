@@ -1,6 +1,6 @@
 import pytest
 
-from geoseg.sensors import (
+from geoseg.scene.sensors import (
     BAND_NAMES,
     SENSORS,
     STAND_INS,

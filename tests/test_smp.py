@@ -18,9 +18,9 @@ from torch import nn
 from torchvision.models import resnet50
 
 from geoseg.errors import ModelError
-from geoseg.models.base import guard_batch_norm
-from geoseg.models.smp import ARCHS, SmpModel
-from geoseg.models.torchvision import TorchvisionModel
+from geoseg.networks.base import guard_batch_norm
+from geoseg.networks.from_smp import ARCHS, SmpModel
+from geoseg.networks.from_torchvision import TorchvisionModel
 
 #: Options that make each network small.
 TINY: dict[str, dict[str, Any]] = {

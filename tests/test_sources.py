@@ -23,12 +23,12 @@ from rasterio.vrt import WarpedVRT
 
 import geoseg
 from geoseg.errors import GeosegError, SceneError, UsageError
-from geoseg.info import scene_info
-from geoseg.probe import probe_border
-from geoseg.quantization import quantize
-from geoseg.scene import open_scene
-from geoseg.seams import check_seams
-from geoseg.trainplan import TrainOptions, make_recipe
+from geoseg.evaluation.seam_check import check_seams
+from geoseg.prediction.border_probe import probe_border
+from geoseg.prediction.quantizing import quantize
+from geoseg.prediction.scene_info import scene_info
+from geoseg.scene.scene import open_scene
+from geoseg.training.make_recipe import TrainOptions, make_recipe
 from tests.canary import SIDE, Server, disguises, plain, serving, vectors, virtual
 from tests.helpers import make_raster, tiny_model
 
@@ -206,9 +206,9 @@ def test_names_in_gdals_own_spelling_are_refused(name: str, sound: Path) -> None
 
 def read(path: Path | str, **rules: Any) -> Any:
     """A scene's pixels as geoseg opens it."""
-    from geoseg.reader import SceneReader
-    from geoseg.sources import Rules
-    from geoseg.window import Window
+    from geoseg.geo.window import Window
+    from geoseg.scene.reader import SceneReader
+    from geoseg.scene.sources import Rules
 
     scene = open_scene(path, Rules.of(**rules))
     grid = scene.grid

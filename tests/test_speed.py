@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geoseg.card import ModelCard, read_model
+from geoseg.cards.card import ModelCard, read_model
 from geoseg.errors import DeviceError, ModelError, OutputError, UsageError
-from geoseg.models import create_model, list_models, load_network
-from geoseg.models.export import CARD_KEY, export_model
-from geoseg.models.normalize import normalize
-from geoseg.speed import count_flops, measure_speed
+from geoseg.networks import create_model, list_models, load_network
+from geoseg.networks.bench import count_flops, measure_speed
+from geoseg.networks.export import CARD_KEY, export_model
+from geoseg.networks.normalize import normalize
 from tests.helpers import tiny_model
 from tests.test_cli import geoseg, one_line
 

@@ -1,4 +1,4 @@
-"""geoseg.split: dealing places into folds, and the sides of pixels."""
+"""geoseg.training.split: dealing places into folds, and the sides of pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_cdt
 
 from geoseg.errors import TrainingError
-from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig, deal, fill_blocks
+from geoseg.training.split import MARGIN, TRAIN, VALIDATION, SplitConfig, deal, fill_blocks
 
 
 @given(

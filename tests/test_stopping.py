@@ -15,11 +15,11 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from geoseg.card import ClassInfo
-from geoseg.classraster import open_class_raster, read_class_window
-from geoseg.polygons import MapRows, write_polygons, write_rows
-from geoseg.window import Window
-from geoseg.workers import StoppedError, left_behind, stoppable
+from geoseg.cards.card import ClassInfo
+from geoseg.core.workers import StoppedError, left_behind, stoppable
+from geoseg.geo.window import Window
+from geoseg.polygons.polygonize import MapRows, write_polygons, write_rows
+from geoseg.rasters.class_raster import open_class_raster, read_class_window
 
 #: It ends within 2 s; a machine that has other things to do may take longer.
 SOON = 5.0

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import geoseg
-from geoseg import pipeline, polygons
 from geoseg.errors import OutputError, SceneError
-from geoseg.plan import PredictOptions, make_plan
-from geoseg.strips import StripStore
+from geoseg.polygons import polygonize as polygons
+from geoseg.prediction import run as pipeline
+from geoseg.prediction.journal import StripStore
+from geoseg.prediction.plan import PredictOptions, make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.test_resume import (
     CLASSES,
@@ -274,9 +275,9 @@ def test_noise_costs_the_polygons_and_not_the_raster(
 def test_rows_of_strips(tmp_path: Path) -> None:
     from rasterio.transform import from_origin
 
-    from geoseg.pixelgrid import PixelGrid
-    from geoseg.rasters import RasterSpec
-    from geoseg.window import Window
+    from geoseg.geo.pixel_grid import PixelGrid
+    from geoseg.geo.window import Window
+    from geoseg.rasters.writing import RasterSpec
 
     grid = PixelGrid(9, 6, from_origin(0, 0, 1, 1), None)
     store = StripStore(tmp_path / "strips", {"raster": RasterSpec(grid, "uint8", 255, ("x",))}, 2)

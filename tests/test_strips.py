@@ -14,10 +14,10 @@ import pytest
 import rasterio
 
 from geoseg.errors import OutputError
-from geoseg.pixelgrid import PixelGrid
-from geoseg.rasters import RasterSpec
-from geoseg.strips import StripStore
-from geoseg.window import Window
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
+from geoseg.prediction.journal import StripStore
+from geoseg.rasters.writing import RasterSpec
 from tests.helpers import make_raster
 
 HEIGHT, STRIPS = 8, 60

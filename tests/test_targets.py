@@ -1,4 +1,4 @@
-"""geoseg.targets: labels of any kind on a scene's grid, and teachers."""
+"""geoseg.training.targets: labels of any kind on a scene's grid, and teachers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import shapely
 import torch
 from affine import Affine
 
-from geoseg.card import Normalization
+from geoseg.cards.card import Normalization
 from geoseg.errors import GeosegError, LabelError, TrainingError, UsageError
-from geoseg.models import load_network
-from geoseg.models.normalize import normalize
-from geoseg.pixelgrid import PixelGrid
-from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.split import SplitConfig
-from geoseg.targets import UNKNOWN, load_teacher, open_targets
-from geoseg.window import Window
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
+from geoseg.networks import load_network
+from geoseg.networks.normalize import normalize
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.split import SplitConfig
+from geoseg.training.targets import UNKNOWN, load_teacher, open_targets
 from geoseg.zoo import find_model
 from tests.helpers import make_raster
 from tests.trainhelpers import BANDS, CLASSES, IDS, tiny_recipe, write_teacher

@@ -1,4 +1,4 @@
-"""geoseg.trainchips: what a network learns from."""
+"""geoseg.training.chips: what a network learns from."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from geoseg.augment import Augmentation, blend_weights
-from geoseg.card import ClassInfo
-from geoseg.data import TrainingScene
+from geoseg.cards.card import ClassInfo
 from geoseg.errors import TrainingError
-from geoseg.losses import make_loss
-from geoseg.models import load_network
-from geoseg.models.normalize import normalize
-from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.split import MARGIN, TRAIN, VALIDATION, SplitConfig
-from geoseg.targets import UNKNOWN, Teacher, load_teacher
-from geoseg.trainchips import Chip, ChipSource, _Cut, _mixed
+from geoseg.networks import load_network
+from geoseg.networks.normalize import normalize
+from geoseg.training.augment import Augmentation, blend_weights
+from geoseg.training.chips import Chip, ChipSource, _Cut, _mixed
+from geoseg.training.losses import make_loss
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.scenes import TrainingScene
+from geoseg.training.split import MARGIN, TRAIN, VALIDATION, SplitConfig
+from geoseg.training.targets import UNKNOWN, Teacher, load_teacher
 from geoseg.zoo import find_model
 from tests.trainhelpers import BANDS, WILD, scene_of, tiny_recipe, write_teacher
 

@@ -1,4 +1,4 @@
-"""geoseg.training: whole runs on tiny synthetic scenes."""
+"""geoseg.training.run: whole runs on tiny synthetic scenes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ import shapely.affinity
 import torch
 from PIL import Image
 
-import geoseg.training
-import geoseg.trainlog
-from geoseg.augment import Augmentation
-from geoseg.card import read_model
-from geoseg.data import JUDGED
+import geoseg.training.run
+import geoseg.training.run_folder
+from geoseg.cards.card import read_model
 from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
-from geoseg.losses import make_loss
-from geoseg.models import load_network
-from geoseg.models.normalize import normalize
-from geoseg.recipe import SceneConfig, TrainConfig, load_config
-from geoseg.split import MARGIN, VALIDATION, SplitConfig
-from geoseg.training import train
-from geoseg.trainlog import RunFolder
+from geoseg.networks import load_network
+from geoseg.networks.normalize import normalize
+from geoseg.training.augment import Augmentation
+from geoseg.training.losses import make_loss
+from geoseg.training.recipe import SceneConfig, TrainConfig, load_config
+from geoseg.training.run import train
+from geoseg.training.run_folder import RunFolder
+from geoseg.training.scenes import JUDGED
+from geoseg.training.split import MARGIN, VALIDATION, SplitConfig
 from tests.helpers import make_raster
 from tests.trainhelpers import (
     BANDS,
@@ -190,7 +190,7 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(options)
         return Restless(in_channels, classes)
 
-    monkeypatch.setattr("geoseg.trainsetup.create_model", create)
+    monkeypatch.setattr("geoseg.training.setup.create_model", create)
     return asked
 
 
@@ -230,7 +230,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path, changes: dict[s
 def test_a_run_stopped_twice_and_between_checkpoints_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geoseg.trainlog, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.training.run_folder, "TELL_EVERY", 0.0)
     write_teacher(tmp_path / "teacher")
     config = tiny_recipe(
         tmp_path, teacher=tmp_path / "teacher", teacher_halo=4, pool=16, accumulate=2, keep="best"
@@ -255,10 +255,10 @@ def test_a_long_run_is_saved_between_validations_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Before the first one as well; what the log says of the losses is the same."""
-    monkeypatch.setattr(geoseg.trainlog, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.training.run_folder, "TELL_EVERY", 0.0)
     config = tiny_recipe(tmp_path, pool=16, accumulate=2)
     train(config, tmp_path / "straight")
-    monkeypatch.setattr(geoseg.training, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.training.run, "SAVE_EVERY", 0.0)
     with pytest.raises(PowerCutError):
         train(
             config,
@@ -311,7 +311,7 @@ def test_dropout_batch_norm_and_auxiliary_output_end_the_same_after_a_stop(
 
 KILLED = """
 import sys
-from geoseg.training import train
+from geoseg.training.run import train
 
 def tell(event):
     if event["event"] == "log":
@@ -322,7 +322,7 @@ train(sys.argv[1], sys.argv[2], progress=tell, threads=1)
 
 
 def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> None:
-    from geoseg.recipe import dump_config
+    from geoseg.training.recipe import dump_config
 
     config = tiny_recipe(tmp_path, steps=400, every=4, pool=16)
     (tmp_path / "recipe.json").write_text(dump_config(config))
@@ -363,7 +363,7 @@ def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_says_what_is_kept(number: int, tmp_path: Path) -> None:
-    from geoseg.recipe import dump_config
+    from geoseg.training.recipe import dump_config
 
     (tmp_path / "recipe.json").write_text(dump_config(tiny_recipe(tmp_path, steps=4000, every=4)))
     process = subprocess.Popen(
@@ -935,7 +935,7 @@ def test_class_weights_are_measured_on_the_training_side(
         seen.append(options["weight"])
         return make_loss(spec, **options)
 
-    monkeypatch.setattr("geoseg.training.make_loss", spy)
+    monkeypatch.setattr("geoseg.training.run.make_loss", spy)
     config = tiny_recipe(tmp_path, scenes=3, steps=1, class_weights="median_frequency")
     split = [*config.scenes[:2], replace(config.scenes[2], split="validation")]
     scenes = tuple(replace(s, ignore_label=(255,)) for s in split)
@@ -1053,7 +1053,7 @@ def test_the_smallest_batch_trains_through_batch_norm(tmp_path: Path) -> None:
 def test_a_network_that_does_not_fit_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: torch.nn.Module, message: str
 ) -> None:
-    monkeypatch.setattr("geoseg.trainsetup.create_model", lambda *_, **__: network)
+    monkeypatch.setattr("geoseg.training.setup.create_model", lambda *_, **__: network)
     config = tiny_recipe(tmp_path)
     missing = tuple(replace(scene, path=tmp_path / "gone.tif") for scene in config.scenes)
     with pytest.raises(TrainingError, match=message):
@@ -1104,7 +1104,7 @@ def test_threads_are_put_back(tmp_path: Path) -> None:
 
 SHARED = """
 import sys
-from geoseg.training import train
+from geoseg.training.run import train
 
 if __name__ == "__main__":
     train(sys.argv[1], sys.argv[2], device="cpu", devices=2, threads=1)
@@ -1118,7 +1118,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     """Where all pixels count the same and nothing looks at a batch as a whole."""
-    from geoseg.recipe import dump_config
+    from geoseg.training.recipe import dump_config
 
     config = tiny_recipe(tmp_path, network="linear", network_options={}, inference={}, accumulate=2)
     config = held_apart(config, tmp_path)

@@ -1,4 +1,4 @@
-"""geoseg.trainlog: what lies beside the model while a run goes on."""
+"""geoseg.training.run_folder: what lies beside the model while a run goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from geoseg.errors import OutputError, TrainingError
-from geoseg.trainlog import RunFolder, draw_curve, kept_alone
+from geoseg.training.run_folder import RunFolder, draw_curve, kept_alone
 from tests.trainhelpers import rows_of
 
 LOG = [

@@ -1,4 +1,4 @@
-"""geoseg.trainplan and geoseg train: runs without a recipe, and the options."""
+"""geoseg.training.make_recipe and geoseg train: runs without a recipe, and the options."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import shapely.affinity
 from affine import Affine
 from PIL import Image
 
-from geoseg.card import read_model
+from geoseg.cards.card import read_model
 from geoseg.cli import main
 from geoseg.errors import GeosegError, SceneError, TrainingError, UsageError
-from geoseg.recipe import TrainConfig, dump_config, load_config
-from geoseg.scene import open_scene
-from geoseg.targets import UNKNOWN, open_targets
-from geoseg.trainplan import TrainOptions, make_recipe
-from geoseg.window import Window
+from geoseg.geo.window import Window
+from geoseg.scene.scene import open_scene
+from geoseg.training.make_recipe import TrainOptions, make_recipe
+from geoseg.training.recipe import TrainConfig, dump_config, load_config
+from geoseg.training.targets import UNKNOWN, open_targets
 from tests.helpers import make_raster
 from tests.trainhelpers import (
     BANDS,

@@ -23,8 +23,8 @@ from scipy import ndimage
 
 import geoseg
 from geoseg.errors import OutputError, SceneError, UsageError
-from geoseg.polygons import polygonize
-from geoseg.vectors import SHORT_NAMES, VECTORIZE_FORMATS
+from geoseg.polygons.formats import SHORT_NAMES, VECTORIZE_FORMATS
+from geoseg.polygons.polygonize import polygonize
 
 NAMES = {1: "wood", 2: "water & ice", 5: "rock"}
 COLOURS = {1: (10, 120, 30, 255), 2: (0, 0, 200, 255), 5: (128, 128, 128, 255)}

@@ -14,9 +14,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 import geoseg
+from geoseg.core.files import NAME_BYTES
 from geoseg.errors import OutputError, UsageError
-from geoseg.files import NAME_BYTES
-from geoseg.vectors import VECTORIZE_FORMATS, check_layer, check_suffix
+from geoseg.polygons.formats import VECTORIZE_FORMATS, check_layer, check_suffix
 
 SUFFIXES = [suffix for suffix in VECTORIZE_FORMATS if suffix != ".json"]
 NAMES = [

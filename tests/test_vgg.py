@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
-from geoseg.models import create_model
-from geoseg.models.weights import RGB, EncoderState
+from geoseg.networks import create_model
+from geoseg.networks.weights import RGB, EncoderState
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def _released_files(released: dict[str, nn.Module], monkeypatch: pytest.MonkeyPa
         assert spec == "imagenet"
         return EncoderState(dict(released[name].state_dict()), 3, RGB)
 
-    monkeypatch.setattr("geoseg.models.vgg.encoder_state", state)
+    monkeypatch.setattr("geoseg.networks.vgg.encoder_state", state)
 
 
 def trunk(groups: nn.ModuleList, x: Tensor) -> Tensor:

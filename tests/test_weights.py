@@ -20,9 +20,9 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
-from geoseg.models import create_model, weights
-from geoseg.models.stems import adapt_stem, stem_convolutions
-from geoseg.models.weights import (
+from geoseg.networks import create_model, weights
+from geoseg.networks.stems import adapt_stem, stem_convolutions
+from geoseg.networks.weights import (
     EncoderState,
     Release,
     encoder_state,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from geoseg.workers import Workers
+from geoseg.core.workers import Workers
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -10,8 +10,8 @@ from affine import Affine
 import geoseg
 from geoseg import zoo
 from geoseg.errors import BandError
-from geoseg.models import load_network
-from geoseg.scene import open_scene
+from geoseg.networks import load_network
+from geoseg.scene.scene import open_scene
 from geoseg.zoo import choose_model, find_model, list_embedded
 from tests.helpers import make_raster, tiny_model
 

@@ -13,14 +13,14 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
-from geoseg.augment import Augmentation
-from geoseg.card import ClassInfo, ModelCard, Normalization
-from geoseg.data import TrainingScene, load_scene, split_scenes
-from geoseg.models import create_model, save_model
-from geoseg.pixelgrid import PixelGrid
-from geoseg.recipe import SceneConfig, TrainConfig
-from geoseg.split import SplitConfig
-from geoseg.targets import UNKNOWN
+from geoseg.cards.card import ClassInfo, ModelCard, Normalization
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.networks import create_model, save_model
+from geoseg.training.augment import Augmentation
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.scenes import TrainingScene, load_scene, split_scenes
+from geoseg.training.split import SplitConfig
+from geoseg.training.targets import UNKNOWN
 from tests.helpers import make_raster
 
 BANDS = ("blue", "red", "nir")

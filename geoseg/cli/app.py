@@ -12,10 +12,10 @@ import click
 
 from geoseg.cli.interrupts import INTERRUPTED, Interrupts
 from geoseg.cli.streams import print_json
+from geoseg.core.importing import reported
+from geoseg.core.names import scrub
 from geoseg.errors import GeosegError
 from geoseg.events import ErrorEvent
-from geoseg.importing import reported
-from geoseg.names import scrub
 
 __all__ = ["run"]
 
@@ -28,7 +28,7 @@ _COMMANDS = {
     "models": ("geoseg.cli.models", "List, show and import models."),
     "train": ("geoseg.cli.train", "Teach a network, from images and labels or a recipe."),
     "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
-    "check-seams": ("geoseg.cli.seams", "Say whether a map shows where its chips met."),
+    "check-seams": ("geoseg.cli.check_seams", "Say whether a map shows where its chips met."),
     "evaluate": ("geoseg.cli.evaluate", "Say how right a map or a model is, by points or labels."),
 }
 

@@ -79,7 +79,7 @@ def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **op
     true areas of the classes, with 95 % intervals; or --labels, a raster or polygons: how their
     pixels agree with the map.
     """
-    from geoseg.evaluation import evaluate
+    from geoseg.evaluation.run import evaluate
 
     # Click takes the last of several without a word.
     for name, tool in (("points", "ogrmerge.py -single"), ("labels", "gdalbuildvrt, ogrmerge.py")):

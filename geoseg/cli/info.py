@@ -46,7 +46,7 @@ def command(
 
     Without -m all embedded models are tried.
     """
-    from geoseg.info import scene_info
+    from geoseg.prediction.scene_info import scene_info
 
     source = scene[0] if len(scene) == 1 else scene
     report = scene_info(

@@ -58,7 +58,7 @@ def list_command(networks: bool, as_json: bool) -> None:
 
 
 def _list_networks(as_json: bool) -> None:
-    from geoseg.speed import networks_table, published
+    from geoseg.networks.bench import networks_table, published
 
     if as_json:
         print_json(published())
@@ -115,7 +115,7 @@ def import_command(source: str, output: str, as_json: bool) -> None:
 
     SOURCE is a Dynamic World release (a folder with weights.npz), a geoseg model folder or .zip.
     """
-    from geoseg.models import import_model
+    from geoseg.networks import import_model
 
     card = import_model(source, output)
     if as_json:
@@ -134,7 +134,7 @@ def export_command(name: str, output: str, size: int | None) -> None:
     NAME is an embedded model, a model folder or a .zip. The graph takes normalized float32 chips
     (N, C, size, size) and gives logits (N, K, size, size).
     """
-    from geoseg.models.export import export_model
+    from geoseg.networks.export import export_model
     from geoseg.zoo import find_model
 
     path = export_model(find_model(name), output, size=size)
@@ -150,7 +150,7 @@ def graph_command(names: tuple[str, ...]) -> None:
     model folder. The file is small: it refers to the
     weights beside it.
     """
-    from geoseg.models.export import write_graph
+    from geoseg.networks.export import write_graph
     from geoseg.zoo import check_changeable, find_model
 
     models = [find_model(name) for name in names]
@@ -179,7 +179,7 @@ def quantize_command(
     used on. Up to 16 of its chips show how large the network's numbers get, and which layers must
     stay in floating point for the labels to stay the same.
     """
-    from geoseg.quantization import quantize
+    from geoseg.prediction.quantizing import quantize
 
     made = quantize(name, list(scene) if len(scene) > 1 else scene[0], output, **options)
     if as_json:
@@ -226,8 +226,8 @@ def bench_command(
 
     NAME is a network of geoseg models list --networks, an embedded model, a model folder or .zip.
     """
-    from geoseg.models import create_model, list_models, load_network
-    from geoseg.speed import measure_speed
+    from geoseg.networks import create_model, list_models, load_network
+    from geoseg.networks.bench import measure_speed
     from geoseg.zoo import find_model, list_embedded
 
     if name in list_models() or not (Path(name).exists() or name in list_embedded()):
@@ -280,7 +280,7 @@ def probe_command(
     smooth numbers without one, is seen as a chip and with ample ground around it. What is found is
     for geoseg predict --overlap auto and --exact.
     """
-    from geoseg.probe import probe_border
+    from geoseg.prediction.border_probe import probe_border
 
     ground = scene[0] if len(scene) == 1 else (scene or None)
     probe = probe_border(model, ground, write=write, **options)

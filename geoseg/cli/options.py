@@ -239,7 +239,7 @@ class Pixels(click.ParamType):  # type: ignore[type-arg]
 def _limit_pixels(ctx: click.Context, _: click.Parameter, value: float | None) -> float | None:
     """Let the command, as long as it runs, open rasters of so many pixels."""
     if value is not None:
-        from geoseg.declared import pixel_limit
+        from geoseg.scene.declared import pixel_limit
 
         ctx.with_resource(pixel_limit(value))
     return value

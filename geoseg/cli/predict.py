@@ -164,8 +164,8 @@ def command(
     """
     # The libraries are no garbage, and a run leaves next to none: look for it less often.
     gc.set_threshold(20_000)
-    from geoseg.dryrun import dry_run as plan_only
-    from geoseg.pipeline import predict
+    from geoseg.prediction.dry_run import dry_run as plan_only
+    from geoseg.prediction.run import predict
 
     receiver = progress_printer(progress, -1 if quiet else verbose)
     source = scene[0] if len(scene) == 1 else scene

@@ -78,7 +78,7 @@ def command(
     of the class that is really there, then run geoseg evaluate. Points come in random order, so
     that it does not tell the class; --blind hides it altogether.
     """
-    from geoseg.sampling import sample
+    from geoseg.evaluation.sample_design import sample
 
     if expected:
         if options["target_se"] is None:

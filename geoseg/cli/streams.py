@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from geoseg.jsontext import json_text
+from geoseg.core.jsontext import json_text
 
 __all__ = ["Sink", "guarded_streams", "open_closed_streams", "print_json"]
 
@@ -104,7 +104,7 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as strict JSON, which is read as UTF-8 whatever the terminal's encoding is.
 
     Args:
-        value: see :func:`geoseg.jsontext.json_text`.
+        value: see :func:`geoseg.core.jsontext.json_text`.
         indent: spaces a level; None for one line.
     """
     encoding = (sys.stdout.encoding or "").lower().replace("-", "").replace("_", "")

@@ -102,10 +102,10 @@ def command(
     A run that was stopped goes on where it was when the same command is given again. Beside the
     model folder, OUTPUT.training holds log, curve, recipe and the held-out labels.
     """
-    from geoseg.importing import require
+    from geoseg.core.importing import require
 
     require("train", "geoseg train")
-    from geoseg.training import train
+    from geoseg.training.run import train
 
     try:
         card = train(

@@ -134,7 +134,7 @@ def command(
     pixel with a class lies in exactly one polygon, and neighbours share their borders, simplified
     and smoothed or not.
     """
-    from geoseg.vectorization import vectorize
+    from geoseg.polygons.vectorizing import vectorize
 
     tell = progress_printer(progress, -1 if quiet else verbose)
     if force:

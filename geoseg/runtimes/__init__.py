@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.card import ModelFiles
+from geoseg.cards.card import ModelFiles
+from geoseg.core.cache import Cache
+from geoseg.core.importing import missing, require
 from geoseg.errors import DeviceError, UsageError
-from geoseg.importing import missing, require
-from geoseg.radiometry import Radiometry
-from geoseg.runtimes.cache import Cache
+from geoseg.scene.radiometry import Radiometry
 
 __all__ = ["PRECISIONS", "RUNTIMES", "Entry", "Request", "Runtime", "load_runtime", "one_by_one"]
 
@@ -135,7 +135,7 @@ class Request:
 
 
 def _torch(wanted: Request, precision: str) -> Runtime:
-    from geoseg.runtimes.torch import load
+    from geoseg.runtimes.on_torch import load
 
     return load(
         wanted.files,
@@ -147,8 +147,8 @@ def _torch(wanted: Request, precision: str) -> Runtime:
 
 
 def _torch_precisions(device: str) -> tuple[str, ...]:
-    from geoseg.models.device import pick_device
-    from geoseg.runtimes.torch import precisions
+    from geoseg.networks.device import pick_device
+    from geoseg.runtimes.on_torch import precisions
 
     where = pick_device(device)
     # What a CPU gains by torch's autocast it gains by OpenVINO, too, and more.
@@ -179,13 +179,13 @@ def _load_cpu(load: Callable[..., Runtime], wanted: Request, precision: str) -> 
 
 
 def _openvino(wanted: Request, precision: str) -> Runtime:
-    from geoseg.runtimes.openvino import load
+    from geoseg.runtimes.on_openvino import load
 
     return _load_cpu(load, wanted, precision)
 
 
 def _openvino_precisions(device: str) -> tuple[str, ...]:
-    from geoseg.runtimes.openvino import precisions
+    from geoseg.runtimes.on_openvino import precisions
 
     # 8 bits change labels; they are for those who ask for them.
     return tuple(p for p in precisions() if p != "int8")
@@ -193,7 +193,7 @@ def _openvino_precisions(device: str) -> tuple[str, ...]:
 
 def _onnxruntime(wanted: Request, precision: str) -> Runtime:
     require("onnxruntime", "--runtime onnxruntime")
-    from geoseg.runtimes.onnxruntime import load
+    from geoseg.runtimes.on_onnxruntime import load
 
     return _load_cpu(load, wanted, precision)
 

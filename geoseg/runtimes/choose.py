@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.card import GRAPH_NAME
+from geoseg.cards.card import GRAPH_NAME
+from geoseg.core.importing import IMPORTING, missing, package_version, require
+from geoseg.core.machine import machine
 from geoseg.errors import ModelError
-from geoseg.importing import IMPORTING, missing, package_version, require
-from geoseg.machine import machine
 from geoseg.runtimes import RUNTIMES, Request, Runtime, checked
-from geoseg.runtimes.cpu import CpuRuntime
+from geoseg.runtimes.graph_runtime import CpuRuntime
 
 __all__ = ["choose", "sample_size"]
 
@@ -150,7 +150,7 @@ def _wants_gpu(device: str) -> bool:
     mac = sys.platform == "darwin" and platform.machine() == "arm64"
     if not (mac or _nvidia()) or missing("torch"):
         return False
-    from geoseg.models.device import pick_device
+    from geoseg.networks.device import pick_device
 
     return pick_device("auto").type != "cpu"
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.card import INT8_NAME, ModelFiles
+from geoseg.cards.card import INT8_NAME, ModelFiles
+from geoseg.core.cache import Cache
+from geoseg.core.importing import package_version, require
 from geoseg.errors import ModelError, SceneError
-from geoseg.importing import package_version, require
-from geoseg.models.graph import bind, identity, noted
-from geoseg.models.quantize import Draft, quantize_graph
-from geoseg.radiometry import Radiometry
+from geoseg.graphs.graph import bind, identity, noted
+from geoseg.graphs.quantize import Draft, quantize_graph
 from geoseg.runtimes import Request, checked
-from geoseg.runtimes.cache import Cache
-from geoseg.runtimes.cpu import graph_for
+from geoseg.runtimes.graph_runtime import graph_for
+from geoseg.scene.radiometry import Radiometry
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -126,7 +126,7 @@ def quantize_files(
     Raises:
         ModelError: the network can't be quantized.
     """
-    from geoseg.runtimes.openvino import OpenVinoRuntime, precisions
+    from geoseg.runtimes.on_openvino import OpenVinoRuntime, precisions
 
     graph = graph_for(files, chips[0].shape[1], chips[0].shape[2], cache)
     files = replace(files, graph=graph)
@@ -201,7 +201,7 @@ def _is_whole(content: bytes, files: ModelFiles) -> bool:
 
 def _key(wanted: Request, chips: Sequence[NDArray[Any]]) -> str:
     """The cache's name for a graph: the model, the chips and what they mean."""
-    from geoseg.runtimes.openvino import precisions
+    from geoseg.runtimes.on_openvino import precisions
 
     card, radiometry = wanted.files.card, wanted.radiometry
     what = [identity(wanted.files), repr(card.normalization), radiometry.gain, radiometry.bias]

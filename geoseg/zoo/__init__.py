@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from geoseg.card import CARD_NAME, ModelCard, ModelFiles, read_model
+from geoseg.cards.card import CARD_NAME, ModelCard, ModelFiles, read_model
 from geoseg.errors import BandError, ModelError, UsageError
-from geoseg.scene import Scene, finest_grid
+from geoseg.scene.scene import Scene, finest_grid
 
 __all__ = ["ZOO", "check_changeable", "choose_model", "find_model", "list_embedded"]
 
@@ -69,7 +69,7 @@ def choose_model(scene: Scene, bands: str | None = None) -> tuple[ModelFiles, st
 
     Args:
         scene: what was opened.
-        bands: what the user says of them, see :meth:`geoseg.scene.Scene.choose`.
+        bands: what the user says of them, see :meth:`geoseg.scene.scene.Scene.choose`.
 
     Returns:
         The model, and why it was taken.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoseg.card import Normalization
+from geoseg.cards.card import Normalization
 from tests.helpers import make_raster, tiny_model
 
 SIDE = 20_000

@@ -6,11 +6,11 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.chips import chip_rows
-from geoseg.grid import ChipGrid
-from geoseg.models import import_model, load_network
-from geoseg.models.normalize import normalize
-from geoseg.plan import PredictOptions, make_plan
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.networks import import_model, load_network
+from geoseg.networks.normalize import normalize
+from geoseg.prediction.chips import chip_rows
+from geoseg.prediction.plan import PredictOptions, make_plan
 
 SCENES = {
     "majortom": "data/sentinel2/majortom/S2*",

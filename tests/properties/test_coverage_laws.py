@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geoseg.coverage import METHODS, Band, Shape, count_regions, polygons
-from geoseg.workers import Workers
+from geoseg.core.workers import Workers
+from geoseg.polygons.coverage import METHODS, Band, Shape, count_regions, polygons
 from tests.maps import block_maps, nested, random_maps, spiral
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

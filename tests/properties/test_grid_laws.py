@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
-from geoseg.grid import ChipGrid
+from geoseg.geo.chip_grid import ChipGrid
 
 
 @st.composite

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from geoseg.card import ClassInfo
-from geoseg.polygons import polygonize
+from geoseg.cards.card import ClassInfo
+from geoseg.polygons.polygonize import polygonize
 from tests.maps import block_maps, nested, random_maps, spiral
 
 NODATA = 255

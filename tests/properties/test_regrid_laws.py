@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.regrid import regrid
-from geoseg.window import Window
+from geoseg.geo.window import Window
+from geoseg.prediction.regrid import regrid
 
 
 def cut(values, heights):

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
-from geoseg.grid import ChipGrid, Lane
-from geoseg.stitch import TAPERS, axis_weights, stitch
+from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.prediction.stitch import TAPERS, axis_weights, stitch
 from tests.oracles import EdgeDistance, Poisoned
 from tests.properties.test_grid_laws import grids
 

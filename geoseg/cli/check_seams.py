@@ -1,0 +1,60 @@
+"""``geoseg check-seams``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from geoseg.cli.options import json_option, root_options
+from geoseg.cli.streams import print_json
+
+__all__ = ["command"]
+
+_KINDS = {
+    "interior": "elsewhere",
+    "begins": "chips begin",
+    "middle": "middle of overlap",
+    "ends": "chips end",
+    "blend": "whole blend",
+}
+
+
+@click.command("check-seams")
+@click.argument("raster", metavar="CLASS_RASTER", type=click.Path())
+@click.option("--size", type=int, help="Chip side, px.  [default: as the raster's tags tell]")
+@click.option("--overlap", type=int, help="Pixels two chips share.  [default: likewise]")
+@click.option(
+    "--multiple",
+    type=int,
+    default=1,
+    show_default=True,
+    help="With --size: chips lie at multiples of this, px.",
+)
+@root_options
+@json_option
+def command(raster: str, as_json: bool, **options: Any) -> None:
+    """Say whether a map shows where its chips met.
+
+    CLASS_RASTER is what geoseg predict wrote. How often classes change from one pixel to the next
+    is compared across the lines where chips begin, end and are blended, and across all others.
+    """
+    from geoseg.evaluation.seam_check import check_seams
+
+    found = check_seams(raster, **options)
+    if as_json:
+        print_json(found.report)
+        return
+    chips = found.report["chips"]
+    click.echo(f"{chips['total']} chips of {chips['size']} px, {chips['stride']} px apart")
+    click.echo(f"{'between':<10}{'lines where':<20}{'lines':>8}{'changes':>10}{'times':>8}")
+    for name, axis in found.report["axes"].items():
+        for kind, words in _KINDS.items():
+            entry = axis[kind]
+            if entry["share"] is not None:
+                ratio = entry.get("ratio")
+                times = "" if ratio is None else f"{ratio:.2f}"
+                click.echo(
+                    f"{name:<10}{words:<20}{entry['lines']:>8}{entry['share']:>10.3%}{times:>8}"
+                )
+    click.echo(found.message)

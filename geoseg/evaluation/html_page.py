@@ -1,0 +1,313 @@
+"""One HTML page of an evaluation: nothing is fetched, nothing runs, pictures are within."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from typing import Any
+
+from geoseg.core.ownership import HTML_MARK
+from geoseg.evaluation.thumbnails import RGB, RIGHT, WRONG, Pictures, png
+
+__all__ = ["page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --line: #c8c8c8;
+  --soft: #f2f2f2; --bar: 49, 110, 180; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e4; --paper: #181a1b; --line: #4a4d50;
+  --soft: #25282a; --bar: 90, 155, 230; } }
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { border: 1px solid var(--line); padding: .25rem .55rem; text-align: right; }
+th { background: var(--soft); font-weight: 600; }
+th:first-child, td.text { text-align: left; }
+td.bar { background-image: linear-gradient(rgba(var(--bar), .35), rgba(var(--bar), .35));
+  background-repeat: no-repeat; }
+.swatch { display: inline-block; width: .9em; height: .9em; border: 1px solid var(--line);
+  margin-right: .4em; vertical-align: -.1em; }
+figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; max-width: 100%; }
+figure img { max-width: 100%; border: 1px solid var(--line); }
+img.map { width: 21rem; image-rendering: pixelated; }
+figcaption { font-size: .9em; }
+.warning { border-left: 4px solid #d08a00; padding-left: .7rem; }
+footer { margin-top: 3rem; font-size: .85em; opacity: .75; }
+"""
+
+
+def page(report: Mapping[str, Any], pictures: Pictures | None, colors: Mapping[int, RGB]) -> str:
+    """An evaluation's report as a page.
+
+    Args:
+        report: of :func:`geoseg.evaluate`.
+        pictures: of the map, and of its labels where there are some.
+        colors: of the classes by id.
+
+    Returns:
+        The text of the HTML file.
+    """
+    by_points = "points" in report
+    truth = str(report["points" if by_points else "labels"])
+    parts = [
+        f"<h1>{escape(_name(report['map']))} against {escape(_name(truth))}</h1>",
+        _facts(report, truth),
+        *(f'<p class="warning">{escape(w)}</p>' for w in report["warnings"]),
+    ]
+    if by_points:
+        parts += _points(report, colors)
+    else:
+        parts += _labels(report, colors)
+    if pictures is not None:
+        parts += _maps(pictures, colors)
+    if "calibration" in report:
+        parts += _calibration(report["calibration"])
+    parts.append(f"<footer>geoseg {escape(version('geoseg'))}</footer>")
+    title = escape(f"{_name(report['map'])}: evaluation")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{HTML_MARK}\n"
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _name(path: Any) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    """A number for people."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", " ")
+    return f"{value:.4f}" if isinstance(value, float) and abs(value) < 1000 else f"{value}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells of the rows are HTML already: a whole ``<td>`` or a text for one."""
+    top = "".join(f"<th>{escape(h)}</th>" for h in head)
+    body = "\n".join(
+        "<tr>" + "".join(c if c.startswith("<t") else f"<td>{c}</td>" for c in row) + "</tr>"
+        for row in rows
+    )
+    header = f"<thead><tr>{top}</tr></thead>\n" if head else ""
+    return f'<div class="wide"><table>\n{header}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _facts(report: Mapping[str, Any], truth: str) -> str:
+    rows = [("map", report["map"])]
+    if "model" in report:
+        model, speed = report["model"], report["speed"]
+        rows = [
+            ("model", f"{model['name']} ({model['path']})"),
+            ("sha256", model["sha256"]),
+            ("scene", ", ".join(map(str, report["scene"]))),
+            ("speed", f"{speed['mpx_s']:.3g} Mpx/s on {speed['device']}"),
+        ]
+    rows.append(("points" if "points" in report else "labels", truth))
+    if "column" in report:
+        rows.append(("column", report["column"]))
+    rows += [(_words(k), _shown(v)) for k, v in report["counted"].items()]
+    cells = ((f"<th>{escape(k)}</th>", f'<td class="text">{escape(str(v))}</td>') for k, v in rows)
+    return _table((), cells)
+
+
+def _class_cell(entry: Mapping[str, Any], colors: Mapping[int, RGB]) -> str:
+    red, green, blue = colors.get(entry["id"], (128, 128, 128))
+    return (
+        f'<td class="text"><span class="swatch" style="background:rgb({red},{green},{blue})">'
+        f"</span>{escape(str(entry['name']))}</td>"
+    )
+
+
+def _bar(value: float | None) -> str:
+    """A share of 0 to 1 as a cell with a bar."""
+    if value is None:
+        return "<td>–</td>"
+    size = 100 * min(max(value, 0.0), 1.0)
+    return f'<td class="bar" style="background-size:{size:.2f}% 100%">{value:.4f}</td>'
+
+
+def _labels(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
+    parts = ["<h2>The whole map</h2>"]
+    values = [(f"<th>{escape(_words(k))}</th>", _shown(v)) for k, v in report["measures"].items()]
+    parts.append(_table((), values))
+    classes = report["classes"]
+    shares = [
+        ("iou", "IoU"),
+        ("f1", "F1"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("boundary_f1", "boundary F1"),
+        ("polygons_right", "polygons right"),
+        ("polygons_median_share", "median share of a polygon"),
+    ]
+    shares = [(key, title) for key, title in shares if key in classes[0]]
+    numbers = [("labelled_pixels", "labelled px"), ("mapped_pixels", "mapped px")]
+    numbers += [("polygons", "polygons")] if "polygons" in classes[0] else []
+    rows = (
+        [
+            _class_cell(c, colors),
+            *(_shown(c[key]) for key, _ in numbers),
+            *(_bar(c[key]) for key, _ in shares),
+        ]
+        for c in classes
+    )
+    parts.append("<h2>The classes</h2>")
+    parts.append(_table(["class", *(t for _, t in numbers), *(t for _, t in shares)], rows))
+    if "boundaries" in report:
+        tolerance = report["boundaries"]["tolerance_m"]
+        parts.append(f"<p>Borders are met within {tolerance:.6g} m.</p>")
+    parts.append("<h2>What became of the labels</h2>")
+    parts.append(_confusion(classes, report["counts"]["pixels"], colors, "labels", "map"))
+    return parts
+
+
+def _confusion(
+    classes: Sequence[Mapping[str, Any]],
+    counts: Sequence[Sequence[float]],
+    colors: Mapping[int, RGB],
+    rows_are: str,
+    columns_are: str,
+) -> str:
+    """Counts, or shares of the whole, shaded by their share of the row."""
+    rows = []
+    for entry, row in zip(classes, counts, strict=True):
+        total = sum(row)
+        cells = [_class_cell(entry, colors)]
+        for n in row:
+            share = n / total if total else 0.0
+            cells.append(
+                f'<td style="background:rgba(var(--bar),{0.75 * share:.3f})" '
+                f'title="{share:.1%} of the row">{_shown(n)}<br>{share:.1%}</td>'
+            )
+        rows.append([*cells, _shown(total)])
+    head = [f"{rows_are} \\ {columns_are}", *(str(c["name"]) for c in classes), "sum"]
+    return _table(head, rows)
+
+
+def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
+    unit = {"m2": "m²", "px": "px"}[report["area_unit"]]
+    rows = (
+        [
+            _class_cell(c, colors),
+            _shown(c["points"]),
+            _interval(c["users_accuracy"], 3),
+            _interval(c["producers_accuracy"], 3),
+            f"{c['mapped_area']:.6g}",
+            _interval(c["area"], None),
+        ]
+        for c in report["classes"]
+    )
+    overall = _interval(report["overall_accuracy"], 4)
+    shares = list(zip(*report["area_shares"]["shares"], strict=True))  # of reference by map
+    return [
+        f"<p>Overall accuracy {overall}; ± is half of the 95 % interval.</p>",
+        "<h2>The classes</h2>",
+        _table(
+            ["class", "points", "user's", "producer's", f"mapped, {unit}", f"area, {unit}"], rows
+        ),
+        "<h2>Points by what is there and what the map says</h2>",
+        _confusion(report["classes"], report["counts"]["points"], colors, "reference", "map"),
+        "<h2>Share of the mapped area by what is there and what the map says</h2>",
+        _confusion(report["classes"], shares, colors, "reference", "map"),
+    ]
+
+
+def _interval(found: Mapping[str, float | None], digits: int | None) -> str:
+    value, low, high = found["value"], found["low"], found["high"]
+    if value is None:
+        return "–"
+    form = "{:.6g}" if digits is None else f"{{:.{digits}f}}"
+    margin = "?" if low is None or high is None else form.format((high - low) / 2)
+    return f"{form.format(value)} ± {margin}"
+
+
+def _image(data: bytes, title: str, kind: str) -> str:
+    text = base64.b64encode(data).decode("ascii")
+    return (
+        f'<figure><img class="{kind}" alt="{escape(title)}" '
+        f'src="data:image/png;base64,{text}"><figcaption>{escape(title)}</figcaption></figure>'
+    )
+
+
+def _maps(pictures: Pictures, colors: Mapping[int, RGB]) -> list[str]:
+    parts = ["<h2>Pictures</h2>"]
+    if pictures.every > 1:
+        parts.append(f"<p>One pixel of every {pictures.every} in each direction.</p>")
+    parts.append(_image(png(pictures.paint(pictures.mapped, colors)), "the map", "map"))
+    labels, agreement = pictures.labels, pictures.agreement()
+    if labels is not None and agreement is not None:
+        parts.append(_image(png(pictures.paint(labels, colors)), "the labels", "map"))
+        parts.append(_image(png(agreement), "where they agree", "map"))
+        swatches = " ".join(
+            f'<span class="swatch" style="background:rgb{color}"></span>{text}&ensp;'
+            for color, text in ((RIGHT, "the same"), (WRONG, "different"))
+        )
+        parts.append(f"<p>{swatches} nothing where one of them is missing.</p>")
+    return parts
+
+
+def _calibration(found: Mapping[str, Any]) -> list[str]:
+    fitted = found["temperature"]
+    rows = [(f"<th>{escape(k.upper())}</th>", _shown(found[k])) for k in ("ece", "mce")]
+    rows += [
+        ("<th>Brier score</th>", _shown(found["brier"])),
+        ("<th>NLL</th>", _shown(found["nll"])),
+    ]
+    rows.append(("<th>temperature that fits</th>", _shown(fitted["value"])))
+    rows.append(("<th>ECE with it</th>", _shown(fitted["ece_after"])))
+    return [
+        "<h2>Are the probabilities right?</h2>",
+        _image(_diagram(found["bins"]), "share that is right by probability", "chart"),
+        _table((), rows),
+        f"<p>The temperature was fitted to {_shown(fitted['sampled_pixels'])} of "
+        f"{_shown(found['pixels'])} pixels.</p>",
+    ]
+
+
+def _diagram(bins: Sequence[Mapping[str, Any]]) -> bytes:
+    """Reliability above, pixels below, in inks that dark and light grounds bear; PNG."""
+    # The object interface: pyplot would open a window system and keep the figure.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ink, width = "#808080", bins[0]["high"] - bins[0]["low"]
+    figure = Figure(figsize=(4.6, 5.2), dpi=110)
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    full = [b for b in bins if b["pixels"]]
+    places = [b["low"] for b in full]
+    upper.bar(places, [b["accuracy"] for b in full], width, align="edge", color="#4a86c5",
+              edgecolor=ink, linewidth=0.6)  # fmt: skip
+    upper.plot([0, 1], [0, 1], "--", color=ink, linewidth=1)
+    upper.plot([b["confidence"] for b in full], [b["accuracy"] for b in full], "o",
+               color="#d9822b", markersize=4)  # fmt: skip
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    total = sum(b["pixels"] for b in full) or 1
+    lower.bar(places, [b["pixels"] / total for b in full], width, align="edge", color="#4a86c5",
+              edgecolor=ink, linewidth=0.6)  # fmt: skip
+    lower.set(xlabel="probability of the mapped class", ylabel="pixels")
+    for axis in (upper, lower):
+        axis.set_facecolor("none")
+        axis.tick_params(colors=ink)
+        axis.xaxis.label.set_color(ink)
+        axis.yaxis.label.set_color(ink)
+        for spine in axis.spines.values():
+            spine.set_color(ink)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,7 @@
+"""Pixels on the ground, without reading any file.
+
+In go widths, heights, transforms and CRSs; out come grids: :mod:`~geoseg.geo.pixel_grid` is a
+raster's own, :mod:`~geoseg.geo.chip_grid` cuts it into overlapping chips and lanes,
+:mod:`~geoseg.geo.geodesy` measures areas and lengths on the ellipsoid. A window is rows and columns
+of a grid (:mod:`~geoseg.geo.window`). Start with ``pixel_grid.py``.
+"""

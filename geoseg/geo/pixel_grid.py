@@ -1,0 +1,86 @@
+"""Where pixels lie on the ground."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from affine import Affine
+from rasterio.crs import CRS
+
+from geoseg.geo.window import Window
+
+__all__ = ["PixelGrid"]
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """Where pixels lie on the ground.
+
+    Attributes:
+        height: rows, px.
+        width: columns, px.
+        transform: from (column, row) to CRS coordinates; any affine.
+        crs: or None.
+    """
+
+    height: int
+    width: int
+    transform: Affine
+    crs: CRS | None
+
+    @cached_property
+    def gsd(self) -> tuple[float, float] | None:
+        """Metres per pixel along x and y at the grid's centre, on the ellipsoid; None without CRS.
+
+        Measured on WGS 84, so it is true for degrees, feet and Web Mercator alike.
+        """
+        return self._measured[:2] if self._measured else None
+
+    @property
+    def pixel_area(self) -> float | None:
+        """Square metres of the pixel at the grid's centre, also of a sheared one; or None."""
+        measured = self._measured
+        return measured[0] * measured[1] * measured[2] if measured else None
+
+    @cached_property
+    def _measured(self) -> tuple[float, float, float] | None:
+        """(metres along x, metres along y, sine of the angle between) at the grid's centre."""
+        if self.crs is None:
+            return None
+        from pyproj import Geod, Transformer
+        from pyproj.exceptions import ProjError
+
+        col, row = self.width / 2, self.height / 2
+        points = [self.transform @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
+        try:
+            to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+            x, y = to_degrees.transform([p[0] for p in points], [p[1] for p in points])
+        except ProjError:
+            return None  # an engineering CRS has no place on the ellipsoid
+        if not all(math.isfinite(lon) and abs(lat) <= 90 for lon, lat in zip(x, y, strict=True)):
+            return None
+        geod = Geod(ellps="WGS84")
+        east, _, across = geod.inv(x[0], y[0], x[1], y[1])
+        south, _, down = geod.inv(x[0], y[0], x[2], y[2])
+        if not (math.isfinite(across) and across > 0 and down > 0):
+            return None
+        return across, down, abs(math.sin(math.radians(east - south)))
+
+    def crop(self, window: Window) -> PixelGrid:
+        """The part of the grid in a window."""
+        shift = Affine.translation(window.col, window.row)
+        return PixelGrid(window.height, window.width, self.transform @ shift, self.crs)
+
+    def zoom(self, factor_x: float, factor_y: float) -> PixelGrid:
+        """A grid over the same ground whose pixels are larger by the factors.
+
+        The last row and column may reach beyond the ground by less than a pixel.
+        """
+        return PixelGrid(
+            max(1, math.ceil(self.height / factor_y - 1e-6)),
+            max(1, math.ceil(self.width / factor_x - 1e-6)),
+            self.transform @ Affine.scale(factor_x, factor_y),
+            self.crs,
+        )

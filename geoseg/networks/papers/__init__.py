@@ -1,0 +1,1 @@
+"""Networks as their papers describe them, one file each."""

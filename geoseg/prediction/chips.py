@@ -1,0 +1,247 @@
+"""Chips of a scene, read row of chips by row of chips; every pixel is read once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.core.importing import IMPORTING
+from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.geo.window import Window
+
+__all__ = ["ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
+
+T = TypeVar("T")
+
+
+class PixelReader(Protocol):
+    """What :func:`chip_rows` needs of a scene reader."""
+
+    def read(
+        self, window: Window, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels (C, H, W), in ``out`` where it is given, and valid (H, W) of a window."""
+
+
+@dataclass(frozen=True)
+class ChipRow:
+    """One row of chips.
+
+    Attributes:
+        windows: of its chips, from the left.
+        pixels: (C, rows, columns), what lies within the scene.
+        valid: (rows, columns), True = measured.
+        left: the scene's column that the arrays begin with.
+        strip: the rows that no later row of chips touches: a prefix of ``valid``'s rows.
+        alike: whether all pixels, which are equal, or none of them was measured, where that is
+            known; then the arrays take no memory.
+    """
+
+    windows: Sequence[Window]
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    left: int
+    strip: Window
+    alike: bool | None = None
+
+    @property
+    def strip_valid(self) -> NDArray[np.bool_]:
+        """The strip's part of ``valid``."""
+        part = self.valid[: self.strip.height, self._cols(self.strip)]
+        return part if self.alike is None else part.copy()
+
+    def _cols(self, window: Window) -> slice:
+        return slice(window.col - self.left, window.right - self.left)
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every pixel was measured: then nobody need look at a chip's."""
+        return bool(self.valid.all()) if self.alike is None else self.alike
+
+    def is_measured(self, window: Window) -> bool:
+        """Whether a chip holds a measured pixel."""
+        if self.alike is not None:
+            return self.alike
+        return self.complete or bool(self.valid[:, self._cols(window)].any())
+
+    def chip(self, window: Window) -> NDArray[Any] | None:
+        """A chip as the network sees it, (C, H, W), or None where no pixel of it was measured.
+
+        It may be a view of the row, which isn't to be changed.
+        Where nothing was measured it holds the nearest measured pixel of the chip: zeros would
+        make a belt of wrong classes along the border. Beyond the scene's edge it is reflected.
+        """
+        if not self.is_measured(window):
+            return None
+        valid = self.valid[:, self._cols(window)]
+        pixels = self.pixels[:, :, self._cols(window)]
+        if not self.complete and not valid.all():
+            pixels = fill_nearest(pixels, valid)
+        missing = (window.height - pixels.shape[1], window.width - pixels.shape[2])
+        if any(missing):
+            pixels = _reflect(pixels, *missing)
+        return pixels if self.alike is None else np.ascontiguousarray(pixels)
+
+    def measured(self, window: Window) -> NDArray[np.bool_]:
+        """Where a chip's pixels are the scene's own and valid, (height, width)."""
+        measured = np.zeros((window.height, window.width), dtype=np.bool_)
+        valid = self.valid[:, self._cols(window)]
+        measured[: valid.shape[0], : valid.shape[1]] = valid
+        return measured
+
+
+@dataclass(frozen=True)
+class _Chips(Sequence[Window]):
+    """The windows of a row of chips, made when they are asked for: a sparse scene has millions."""
+
+    row: int
+    starts: Sequence[int]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, item: int) -> Window: ...
+
+    @overload
+    def __getitem__(self, item: slice) -> _Chips: ...
+
+    def __getitem__(self, item: int | slice) -> Window | _Chips:
+        if isinstance(item, slice):
+            return _Chips(self.row, self.starts[item], self.height, self.width)
+        return Window(self.row, self.starts[item], self.height, self.width)
+
+
+def chip_rows(
+    reader: PixelReader,
+    grid: ChipGrid,
+    lane: Lane | None = None,
+    first: int = 0,
+    uniform: Callable[[Window], tuple[NDArray[Any], bool] | None] = lambda window: None,
+) -> Iterator[ChipRow]:
+    """Read a scene, row of chips by row of chips.
+
+    Args:
+        reader: gives pixels and validity.
+        grid: where the chips lie.
+        lane: the columns that are wanted; None for all.
+        first: number of the row of chips to begin with.
+        uniform: gives what each pixel of a window is, and whether it was measured, or None where
+            it has to be read; see :meth:`geoseg.scene.reader.SceneReader.uniform`.
+
+    Yields:
+        Rows of chips from the top. Rows that two of them share are kept, not read again.
+    """
+    lane = lane or Lane.whole(grid)
+    starts = grid.row_starts
+    left, right = lane.starts[0], min(lane.starts[-1] + grid.chip_width, grid.width)
+    pixels: NDArray[Any] | None = None
+    valid: NDArray[np.bool_] | None = None
+    end = starts[first]  # first row that was not read yet
+    for i, start in enumerate(starts[first:], start=first):
+        stop = min(start + grid.chip_height, grid.height)
+        windows = _Chips(start, lane.starts, grid.chip_height, grid.chip_width)
+        strip = grid.strip(i, lane)
+        known = uniform(Window(start, left, stop - start, right - left))
+        if known is not None:
+            values, alike = known
+            shape = (stop - start, right - left)
+            pixels = np.broadcast_to(values[:, None, None], (len(values), *shape))
+            valid = np.broadcast_to(np.bool_(alike), shape)
+            end = stop
+            yield ChipRow(windows, pixels, valid, left, strip, alike)
+            continue
+        window = Window(end, left, stop - end, right - left)
+        if pixels is None or valid is None:
+            pixels, valid = reader.read(window)
+        else:
+            kept = end - start
+            rows = np.empty((len(pixels), stop - start, right - left), pixels.dtype)
+            rows[:, :kept] = pixels[:, pixels.shape[1] - kept :]
+            pixels = rows
+            _, new = reader.read(window, pixels[:, kept:])
+            valid = np.concatenate([valid[valid.shape[0] - kept :], new])
+        end = stop
+        yield ChipRow(windows, pixels, valid, left, strip)
+
+
+def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Replace what was not measured by the nearest measured pixel.
+
+    Args:
+        pixels: (C, H, W), any dtype.
+        valid: (H, W), at least one True.
+
+    Returns:
+        A new array like ``pixels``.
+    """
+    with IMPORTING:
+        from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    filled, missing = pixels.copy(), ~valid
+    filled[:, missing] = pixels[:, nearest[0][missing], nearest[1][missing]]
+    return filled
+
+
+def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:
+    """Pad at the bottom and the right by reflection; numpy repeats it where the scene is short."""
+    pad = ((0, 0), (0, below), (0, right))
+    return np.pad(pixels, pad, mode="symmetric")
+
+
+_END = object()
+
+
+def prefetch(items: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
+    """Run an iterator ahead in a thread, so that reading overlaps with computing.
+
+    An error in the iterator is raised here, at its place. Leaving the loop early ends the thread.
+
+    Args:
+        items: the iterator.
+        depth: how many items may wait.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((_END, None))
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+            put((_END, error))
+
+    thread = threading.Thread(target=work, name="geoseg-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()

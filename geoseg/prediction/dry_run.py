@@ -1,0 +1,143 @@
+"""What a run would do and cost, without writing anything."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.core.gdal import block_cache
+from geoseg.core.machine import available_cores, peak_memory
+from geoseg.core.staging import Staging
+from geoseg.errors import SceneError, UsageError
+from geoseg.geo.window import Window
+from geoseg.prediction.budget import memory_budget
+from geoseg.prediction.chip_crf import ChipCRF
+from geoseg.prediction.chips import chip_rows
+from geoseg.prediction.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
+from geoseg.prediction.preflight import preflight
+from geoseg.prediction.report import Progress, RunLog, plan_report, runtime_report
+from geoseg.prediction.run import load_members
+from geoseg.runtimes import checked
+
+__all__ = ["DryRun", "dry_run"]
+
+#: A dry run times at least this many chips.
+PROBE_CHIPS = 4
+#: More is not taken to read the scene, however much is free.
+READ_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would cost.
+
+    Attributes:
+        chips: all of them.
+        skipped: of these, all nodata.
+        seconds: estimated for the whole run, from a probe of a few chips.
+        memory_bytes: estimated peak of the process.
+        output_bytes: file -> size without compression, an upper bound.
+        report: as JSON.
+    """
+
+    chips: int
+    skipped: int
+    seconds: float
+    memory_bytes: int
+    output_bytes: dict[str, int]
+    report: dict[str, Any]
+
+
+def _to_read(plan: Plan, lanes: Sequence[OutputLane], limit: int) -> Sequence[OutputLane]:
+    """Lanes to read the scene by: the run's, or narrower ones where the scene is very wide."""
+    try:
+        return plan.lanes(min(limit, READ_BYTES))
+    except UsageError:
+        return lanes
+
+
+def dry_run(
+    scene: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> DryRun:
+    """Say what :func:`predict` would do and cost; write nothing.
+
+    The whole scene's validity is read, and the network runs on a few chips.
+
+    Args:
+        scene: see :func:`predict`.
+        output: likewise.
+        progress: likewise.
+        **options: likewise.
+
+    Raises:
+        GeosegError: as :func:`predict` would.
+    """
+    log = RunLog(progress)
+    plan = make_plan(scene, PredictOptions(output=output, **options))
+    Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
+    with block_cache(plan.cache_bytes):
+        runtime = load_members(plan, log)
+        budget = memory_budget(plan, runtime)
+        lanes = plan.lanes(budget.arrays)
+        # As many chips as are computed at a time, twice.
+        wanted = max(PROBE_CHIPS, 2 * (plan.options.threads or available_cores()))
+        for message in [*plan.warnings, *old_companions(plan.outputs), *preflight(plan)]:
+            log.warn(message)
+        held = peak_memory()
+        needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
+        last = -1
+        with plan.reader(plan.model_grid) as reader, log.clock("read"):
+            for lane in _to_read(plan, lanes, budget.arrays):
+                shared = bisect_right(lane.model.starts, last)
+                for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
+                    # Chips that reach into two lanes are run for both, but are no more chips.
+                    windows = row.windows[shared:]
+                    if row.alike is None:
+                        windows = [window for window in windows if row.is_measured(window)]
+                    elif not row.alike:
+                        windows = ()
+                    needed += len(windows)
+                    for window in windows[: wanted - len(probe)]:
+                        if (chip := row.chip(window)) is not None:
+                            probe.append((window, chip, row.measured(window)))
+                last = lane.model.starts[-1]
+    if not probe:
+        raise SceneError(
+            f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
+        )
+    crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
+    chips = [((window, pixels, measured), pixels) for window, pixels, measured in probe]
+    for _ in checked.run(runtime, chips[:1]):  # warms up
+        pass
+    start = time.perf_counter()
+    answers = checked.run(runtime, chips, plan.options.batch_size, classes=plan.channels)
+    for (window, pixels, measured), probs in answers:
+        probs = probs[None, : len(plan.card.classes)]
+        if crf is not None:
+            probs = crf(probs, pixels[None], measured[None], [window])
+        runtime.to_numpy(probs)
+    seconds = log.seconds["read"] + (time.perf_counter() - start) / len(chips) * needed
+    arrays = max(plan.lane_bytes(lane) for lane in lanes)
+    memory = max(held + arrays + plan.polygon_bytes, peak_memory())
+    sizes = plan.output_bytes
+    report = {
+        **plan_report(plan),
+        "runtime": runtime_report(runtime),
+        "chips": {"total": len(plan.chips), "run": needed, "skipped": len(plan.chips) - needed},
+        "seconds": seconds,
+        "memory_bytes": memory,
+        "output_bytes": sizes,
+        "warnings": log.warnings,
+    }
+    return DryRun(len(plan.chips), len(plan.chips) - needed, seconds, memory, sizes, report)

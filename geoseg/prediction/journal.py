@@ -1,0 +1,423 @@
+"""Finished strips on disk: what is there is never computed again.
+
+A strip's rasters are small GeoTIFFs, and a JSON file that is renamed into place after them is its
+entry in the journal. So a run that is killed at any moment finds whole strips and no half ones,
+and a virtual raster over them is what the outputs are made from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+import rasterio.errors
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
+
+from geoseg.core.gdal import GDAL_ERRORS
+from geoseg.core.staging import explain_write_error
+from geoseg.core.workers import StoppedError
+from geoseg.errors import OutputError
+from geoseg.geo.window import Window
+from geoseg.rasters.writing import RasterSpec
+
+__all__ = ["Strip", "StripStore"]
+
+#: Rows of a strip file's blocks.
+BLOCK_ROWS = 64
+#: That compare a finished raster with its strips.
+VERIFY_THREADS = 2
+#: rasterio's dtype -> GDAL's.
+_GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The journal's entry of one strip.
+
+    Attributes:
+        window: of the output's grid; None where the strip holds no row of it.
+        counts: pixels of each class.
+        chips_run: chips of its row of chips that went through the network.
+        chips_skipped: those without a measured pixel.
+        crc: raster -> one CRC-32 a band, of the pixels in rows.
+        bytes: raster -> size of its file.
+    """
+
+    window: Window | None
+    counts: tuple[int, ...]
+    chips_run: int
+    chips_skipped: int
+    crc: Mapping[str, tuple[int, ...]]
+    bytes: Mapping[str, int]
+
+
+class StripStore:
+    """The strips of one run, by lane and row of chips.
+
+    One thread may write them while others read.
+    """
+
+    def __init__(self, folder: Path, specs: Mapping[str, RasterSpec], lanes: int) -> None:
+        """Read the journal of what is there.
+
+        Args:
+            folder: of the strips; made where it is missing.
+            specs: of the outputs' rasters by name.
+            lanes: how many there are.
+
+        Raises:
+            OutputError: the folder can't be made or read.
+        """
+        self.folder = folder
+        self.specs = dict(specs)
+        self._strips: list[list[Strip]] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._failure: OutputError | None = None
+        try:
+            folder.mkdir(exist_ok=True)
+            for lane in range(lanes):
+                found: list[Strip] = []
+                while (path := self._entry(lane, len(found))).exists():
+                    strip = _parse(path.read_text(encoding="utf-8"))
+                    if not self._is_whole(strip, lane, len(found)) or not _follows(strip, found):
+                        break  # it is made anew, as are those below it
+                    found.append(strip)
+                self._strips.append(found)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"the strips in {folder} can't be read ({error}); begin anew with --restart"
+            ) from error
+
+    def __len__(self) -> int:
+        """Strips that are finished."""
+        return sum(len(strips) for strips in self._strips)
+
+    def finished(self, lane: int) -> int:
+        """How many strips of a lane are there, from the top."""
+        return len(self._strips[lane])
+
+    def all(self) -> Iterator[Strip]:
+        """The finished strips, lane by lane from the top."""
+        for strips in self._strips:
+            yield from strips
+
+    def write(
+        self,
+        lane: int,
+        window: Window | None,
+        arrays: Mapping[str, NDArray[Any]],
+        counts: Sequence[int],
+        chips: tuple[int, int],
+    ) -> None:
+        """Add the next strip of a lane.
+
+        Args:
+            lane: its number.
+            window: of the output's grid, or None for a strip without rows.
+            arrays: raster -> (height, width) or (bands, height, width) of its spec's dtype.
+            counts: pixels of each class.
+            chips: how many were run and how many skipped.
+
+        Raises:
+            OutputError: the disk is full or fails, now or when an earlier strip was written.
+        """
+        with self._failing_for_good():
+            number = len(self._strips[lane])
+            crc: dict[str, tuple[int, ...]] = {}
+            sizes: dict[str, int] = {}
+            if window is not None:
+                for name, values in arrays.items():
+                    bands = values[None] if values.ndim == 2 else values
+                    crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
+                    file = self._raster(name, lane, number)
+                    self._write_raster(file, name, bands)
+                    sizes[name] = file.stat().st_size
+            strip = Strip(window, tuple(int(n) for n in counts), *chips, crc, sizes)
+            path = self._entry(lane, number)
+            partial = path.with_suffix(".partial")
+            try:
+                partial.write_text(json.dumps(asdict(strip)), encoding="utf-8")
+                os.replace(partial, path)
+            except OSError as error:
+                raise explain_write_error(error, self.folder) from error
+        with self._changed:
+            self._strips[lane].append(strip)
+            self._changed.notify_all()
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        """A strip that was begun after one that failed must not take its place."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            yield
+        except OutputError as error:
+            self._failure = error
+            raise
+
+    def _write_raster(self, path: Path, name: str, bands: NDArray[Any]) -> None:
+        spec = self.specs[name]
+        count, height, width = bands.shape
+        # A byte a pixel is written, and read again, in less time than it takes to pack it.
+        packed = {} if spec.is_plain else {"compress": "zstd", "zstd_level": 1}
+        try:
+            with rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=count,
+                dtype=spec.dtype,
+                # Any but none, which rasterio would warn of whenever it meets the file.
+                transform=Affine.translation(1, 1),
+                interleave="band",
+                blockysize=min(BLOCK_ROWS, height),
+                bigtiff="if_safer",
+                **packed,
+            ) as dataset:
+                dataset.write(bands)
+        except GDAL_ERRORS as error:
+            raise explain_write_error(error, self.folder) from error
+
+    def check_all_there(self) -> None:
+        """See that the strips cover the output, before it is made of them.
+
+        Raises:
+            OutputError: they don't.
+        """
+        grid = next(iter(self.specs.values())).grid
+        windows = [strip.window for strip in self.all() if strip.window is not None]
+        if sum(w.height * w.width for w in windows) != grid.height * grid.width:
+            raise OutputError(
+                f"the strips in {self.folder} do not cover the output; begin anew with --restart"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of the output that are finished in all lanes, from the top."""
+        bottoms = (
+            max((s.window.bottom for s in strips if s.window is not None), default=0)
+            for strips in self._strips
+        )
+        return min(bottoms)
+
+    def wait(self, rows: int) -> None:
+        """Wait for rows, from the top.
+
+        Args:
+            rows: of the output.
+
+        Raises:
+            StoppedError: the run has ended, and they won't come.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self.rows >= rows)
+            if self.rows < rows:
+                raise StoppedError
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has ended for a reason of its own, so that nobody needs the strips."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Send home who waits for strips."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def read(self, name: str, top: int, bottom: int) -> NDArray[Any]:
+        """Finished rows of a raster.
+
+        Args:
+            name: of the raster.
+            top: the first row.
+            bottom: the first one below.
+
+        Returns:
+            (bands, bottom - top, width).
+
+        Raises:
+            OutputError: a strip can't be read.
+        """
+        spec = self.specs[name]
+        shape = (len(spec.descriptions), bottom - top, spec.grid.width)
+        rows = np.full(shape, spec.nodata, spec.dtype)
+        for lane, strips in enumerate(self._strips):
+            for number, strip in enumerate(strips):
+                w = strip.window
+                if w is None or w.bottom <= top or w.row >= bottom:
+                    continue
+                first, last = max(top, w.row), min(bottom, w.bottom)
+                part = RasterioWindow(0, first - w.row, w.width, last - first)
+                path = self._raster(name, lane, number)
+                try:
+                    with rasterio.open(path) as dataset:
+                        found = dataset.read(window=part)
+                except GDAL_ERRORS as error:
+                    raise OutputError(
+                        f"{path} can't be read ({error}); begin anew with --restart"
+                    ) from error
+                rows[:, first - top : last - top, w.col : w.right] = found
+        return rows
+
+    @contextmanager
+    def few_open(self) -> Iterator[None]:
+        """Keep hundreds of strips from being open at once, each with buffers of its own.
+
+        GDAL takes it up when it opens a virtual raster and has no other open.
+        """
+        # A row of a COG's blocks or of overviews reaches into two or three strips of each lane.
+        most = max(16, 4 * len(self._strips))
+        # Who reads over a network often has GDAL look at no other file: overviews are one.
+        with rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=most, GDAL_DISABLE_READDIR_ON_OPEN="FALSE"):
+            yield
+
+    def mosaic(self, name: str, overviews: Sequence[Path] = ()) -> Path:
+        """All strips of a raster as one virtual one, with names, colours and tags.
+
+        Args:
+            name: of the raster.
+            overviews: rasters in the folder, the largest first.
+
+        Returns:
+            A .vrt in the folder.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        spec, path = self.specs[name], self.folder / f"{name}.vrt"
+        grid = spec.grid
+        root = ElementTree.Element(
+            "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
+        )
+        for band in range(1, len(spec.descriptions) + 1):
+            element = ElementTree.SubElement(
+                root, "VRTRasterBand", dataType=_GDAL_TYPES[spec.dtype], band=str(band)
+            )
+            for lane, strips in enumerate(self._strips):
+                for number, strip in enumerate(strips):
+                    if strip.window is not None:
+                        file = self._raster(name, lane, number).name
+                        _add_source(element, file, band, strip.window)
+        try:
+            path.write_bytes(ElementTree.tostring(root))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                with rasterio.open(path, "r+") as dataset:
+                    if grid.crs is not None:
+                        dataset.crs = grid.crs
+                    dataset.transform = grid.transform
+                    dataset.nodata = spec.nodata
+                    spec.describe(dataset)
+            if overviews:
+                _add_overviews(path, overviews)
+        except GDAL_ERRORS as error:
+            raise explain_write_error(error, self.folder) from error
+        return path
+
+    def verify(self, name: str, path: Path) -> None:
+        """Compare a finished raster with the strips that it was made from.
+
+        Args:
+            name: of the raster.
+            path: of the file.
+
+        Raises:
+            OutputError: they differ (some disk errors show only so), or it can't be read.
+        """
+        strips = [strip for strip in self.all() if strip.window is not None]
+        parts = [strips[i::VERIFY_THREADS] for i in range(VERIFY_THREADS)]
+        try:
+            with ThreadPoolExecutor(VERIFY_THREADS, "geoseg-verify") as threads:
+                alike = all(threads.map(partial(_are_alike, path, name), parts))
+        except GDAL_ERRORS as error:
+            raise explain_write_error(error, path) from error
+        if not alike:
+            raise OutputError(
+                f"{path}: what was read back differs from what was written, so the disk is full or "
+                f"faulty; free some space or take another one, and begin anew with --restart"
+            )
+
+    def _is_whole(self, strip: Strip, lane: int, number: int) -> bool:
+        """Whether a strip's files are as long as they were when they were written."""
+        files = {name: self._raster(name, lane, number) for name in strip.bytes}
+        return all(f.exists() and f.stat().st_size == strip.bytes[n] for n, f in files.items())
+
+    def _raster(self, name: str, lane: int, number: int) -> Path:
+        return self.folder / f"{name}-{lane}-{number}.tif"
+
+    def _entry(self, lane: int, number: int) -> Path:
+        return self.folder / f"strip-{lane}-{number}.json"
+
+
+def _are_alike(path: Path, name: str, strips: Sequence[Strip]) -> bool:
+    """Whether a finished raster holds what strips held when they were written."""
+    with rasterio.open(path) as dataset:
+        for strip in strips:
+            w = strip.window
+            assert w is not None, "of a strip with rows"
+            bands = dataset.read(window=RasterioWindow(w.col, w.row, w.width, w.height))
+            if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
+                return False
+    return True
+
+
+def _follows(strip: Strip, above: Sequence[Strip]) -> bool:
+    """Whether a strip's rows begin where those of the strips above end."""
+    bottom = max((s.window.bottom for s in above if s.window is not None), default=0)
+    return strip.window is None or strip.window.row == bottom
+
+
+def _parse(text: str) -> Strip:
+    entry = json.loads(text)
+    window = None if entry["window"] is None else Window(**entry["window"])
+    crc = {name: tuple(values) for name, values in entry["crc"].items()}
+    counts, chips = tuple(entry["counts"]), (entry["chips_run"], entry["chips_skipped"])
+    return Strip(window, counts, *chips, crc, entry["bytes"])
+
+
+def _add_overviews(path: Path, overviews: Sequence[Path]) -> None:
+    """Have a virtual raster of one band say where its overviews are."""
+    tree = ElementTree.parse(path)
+    band = tree.getroot().find("VRTRasterBand")
+    assert band is not None
+    for overview in overviews:
+        element = ElementTree.SubElement(band, "Overview")
+        name = ElementTree.SubElement(element, "SourceFilename", relativeToVRT="1")
+        name.text = overview.name
+        ElementTree.SubElement(element, "SourceBand").text = "1"
+    tree.write(path)
+
+
+def _add_source(band: ElementTree.Element, file: str, number: int, window: Window) -> None:
+    source = ElementTree.SubElement(band, "SimpleSource")
+    name = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1")
+    name.text = file
+    ElementTree.SubElement(source, "SourceBand").text = str(number)
+    for element, row, col in (("SrcRect", 0, 0), ("DstRect", window.row, window.col)):
+        ElementTree.SubElement(
+            source,
+            element,
+            xOff=str(col),
+            yOff=str(row),
+            xSize=str(window.width),
+            ySize=str(window.height),
+        )

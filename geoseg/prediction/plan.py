@@ -1,0 +1,870 @@
+"""The plan of a run: every decision, made and checked before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio.warp
+from rasterio.crs import CRS
+
+from geoseg.cards.card import Border, ModelCard, ModelFiles
+from geoseg.core.gdal import GDAL_ERRORS
+from geoseg.core.importing import require
+from geoseg.core.jsontext import builtin_fields
+from geoseg.core.names import public_name
+from geoseg.core.ownership import is_ours
+from geoseg.errors import SceneError, UsageError
+from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
+from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
+from geoseg.prediction.regrid import source_cols
+from geoseg.prediction.stitch import TAPERS, held_bytes
+from geoseg.rasters.writing import (
+    POLYGON_STRIP,
+    PROBABILITY_DTYPES,
+    check_creation_options,
+    try_creation_options,
+)
+from geoseg.runtimes.ensemble import TURNS
+from geoseg.scene.declared import pixel_limit
+from geoseg.scene.radiometry import Radiometry, find_radiometry
+from geoseg.scene.reader import SceneReader
+from geoseg.scene.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
+from geoseg.scene.sources import Rules
+from geoseg.zoo import choose_model, find_model
+
+__all__ = [
+    "OutputLane",
+    "Outputs",
+    "Plan",
+    "PredictOptions",
+    "make_plan",
+    "old_companions",
+    "on_model_grid",
+]
+
+#: A scene may be this much coarser than the coarsest gsd of the card before it is refused.
+COARSEST_FACTOR = 4.0
+#: gsd is measured on the ellipsoid; a UTM zone's scale error must not count as "too fine".
+GSD_SLACK = 1.01
+#: What a CRS that PROJ doesn't know ends in.
+BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
+#: Px over which chips are blended with --overlap auto. What is left of the border's error there
+#: turns less than a label in a thousand, but its probabilities should not step at a line.
+BLEND = 8
+#: Rows of the tallest blocks that are common in GeoTIFFs.
+BLOCK_ROWS = 512
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What the user may say; each field is the command line's option of the same name.
+
+    Attributes:
+        model: an embedded model's name, or a model folder or .zip; None for the embedded one that
+            suits the scene's bands and gsd; several for the mean of their probabilities.
+        output: the class raster, or None for ``<scene>_landcover.tif`` in the current folder.
+        vector: the polygons, or None for the class raster's name with .gpkg.
+        no_vector: write no polygons.
+        probs: a raster of all probabilities.
+        confidence: a raster of the winning probability.
+        agreement: a raster of the share of members (models and turned chips) that say the class.
+        probs_dtype: of both: ``uint8`` or ``float32``.
+        preview: a PNG.
+        bands: see :meth:`geoseg.scene.scene.Scene.choose`.
+        scale: quantity per number.
+        offset: quantity at number 0.
+        src_nodata: the scene's number for "not measured".
+        input_root: a folder, or several, into which the scene's and the AOI's files may point; into
+            their own they may anyway.
+        allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
+            neither raw nor derived bands; ``any``: whatever GDAL follows, servers included.
+        bbox: (west, south, east, north) to predict.
+        bbox_crs: of the bbox; None means the scene's.
+        aoi: a vector file; only what lies in its polygons is predicted.
+        size: chip side, px of the model's grid.
+        overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
+        exact: choose overlap and margin so that the probabilities are those of the untiled scene.
+        taper: a key of :data:`geoseg.prediction.stitch.TAPERS`.
+        tta: a key of :data:`geoseg.runtimes.ensemble.TURNS`: chips are also turned, or turned and
+            mirrored, and the probabilities averaged.
+        crf: bring the probabilities into line with the pixels; see
+            :mod:`geoseg.prediction.chip_crf`.
+        crf_options: ``NAME=VALUE``; see :class:`geoseg.prediction.chip_crf.CRFOptions`.
+        batch_size: chips in one forward pass; None for the device's default.
+        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, or ``auto``.
+        precision: one of :data:`geoseg.runtimes.PRECISIONS`.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        threads: for computing on a CPU.
+        mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
+            goes in lanes then; the result does not change.
+        max_pixels: that a raster may have, None for 1e11; blocks that a sparse file leaves out
+            don't count.
+        restart: forget the strips that a stopped run of the same outputs has finished.
+        min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
+        simplify: tolerance of the polygons' borders, m.
+        force: make more than 10 million polygons, too, instead of none.
+        creation_options: ``NAME=VALUE`` for GDAL's COG driver.
+        overwrite: replace outputs that exist.
+    """
+
+    model: str | Path | Sequence[str | Path] | None = None
+    output: str | Path | None = None
+    vector: str | Path | None = None
+    no_vector: bool = False
+    probs: str | Path | None = None
+    confidence: str | Path | None = None
+    agreement: str | Path | None = None
+    probs_dtype: str = "uint8"
+    preview: str | Path | None = None
+    bands: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    src_nodata: float | None = None
+    input_root: str | Path | Sequence[str | Path] = ()
+    allow_vrt: str = "local"
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    aoi: str | Path | None = None
+    size: int | None = None
+    overlap: int | Literal["auto"] | None = None
+    exact: bool = False
+    taper: str = "cosine"
+    tta: str = "none"
+    crf: bool = False
+    crf_options: Sequence[str] = ()
+    batch_size: int | None = None
+    runtime: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    mem_limit: int | None = None
+    max_pixels: float | None = None
+    restart: bool = False
+    min_area: float = 0.0
+    simplify: float = 0.0
+    force: bool = False
+    creation_options: Sequence[str] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a scene.
+
+        Raises:
+            UsageError: an option is out of range or contradicts another.
+        """
+        builtin_fields(self)
+        if self.taper not in TAPERS:
+            raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
+        if self.tta not in TURNS:
+            raise UsageError(f"tta is {self.tta!r}; it must be one of {', '.join(TURNS)}")
+        if self.agreement is not None and self.tta == "none" and len(self.models) < 2:
+            raise UsageError(
+                "--agreement says how far several members agree, and here is one; give --tta flips "
+                "or d4, or several -m"
+            )
+        if self.probs_dtype not in PROBABILITY_DTYPES:
+            raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        if self.bbox_crs is not None and self.bbox is None:
+            raise UsageError("--bbox-crs says in which CRS --bbox is; give --bbox too")
+        if self.no_vector and self.vector is not None:
+            raise UsageError("--vector and --no-vector contradict each other; give one of them")
+        if self.crf_options and not self.crf:
+            raise UsageError("--crf-option says how --crf works; give --crf too")
+        parse_options(self.crf_options)
+        if isinstance(self.overlap, str) and self.overlap != "auto":
+            raise UsageError(f"overlap is {self.overlap!r}; it must be a number of px, or auto")
+        if self.exact:
+            self._check_exact()
+        for name in ("size", "batch_size", "threads", "mem_limit"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        if self.max_pixels is not None and not self.max_pixels >= 1:
+            raise UsageError(f"max_pixels is {self.max_pixels!r}; it must be a number, at least 1")
+        for name in ("min_area", "simplify"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} is {value}; it must be at least 0")
+        check_creation_options(self.creation_options)
+
+    @property
+    def rules(self) -> Rules:
+        """What input files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def models(self) -> tuple[str | Path, ...]:
+        """The models that were asked for by name; none for the embedded one that suits."""
+        if self.model is None:
+            return ()
+        return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
+
+    def _check_exact(self) -> None:
+        """Refuse what --exact can't be kept with.
+
+        Raises:
+            UsageError: it is so.
+        """
+        if self.taper == "none":
+            raise UsageError(
+                "--exact gives no weight to a chip's outermost pixels, and --taper none gives all "
+                "the same; leave one of them out"
+            )
+        if self.crf:
+            raise UsageError(
+                "--crf brings each chip's pixels into line with all others of the chip, so that "
+                "chips of another size give something else; leave it or --exact out"
+            )
+        if self.precision not in ("auto", "fp32"):
+            raise UsageError(
+                f"--precision {self.precision} errs by more than the 1e-5 that --exact promises; "
+                f"leave one of them out"
+            )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Final paths; None is not wanted.
+
+    Attributes:
+        raster: the class raster.
+        qml: QGIS style of the class raster.
+        report: JSON.
+        vector: the polygons.
+        probs: all probabilities.
+        confidence: the winning probability.
+        agreement: the share of members that say the class.
+        preview: PNG.
+    """
+
+    raster: Path
+    qml: Path
+    report: Path
+    vector: Path | None
+    probs: Path | None
+    confidence: Path | None
+    agreement: Path | None
+    preview: Path | None
+
+    def all(self) -> list[Path]:
+        """In the order in which they are published; the report last, as the sign of success."""
+        wanted = (
+            self.raster,
+            self.qml,
+            self.vector,
+            self.probs,
+            self.confidence,
+            self.agreement,
+            self.preview,
+            self.report,
+        )
+        return [path for path in wanted if path is not None]
+
+
+@dataclass(frozen=True)
+class OutputLane:
+    """A lane, on the output's grid and on the model's.
+
+    Attributes:
+        left: first column of the output.
+        right: the first one after.
+        model: the columns of the model's grid that these are made from.
+    """
+
+    left: int
+    right: int
+    model: Lane
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs to know.
+
+    Attributes:
+        options: the user's.
+        files: the model; of several the first, which says how chips lie.
+        members: all models, the first one included.
+        chosen: why this one.
+        scene: what was opened.
+        bands: of the scene, in the model's order.
+        radiometry: from numbers to the card's quantity.
+        grid: the output's pixels: the scene's own grid, cropped to bbox and AOI.
+        model_grid: the pixels that the network sees; ``grid`` unless the gsd differs much.
+        chips: where the chips lie on ``model_grid``.
+        margin: outermost px of a chip that get no weight; see
+            :func:`geoseg.prediction.stitch.axis_weights`.
+        aoi: geometries in the grid's CRS.
+        outputs: final paths.
+        warnings: what the user should know.
+    """
+
+    options: PredictOptions
+    files: ModelFiles
+    members: tuple[ModelFiles, ...]
+    chosen: str
+    scene: Scene
+    bands: tuple[SceneBand, ...]
+    radiometry: Radiometry
+    grid: PixelGrid
+    model_grid: PixelGrid
+    chips: ChipGrid
+    margin: int
+    aoi: tuple[Any, ...]
+    outputs: Outputs
+    warnings: tuple[str, ...]
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self.files.card
+
+    @property
+    def crf(self) -> CRFOptions | None:
+        """How the CRF works, or None without one."""
+        return parse_options(self.options.crf_options) if self.options.crf else None
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the network sees another grid than the output's."""
+        return self.model_grid != self.grid
+
+    @property
+    def channels(self) -> int:
+        """Numbers of each pixel that a runtime gives: one a class, and the members' agreement."""
+        return len(self.card.classes) + (self.outputs.agreement is not None)
+
+    @property
+    def factor(self) -> tuple[float, float]:
+        """(down, across): the output's pixels per pixel of the model's grid."""
+        relative = ~self.grid.transform @ self.model_grid.transform
+        return relative.e, relative.a
+
+    def reader(self, grid: PixelGrid) -> SceneReader:
+        """A reader of the chosen bands on a grid."""
+        return SceneReader(self.bands, grid, src_nodata=self.options.src_nodata, aoi=self.aoi)
+
+    def lane_bytes(self, lane: OutputLane) -> int:
+        """What the arrays of a lane hold at most: rows of chips, what is stitched, strips."""
+        agreement = self.outputs.agreement is not None
+        classes = len(self.card.classes) + agreement
+        height = self.chips.chip_height
+        kinds = {b.dtype for b in self.bands}
+        item = np.dtype(kinds.pop()).itemsize if len(kinds) == 1 and not self.resampled else 4
+        read = lane.model.starts[-1] + self.chips.chip_width - lane.model.starts[0]
+        # One row of chips in use, one waiting, and one in the making with what it keeps.
+        pixels = 4 * (len(self.bands) * item + 1) * height * read
+        # A strip that is made and one that is written: classes and stored probabilities.
+        width = lane.right - lane.left
+        left = 1 if self.options.probs_dtype == "uint8" else 4
+        stored = 1 + agreement + (classes if self.outputs.probs is not None else 0)
+        rows = math.ceil(height * max(1.0, self.factor[0]))
+        strips = 2 * (1 + left * stored) * rows * width
+        stitched = held_bytes(self.chips, lane.model, classes)
+        if self.resampled:
+            # A strip, the rows of it that are kept, and what is made of them.
+            stitched += 2 * 4 * classes * height * (lane.model.right - lane.model.left)
+            stitched += 3 * 4 * classes * rows * width
+        return pixels + stitched + strips
+
+    def lanes(self, limit: int) -> tuple[OutputLane, ...]:
+        """As few lanes as a limit of memory allows.
+
+        Args:
+            limit: bytes for the arrays of a lane.
+
+        Raises:
+            UsageError: the narrowest lanes take more.
+        """
+        most = len(self.chips.col_starts)
+        for count in range(1, most + 1):
+            # Mostly the first lane already takes too much: no need to look at the others.
+            if all(self.lane_bytes(lane) <= limit for lane in self._each_lane(count)):
+                return self._lanes(count)
+        need = max(self.lane_bytes(lane) for lane in self._lanes(most))
+        raise UsageError(
+            f"the memory that is left for arrays is {limit / 1e6:.0f} MB and the narrowest lanes "
+            f"take {need / 1e6:.0f} MB; raise --mem-limit by {math.ceil((need - limit) / 1e6)} MB, "
+            f"or make --size smaller"
+        )
+
+    def lanes_at(self, lefts: Sequence[int]) -> tuple[OutputLane, ...] | None:
+        """The lanes that begin at these columns of the output, or None where none do."""
+        if not lefts:
+            return None
+        # Few cuts fall together, so it takes hardly more lanes than there are beginnings.
+        for count in range(len(lefts), len(self.chips.col_starts) + 1):
+            found = [a for a, b in pairwise(self._edges(count)) if a < b]
+            if found == list(lefts):
+                return self._lanes(count)
+            if len(found) > len(lefts) + 1:
+                break
+        return None
+
+    def _edges(self, count: int) -> Iterator[int]:
+        """First columns of the output's lanes, and the first one after all of them.
+
+        Some may be equal: there is no lane between them.
+        """
+        grid, starts = self.chips, self.chips.col_starts
+        count = min(count, len(starts))
+        across = self.factor[1] if self.resampled else 1
+        middle = grid.chip_width // 2
+        yield 0
+        for i in range(1, count):
+            cut = min(starts[round(i * len(starts) / count)] + middle, grid.width - 1)
+            yield min(round(cut * across), self.grid.width)
+        yield self.grid.width
+
+    def _lanes(self, count: int) -> tuple[OutputLane, ...]:
+        """The scene's columns in lanes of like width, parted in the middle of chips."""
+        return tuple(self._each_lane(count))
+
+    def _each_lane(self, count: int) -> Iterator[OutputLane]:
+        """Likewise, from the left, one after the other."""
+        grid, across = self.chips, self.factor[1] if self.resampled else None
+        for a, b in pairwise(self._edges(count)):
+            if a < b:
+                columns = (a, b) if across is None else source_cols(grid.width, across, a, b)
+                yield OutputLane(a, b, Lane.of(grid, *columns))
+
+    @property
+    def polygon_bytes(self) -> int:
+        """What is held to make polygons beside the network's work, but for what stays open."""
+        if self.outputs.vector is None:
+            return 0
+        pixels = min(POLYGON_STRIP, self.grid.height * self.grid.width)
+        floats = 1 + (len(self.card.classes) if self.outputs.probs is not None else 0)
+        # Four strips read, two being labelled and traced, and their tables.
+        return pixels * (4 * (1 + 4 * floats) + 2 * 12 + 48)
+
+    @property
+    def cache_bytes(self) -> int:
+        """GDAL's block cache: a few rows of blocks of every band, so that none is decoded twice."""
+        row = sum(np.dtype(b.dtype).itemsize * b.grid.width for b in self.bands)
+        return int(min(max(3 * BLOCK_ROWS * row, 64 << 20), 512 << 20))
+
+    @property
+    def output_bytes(self) -> dict[str, int]:
+        """Each raster's size without compression."""
+        pixels = self.grid.height * self.grid.width
+        item = 1 if self.options.probs_dtype == "uint8" else 4
+        sizes = {str(self.outputs.raster): pixels}
+        if self.outputs.probs is not None:
+            sizes[str(self.outputs.probs)] = pixels * item * len(self.card.classes)
+        if self.outputs.confidence is not None:
+            sizes[str(self.outputs.confidence)] = pixels * item
+        return sizes
+
+
+def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions) -> Plan:
+    """Open the scene and the model and decide everything.
+
+    Args:
+        scene: see :func:`geoseg.scene.scene.open_scene`.
+        options: the user's.
+
+    Raises:
+        GeosegError: something doesn't fit; nothing was written.
+    """
+    with pixel_limit(options.max_pixels):
+        opened = open_scene(scene, options.rules)
+    outputs = _outputs(opened.name, options)
+    if options.model is None:
+        files, chosen = choose_model(opened, options.bands)
+        members: tuple[ModelFiles, ...] = (files,)
+    else:
+        members, chosen = tuple(map(find_model, options.models)), "asked for"
+        if not members:
+            raise UsageError("the list of models is empty; name one, or leave it out")
+        files = members[0]
+    _check_members(members)
+    inputs: list[str | Path] = [*opened.paths, *opened.files, *(m.path for m in members)]
+    _protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
+    card = files.card
+    bands = opened.choose(card.bands, options.bands)
+    radiometry = find_radiometry(
+        opened, bands, card.quantity, scale=options.scale, offset=options.offset
+    )
+    full = finest_grid(bands)
+    aoi = _read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
+    grid = _crop(full, options, aoi)
+    _check_vector(outputs, options, grid)
+    model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
+    if radiometry.doubt:
+        notes.append(radiometry.doubt)
+    try_creation_options(options.creation_options, _raster_dtypes(options))
+    size = options.size or card.size
+    multiple = math.lcm(*(m.card.multiple for m in members))
+    overlap, margin = _overlap(options, members, size, multiple, model_grid)
+    chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, multiple)
+    if options.crf:
+        require("torch", "--crf")
+        crf = parse_options(options.crf_options)
+        check_chip(crf, chips.chip_height, chips.chip_width)
+    if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:
+        notes.append(
+            f"overlap {overlap} is at most twice the model's margin of {margin} px: seams may "
+            f"show; give --overlap {2 * margin + 1} or more"
+        )
+    notes += [
+        f"the scene's {band} serves as the model's {wanted}"
+        for band, wanted in zip(bands, card.bands, strict=True)
+        if options.bands is None and band.name != wanted
+    ]
+    if full.crs is None:
+        notes.append(
+            "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
+        )
+    return Plan(
+        options=replace(
+            options,
+            size=chips.size,
+            overlap=overlap,
+            precision="fp32" if options.exact else options.precision,
+        ),
+        files=files,
+        members=members,
+        chosen=chosen,
+        scene=opened,
+        bands=bands,
+        radiometry=radiometry,
+        grid=grid,
+        model_grid=model_grid,
+        chips=chips,
+        margin=margin,
+        aoi=aoi,
+        outputs=outputs,
+        warnings=tuple(notes),
+    )
+
+
+def _overlap(
+    options: PredictOptions,
+    members: Sequence[ModelFiles],
+    size: int,
+    multiple: int,
+    grid: PixelGrid,
+) -> tuple[int, int]:
+    """Overlap and margin of the chips, px.
+
+    Args:
+        options: the user's.
+        members: the models; the first says how chips lie, the margin is the widest.
+        size: chip side, px.
+        multiple: chip sides and places are multiples of this, px.
+        grid: that the network sees.
+
+    Raises:
+        UsageError: a card does not tell what is asked for, or the chips are too small for it.
+    """
+    if options.exact and options.overlap is not None:
+        raise UsageError("--exact chooses the overlap; leave --overlap out")
+    margin = max(files.card.margin for files in members)
+    if isinstance(options.overlap, int):
+        return options.overlap, margin
+    if options.overlap is None and not options.exact:
+        # A smaller chip than the card's keeps the card's overlap as far as it can.
+        return min(members[0].card.overlap, 3 * size // 4), margin
+    option = "--exact" if options.exact else "--overlap auto"
+    names = options.models or [files.card.name for files in members]
+    borders = [
+        _border(files.card, option, name) for files, name in zip(members, names, strict=True)
+    ]
+    distances = [border.exact if options.exact else border.enough for border in borders]
+    if None in distances:
+        number = distances.index(None)
+        raise UsageError(
+            f"{option}: the predictions of {names[number]} change up to the middle of a chip of "
+            f"{borders[number].size} px, so it looks at the whole chip (global pooling, attention) "
+            f"or farther; leave {option} out, or probe it with larger chips (geoseg models probe "
+            f"--size)"
+        )
+    margin = max(distance for distance in distances if distance is not None)
+    # One px more than both margins, so that each pixel has a chip whose edge is far enough.
+    overlap = 2 * margin + (1 if options.exact else BLEND)
+    if all(border.exact == 0 for border in borders):  # each pixel is seen by itself
+        overlap = 0
+    overlap = math.ceil(overlap / multiple) * multiple
+    side = math.ceil(size / multiple) * multiple
+    if max(grid.height, grid.width) <= side:  # one chip
+        return min(overlap, size - 1), margin
+    if side < overlap + multiple:
+        raise UsageError(
+            f"{option}: predictions change up to {margin} px from a chip's edge, and chips of "
+            f"{size} px have too little inside; give --size {overlap + multiple} or more"
+        )
+    return overlap, margin
+
+
+def _border(card: ModelCard, option: str, name: str | Path) -> Border:
+    """What a card tells of its border.
+
+    Raises:
+        UsageError: nothing.
+    """
+    if card.border is None:
+        raise UsageError(
+            f"{option} needs to know how far from a chip's edge the predictions of {name} still "
+            f"change, and its card does not tell; measure it once with geoseg models probe {name} "
+            f"--write"
+        )
+    return card.border
+
+
+def _outputs(name: str, options: PredictOptions) -> Outputs:
+    """Final paths from the options and the scene's name."""
+    raster = Path(options.output) if options.output else Path(f"{name}_landcover.tif")
+    if raster.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"-o {raster}: the class raster is a GeoTIFF, so the name ends in .tif")
+    vector = None
+    if not options.no_vector:
+        from geoseg.polygons.formats import check_suffix
+
+        vector = Path(options.vector) if options.vector else raster.with_suffix(".gpkg")
+        check_suffix(vector)
+    preview = Path(options.preview) if options.preview else None
+    if preview is not None and preview.suffix.lower() != ".png":
+        raise UsageError(f"--preview {preview}: the preview is a PNG, so the name ends in .png")
+    for path in (options.probs, options.confidence, options.agreement):
+        if path is not None and Path(path).suffix.lower() not in (".tif", ".tiff"):
+            raise UsageError(f"{path}: probabilities are a GeoTIFF, so the name ends in .tif")
+    return Outputs(
+        raster=raster,
+        qml=raster.with_suffix(".qml"),
+        report=raster.with_suffix(".json"),
+        vector=vector,
+        probs=Path(options.probs) if options.probs else None,
+        confidence=Path(options.confidence) if options.confidence else None,
+        agreement=Path(options.agreement) if options.agreement else None,
+        preview=preview,
+    )
+
+
+def _check_members(members: Sequence[ModelFiles]) -> None:
+    """Refuse models whose probabilities can't be averaged.
+
+    Raises:
+        UsageError: bands, quantity or classes differ.
+    """
+    first = members[0].card
+    for other in (m.card for m in members[1:]):
+        for what, mine, theirs in (
+            ("bands", first.bands, other.bands),
+            ("quantity", first.quantity, other.quantity),
+            ("classes", *([(c.id, c.name) for c in card.classes] for card in (first, other))),
+            ("gsd", first.gsd, other.gsd),
+        ):
+            if mine != theirs:
+                raise UsageError(
+                    f"-m {first.name} and -m {other.name} have other {what} ({mine} and {theirs}); "
+                    f"models are averaged where these are the same"
+                )
+
+
+def _protect_inputs(outputs: Outputs, inputs: Sequence[str | Path]) -> None:
+    """Refuse to overwrite what is read, --overwrite or not.
+
+    Raises:
+        UsageError: an output is the scene, the AOI, or lies in the model.
+    """
+    read = [Path(path).resolve() for path in inputs if not is_remote(str(path))]
+    for output in outputs.all():
+        if any(output.resolve() == path or path in output.resolve().parents for path in read):
+            raise UsageError(f"{output} is an input of this run; give the output another name")
+
+
+def _check_vector(outputs: Outputs, options: PredictOptions, grid: PixelGrid) -> None:
+    """Refuse polygons that can't be made, before the network runs.
+
+    Raises:
+        UsageError: they need metres or degrees, and the scene has no CRS that gives them.
+    """
+    if outputs.vector is None or grid.gsd is not None:
+        return
+    if outputs.vector.suffix.lower() in (".geojson", ".json"):
+        raise UsageError(
+            f"{outputs.vector}: GeoJSON is longitude and latitude on WGS 84, and the scene has no "
+            f"CRS to bring it there; choose .gpkg"
+        )
+    if options.min_area > 0 or options.simplify > 0:
+        raise UsageError(
+            "--min-area and --simplify are in metres, and the scene has no CRS that gives metres; "
+            "leave them out, or give the scene a CRS (gdal_edit.py -a_srs)"
+        )
+
+
+def _raster_dtypes(options: PredictOptions) -> list[str]:
+    """Of the rasters that a run writes."""
+    rasters = (options.probs, options.confidence, options.agreement)
+    return sorted({"uint8"} | ({options.probs_dtype} if any(rasters) else set()))
+
+
+def old_companions(outputs: Outputs) -> list[str]:
+    """Polygons of an earlier run that will stay beside a class raster that takes its place.
+
+    Args:
+        outputs: of the run that is about to be made.
+
+    Returns:
+        A warning for each.
+    """
+    suffixes = (".gpkg", ".fgb", ".parquet", ".geojson")
+    beside = [outputs.raster.with_suffix(suffix) for suffix in suffixes]
+    return [
+        f"{path} is of an earlier run and does not belong to the new class raster; remove it"
+        for path in beside
+        if path != outputs.vector and outputs.raster.exists() and path.exists() and is_ours(path)
+    ]
+
+
+def on_model_grid(
+    grid: PixelGrid, gsd: float, gsd_range: tuple[float, float], name: str
+) -> tuple[PixelGrid, list[str]]:
+    """The grid that a network sees.
+
+    Args:
+        grid: the scene's.
+        gsd: the model's, metres.
+        gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
+        name: the model's, for messages.
+
+    Returns:
+        The scene's grid, or one over the same ground with the model's gsd; and what to tell.
+
+    Raises:
+        SceneError: the scene is far too coarse.
+    """
+    if grid.gsd is None:
+        return grid, [f"the scene's gsd is unknown: taken as the model's {gsd:g} m"]
+    low, high = gsd_range[0] / GSD_SLACK, gsd_range[1] * GSD_SLACK
+    if all(low <= own <= high for own in grid.gsd):
+        return grid, []
+    across, down = grid.gsd
+    if max(grid.gsd) > high * COARSEST_FACTOR:
+        raise SceneError(
+            f"the scene's pixels are {across:.3g} x {down:.3g} m and the model {name!r} takes "
+            f"{gsd_range[0]:g} to {gsd_range[1]:g} m: they hold too little to be refined to "
+            f"{gsd:g} m; choose a model for coarser scenes"
+        )
+    resampled = grid.zoom(_snap(gsd / across), _snap(gsd / down))
+    return resampled, [
+        f"the scene's pixels of {across:.3g} x {down:.3g} m are resampled to the model's "
+        f"{gsd:g} m, and the result back to the scene's grid"
+    ]
+
+
+def _snap(factor: float) -> float:
+    """A whole number of pixels, or a whole fraction of one, where the factor is nearly that.
+
+    A 2 m scene in UTM has pixels of 1.9996 m on the ellipsoid; five of them make 10 m.
+    """
+    whole = round(factor) if factor >= 1 else 1 / round(1 / factor)
+    return float(whole) if abs(whole / factor - 1) < 2 * (GSD_SLACK - 1) else factor
+
+
+def _crop(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:
+    """The part of the scene inside bbox and AOI, in whole pixels."""
+    window = Window(0, 0, full.height, full.width)
+    if options.bbox is not None:
+        west, south, east, north = options.bbox
+        if not (west < east and south < north and all(map(math.isfinite, options.bbox))):
+            raise UsageError(
+                f"--bbox {options.bbox}: give finite west,south,east,north, west < east and "
+                f"south < north"
+            )
+        bounds = (west, south, east, north)
+        if options.bbox_crs is not None:
+            bounds = _to_crs(bounds, options.bbox_crs, full.crs)
+        window = _inside(full, window, bounds, "--bbox")
+    if aoi:
+        from shapely.geometry import shape
+
+        boxes = [shape(g).bounds for g in aoi]
+        bounds = (
+            min(b[0] for b in boxes),
+            min(b[1] for b in boxes),
+            max(b[2] for b in boxes),
+            max(b[3] for b in boxes),
+        )
+        window = _inside(full, window, bounds, "--aoi")
+    return full if window == Window(0, 0, full.height, full.width) else full.crop(window)
+
+
+def _to_crs(
+    bounds: tuple[float, float, float, float], source: str, target: CRS | None
+) -> tuple[float, float, float, float]:
+    if target is None:
+        raise UsageError("--bbox-crs needs a scene with a CRS; this one has none: leave it out")
+    try:
+        west, south, east, north = rasterio.warp.transform_bounds(source, target, *bounds)
+    except BAD_CRS as error:
+        raise UsageError(f"--bbox-crs {source!r}: {error}; give e.g. EPSG:4326") from error
+    return west, south, east, north
+
+
+def _inside(
+    grid: PixelGrid, window: Window, bounds: tuple[float, float, float, float], what: str
+) -> Window:
+    """The pixels of a window that bounds in the grid's CRS touch.
+
+    Raises:
+        UsageError: none.
+    """
+    west, south, east, north = bounds
+    inverse = ~grid.transform
+    corners = [inverse @ p for p in ((west, south), (west, north), (east, south), (east, north))]
+    first_col, last_col = min(c[0] for c in corners), max(c[0] for c in corners)
+    first_row, last_row = min(c[1] for c in corners), max(c[1] for c in corners)
+    # A bbox copied from a pixel's edge must not take in the next pixel for a rounding error.
+    col, right = math.floor(first_col + 1e-6), math.ceil(last_col - 1e-6)
+    row, bottom = math.floor(first_row + 1e-6), math.ceil(last_row - 1e-6)
+    wanted = Window(row, col, max(1, bottom - row), max(1, right - col))
+    found = window.intersection(wanted)
+    if found is None:
+        edges = [
+            grid.transform @ p
+            for p in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height))
+        ]
+        extent = (
+            min(p[0] for p in edges),
+            min(p[1] for p in edges),
+            max(p[0] for p in edges),
+            max(p[1] for p in edges),
+        )
+        shown = [",".join(f"{v:.10g}" for v in b) for b in (bounds, extent)]
+        raise UsageError(
+            f"{what} {shown[0]} lies outside the scene, which covers {shown[1]} in "
+            f"{grid.crs or 'its own coordinates'}"
+        )
+    return found
+
+
+def _read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[str, Any], ...]:
+    """The AOI's polygons in the scene's CRS, as GeoJSON-like dicts.
+
+    Raises:
+        UsageError: the file can't be read, holds no polygon, or one side has no CRS.
+    """
+    import geopandas
+
+    from geoseg.labels.labels import read_vector
+
+    frame, path = read_vector(path, rules), public_name(path)
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        raise UsageError(f"--aoi {path} is a table without geometry; give a file of polygons")
+    if frame.crs is None or crs is None:
+        side = "the AOI" if frame.crs is None else "the scene"
+        raise UsageError(f"--aoi {path}: {side} has no CRS, so they can't be brought together")
+    shapes = frame.to_crs(crs.to_wkt()).geometry.explode(index_parts=False)
+    polygons = shapes[(shapes.geom_type == "Polygon") & ~shapes.is_empty]
+    if polygons.empty:
+        raise UsageError(f"--aoi {path} holds no polygon; an area of interest is made of polygons")
+    return tuple(g.__geo_interface__ for g in polygons)

@@ -1,0 +1,284 @@
+"""Before the work: does the scene look like what the model was taught on?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.cards.card import ModelCard
+from geoseg.core.gdal import block_cache
+from geoseg.errors import RadiometryError
+from geoseg.geo.window import Window
+from geoseg.prediction.chips import ChipRow
+from geoseg.prediction.plan import Plan
+from geoseg.scene.radiometry import TELL, Radiometry, convention
+from geoseg.scene.reader import SceneReader
+
+__all__ = [
+    "BandStatistics",
+    "check_reflectance",
+    "plausibility_warnings",
+    "preflight",
+    "sample_bands",
+    "sample_chips",
+]
+
+#: Windows are read on a lattice of SAMPLES x SAMPLES, each of SAMPLE_SIZE px.
+SAMPLES = 5
+SAMPLE_SIZE = 128
+#: Snow and clouds are little above 1, and the darkest water is brighter than this: medians of
+#: most bands beyond are no reflectance.
+MOST_REFLECTANCE, LEAST_REFLECTANCE = 5.0, 1e-4
+
+
+def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
+    """Chips of a scene, spread evenly, as the network would see them.
+
+    Args:
+        plan: of the run.
+        count: how many; fewer come where little was measured.
+
+    Returns:
+        Raw numbers (C, H, W) of each.
+
+    Raises:
+        SceneError: the scene can't be read.
+    """
+    chips = plan.chips
+    rows, cols = chips.row_starts, chips.col_starts
+    grid = Window(0, 0, plan.model_grid.height, plan.model_grid.width)
+    found: list[NDArray[Any]] = []
+    with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
+        # Of twice as many places, since some may be without a measured pixel.
+        for row, col in _spread(len(rows), len(cols), 2 * count):
+            window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
+            inside = window.intersection(grid)
+            assert inside is not None
+            pixels, valid = reader.read(inside)
+            chip = ChipRow((window,), pixels, valid, window.col, inside).chip(window)
+            if chip is not None:
+                found.append(chip)
+            if len(found) == count:
+                break
+    return found
+
+
+def _spread(rows: int, cols: int, count: int) -> list[tuple[int, int]]:
+    """Places in a lattice, each once, of which the first few are spread over all of it, too.
+
+    They follow the additive sequence of the plastic number, whose first points, however many, lie
+    evenly in rows and in columns (Roberts 2018, the R2 sequence). Every so-and-so-many-th chip
+    would come from a few columns alone where that number and the columns have a common factor.
+    """
+    found: dict[tuple[int, int], None] = {}
+    plastic = 1.324717957244746
+    for i in range(16 * count):
+        down, across = (0.5 + i / plastic) % 1, (0.5 + i / plastic**2) % 1
+        found[int(rows * down), int(cols * across)] = None
+        if len(found) == min(count, rows * cols):
+            break
+    return list(found)
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Of a sample of valid pixels, in the model's quantity.
+
+    Attributes:
+        name: of the band.
+        low: 1st percentile.
+        median: 50th percentile.
+        high: 99th percentile.
+    """
+
+    name: str
+    low: float
+    median: float
+    high: float
+
+
+def sample_bands(
+    reader: SceneReader, radiometry: Radiometry, names: Sequence[str]
+) -> tuple[list[BandStatistics], float]:
+    """Read small windows all over the scene.
+
+    Args:
+        reader: of the chosen bands.
+        radiometry: from numbers to the quantity.
+        names: of the bands.
+
+    Returns:
+        One statistics a band (none where no sampled pixel was measured), and the share of sampled
+        pixels that were.
+    """
+    kept: list[NDArray[Any]] = []
+    seen = 0
+    for window in _lattice(reader.grid.height, reader.grid.width):
+        pixels, valid = reader.read(window)
+        seen += valid.size
+        kept.append(pixels[:, valid])
+    values = np.concatenate(kept, axis=1)
+    share = values.shape[1] / seen
+    if values.shape[1] == 0:
+        return [], share
+    gain, bias = np.array(radiometry.gain), np.array(radiometry.bias)
+    # In the file's own numbers, which are sorted several times faster. A gain may be negative.
+    found = np.percentile(values, (1, 50, 99), axis=1).astype(np.float64) * gain + bias
+    low, median, high = np.sort(found, axis=0)
+    statistics = [
+        BandStatistics(name, float(low[i]), float(median[i]), float(high[i]))
+        for i, name in enumerate(names)
+    ]
+    return statistics, share
+
+
+def _lattice(height: int, width: int) -> list[Window]:
+    rows, cols = (_places(length) for length in (height, width))
+    return [
+        Window(r, c, min(SAMPLE_SIZE, height), min(SAMPLE_SIZE, width)) for r in rows for c in cols
+    ]
+
+
+def _places(length: int) -> list[int]:
+    last = max(0, length - SAMPLE_SIZE)
+    return sorted({round(last * i / (SAMPLES - 1)) for i in range(SAMPLES)})
+
+
+def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
+    """Refuse numbers that can't be reflectance: a map of them is wrong, whatever it looks like.
+
+    What the user says with --scale is believed, and only warned of.
+
+    Args:
+        plan: of the run.
+        statistics: of its bands, in the model's quantity.
+
+    Raises:
+        RadiometryError: most medians are far above 1, far below 0, or as good as nothing.
+    """
+    if plan.card.quantity != "reflectance" or plan.options.scale is not None or not statistics:
+        return
+    medians = np.array([s.median for s in statistics])
+    what = _impossible(medians)
+    if what is None:
+        return
+    listed = ", ".join(f"{s.name} {s.median:.4g}" for s in statistics)
+    gain, bias = np.array(plan.radiometry.gain), np.array(plan.radiometry.bias)
+    raise RadiometryError(
+        f"{plan.scene.name}: the median of most bands is {what} ({listed}), and reflectance is 0 "
+        f"to 1, so these are other numbers ({plan.radiometry.source}); "
+        f"{_what_to_say(plan, (medians - bias) / gain)}"
+    )
+
+
+def _impossible(medians: NDArray[np.float64]) -> str | None:
+    """Where the medians of most bands lie, if no ground has such reflectance."""
+    if (medians > MOST_REFLECTANCE).mean() > 0.5:
+        return f"above {MOST_REFLECTANCE:g}"
+    if (medians < -1).mean() > 0.5:
+        return "below -1"
+    # All 0 is a frame that nobody declared, not the ground.
+    if ((medians > 0) & (medians < LEAST_REFLECTANCE)).mean() > 0.5:
+        return f"below {LEAST_REFLECTANCE:g}"
+    return None
+
+
+def _what_to_say(plan: Plan, numbers: NDArray[np.float64]) -> str:
+    """The options that make the medians of a file's numbers those of a sound scene."""
+    offset = plan.options.offset
+    known = convention(plan.scene, plan.bands)
+    if known is not None and _is_sound(plan.card, numbers * known.scale + known.offset):
+        return f"{known.why}: give {known.options}"
+    if np.all((numbers > 0) & (numbers <= 255)) and np.any(numbers > MOST_REFLECTANCE):
+        return (
+            "if they are percent, give --scale 0.01; if they are 8-bit values for the screen, use "
+            "the original product"
+        )
+    for scale in (1.0, 1e-4, 1e4):
+        if _is_sound(plan.card, numbers * scale + (offset or 0.0)):
+            also = "" if offset is None else f" --offset {offset:g}"
+            times = "" if scale == 1 else f" x {1 / scale:g}"
+            return f"they look like reflectance{times}: give --scale {scale:g}{also}"
+    return TELL
+
+
+def _is_sound(card: ModelCard, medians: NDArray[np.float64]) -> bool:
+    """Whether these may be the medians of a scene's reflectance, band by band."""
+    ranges = [card.plausible.get(name, (0.0, 1.0)) for name in card.bands]
+    inside = [low <= m <= high for m, (low, high) in zip(medians, ranges, strict=True)]
+    # A scene may be unusual in some bands.
+    return bool(np.mean(inside) > 0.5 and medians.min() > -0.2 and medians.max() < 1.5)
+
+
+def plausibility_warnings(
+    card: ModelCard, statistics: Sequence[BandStatistics], radiometry: Radiometry | None = None
+) -> list[str]:
+    """What is odd about a scene, in words that say what to do.
+
+    Args:
+        card: its ``plausible`` ranges hold the medians of sound scenes.
+        statistics: of the scene's bands.
+        radiometry: what they were made with; None for reflectance x 10000.
+    """
+    left_in = _offset_warning(card, statistics, radiometry)
+    outside = [
+        (s, card.plausible[s.name])
+        for s in statistics
+        if s.name in card.plausible
+        and not card.plausible[s.name][0] <= s.median <= card.plausible[s.name][1]
+    ]
+    if not outside or left_in:
+        return left_in
+    listed = ", ".join(
+        f"{s.name} {s.median:.4g} (expected {low:g} to {high:g})" for s, (low, high) in outside
+    )
+    medians = np.array([s.median for s in statistics])
+    if (medians > 5).mean() > 0.5:
+        hint = "the numbers look like scaled integers: try --scale 0.0001"
+        if medians.max() <= 255:
+            hint = "the numbers look like 8-bit screen values, not reflectance: use the original"
+    elif (medians < 0).any():
+        hint = "an offset may have been taken off twice: try --offset 0 with the right --scale"
+    elif (np.abs(medians) < 1e-3).all():
+        hint = "the numbers look scaled twice: try --scale 1"
+    else:
+        hint = "check --scale, --offset, the order of --bands, and that the scene is cloud-free"
+    return [f"the scene's median {card.quantity} is unusual: {listed}; {hint}"]
+
+
+def _offset_warning(
+    card: ModelCard, statistics: Sequence[BandStatistics], radiometry: Radiometry | None
+) -> list[str]:
+    """The offset of 1000 that Sentinel-2 baseline 04.00 adds, left in.
+
+    Land and water scenes have some dark pixels in some band; with the offset none is below 0.1.
+    """
+    if card.quantity != "reflectance" or not statistics:
+        return []
+    darkest = min(s.low for s in statistics)
+    if 0.095 <= darkest <= 0.13:
+        gain, bias = (radiometry.gain[0], radiometry.bias[0]) if radiometry else (1e-4, 0.0)
+        # Floating-point numbers that are reflectance already are not scaled once more.
+        scale = "" if gain == 1 else f"--scale {gain:g} "
+        return [
+            f"no band has reflectance below {darkest:.3f}: if this is Sentinel-2 of processing "
+            f"baseline 04.00 or later, 1000 has been added to its numbers: give {scale}"
+            f"--offset {bias - 0.1:g}"
+        ]
+    return []
+
+
+def preflight(plan: Plan) -> list[str]:
+    """What is odd about the scene's numbers.
+
+    Raises:
+        RadiometryError: they can't be what the model takes.
+    """
+    with plan.reader(plan.grid) as reader:
+        statistics, _ = sample_bands(reader, plan.radiometry, plan.card.bands)
+    check_reflectance(plan, statistics)
+    return plausibility_warnings(plan.card, statistics, plan.radiometry)

@@ -1,0 +1,109 @@
+"""What geoseg sees in a scene, and which models fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from geoseg.core.jsontext import nodata_value
+from geoseg.errors import GeosegError
+from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
+from geoseg.scene.declared import pixel_limit
+from geoseg.scene.scene import open_scene
+from geoseg.scene.sources import Rules
+from geoseg.zoo import list_embedded
+
+__all__ = ["scene_info"]
+
+
+def scene_info(
+    source: str | Path | Sequence[str | Path],
+    *,
+    models: Sequence[str | Path] | None = None,
+    bands: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    src_nodata: float | None = None,
+    max_pixels: float | None = None,
+    input_root: str | Path | Sequence[str | Path] = (),
+    allow_vrt: str = "local",
+) -> dict[str, Any]:
+    """Describe a scene and try models on it; nothing is predicted or written.
+
+    Args:
+        source: see :func:`geoseg.scene.scene.open_scene`.
+        models: names or folders; the embedded ones by default.
+        bands: as for predict.
+        scale: as for predict.
+        offset: as for predict.
+        src_nodata: as for predict.
+        max_pixels: as for predict.
+        input_root: as for predict.
+        allow_vrt: as for predict.
+
+    Returns:
+        A report for :func:`geoseg.core.jsontext.json_text`; a band's nodata is a number, ``"nan"``,
+        ``"inf"``, ``"-inf"`` or None.
+
+    Raises:
+        SceneError: the scene can't be opened. That a model does not fit is no error but part of
+            the report.
+    """
+    with pixel_limit(max_pixels):
+        scene = open_scene(source, Rules.of(input_root, allow_vrt))
+    grid = scene.grid
+    options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
+    options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
+    options["max_pixels"] = max_pixels
+    return {
+        "name": scene.name,
+        "paths": list(scene.paths),
+        "sensor": scene.sensor.name if scene.sensor else None,
+        "grid": {
+            "height": grid.height,
+            "width": grid.width,
+            "crs": grid.crs.to_string() if grid.crs else None,
+            "transform": list(grid.transform)[:6],
+            "gsd": list(grid.gsd) if grid.gsd else None,
+        },
+        "bands": [
+            {
+                "name": b.name,
+                "label": b.label,
+                "index": b.index,
+                "path": b.path,
+                "dtype": b.dtype,
+                "nodata": nodata_value(b.nodata),
+                "scale": b.scale,
+                "offset": b.offset,
+            }
+            for b in scene.bands
+        ],
+        "ignored": list(scene.ignored),
+        "models": [_try_model(source, m, options) for m in models or list_embedded()],
+    }
+
+
+def _try_model(
+    source: str | Path | Sequence[str | Path], model: str | Path, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Whether a model fits; why not, or how the scene looks to it."""
+    try:
+        plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
+        with plan.reader(plan.grid) as reader:
+            statistics, share = sample_bands(reader, plan.radiometry, plan.card.bands)
+        check_reflectance(plan, statistics)
+    except GeosegError as error:
+        return {"name": str(model), "fits": False, "why": str(error)}
+    return {
+        "name": plan.card.name,
+        "fits": True,
+        "bands": {w: str(b) for w, b in zip(plan.card.bands, plan.bands, strict=True)},
+        "radiometry": plan.radiometry.source,
+        "valid_share": share,
+        "statistics": [asdict(s) for s in statistics],
+        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics, plan.radiometry)],
+    }

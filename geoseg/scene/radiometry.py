@@ -1,0 +1,212 @@
+"""What a scene's numbers mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geoseg.errors import RadiometryError, UsageError
+from geoseg.scene.scene import Scene, SceneBand
+from geoseg.scene.sensors import SENSORS, UNDATED, sentinel2_offset
+
+__all__ = ["TELL", "Convention", "Radiometry", "convention", "find_radiometry"]
+
+
+#: What to do where the unit is unknown.
+TELL = (
+    "say what one unit means with --scale and --offset (reflectance = number * scale + offset; for "
+    "reflectance x 10000: --scale 0.0001)"
+)
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """What the numbers mean: quantity = number * gain + bias, band by band.
+
+    Attributes:
+        gain: one a band.
+        bias: one a band.
+        source: where they come from, in words.
+        doubt: what the user should check, or "".
+    """
+
+    gain: tuple[float, ...]
+    bias: tuple[float, ...]
+    source: str
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a sensor's numbers mean, where they are as its product has them.
+
+    Attributes:
+        scale: reflectance per number.
+        offset: reflectance at number 0.
+        why: where that comes from.
+        options: of the command line that say so.
+    """
+
+    scale: float
+    offset: float
+    why: str
+    options: str
+
+
+#: Bands of Landsat's Collection 2, level 2, as Earth Engine names them.
+SURFACE = re.compile(r"SR_B\d", re.IGNORECASE)
+
+
+def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
+    """What the numbers of these bands would mean by their sensor, whatever their dtype.
+
+    Args:
+        scene: what was opened.
+        bands: the chosen ones.
+    """
+    sensor = scene.sensor
+    if sensor is None:
+        return None
+    if sensor.name == "Sentinel-2":
+        offset, baseline = sentinel2_offset(scene.texts, scene.tags)
+        told = f"Sentinel-2, {baseline}"
+        if offset is None or (baseline == UNDATED):
+            return Convention(
+                1e-4,
+                0.0,
+                told,
+                "--scale 0.0001, and --offset -0.1 if the offset of 1000, which its numbers hold "
+                "since 2022-01-25, is still in",
+            )
+        return Convention(1e-4, offset, told, _options(1e-4, offset))
+    if sensor.name.startswith("Landsat") and all(SURFACE.match(b.label) for b in bands):
+        landsat = next(s for s in SENSORS if s.name == "Landsat 8-9 level 2")
+        assert landsat.scale is not None
+        why = f"bands named {bands[0].label} are of {landsat.why}"
+        return Convention(landsat.scale, landsat.offset, why, _options(2.75e-5, -0.2))
+    if sensor.scale is None:
+        return None
+    return Convention(
+        sensor.scale, sensor.offset, sensor.why, _options(sensor.scale, sensor.offset)
+    )
+
+
+def _options(scale: float, offset: float) -> str:
+    # 2.75e-05 is no number that people write.
+    number = f"{scale:.10f}".rstrip("0")
+    return f"--scale {number}" + (f" --offset {offset:g}" if offset else "")
+
+
+def find_radiometry(
+    scene: Scene,
+    bands: Sequence[SceneBand],
+    quantity: str,
+    *,
+    scale: float | None = None,
+    offset: float | None = None,
+) -> Radiometry:
+    """What the numbers of these bands mean in a model's quantity.
+
+    The user's word comes first, then the file's scale and offset tags, then floating-point
+    numbers as they are, then the sensor's convention. Nothing else is assumed.
+
+    Args:
+        scene: what was opened.
+        bands: the chosen ones.
+        quantity: the card's: ``reflectance`` or ``number``.
+        scale: quantity per number, by the user.
+        offset: quantity at number 0, by the user.
+
+    Raises:
+        RadiometryError: none of these tells.
+        UsageError: the user's scale or offset is no number to multiply or add.
+    """
+    n = len(bands)
+    if scale is not None or offset is not None:
+        whole = not all(b.dtype.startswith("float") for b in bands)
+        if scale is None and whole and quantity == "reflectance":
+            raise UsageError(
+                f"--offset {offset} without --scale would take one whole number for one unit; "
+                f"give --scale too (for reflectance x 10000: --scale 0.0001)"
+            )
+        gain, bias = 1.0 if scale is None else scale, offset or 0.0
+        if not (math.isfinite(gain) and gain != 0 and math.isfinite(bias)):
+            raise UsageError(f"--scale {gain} --offset {bias}: finite, and scale not 0")
+        return Radiometry((gain,) * n, (bias,) * n, "given by --scale/--offset")
+    if quantity == "number":
+        return Radiometry((1.0,) * n, (0.0,) * n, "the model takes the numbers as they are")
+    tagged = [b for b in bands if b.scale is not None or b.offset is not None]
+    plain = [b for b in bands if b not in tagged]
+    floats = [b for b in plain if b.dtype.startswith("float")]
+    if (tagged or floats) and len(floats) < len(plain):
+        bare = next(b for b in plain if b not in floats)
+        other = "has scale tags" if tagged else "holds floating-point numbers"
+        raise RadiometryError(
+            f"{scene.name}: {(tagged or floats)[0]} {other} and {bare} is {bare.dtype} without "
+            f"them, so the bands' units differ; give all bands one kind of numbers, or {TELL}"
+        )
+    if tagged:
+        gains = tuple(1.0 if b.scale is None else b.scale for b in bands)
+        biases = tuple(b.offset or 0.0 for b in bands)
+        if not all(math.isfinite(v) for v in (*gains, *biases)) or 0 in gains:
+            raise RadiometryError(
+                f"{scene.name}: its scale tags {gains} and offset tags {biases} can't be meant "
+                f"so (finite, and scale not 0); {TELL}"
+            )
+        return Radiometry(gains, biases, "scale and offset tags of the file")
+    if floats:
+        return Radiometry(
+            (1.0,) * n, (0.0,) * n, "floating-point numbers, taken as reflectance of 0 to 1"
+        )
+    return _by_sensor(scene, bands)
+
+
+def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
+    """The convention of the scene's sensor for whole numbers without tags.
+
+    Raises:
+        RadiometryError: there is none, or it leaves the unit open.
+    """
+    n = len(bands)
+    if any(b.dtype in ("uint8", "int8") for b in bands):
+        raise RadiometryError(
+            f"{scene.name} is 8-bit: such numbers are stretched for the screen and no "
+            f"reflectance, which the model needs; use the original product, or {TELL}"
+        )
+    if scene.sensor is None:
+        raise RadiometryError(
+            f"{scene.name}: {bands[0].dtype} numbers without scale tags or a known sensor, so "
+            f"their unit is unknown; {TELL}"
+        )
+    known = convention(scene, bands)
+    if scene.sensor.scale is None and known is not None:
+        raise RadiometryError(
+            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers whose file name tells no "
+            f"level; {known.why}: if they are as they were exported, give {known.options}"
+        )
+    if scene.sensor.scale is None:
+        raise RadiometryError(
+            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers are no reflectance: "
+            f"{scene.sensor.why}; {TELL}"
+        )
+    base, why, doubt = scene.sensor.offset, scene.sensor.why, ""
+    if scene.sensor.name == "Sentinel-2":
+        found, baseline = sentinel2_offset(scene.texts, scene.tags)
+        why = f"{why}; {baseline}"
+        if found is None:
+            raise RadiometryError(
+                f"{scene.name}: Sentinel-2, {baseline}: since 2022-01-25 its numbers hold an "
+                f"offset of 1000 unless someone took it off; say --scale 0.0001 --offset -0.1 if "
+                f"it is still in, else --scale 0.0001 --offset 0"
+            )
+        base = found
+        if baseline == UNDATED:
+            doubt = (
+                "nothing tells when this Sentinel-2 scene was acquired: if it was since "
+                "2022-01-25 and its numbers still hold the offset of 1000, give --scale 0.0001 "
+                "--offset -0.1"
+            )
+    source = f"convention of {scene.sensor.name}: {why}"
+    return Radiometry((scene.sensor.scale,) * n, (base,) * n, source, doubt)

@@ -1,0 +1,633 @@
+"""What a file may point to, and which driver opens it.
+
+The name and the content of a file come from strangers: a virtual raster named ``scene.tif`` reads
+whatever it names, here or on a server. So the driver follows from a file's first bytes and no
+other is tried; what a text names must lie in the folder of the file that the user named, or under
+a root that the user named, and is looked at in turn. Remote is only what the user calls so.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import struct
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.parsers import expat
+
+import rasterio
+import rasterio.errors
+
+from geoseg.core.gdal import GDAL_ERRORS, Refused
+from geoseg.core.names import full_address, public_name
+from geoseg.errors import SceneError, UsageError
+from geoseg.scene.pointers import (
+    FOLLOWED,
+    MAX_BYTES,
+    Pointer,
+    RefusedError,
+    may_name_files,
+    metadata_pointers,
+    vrt_pointers,
+)
+
+__all__ = [
+    "ALLOW_VRT",
+    "LOCAL",
+    "Rules",
+    "check_vector",
+    "holds_shapes",
+    "is_remote",
+    "open_raster",
+]
+
+REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
+ALLOW_VRT = ("local", "any")
+#: Nested virtual rasters, and overviews of overviews.
+MAX_DEPTH = 8
+#: The TIFF tag of GDAL's metadata.
+TIFF_METADATA = 42112
+#: Of a file: GDAL looks for its texts within the first bytes, behind whatever stands before.
+HEAD_BYTES = 64 << 10
+
+#: First bytes -> drivers, one after the other. All read the file itself and what lies beside it.
+_MAGIC = (
+    (rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+", ("GTiff",)),
+    (rb"\x89PNG\r\n\x1a\n", ("PNG",)),
+    (rb"\xff\xd8\xff", ("JPEG",)),
+    (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", ("JP2OpenJPEG",)),
+    (rb"EHFA_HEADER_TAG", ("HFA",)),
+    (rb"NITF|NSIF", ("NITF",)),
+    (rb"CDF[\x01\x02\x05]", ("netCDF",)),
+    (rb"SQLite format 3\x00", ("GPKG", "MBTiles")),
+    (rb"GIF8[79]a", ("GIF", "BIGGIF")),
+    (rb"BM", ("BMP",)),
+    (rb"RIFF....WEBP", ("WEBP",)),
+    (rb"GRIB", ("GRIB",)),
+)
+#: Of files without such bytes: numbers as they are, described in a file beside them or at the top.
+_PLAIN = (
+    *("ENVI", "EHdr", "AAIGrid", "GRASSASCIIGrid", "GSAG", "GSBG", "GS7BG", "SAGA", "RST", "PNM"),
+    *("SRTMHGT", "DTED", "USGSDEM", "BT", "XYZ"),
+)
+_HDF5 = rb"\x89HDF\r\n\x1a\n"
+#: What GDAL takes for a text that points elsewhere, wherever it stands in a file's first bytes.
+_TEXTS = {
+    b"<VRTDataset": "a virtual raster (VRT)",
+    b"<OGRVRTDataSource": "a virtual vector file (OGR VRT)",
+    b"<GDAL_WMS": "a description of a web map (WMS)",
+    b"<GDAL_WMTS": "a description of a web map (WMTS)",
+    b"<WCS_GDAL": "a description of a web coverage (WCS)",
+    b"<MRF_META": "a description of a raster elsewhere (MRF)",
+    b"<GDALTileIndexDataset": "an index of tiles (GTI)",
+    b"<OGRWFSDataSource": "a description of a web service (WFS)",
+    b"WFS_Capabilities": "a description of a web service (WFS)",
+    b"WMS_Capabilities": "a description of a web map (WMS)",
+    b"WMT_MS_Capabilities": "a description of a web map (WMS)",
+    b"<OGRCSWDataSource": "a description of a web service (CSW)",
+    b"gdal_streamed_alg": "a pipeline of GDAL (GDALG)",
+}
+#: A part of a file in GDAL's spelling -> its driver; what stands before and after the file's name.
+_PART = re.compile(
+    r'(?P<driver>NETCDF|NITF_IM|GTIFF_DIR|GPKG):(?P<number>(?:off:)?\d+:)?"?(?P<file>[^"]+?)"?'
+    r"(?P<rest>:[^:\"/\\]+)?",
+    re.I,
+)
+_PART_DRIVERS = {"NETCDF": "netCDF", "NITF_IM": "NITF", "GTIFF_DIR": "GTiff", "GPKG": "GPKG"}
+_SCHEME = re.compile(r"[A-Za-z0-9_+.-]{2,}:")
+
+#: Suffixes of vector files that are plain text and hold all themselves.
+_TABLES = {".csv", ".tsv", ".mif", ".dxf", ".gmt", ".geojsonl", ".geojsons", ".ndjson"}
+#: Roots of XML files of shapes, without prefix.
+_SHAPES_XML = {"kml", "gpx", "featurecollection", "featuredataset"}
+_VECTOR_SUFFIXES = {
+    *(".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml", ".gpx", ".gdb"),
+    *(".sqlite", ".tab", ".zip", ".shz", ".kmz", *_TABLES),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What files may point to.
+
+    Attributes:
+        roots: folders, resolved, besides a file's own.
+        vrt: ``local``: only into these; ``any``: wherever GDAL follows, servers included.
+    """
+
+    roots: tuple[str, ...] = ()
+    vrt: Literal["local", "any"] = "local"
+
+    @classmethod
+    def of(
+        cls, input_root: str | Path | Sequence[str | Path] = (), allow_vrt: str = "local"
+    ) -> Rules:
+        """From what the user says.
+
+        Args:
+            input_root: a folder, or several.
+            allow_vrt: one of :data:`ALLOW_VRT`.
+
+        Raises:
+            UsageError: a root is no folder, or the word is unknown.
+        """
+        if allow_vrt not in ALLOW_VRT:
+            raise UsageError(
+                f"allow_vrt is {allow_vrt!r}; it must be one of {', '.join(ALLOW_VRT)}"
+            )
+        roots = [input_root] if isinstance(input_root, str | Path) else list(input_root)
+        for root in roots:
+            if not Path(root).is_dir():
+                raise UsageError(f"--input-root {root} is no folder; give one that files point to")
+        vrt: Literal["local", "any"] = "any" if allow_vrt == "any" else "local"
+        return cls(tuple(os.path.realpath(root) for root in roots), vrt)
+
+
+LOCAL = Rules()
+
+
+def is_remote(source: str) -> bool:
+    """Whether GDAL reads the source over a network, or out of an archive."""
+    return source.startswith(REMOTE) or bool(re.match(r"[a-z0-9]{2,}(\+[a-z0-9]+)*://", source))
+
+
+def open_raster(name: str, rules: Rules) -> Any:
+    """An open dataset of rasterio's.
+
+    Args:
+        name: path, URL or GDAL's own name, as :func:`geoseg.core.names.public_name` gives it.
+        rules: what the file may point to.
+
+    Raises:
+        SceneError: the file, or one that it names, is of a kind that is not opened, or points to
+            where it may not.
+        rasterio.errors.RasterioError: GDAL can't open it.
+    """
+    full = full_address(name)
+    if rules.vrt == "any":
+        return rasterio.open(full)
+    check = _Check(name, rules)
+    dataset = _open(full, check.drivers())
+    try:
+        check.tags(dataset)
+    except BaseException:
+        dataset.close()
+        raise
+    return dataset
+
+
+def _open(full: str, drivers: Sequence[str]) -> Any:
+    """By the first driver that takes the file; what the first one says otherwise."""
+    first: Exception | None = None
+    for driver in drivers:
+        with Refused() as refused:
+            try:
+                return rasterio.open(full, driver=driver)
+            except GDAL_ERRORS as error:
+                first = first or error
+                # A server that has been asked often enough is not asked again for each driver.
+                if refused.for_good or "not recognized as being in a supported" not in str(error):
+                    raise
+    assert first is not None
+    raise first
+
+
+class _Check:
+    """Looks at a file that the user named, and at all that it leads to."""
+
+    def __init__(self, name: str, rules: Rules) -> None:
+        self.name = name
+        self.rules = rules
+        self.seen: set[str] = set()
+        self.within: list[str] = []  # virtual rasters that are being looked into
+        self.folders: dict[str, dict[str, list[str]]] = {}
+        self.part = None if is_remote(name) or os.path.exists(name) else _PART.fullmatch(name)
+        self.file = self.part["file"] if self.part else name
+        here = os.path.dirname(self.file)
+        self.roots = (here, *rules.roots)
+        if not is_remote(self.file):
+            self.roots = (os.path.realpath(here or "."), *rules.roots)
+
+    def drivers(self) -> Sequence[str]:
+        """The drivers that may open the file, likeliest first.
+
+        Raises:
+            SceneError: it leads to where it may not, or is of no kind that is opened.
+        """
+        self._check_name()
+        found = self._of_remote() if is_remote(self.file) else self._of_file(self.file, 0)
+        return found if self.part is None else (_PART_DRIVERS[self.part["driver"].upper()],)
+
+    def tags(self, dataset: Any) -> None:
+        """Look at what a dataset's own metadata leads to.
+
+        Raises:
+            SceneError: to where it may not.
+        """
+        self._follow_tags(dataset, self.file, 0)
+
+    def _check_name(self) -> None:
+        """Refuse names that are no address of a file.
+
+        Raises:
+            SceneError: it is one.
+        """
+        name = self.file
+        if name.lstrip().startswith(("<", "{")):
+            raise SceneError(
+                f"{name.strip()[:40]!r}... is a text, not the name of a file; save it as a file of "
+                f"that kind, or give --allow-vrt any if you trust it"
+            )
+        if is_remote(name):
+            spelling = re.search(r"vrt://|/vsisparse", name)
+        else:
+            spelling = None if os.path.exists(name) else _SCHEME.match(name)
+        if spelling:
+            raise SceneError(
+                f"{name[:60]} is a source in GDAL's own spelling ({spelling[0]}), which may lead "
+                f"anywhere; give a file or a URL, or --allow-vrt any if you trust it"
+            )
+
+    def _of_remote(self) -> Sequence[str]:
+        """Drivers of what can't be looked at beforehand: the suffix says which one is likeliest."""
+        suffix = Path(self.file.split("?")[0]).suffix.lower()
+        if suffix == ".vrt":
+            raise SceneError(
+                f"{self.file} is a virtual raster (VRT) on a server or in an archive; those that "
+                f"are read lie in a folder: download it with what it names, or give --allow-vrt "
+                f"any if you trust it"
+            )
+        likely = {
+            (".jp2", ".j2k"): "JP2OpenJPEG",
+            (".png",): "PNG",
+            (".jpg", ".jpeg"): "JPEG",
+            (".img",): "HFA",
+            (".nc",): "netCDF",
+        }
+        first = [driver for suffixes, driver in likely.items() if suffix in suffixes]
+        others = ("GTiff", *likely.values(), "NITF", "ENVI", "EHdr")
+        return tuple(dict.fromkeys((*first, *others)))
+
+    def _of_file(self, path: str, depth: int) -> Sequence[str]:
+        """Drivers of a file on this machine, after a look at what it leads to."""
+        if depth > MAX_DEPTH:
+            raise SceneError(
+                f"{self.name}: more than {MAX_DEPTH} files name each other, the last {path}; give "
+                f"the rasters themselves"
+            )
+        self.seen.add(os.path.realpath(path))
+        if os.path.isdir(path):
+            raise SceneError(
+                f"{path} is a folder; a scene of one-band files is given as such, and other "
+                f"folders only with --allow-vrt any"
+            )
+        head = _head(path)
+        found: Sequence[str] | None
+        if _is_vrt(head):
+            self.within.append(os.path.realpath(path))
+            self._look_into(path, depth)
+            self.within.pop()
+            found = ("VRT",)
+        else:
+            found = self._by_bytes(path, head)
+            # GDAL chooses for what is named by others, and looks behind a file's first bytes, too.
+            if depth and (text := _text_in(head)):
+                raise SceneError(self._unfit(path, f"holds {text} behind other bytes"))
+        self._look_beside(path, depth)
+        if depth and found != ("VRT",):
+            self._look_at_tags(path, found, depth)
+        return found
+
+    def _by_bytes(self, path: str, head: bytes) -> Sequence[str]:
+        if re.match(_HDF5, head):
+            raise SceneError(
+                f"{path} is HDF5 (netCDF-4 is, too), which may point to any file where geoseg "
+                f"can't see it; convert it (gdal_translate {os.path.basename(path)} scene.tif), or "
+                f"give --allow-vrt any if you trust it"
+            )
+        for magic, drivers in _MAGIC:
+            if re.match(magic, head, re.S):
+                return drivers
+        if text := _text_in(head):
+            raise SceneError(self._unfit(path, f"is {text}"))
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
+            raise SceneError(self._unfit(path, "is a text of XML or JSON, not a raster"))
+        return _PLAIN
+
+    def _unfit(self, path: str, what: str) -> str:
+        return (
+            f"{path} {what}; such files may lead anywhere and are not read: give the raster "
+            f"itself, or --allow-vrt any if you trust it"
+        )
+
+    def _look_into(self, path: str, depth: int) -> None:
+        """Follow what a virtual raster names."""
+        try:
+            pointers = vrt_pointers(Path(path))
+        except RefusedError as error:
+            raise SceneError(
+                f"{path} is a virtual raster (VRT) with {error}; give the rasters themselves, or "
+                f"--allow-vrt any if you trust it"
+            ) from error
+        for pointer in pointers:
+            self._follow(pointer, path, "as a virtual raster (VRT)", depth)
+
+    def _look_beside(self, path: str, depth: int) -> None:
+        """Follow what lies beside a raster and belongs to it: metadata, overviews, a mask."""
+        folder, name = os.path.split(path)
+        if folder not in self.folders:
+            names: dict[str, list[str]] = {}
+            with suppress(OSError):
+                for entry in os.listdir(folder or "."):
+                    names.setdefault(entry.casefold(), []).append(entry)
+            self.folders[folder] = names
+        # GDAL does not regard case here.
+        here = [self.folders[folder].get(name.casefold() + s, ()) for s in (".ovr", ".msk")]
+        for entry in (entry for entries in here for entry in entries):
+            beside = os.path.join(folder, entry)
+            if os.path.realpath(beside) not in self.seen:
+                self._of_file(beside, depth + 1)
+        for stem in {name.casefold(), os.path.splitext(name)[0].casefold()}:
+            for entry in self.folders[folder].get(stem + ".aux", ()):
+                beside = os.path.join(folder, entry)
+                if (head := _head(beside)).startswith(b"EHFA") and (text := _text_in(head)):
+                    raise SceneError(self._unfit(beside, f"holds {text} behind other bytes"))
+        for entry in self.folders[folder].get(name.casefold() + ".aux.xml", ()):
+            beside = os.path.join(folder, entry)
+            try:
+                pointers = metadata_pointers(Path(beside))
+            except RefusedError as error:
+                raise SceneError(
+                    f"{beside} is metadata with {error}; remove the file, or give --allow-vrt any "
+                    f"if you trust it"
+                ) from error
+            except OSError:  # what can't be read by us can't be read by GDAL
+                continue
+            for pointer in pointers:
+                self._follow(pointer, path, f"in {beside}", depth)
+
+    def _look_at_tags(self, path: str, drivers: Sequence[str], depth: int) -> None:
+        """As :meth:`tags`, of a file that another one names."""
+        # GDAL takes a millisecond a file, and a virtual raster may have ten thousand.
+        if drivers == ("GTiff",) and not may_name_files(_tiff_metadata(path)):
+            return
+        try:
+            with rasterio.Env(), _open(path, drivers) as dataset:
+                self._follow_tags(dataset, path, depth)
+        except GDAL_ERRORS:  # said when it is read
+            return
+
+    def _follow_tags(self, dataset: Any, path: str, depth: int) -> None:
+        for domain, keys in FOLLOWED.items():
+            for key, value in dataset.tags(ns=domain).items():
+                if key.upper() in keys:
+                    pointer = Pointer.of_metadata(value)
+                    self._follow(pointer, path, f"in its metadata ({key})", depth)
+
+    def _follow(self, pointer: Pointer, by: str, how: str, depth: int) -> None:
+        """See that a name leads to where it may, and look at what is there.
+
+        Raises:
+            SceneError: it does not.
+        """
+        name = pointer.name
+        part = _PART.fullmatch(name)
+        if part and part["driver"].upper() != "GTIFF_DIR":  # whose metadata is not looked at
+            name = part["file"]
+        found = f"{by} names {public_name(name)[:200]} {how}"
+        address = name.startswith(("/vsi", "<", "{")) or "://" in name
+        if address or is_remote(by) or (_SCHEME.match(name) and not os.path.exists(name)):
+            raise SceneError(
+                f"{found}; only files in folders are followed, by files in folders: give the "
+                f"raster itself, or --allow-vrt any if you trust it"
+            )
+        path = os.path.join(os.path.dirname(by), name) if pointer.relative else name
+        # GDAL takes the folder from the text's own name or from that behind a link, as it goes.
+        paths = [os.path.join(folder, name) for folder in (os.path.dirname(by), _behind(by))]
+        for path in dict.fromkeys(paths) if pointer.relative else [name]:
+            real = os.path.realpath(path)
+            if not any(_lies_in(real, root) for root in self.roots):
+                folder = os.path.dirname(real)
+                raise SceneError(
+                    f"{found}, which lies in {folder}; a file may point into its own folder only: "
+                    f"if you trust it, give --input-root {folder}, or --allow-vrt any"
+                )
+            if real in self.within:
+                raise SceneError(f"{found}, and so itself; write it anew (gdalbuildvrt)")
+            if real not in self.seen and os.path.exists(real):
+                # By the name that GDAL uses: files beside it are found by that.
+                self._of_file(path, depth + 1)
+
+
+def _behind(path: str) -> str:
+    """The folder in which a file really lies."""
+    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
+
+
+def _tiff_metadata(path: str) -> bytes:
+    """GDAL's metadata in a TIFF's first image, as it stands in the file.
+
+    What is no sound TIFF has none: GDAL can't read it, either.
+    """
+    found = b""
+    with suppress(OSError, struct.error), open(path, "rb") as file:
+        order = "<" if file.read(2) == b"II" else ">"
+
+        def number(kind: str) -> int:
+            (value,) = struct.unpack(order + kind, file.read(struct.calcsize("=" + kind)))
+            return int(value)
+
+        big = number("H") == 43
+        wide = "Q" if big else "I"
+        file.seek(4 if big else 0, os.SEEK_CUR)
+        file.seek(number(wide))
+        entries = number("Q" if big else "H")
+        start, size = file.tell(), 20 if big else 12
+        for place in range(start, start + size * min(entries, 1 << 16), size):
+            file.seek(place)
+            if number("H") != TIFF_METADATA:
+                continue
+            number("H")
+            length = number(wide)
+            if length > struct.calcsize("=" + wide):
+                file.seek(number(wide))
+            found += file.read(min(length, MAX_BYTES))
+    return found
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def _head(path: str) -> bytes:
+    """A file's first bytes; none where it can't be read, which GDAL then says."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def _is_vrt(head: bytes) -> bool:
+    """Whether a file is a virtual raster from its beginning on."""
+    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return begin.startswith(b"<") and b"<vrtdataset" in head.lower()
+
+
+def _text_in(head: bytes) -> str | None:
+    """What text that points elsewhere a file's first bytes hold."""
+    folded = head.lower()
+    return next((what for mark, what in _TEXTS.items() if mark.lower() in folded), None)
+
+
+# Vector files
+
+
+def holds_shapes(path: str | Path) -> bool | None:
+    """Whether a file is one of shapes, as far as its first bytes tell; None where they don't.
+
+    Args:
+        path: a file, a folder or an address.
+    """
+    name = str(path)
+    suffix = Path(name.split("?")[0]).suffix.lower()
+    if is_remote(name) or os.path.isdir(name):
+        return suffix in _VECTOR_SUFFIXES
+    head = _head(name)
+    if re.match(rb"SQLite format 3\x00", head):
+        return None
+    if any(re.match(magic, head, re.S) for magic, _ in _MAGIC) or _is_vrt(head):
+        return False
+    return suffix in _VECTOR_SUFFIXES or b"<OGRVRTDataSource" in head or _vector_kind(name, head)
+
+
+def check_vector(path: str | Path, rules: Rules) -> None:
+    """Refuse vector files that lead elsewhere, before GDAL sees them.
+
+    Args:
+        path: of the file.
+        rules: what it may point to.
+
+    Raises:
+        UsageError: it isn't there, is remote, of a kind that is not read, or names an address.
+    """
+    name = str(path)
+    away = is_remote(name) or (not os.path.exists(name) and _SCHEME.match(name) is not None)
+    if not away and not os.path.exists(name):
+        raise UsageError(f"{name}: no such file")
+    if rules.vrt == "any":
+        return
+    if away:
+        raise UsageError(
+            f"{public_name(name)} is no file on this machine; vector files are read from files: "
+            f"download it (ogr2ogr shapes.gpkg SOURCE), or give --allow-vrt any if you trust it"
+        )
+    if os.path.isdir(name):
+        if Path(name).suffix.lower() != ".gdb":
+            raise UsageError(f"{name} is a folder; give the file of shapes itself")
+        return
+    head = _head(name)
+    if text := _text_in(head):
+        raise UsageError(
+            f"{name} is {text}, which may lead anywhere and is not read; give the file of shapes "
+            f"itself (ogr2ogr shapes.gpkg {os.path.basename(name)}), or --allow-vrt any if you "
+            f"trust it"
+        )
+    if not _vector_kind(name, head):
+        raise UsageError(
+            f"{name} can't be read as a vector file (its first bytes are none's); give a "
+            f"GeoPackage, GeoJSON, Shapefile, FlatGeobuf, GeoParquet, KML or GML, or --allow-vrt "
+            f"any if you trust it"
+        )
+    if b"{" in head[:256] and not re.match(rb"SQLite|fgb|PAR1|PK", head):
+        _check_json(name)
+
+
+def _vector_kind(name: str, head: bytes) -> bool:
+    """Whether a file is of a kind that holds its shapes itself."""
+    if re.match(rb"SQLite format 3\x00|fgb\x03|PAR1|\x00\x00\x27\x0a", head):
+        return True
+    suffix = Path(name).suffix.lower()
+    if head.startswith(b"PK\x03\x04"):
+        return _is_plain_archive(name)
+    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
+    if begin.startswith(b"{"):
+        return True
+    if begin.startswith(b"<"):
+        return _root(head) in _SHAPES_XML
+    if suffix == ".tab":
+        return re.search(rb"seamless|linked|view", head, re.I) is None
+    # A shapefile's tables stand for it.
+    return suffix in _TABLES or suffix in (".dbf", ".shx")
+
+
+def _root(head: bytes) -> str:
+    """The name of an XML text's root without prefix, in lower case; empty where there is none."""
+    found: list[str] = []
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda tag, _: found.append(tag)
+    with suppress(expat.ExpatError):
+        parser.Parse(head, False)
+    return found[0].rpartition(":")[2].lower() if found else ""
+
+
+def _is_plain_archive(name: str) -> bool:
+    """Whether all files of a .zip are of a kind that hold their shapes themselves."""
+    aside = (".prj", ".cpg", ".sbn", ".sbx", ".qix", ".qmd", ".qml", ".txt", ".png", ".jpg", ".md")
+    try:
+        with zipfile.ZipFile(name) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    head = file.read(HEAD_BYTES)
+                begin = head.lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
+                if _text_in(head) or begin.startswith((b"{", b"PK\x03\x04")):
+                    return False
+                beside = Path(member.filename).suffix.lower() in aside and begin[:1] != b"<"
+                if not (member.is_dir() or beside or _vector_kind(member.filename, head)):
+                    return False
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def _check_json(name: str) -> None:
+    """Refuse JSON whose CRS is a link, or that is no data but a task for GDAL.
+
+    Raises:
+        UsageError: it is so.
+    """
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, value in pairs:
+            crs = key.lower() == "crs" and isinstance(value, dict)
+            kind = str(value.get("type", "")).lower() if crs else ""
+            task = key.lower() == "type" and str(value).lower() == "gdal_streamed_alg"
+            if task or kind.startswith(("link", "url")):
+                raise UsageError(
+                    f"{name} leads elsewhere ({json.dumps({key: value})[:80]}); write the shapes "
+                    f"with a CRS of their own (ogr2ogr -a_srs), or give --allow-vrt any if you "
+                    f"trust it"
+                )
+        return dict(pairs)
+
+    with open(name, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # Escapes could spell any word.
+            if re.search(rb"link|url|gdal_streamed|\\u", data, re.I) is None:
+                return
+        text = file.read().decode("utf-8", errors="replace")
+    decoder, place = json.JSONDecoder(object_pairs_hook=look), 0
+    blank = re.compile(r"[\s\x1e\ufeff]*")
+    while (place := blank.match(text, place).end()) < len(text):  # type: ignore[union-attr]
+        try:
+            _, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{name} is no sound JSON ({error}); write it anew") from error

@@ -1,0 +1,302 @@
+"""Training chips: drawn at random places, changed, with their targets, and drawn again from a pool.
+
+Chip number i depends on (seed, i) and nothing else, and a step's batch on (seed, step): what step
+500 sees does not depend on where the run began, nor on how many processes share it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoseg.errors import TrainingError
+from geoseg.training.augment import (
+    Augmentation,
+    blend_weights,
+    change_light,
+    coarsen,
+    finish,
+    move_covariance,
+    move_statistics,
+    resize,
+    roughen,
+    turn,
+)
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scenes import TrainingScene, pixels_by_class, reflect
+from geoseg.training.split import TRAIN
+from geoseg.training.targets import UNKNOWN, Teacher
+
+__all__ = ["Chip", "ChipSource"]
+
+#: Side of the squares by which scenes are indexed, px.
+CELL = 64
+#: Places that are tried for a chip before the run gives up.
+TRIES = 100
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One training chip.
+
+    Attributes:
+        pixels: float32 (C, S, S), physical values.
+        probs: float16 (K, S, S), what to learn.
+        weight: float32 (S, S), 0 where nothing is to be learned.
+        origin: where it was cut, for messages.
+    """
+
+    pixels: Tensor
+    probs: Tensor
+    weight: Tensor
+    origin: str
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A piece of a scene.
+
+    Attributes:
+        pixels: float32 (C, N, N) of all bands.
+        probs: float32 (K, N, N), of labels; 0 where there are none.
+        labelled: bool (N, N).
+        seen: bool (N, N), measured and on the training side.
+        origin: for messages.
+    """
+
+    pixels: NDArray[np.float32]
+    probs: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    origin: str
+
+
+class ChipSource:
+    """Makes training chips."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        scenes: Sequence[TrainingScene],
+        bands: Sequence[str],
+        white: float,
+        teacher: Teacher | None = None,
+    ) -> None:
+        """Index the training side by class.
+
+        Args:
+            config: the recipe.
+            scenes: all of them; those without usable pixels on the training side are left out.
+            bands: names of the scenes' bands; the recipe's own come first.
+            white: the value of white, see :mod:`geoseg.training.augment`.
+            teacher: answers where there are no labels.
+
+        Raises:
+            TrainingError: no pixel of the training side can be learned from.
+        """
+        self._config = config
+        self._bands = tuple(bands)
+        self._white = white
+        self._teacher = teacher
+        if teacher is not None:
+            self._asked = [self._bands.index(b) for b in teacher.card.bands]
+        counts = [pixels_by_class(s, len(config.classes), TRAIN, CELL) for s in scenes]
+        kept = [i for i, c in enumerate(counts) if c.any()]
+        if not kept:
+            raise TrainingError("no pixel of the training side has a target; look at the labels")
+        self._scenes = [scenes[i] for i in kept]
+        # Of each scene: cells with something in them, and how much of each class.
+        self._cells: list[NDArray[np.int64]] = []
+        self._counts: list[NDArray[np.int64]] = []
+        for i in kept:
+            places = np.argwhere(counts[i].sum(axis=2) > 0)
+            self._cells.append(places)
+            self._counts.append(counts[i][places[:, 0], places[:, 1]])
+        totals = np.array([c.sum(axis=0) for c in self._counts], np.float64)
+        #: Pixels of the training side by class, (K,).
+        self.class_pixels = totals.sum(axis=0).astype(np.int64)
+        #: Pixels of the scenes in which a class appears, (K,).
+        self.class_appearances = (
+            ((totals > 0) * totals.sum(axis=1, keepdims=True)).sum(axis=0).astype(np.int64)
+        )
+        self._classes = np.flatnonzero(self.class_pixels)
+        # The root keeps one large scene from giving all examples.
+        share = np.sqrt(totals)
+        self._class_share = share / np.maximum(share.sum(axis=0), 1e-9)
+        area = np.sqrt(totals.sum(axis=1))
+        self._scene_share = area / area.sum()
+        self._pool: dict[int, Chip] = {}
+
+    def batch(self, step: int) -> list[Chip]:
+        """The chips of a step, in the order in which they are learned.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            batch * accumulate chips.
+        """
+        config = self._config
+        count = config.batch * config.accumulate
+        rng = np.random.default_rng([config.seed, 1, step])
+        if config.pool:
+            first = step * config.fresh
+            numbers = first + rng.choice(config.pool, count, replace=False)
+        else:
+            first = step * count
+            numbers = np.arange(first, first + count)
+        for old in [n for n in self._pool if n < first]:
+            del self._pool[old]
+        chips = []
+        for number in numbers.tolist():
+            if number not in self._pool:
+                self._pool[number] = self.chip(number)
+            chip = self._pool[number]
+            if config.augmentation.flips:
+                turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+                chip = Chip(
+                    turn(chip.pixels, turns, flip),
+                    turn(chip.probs, turns, flip),
+                    turn(chip.weight, turns, flip),
+                    chip.origin,
+                )
+            chips.append(chip)
+        return chips
+
+    def chip(self, number: int) -> Chip:
+        """Make a chip.
+
+        Args:
+            number: from 0.
+
+        Raises:
+            TrainingError: no place was found after many tries.
+        """
+        config = self._config
+        a = config.augmentation.at(self._done(number))
+        rng = np.random.default_rng([config.seed, 0, number])
+        halo = config.teacher_halo if self._teacher is not None else 0
+        factor = 1.0
+        if a.gsd_max > 1.0 and rng.random() < a.gsd_share:
+            factor = float(rng.uniform(1.0, a.gsd_max))
+        side = round(config.chip * factor)
+        cut = self._source(rng, side + 2 * halo, a)
+        values = roughen(rng, cut.pixels, a)
+        if factor == 1.0:
+            values = finish(rng, values, a, self._white)
+        probs, weight = cut.probs, cut.seen & cut.labelled
+        if self._teacher is not None:
+            answer = self._teacher.probs(values[self._asked])
+            if config.teacher_temperature != 1.0:
+                answer = answer ** np.float32(1 / config.teacher_temperature)
+                answer /= np.maximum(answer.sum(axis=0), 1e-6)
+            probs = np.where(cut.labelled, probs, answer)
+            weight = cut.seen
+        inner = np.s_[halo : halo + side, halo : halo + side]
+        pixels = torch.from_numpy(np.ascontiguousarray(values[: len(config.bands), *inner]))
+        target = torch.from_numpy(np.ascontiguousarray(probs[:, *inner]))
+        known = torch.from_numpy(np.ascontiguousarray(weight[inner]))
+        if factor != 1.0:
+            pixels, target, known = coarsen(pixels, target, known, (config.chip, config.chip))
+            # Now, since a coarser sensor is not a quieter one.
+            pixels = torch.from_numpy(finish(rng, pixels.numpy(), a, self._white))
+        return Chip(pixels, target.half(), known.float(), cut.origin)
+
+    def _done(self, number: int) -> float:
+        """Share of the run that is over when a chip is first drawn."""
+        config = self._config
+        if config.pool:
+            return max(number - config.pool, 0) / max(config.steps * config.fresh, 1)
+        return number / (config.steps * config.batch * config.accumulate)
+
+    def _source(self, rng: np.random.Generator, side: int, a: Augmentation, depth: int = 0) -> _Cut:
+        """A piece under another light, with others mixed in."""
+        cut = self._cut(rng, side)
+        values = cut.pixels
+        if a.statistics > 0 and rng.random() < a.statistics:
+            values = move_statistics(rng, values, self._cut(rng, max(side // 2, 8)).pixels)
+        if a.covariance > 0 and rng.random() < a.covariance:
+            values = move_covariance(rng, values, self._cut(rng, max(side // 2, 8)).pixels)
+        values = change_light(rng, values, self._bands, a, self._white)
+        cut = _Cut(values, cut.probs, cut.labelled, cut.seen, cut.origin)
+        share = a.mix if depth == 0 else a.mix_again
+        if share > 0 and depth < 3 and rng.random() < share:
+            cut = _mixed(cut, self._source(rng, side, a, depth + 1), rng, a)
+        return cut
+
+    def _cut(self, rng: np.random.Generator, side: int) -> _Cut:
+        """A piece of a scene, zoomed."""
+        a = self._config.augmentation
+        for _ in range(TRIES):
+            index, row, col = self._place(rng)
+            zoom = 1.0
+            if a.zoom != (1.0, 1.0) and rng.random() < a.zoom_share:
+                zoom = math.exp(rng.uniform(math.log(a.zoom[0]), math.log(a.zoom[1])))
+            own = max(round(side / zoom), 1)
+            scene = self._scenes[index]
+            height, width = scene.shape
+            rows = reflect(row - int(rng.integers(own)), own, height)
+            cols = reflect(col - int(rng.integers(own)), own, width)
+            found = scene.cut(rows, cols, (TRAIN,))
+            if found is not None:
+                break
+        else:
+            raise TrainingError(
+                f"{TRIES} places were tried for a chip of {side} px and none holds a measured "
+                f"pixel of the training side; make chip smaller"
+            )
+        values, seen = found
+        labelled = scene.labelled[rows][:, cols] & seen
+        target = np.where(labelled, scene.target[rows][:, cols], UNKNOWN)
+        if own != side:
+            values = resize(torch.from_numpy(values), side, side).numpy()
+            place = ((np.arange(side) + 0.5) * own / side).astype(np.int64)
+            target, seen = target[place][:, place], seen[place][:, place]
+        labelled = target != UNKNOWN
+        classes = np.arange(len(self._config.classes), dtype=np.uint8)[:, None, None]
+        probs = (target[None] == classes).astype(np.float32)
+        origin = f"{scene.name} around row {row}, column {col}"
+        return _Cut(values, probs, labelled, seen, origin)
+
+    def _place(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """A scene and a pixel of it around which a chip is laid."""
+        balanced = rng.random() < self._config.balance
+        if balanced:
+            k = int(rng.choice(self._classes))
+            index = int(rng.choice(len(self._scenes), p=self._class_share[:, k]))
+            counts = self._counts[index][:, k]
+        else:
+            index = int(rng.choice(len(self._scenes), p=self._scene_share))
+            counts = self._counts[index].sum(axis=1)
+        total = np.cumsum(counts)
+        nth = int(rng.integers(total[-1]))
+        cell = int(np.searchsorted(total, nth, side="right"))
+        top, left = (int(n) * CELL for n in self._cells[index][cell])
+        scene = self._scenes[index]
+        rows, cols = slice(top, top + CELL), slice(left, left + CELL)
+        usable = scene.usable(rows, TRAIN)[:, cols]
+        if balanced:
+            usable &= scene.target[rows, cols] == k
+        places = np.flatnonzero(usable)
+        place = int(places[nth - (int(total[cell - 1]) if cell else 0)])
+        row, col = divmod(place, usable.shape[1])
+        return index, top + row, left + col
+
+
+def _mixed(cut: _Cut, other: _Cut, rng: np.random.Generator, a: Augmentation) -> _Cut:
+    """Two pieces in one."""
+    own = blend_weights(rng, cut.seen.shape[0], a.mix_kinds)
+    mine, theirs = own > 0, own < 1
+    return _Cut(
+        cut.pixels * own + other.pixels * (1 - own),
+        cut.probs * own + other.probs * (1 - own),
+        (cut.labelled | ~mine) & (other.labelled | ~theirs),
+        (cut.seen | ~mine) & (other.seen | ~theirs),
+        f"{cut.origin} with {other.origin}",
+    )

@@ -1,0 +1,158 @@
+"""Images that are parts of one picture, joined without being copied.
+
+Benchmarks often come as pictures that were cut into parts. Chips from the whole picture see what is
+around them, where chips from a part see its edge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rasterio.enums import ColorInterp
+
+from geoseg.core.cache import Cache, cache_folder
+from geoseg.errors import TrainingError
+from geoseg.scene.scene import opened
+from geoseg.scene.sources import LOCAL, Rules
+
+__all__ = ["join"]
+
+#: numpy's name -> GDAL's.
+_TYPES = {
+    "uint8": "Byte",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
+    """A virtual raster of parts that lie side by side.
+
+    It is kept in geoseg's cache folder; its name changes with the parts.
+
+    Args:
+        parts: rasters without georeference, row by row from the upper left one. Colour tables are
+            resolved, so that parts may have different ones.
+        columns: parts in a row.
+        rules: what the parts may point to.
+
+    Returns:
+        The virtual raster's path; it ends in the first part's name.
+
+    Raises:
+        TrainingError: the parts don't fill the rows, differ in what they hold, or don't fit; or
+            the cache can't be written.
+        SceneError: a part can't be read.
+    """
+    if len(parts) % columns:
+        raise TrainingError(
+            f"{parts[0].parent}: {len(parts)} parts don't fill rows of {columns} columns; mend "
+            f"columns, or the pattern of the images"
+        )
+    found = [_look_at(part, columns, rules) for part in parts]
+    heights = [part.height for part in found[::columns]]
+    widths = [part.width for part in found[:columns]]
+    _check(found, heights, widths)
+    root = _virtual(found, heights, widths)
+    digest = hashlib.sha256(root)
+    for part in parts:
+        about = part.stat()
+        digest.update(f"{part}|{about.st_size}|{about.st_mtime_ns}".encode())
+    name = f"mosaics/{digest.hexdigest()}/{parts[0].stem}.vrt"
+    path = cache_folder() / name
+    if not path.exists():
+        Cache().write(name, root, plain=True)
+    if not path.exists():
+        raise TrainingError(
+            f"{path} can't be written; set GEOSEG_CACHE to a folder of your own, or leave columns "
+            f"out"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a part is.
+
+    Attributes:
+        path: of its file.
+        height: rows.
+        width: columns.
+        bands: of it, or of its colours.
+        dtype: of its numbers.
+        palette: whether its numbers stand for colours of a table.
+    """
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    palette: bool
+
+
+def _look_at(path: Path, columns: int, rules: Rules) -> _Part:
+    with opened(str(path), rules) as dataset:
+        if dataset.crs is not None:
+            raise TrainingError(
+                f"{path} has a CRS, so it lies where it says and not in a row of {columns}; join "
+                f"such files with gdalbuildvrt, or leave columns out"
+            )
+        palette = dataset.colorinterp[0] == ColorInterp.palette
+        bands = 3 if palette else dataset.count
+        return _Part(path, dataset.height, dataset.width, bands, dataset.dtypes[0], palette)
+
+
+def _check(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> None:
+    """Refuse parts that hold different things, or are not as large as their row and column."""
+    kinds = {(part.bands, part.dtype) for part in parts}
+    if len(kinds) > 1 or parts[0].dtype not in _TYPES:
+        raise TrainingError(
+            f"{parts[0].path.parent}: its parts hold {sorted(kinds)} bands and types; parts of one "
+            f"picture have the same, and one of {', '.join(_TYPES)}"
+        )
+    for number, part in enumerate(parts):
+        row, col = divmod(number, len(widths))
+        if (part.height, part.width) != (heights[row], widths[col]):
+            raise TrainingError(
+                f"{part.path} has {part.height} rows and {part.width} columns, where row "
+                f"{row + 1}, column {col + 1} of its picture has {heights[row]} and "
+                f"{widths[col]}; mend columns, or the pattern of the images"
+            )
+
+
+def _virtual(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> bytes:
+    """The text of the virtual raster."""
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(sum(widths)), rasterYSize=str(sum(heights))
+    )
+    tops, lefts = ([0, *accumulate(sizes)] for sizes in (heights, widths))
+    first = parts[0]
+    for band in range(1, first.bands + 1):
+        element = ElementTree.SubElement(
+            root, "VRTRasterBand", dataType=_TYPES[first.dtype], band=str(band)
+        )
+        if first.bands in (3, 4) and first.dtype == "uint8":
+            colors = ("Red", "Green", "Blue", "Alpha")
+            ElementTree.SubElement(element, "ColorInterp").text = colors[band - 1]
+        for number, part in enumerate(parts):
+            row, col = divmod(number, len(widths))
+            source = ElementTree.SubElement(element, "ComplexSource")
+            ElementTree.SubElement(source, "SourceFilename").text = str(part.path.absolute())
+            ElementTree.SubElement(source, "SourceBand").text = "1" if part.palette else str(band)
+            size = {"xSize": str(part.width), "ySize": str(part.height)}
+            ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
+            offset = {"xOff": str(lefts[col]), "yOff": str(tops[row])}
+            ElementTree.SubElement(source, "DstRect", {**offset, **size})
+            if part.palette:
+                ElementTree.SubElement(source, "ColorTableComponent").text = str(band)
+    return ElementTree.tostring(root)

@@ -1,0 +1,712 @@
+"""A recipe: what a training run does, and its file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geoseg.cards.card import QUANTITIES, ClassInfo
+from geoseg.core.jsontext import builtin_fields, json_text, nodata_value
+from geoseg.errors import TrainingError
+from geoseg.scene.sources import Rules
+from geoseg.training.augment import Augmentation
+from geoseg.training.losses import make_loss
+from geoseg.training.pairing import find_files, pair
+from geoseg.training.split import SplitConfig
+
+__all__ = [
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "STAGED",
+    "SceneConfig",
+    "TrainConfig",
+    "dump_config",
+    "load_config",
+    "load_document",
+    "make_config",
+]
+
+
+def _adamw(
+    parameters: Iterable[dict[str, Any]], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+def _sgd(
+    parameters: Iterable[dict[str, Any]], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    # 0.9 is the momentum of FCN, DeepLab and PSPNet alike.
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
+
+
+#: Name in a recipe -> function of (parameter groups, learning rate, weight decay).
+OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], float, float], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+}
+
+
+def _cosine(done: float) -> float:
+    """Half a cosine, Loshchilov and Hutter 2017 (https://arxiv.org/abs/1608.03983)."""
+    return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _poly(done: float) -> float:
+    """With the power of Chen et al. 2017, DeepLabV2 (https://arxiv.org/abs/1606.00915)."""
+    return float((1.0 - done) ** 0.9)
+
+
+#: Name in a recipe -> function of the share of the steps after warm-up that are done, 0 to 1, that
+#: gives the learning rate as a share of the highest.
+SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": _cosine, "poly": _poly}
+
+#: Keys of a recipe that a stage may change.
+STAGED = (
+    *("steps", "batch", "accumulate", "chip", "pool", "fresh", "teacher_temperature"),
+    *("teacher_halo", "loss", "class_weights", "optimizer", "learning_rate", "encoder_rate"),
+    *("weight_decay", "warmup", "schedule", "ema", "freeze_norm", "precision", "balance"),
+    *("every", "patience", "keep", "seed", "augmentation", "scenes"),
+)
+
+#: In a recipe -> what Lightning Fabric calls it.
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """One scene of the recipe.
+
+    Attributes:
+        path: a raster file, or a folder of one-band files.
+        labels: what is there: rasters of class ids or of class colours, or vector files; where
+            several say something of a pixel, the first one counts. Empty: only a teacher knows.
+        place: scenes of one place lie on the same side of the split; by default each is its own.
+        split: ``train`` or ``validation`` (for a split by scenes).
+        column: of vector labels, with the class.
+        ignore_label: ids, or names in a vector's column, that say nothing.
+        radius: metres around points and lines of vector labels that are of their class.
+        bands: as ``geoseg predict --bands``: numbers or labels in the recipe's order; or names of
+            all bands, in the file's order, for files that don't name them.
+        scale: quantity per number, in place of what the file or its sensor says.
+        offset: quantity at number 0, likewise.
+        src_nodata: the number that means "not measured".
+        input_root: folders into which the scene's and the labels' files may point, besides their
+            own.
+        allow_vrt: ``any`` lets them point anywhere; see
+            :class:`geoseg.prediction.plan.PredictOptions`.
+        window: (row, col, height, width), px: the part of the scene to use; None is all of it.
+        ignore: such windows in which the target is wrong or unknown.
+    """
+
+    path: Path
+    labels: tuple[Path, ...] = ()
+    place: str = ""
+    split: str = "train"
+    column: str | None = None
+    ignore_label: tuple[int | str, ...] = ()
+    radius: float = 0.0
+    bands: tuple[str, ...] = ()
+    scale: float | None = None
+    offset: float | None = None
+    src_nodata: float | None = None
+    input_root: tuple[str, ...] = ()
+    allow_vrt: str = "local"
+    window: tuple[int, int, int, int] | None = None
+    ignore: tuple[tuple[int, int, int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            TrainingError: a value breaks its rule.
+            UsageError: allow_vrt is no word that is known.
+        """
+        builtin_fields(self)
+        if isinstance(self.src_nodata, str):  # as dump_config writes it
+            if self.src_nodata not in ("nan", "inf", "-inf"):
+                raise TrainingError(
+                    f"{self.path}: src_nodata is {self.src_nodata!r}; it must be a number, nan, "
+                    f"inf or -inf"
+                )
+            object.__setattr__(self, "src_nodata", float(self.src_nodata))
+        Rules.of((), self.allow_vrt)
+        if self.split not in ("train", "validation"):
+            raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise TrainingError(f"{self.path}: radius is {self.radius}; it must be 0 m at least")
+
+    @property
+    def rules(self) -> Rules:
+        """What the files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's name without suffix."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """The place, or the scene itself where none is given."""
+        return self.place or str(self.path)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A recipe. The field names are the keys of the TOML file.
+
+    Attributes:
+        name: of the model, a slug.
+        description: one paragraph for people.
+        bands: the input bands by common name.
+        classes: the legend.
+        scenes: what to learn from and what to hold out.
+        split: how the scenes are split.
+        label_values: class name -> what stands for it in the labels: an id, a text in a vector's
+            column, or a colour ``#RRGGBB``. By default the class's id (rasters), id or name
+            (vectors) or own colour (colour rasters).
+        network: a name of :func:`geoseg.networks.list_models`.
+        network_options: keyword arguments of it.
+        quantity: what the network is fed with: ``reflectance``, or ``number`` as in the file.
+        normalization: ``log-logistic`` or ``z-score``.
+        normalization_parameters: its parameters by name, one number a band; measured on the
+            training side where none are given.
+        clip: (low, high) for the quantity before it, or None.
+        gsd: metres per pixel that the network works at; scenes outside ``gsd_range`` are
+            resampled to it. Scenes without a place on Earth are taken as they are.
+        gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
+        scale: for scenes that have none of their own.
+        offset: likewise.
+        inference: the card's size, overlap, margin and multiple; the network's own multiple where
+            none is given.
+        plausible: for the card: band -> (low, high) of a sound scene's median.
+        license: for the card.
+        provenance: for the card.
+        teacher: a model whose probabilities are learned where there are no labels, or None.
+        teacher_temperature: its probabilities are raised to the power of one over this, and made
+            to add up to 1: below 1 they are sharpened, which brings out which class is the
+            likeliest.
+        teacher_halo: px around a chip that only the teacher sees.
+        steps: of the optimizer, in all.
+        batch: chips in one forward pass.
+        accumulate: forward passes to one step.
+        chip: their side, px.
+        pool: chips that are kept and drawn from again, 0 for none: where making a chip costs more
+            than learning from it, as with a teacher.
+        fresh: new chips in the pool at each step.
+        loss: a sum such as ``ce+0.5*dice``, see :func:`geoseg.training.losses.make_loss`. Losses
+            that take labels take each pixel's most likely class.
+        aux_weight: factor of the loss of an auxiliary output, for networks that have one.
+        class_weights: ``none``; ``median_frequency``, measured on the training side (see
+            :func:`geoseg.training.losses.median_frequency_weights`); or a number a class. They come
+            on top of ``balance``, which shows rare classes more often.
+        optimizer: ``adamw``, or ``sgd`` with a momentum of 0.9.
+        learning_rate: the highest.
+        encoder_rate: the encoder's learning rate as a share of it.
+        weight_decay: of the optimizer.
+        warmup: steps over which the learning rate rises; then it falls to 0.
+        schedule: how it falls: ``cosine``, half a cosine, or ``poly``, (1 - done)^0.9.
+        ema: decay of the moving average of the weights, which is what is validated and saved.
+        freeze_norm: share of the steps after which batch norms use their running statistics, as in
+            prediction, and these stay as they are; 1 is never. Small batches of unlike scenes have
+            statistics of their own, which the network otherwise goes on learning around.
+        precision: ``float32``; or ``bfloat16`` or, on a GPU, ``float16`` for the network's forward
+            and backward pass: quicker where the hardware has it. Weights, loss and validation stay
+            float32.
+        balance: share of the chips laid around a class drawn evenly.
+        every: steps between two rows of the log, each with a validation and a checkpoint.
+        patience: validations without a better mean IoU after which training ends; 0 is never.
+        keep: whose weights become the model: those of the ``best`` validation by mean IoU, or the
+            ``last``.
+        validation_gsds: multiples of gsd at which the held-out side is judged.
+        seed: of everything random.
+        augmentation: how chips are changed.
+        start: a model, by path or name, with whose weights the network begins; those of another
+            shape, such as a head for other classes, begin anew. None is random weights, or the
+            encoder's as ``network_options`` says.
+        stages: what the run does after that: each is a table of keys of :data:`STAGED` that
+            differ from the recipe's (of ``augmentation`` only those that differ), begins with the
+            weights that the stage before ended with, and has steps and a rise and fall of the
+            learning rate of its own. Where one has ``scenes`` of its own, it holds out the same.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    classes: tuple[ClassInfo, ...]
+    scenes: tuple[SceneConfig, ...]
+    description: str = ""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    label_values: Mapping[str, Any] = field(default_factory=dict)
+    network: str = "small_unet"
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    quantity: str = "reflectance"
+    normalization: str = "z-score"
+    normalization_parameters: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    clip: tuple[float, float] | None = None
+    gsd: float = 10.0
+    gsd_range: tuple[float, float] = (8.0, 13.0)
+    scale: float | None = None
+    offset: float | None = None
+    inference: Mapping[str, Any] = field(default_factory=dict)
+    plausible: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    license: str = "other"
+    provenance: str = ""
+    teacher: Path | None = None
+    teacher_temperature: float = 1.0
+    teacher_halo: int = 0
+    steps: int = 1000
+    batch: int = 8
+    accumulate: int = 1
+    chip: int = 96
+    pool: int = 0
+    fresh: int = 2
+    loss: str = "soft_ce"
+    aux_weight: float = 0.4
+    class_weights: str | tuple[float, ...] = "none"
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    encoder_rate: float = 1.0
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    schedule: str = "cosine"
+    ema: float = 0.998
+    freeze_norm: float = 1.0
+    precision: str = "float32"
+    balance: float = 0.5
+    every: int = 250
+    patience: int = 0
+    keep: str = "best"
+    validation_gsds: tuple[float, ...] = (1.0,)
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    start: Path | None = None
+    stages: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail late, or not at all.
+
+        Raises:
+            TrainingError: a value breaks its rule.
+        """
+        builtin_fields(self)
+        if not self.scenes:
+            raise TrainingError("the recipe names no scene; it takes one at least")
+        if not self.bands or not self.classes:
+            raise TrainingError("the recipe needs bands and classes, one at least of each")
+        if not isinstance(self.bands, tuple) or not all(isinstance(b, str) for b in self.bands):
+            raise TrainingError(f"bands is {self.bands!r}; it must be a list of names")
+        if self.clip is not None and not _is_range(self.clip):
+            raise TrainingError(f"clip is {self.clip!r}; give [low, high], low below high")
+        self._check_split()
+        names = [c.name for c in self.classes]
+        strange = sorted(set(self.label_values) - set(names))
+        if strange:
+            raise TrainingError(f"label_values names {strange}; the classes are {names}")
+        if self.teacher is None and not any(scene.labels for scene in self.scenes):
+            raise TrainingError(
+                f"{self.scenes[0].path} has no labels, nor has any other scene, and the recipe has "
+                f"no teacher; give one of them"
+            )
+        for name, choices in (
+            ("precision", PRECISIONS),
+            ("quantity", QUANTITIES),
+            ("keep", ("best", "last")),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in choices:
+                raise TrainingError(
+                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(sorted(choices))}"
+                )
+        for name in ("steps", "batch", "accumulate", "chip", "fresh", "every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 at least")
+        whole = ("pool", "warmup", "patience", "teacher_halo", "seed")
+        for name in (*whole, "learning_rate", "encoder_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 at least")
+        for name in ("balance", "ema", "freeze_norm"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 to 1")
+        if self.chip < 8:
+            raise TrainingError(f"chip is {self.chip} px; it must be 8 at least")
+        if self.pool and self.pool < self.batch * self.accumulate:
+            raise TrainingError(
+                f"pool is {self.pool} chips and a step takes {self.batch * self.accumulate}; make "
+                f"it 0 or larger than that"
+            )
+        for name in ("gsd", "teacher_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not self.validation_gsds or not all(1 <= f < math.inf for f in self.validation_gsds):
+            raise TrainingError(
+                f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
+            )
+        self._check_loss()
+        self.in_stages()
+
+    def in_stages(self) -> tuple[TrainConfig, ...]:
+        """The recipe of each stage, the first one's included; none has stages itself.
+
+        Raises:
+            TrainingError: a stage has a key that is unknown or of the model as a whole, or a value
+                breaks its rule.
+        """
+        first = replace(self, stages=()) if self.stages else self
+        configs = [first]
+        for number, table in enumerate(self.stages, start=2):
+            where = f"stage {number}"
+            strange = sorted(set(table) - set(STAGED))
+            if strange:
+                raise TrainingError(
+                    f"{where}: {strange} can't change from stage to stage; the keys are "
+                    f"{', '.join(STAGED)}"
+                )
+            _check_kinds(TrainConfig, table, where)
+            values = dict(table)
+            if "augmentation" in values:
+                changes = {**asdict(self.augmentation), **values["augmentation"]}
+                values["augmentation"] = _make(Augmentation, changes, where)
+            try:
+                configs.append(replace(first, **values))
+            except TrainingError as error:
+                raise TrainingError(f"{where}: {error}") from error
+            self._check_held_out(configs[-1], where)
+        return tuple(configs)
+
+    def _check_held_out(self, stage: TrainConfig, where: str) -> None:
+        """Refuse a stage with scenes of its own that holds out others.
+
+        Raises:
+            TrainingError: it does, or what is held out does not depend on the scenes alone.
+        """
+        if stage.scenes == self.scenes:
+            return
+        mine, others = (
+            {scene.path for scene in config.scenes if scene.split == "validation"}
+            for config in (stage, self)
+        )
+        if self.split.by != "scenes" or mine != others:
+            raise TrainingError(
+                f"{where}: with scenes of its own a stage holds out the same scenes as the first "
+                f"one (split = 'validation'), or what one is judged by another one has learned"
+            )
+
+    def _check_split(self) -> None:
+        sides: dict[str, set[str]] = {}
+        for scene in self.scenes:
+            sides.setdefault(scene.where, set()).add(scene.split)
+        if self.split.by != "scenes":
+            named = [scene.name for scene in self.scenes if scene.split == "validation"]
+            if named:
+                raise TrainingError(
+                    f"the split is by {self.split.by} and {named[0]} says split = 'validation'; "
+                    f"leave one of them out"
+                )
+            return
+        both = sorted(place for place, splits in sides.items() if len(splits) > 1)
+        if both:
+            raise TrainingError(
+                f"the places {both} are on both sides of the split; all scenes of a place go to "
+                f"one side, or the scores mean nothing"
+            )
+        for split in ("train", "validation"):
+            if not any(scene.split == split for scene in self.scenes):
+                raise TrainingError(
+                    f"no scene has split = {split!r}; name at least one place for it, or split by "
+                    f"blocks or files"
+                )
+
+    def _check_loss(self) -> None:
+        given = self.class_weights
+        weight: Sequence[float] | None = None
+        if isinstance(given, tuple) and all(isinstance(w, int | float) for w in given):
+            weight = given
+            if len(given) != len(self.classes):
+                raise TrainingError(
+                    f"class_weights has {len(given)} numbers and the recipe {len(self.classes)} "
+                    f"classes; give one a class"
+                )
+        elif given == "median_frequency":
+            weight = [1.0] * len(self.classes)  # measured later; these stand for them
+        elif given != "none":
+            raise TrainingError(
+                f"class_weights is {given!r}; it is 'none', 'median_frequency' or a list of "
+                f"numbers, one a class"
+            )
+        make_loss(self.loss, weight=weight, aux_weight=self.aux_weight)
+
+
+def _is_range(value: Any) -> bool:
+    """Whether it is (low, high)."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return all(isinstance(v, int | float) for v in value) and value[0] < value[1]
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Read a recipe.
+
+    ``${NAME}`` in a path stands for an environment variable; relative paths start at the recipe's
+    folder, those of scenes at its ``folder``. A scene with ``images`` in place of ``path`` stands
+    for many: files or globs, each paired with its ``labels`` (see
+    :func:`geoseg.training.pairing.pair`); with ``columns`` the images of a folder, in order of
+    their names, are parts of one picture, row by row with so many columns, and their labels
+    likewise (see :func:`geoseg.training.joined_images.join`).
+
+    Args:
+        path: a TOML file, or JSON as :func:`dump_config` writes it.
+
+    Raises:
+        TrainingError: the file can't be read, a key is unknown or missing, or a variable is not
+            set.
+    """
+    path = Path(path)
+    return make_config(load_document(path), path.resolve().parent, str(path))
+
+
+def load_document(path: Path) -> dict[str, Any]:
+    """What a recipe's file holds, unchecked.
+
+    Args:
+        path: a TOML or JSON file.
+
+    Raises:
+        TrainingError: it can't be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the recipe {path} can't be read: {error}") from error
+    if not isinstance(document, dict):
+        raise TrainingError(f"the recipe {path} holds no table of keys")
+    return document
+
+
+def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainConfig:
+    """Build a recipe from what its file holds.
+
+    Args:
+        document: keys and values as TOML gives them.
+        base: the folder at which relative paths start.
+        where: for messages.
+
+    Raises:
+        TrainingError: as for :func:`load_config`.
+    """
+    values: dict[str, Any] = {k: _tuples(v) for k, v in document.items()}
+    folder = _path(values.pop("folder", "."), base)
+    values["scenes"] = _all_scenes(document, folder, where)
+    values["classes"] = tuple(
+        _make(ClassInfo, entry, "classes")
+        for entry in _tables(values.get("classes", ()), "classes", where)
+    )
+    if values.get("teacher") is not None:
+        values["teacher"] = _teacher(values["teacher"], base)
+    if values.get("start") is not None:
+        values["start"] = _teacher(values["start"], base)
+    stages = _tables(values.get("stages", ()), "stages", where)
+    values["stages"] = tuple(
+        {**stage, "scenes": _all_scenes(stage, folder, where)} if "scenes" in stage else stage
+        for stage in stages
+    )
+    for key, kind in (("augmentation", Augmentation), ("split", SplitConfig)):
+        if key in values:
+            values[key] = _make(kind, values[key], key)
+    config: TrainConfig = _make(TrainConfig, values, where)
+    return config
+
+
+def dump_config(config: TrainConfig) -> str:
+    """A recipe as JSON that :func:`load_config` reads, with absolute paths.
+
+    Args:
+        config: the recipe.
+
+    Returns:
+        The text.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            # What is not there is the name of an embedded model.
+            return str(value.absolute() if value.exists() else value)
+        raise TypeError(value)  # pragma: no cover - a recipe holds nothing else
+
+    document = asdict(config)
+    for scene in (s for part in (document, *document["stages"]) for s in part.get("scenes", ())):
+        for key in [k for k, v in scene.items() if v is None or v == ()]:
+            del scene[key]
+        if "src_nodata" in scene:
+            scene["src_nodata"] = nodata_value(scene["src_nodata"])
+        if scene["allow_vrt"] == "local":
+            del scene["allow_vrt"]
+    document = {k: v for k, v in document.items() if v is not None}
+    return json_text(json.loads(json.dumps(document, default=plain)), indent=1) + "\n"
+
+
+def _tuples(value: Any) -> Any:
+    """Lists become tuples, at any depth."""
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, Mapping):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+def _tables(value: Any, key: str, where: str) -> Sequence[Mapping[str, Any]]:
+    """A list of tables as it is.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(v, Mapping) for v in value):
+        raise TrainingError(f"{where}: {key} is {value!r}; it must be a list of tables of keys")
+    return value
+
+
+def _all_scenes(document: Mapping[str, Any], folder: Path, where: str) -> tuple[SceneConfig, ...]:
+    """The scenes of a recipe, or of one of its stages."""
+    return tuple(
+        scene
+        for entry in _tables(document.get("scenes", ()), "scenes", where)
+        for scene in _scenes(entry, folder, where)
+    )
+
+
+def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneConfig]:
+    values: dict[str, Any] = {k: _tuples(v) for k, v in entry.items()}
+    for key in ("labels", "images", "input_root"):
+        if key in values:
+            given = values[key] if isinstance(values[key], tuple) else (values[key],)
+            values[key] = tuple(_path(text, folder) for text in given)
+    if isinstance(values.get("ignore_label"), int | str):
+        values["ignore_label"] = (values["ignore_label"],)
+    if "input_root" in values:
+        values["input_root"] = tuple(map(str, values["input_root"]))
+    if "images" not in values:
+        if "path" in values:
+            values["path"] = _path(values["path"], folder)
+        return [_make(SceneConfig, values, f"{where}: scene {entry.get('path')}")]
+    images, labels = values.pop("images"), values.pop("labels", ())
+    rules = Rules.of(values.get("input_root", ()), values.get("allow_vrt", "local"))
+    pairs = pair(find_files(images), find_files(labels), rules)
+    if "columns" in values:
+        # The joined pictures lie in geoseg's cache, and point to their parts.
+        parts = [part for image, found in pairs for part in (image, *found)]
+        folders = dict.fromkeys(str(part.resolve().parent) for part in parts)
+        values["input_root"] = (*values.get("input_root", ()), *folders)
+        pairs = _joined(pairs, values.pop("columns"), where, rules)
+    return [
+        _make(SceneConfig, {**values, "path": path, "labels": found}, f"{where}: scene {path}")
+        for path, found in pairs
+    ]
+
+
+def _joined(
+    pairs: Sequence[tuple[Path, tuple[Path, ...]]], columns: Any, where: str, rules: Rules
+) -> list[tuple[Path, tuple[Path, ...]]]:
+    """Images of a folder as one picture, and their labels likewise.
+
+    Raises:
+        TrainingError: columns is no number of columns, or not each image has a label file.
+    """
+    from geoseg.training.joined_images import join
+
+    if type(columns) is not int or columns < 1:
+        raise TrainingError(f"{where}: columns is {columns!r}; it must be 1 at least")
+    folders: dict[Path, list[tuple[Path, tuple[Path, ...]]]] = {}
+    for path, labels in pairs:
+        if len(labels) != 1:
+            raise TrainingError(
+                f"{where}: {path} has {len(labels)} label files; parts of a picture (columns) need "
+                f"one each"
+            )
+        folders.setdefault(path.parent, []).append((path, labels))
+    return [
+        (
+            join([path for path, _ in parts], columns, rules),
+            (join([label for _, (label,) in parts], columns, rules),),
+        )
+        for parts in folders.values()
+    ]
+
+
+#: Type of a default -> what may stand in its place, and its name.
+_KINDS: dict[type[Any], tuple[Any, str]] = {
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    bool: (bool, "true or false"),
+    str: (str, "text"),
+    tuple: (tuple, "a list"),
+    dict: (Mapping, "a table of keys"),
+}
+#: Keys that take more than what their default is.
+_FREE = ("class_weights",)
+
+
+def _make(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """Build a dataclass from a table; a misspelt key is an error, not a default in silence."""
+    if not isinstance(values, Mapping):
+        raise TrainingError(f"{where}: found {values!r}; a table of keys belongs there")
+    names = [f.name for f in fields(kind)]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise TrainingError(f"{where}: the keys {unknown} are unknown; the keys are {names}")
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise TrainingError(f"{where}: the keys {missing} are missing; the keys are {names}")
+    _check_kinds(kind, values, where)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def _check_kinds(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
+    """Refuse values of another type than their default's.
+
+    Raises:
+        TrainingError: one is.
+    """
+    for f in fields(kind):
+        default = f.default_factory if f.default is MISSING else type(f.default)
+        wanted, what = _KINDS.get(default, (object, ""))  # type: ignore[arg-type]
+        if f.name not in values or f.name in _FREE:
+            continue
+        given = values[f.name]
+        # To Python, true is a number, too.
+        if not isinstance(given, wanted) or (isinstance(given, bool) and what.endswith("number")):
+            raise TrainingError(f"{where}: {f.name} is {values[f.name]!r}; it must be {what}")
+
+
+def _teacher(text: str, base: Path) -> Path:
+    """A path, or the name of an embedded model as it is."""
+    path = _path(text, base)
+    return path if path.exists() or "/" in text or "$" in text else Path(text)
+
+
+def _path(text: str | Path, base: Path) -> Path:
+    def variable(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if not value:
+            raise TrainingError(
+                f"the path {str(text)!r} needs the environment variable {match[1]}, which is not "
+                f"set; set it to the folder that the recipe's first lines describe"
+            )
+        return value
+
+    return base / re.sub(r"\$\{(\w+)\}", variable, str(text))

@@ -1,0 +1,203 @@
+"""How well a network does on the held-out side, during training and for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geoseg.cards.card import ModelCard, Normalization
+from geoseg.errors import TrainingError
+from geoseg.evaluation.metrics import confusion, iou, mean_iou, pixel_accuracy
+from geoseg.networks.normalize import normalize
+from geoseg.training.augment import coarsen
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scenes import JUDGED, TrainingScene, held_out_windows, short_names
+from geoseg.training.split import VALIDATION
+
+__all__ = ["check_gsds", "judge", "scores_of"]
+
+
+class _Judgement:
+    """How a network did on the held-out side.
+
+    Attributes:
+        counts: int64 (K, K), all scenes together.
+        scenes: by scene: its counts, and of the pixels of which a teacher is sure (right, all).
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros((classes, classes), np.int64)
+        self.scenes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def add(self, place: str, counts: NDArray[np.int64], sure: NDArray[np.int64]) -> None:
+        """Count a window of a scene."""
+        self.counts += counts
+        before = self.scenes.get(place)
+        self.scenes[place] = (
+            (counts, sure) if before is None else (before[0] + counts, before[1] + sure)
+        )
+
+    def summary(self) -> dict[str, float]:
+        """What the log says."""
+        found = {
+            "agreement": round(pixel_accuracy(self.counts), 4),
+            "mean_iou": round(mean_iou(self.counts), 4),
+        }
+        return {**found, **self.by_scene()}
+
+    def by_scene(self) -> dict[str, float]:
+        """Averages over scenes, for a teacher; empty without one."""
+        sure = [s[0] / s[1] for _, s in self.scenes.values() if s[1] > 0]
+        if not sure:
+            return {}
+        every = [pixel_accuracy(counts) for counts, _ in self.scenes.values() if counts.any()]
+        return {
+            "scene_agreement": round(float(np.mean(every)), 4),
+            "scene_agreement_where_sure": round(float(np.mean(sure)), 4),
+        }
+
+
+def judge(
+    config: TrainConfig,
+    network: nn.Module,
+    normalization: Normalization,
+    scenes: Sequence[TrainingScene],
+    factor: float,
+    card: ModelCard,
+    device: torch.device,
+) -> _Judgement:
+    """Predict the held-out side made ``factor`` times coarser, and count."""
+    classes = len(config.classes)
+    found = _Judgement(classes)
+    for held in _held_out(config, scenes, factor, card):
+        x = normalize(held.pixels[None].to(device), normalization)
+        with torch.inference_mode():
+            logits = network(x.contiguous(memory_format=torch.channels_last))
+        predicted = logits[0].argmax(dim=0).cpu().numpy()
+        right = np.zeros(2, np.int64)
+        if factor == 1.0:
+            right[:] = (predicted == held.truth)[held.sure].sum(), held.sure.sum()
+        truth = held.truth[held.keep].astype(np.int64)
+        counts = confusion(truth, predicted[held.keep], classes, ignore_index=None)
+        found.add(str(held.scene.config.path), counts, right)
+    return found
+
+
+def _by_labels(scenes: Sequence[TrainingScene]) -> bool:
+    """Whether something held out is labelled: a teacher's answers judge nothing then."""
+    return any(
+        (scene.usable(rows, VALIDATION) & scene.labelled[rows]).any()
+        for scene in scenes
+        if scene.config.labels
+        for rows in scene.strips()
+    )
+
+
+class _HeldOut(NamedTuple):
+    """A window of the held-out side.
+
+    Attributes:
+        scene: where it lies.
+        pixels: float32 (C, H, W), physical values.
+        truth: (H, W), places in the legend.
+        keep: bool (H, W), True where the network is judged.
+        sure: bool, True where a teacher is sure; at the scene's own gsd only.
+    """
+
+    scene: TrainingScene
+    pixels: Tensor
+    truth: NDArray[Any]
+    keep: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
+
+
+def _held_out(
+    config: TrainConfig, scenes: Sequence[TrainingScene], factor: float, card: ModelCard
+) -> Iterator[_HeldOut]:
+    """The held-out side made ``factor`` times coarser, window by window."""
+    halo = min(max(card.margin, card.overlap // 2), card.size // 4)
+    legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
+    by_labels = _by_labels(scenes)
+    for scene in scenes:
+        for core, window in held_out_windows(scene, card.size, halo):
+            inside = np.zeros((window.height, window.width), bool)
+            row, col = core.row - window.row, core.col - window.col
+            inside[row : row + core.height, col : col + core.width] = True
+            valid = inside & scene.usable(window.rows, VALIDATION)[:, window.cols]
+            if by_labels:
+                valid &= scene.labelled[window.rows, window.cols]
+            cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
+            if cut is None or not valid.any():
+                continue
+            target = scene.target[window.rows, window.cols]
+            sure = scene.sure[window.rows, window.cols] & valid
+            pixels = torch.from_numpy(cut[0])
+            truth, keep = target, valid
+            if factor != 1.0:
+                size = max(round(window.height / factor), 1), max(round(window.width / factor), 1)
+                probs = torch.from_numpy((target[None] == legend).astype(np.float32))
+                pixels, probs, known = coarsen(pixels, probs, torch.from_numpy(valid), size)
+                truth, keep = probs.argmax(dim=0).numpy(), known.numpy()
+            yield _HeldOut(scene, pixels, truth, keep, sure)
+
+
+def check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: ModelCard) -> None:
+    """Refuse a gsd at which nothing of the held-out side is left.
+
+    Raises:
+        TrainingError: there is one.
+    """
+    for factor in config.validation_gsds:
+        if not any(held.keep.any() for held in _held_out(config, scenes, factor, card)):
+            raise TrainingError(
+                f"nothing held out is left at {factor:g} times the gsd of {config.gsd:g} m; leave "
+                f"it out of validation_gsds, or hold out larger places"
+            )
+
+
+def scores_of(
+    config: TrainConfig,
+    network: nn.Module,
+    normalization: Normalization,
+    scenes: Sequence[TrainingScene],
+    card: ModelCard,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What the card says about the held-out side."""
+    scores: dict[str, Any] = {
+        "split": f"by {config.split.by}"
+        + (
+            ""
+            if config.split.by == "scenes"
+            else f", part {config.split.fold} of {config.split.folds} held out"
+        ),
+        "compared_with": "labels"
+        if _by_labels(scenes)
+        else "the teacher's most likely class, which is no ground truth",
+    }
+    if config.keep == "best":
+        scores["chosen"] = "the step that did best on these same held-out pixels, which flatters"
+    for factor in config.validation_gsds:
+        found = judge(config, network, normalization, scenes, factor, card, device)
+        scores.setdefault("held_out_pixels", int(found.counts.sum()))
+        entry: dict[str, Any] = {
+            **found.summary(),
+            "iou": {
+                c.name: round(float(value), 4)
+                for c, value in zip(config.classes, iou(found.counts), strict=True)
+                if not np.isnan(value)
+            },
+        }
+        if factor == 1.0 and 1 < len(found.scenes) <= 50:
+            entry["agreement_by_scene"] = {
+                name: round(pixel_accuracy(found.scenes[path][0]), 4)
+                for path, name in short_names(scenes).items()
+                if path in found.scenes
+            }
+        scores[f"at_{config.gsd * factor:g}m"] = entry
+    return scores
