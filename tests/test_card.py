@@ -22,7 +22,7 @@ from geoseg.cards.card import (
     NORMALIZATION_PARAMETERS,
     QUANTITIES,
     WEIGHTS_NAME,
-    Border,
+    ChipBorder,
     ClassInfo,
     ModelCard,
     Normalization,
@@ -44,7 +44,7 @@ CARD = ModelCard(
     gsd_range=(5.0, 20.0),
 )
 
-BORDER = Border(8, "some ground", 2, 1, (0.2, 0.1), (0.5, 0.25), (0.25, 0.0))
+BORDER = ChipBorder(8, "some ground", 2, 1, (0.2, 0.1), (0.5, 0.25), (0.25, 0.0))
 
 finite = st.floats(-1e6, 1e6)
 positive = st.floats(1e-6, 1e6)
@@ -74,7 +74,7 @@ def borders(draw):
     curves = [
         tuple(draw(st.lists(st.floats(0, 1), min_size=length, max_size=length))) for _ in range(3)
     ]
-    return Border(size, draw(words), exact, draw(distances), *curves)
+    return ChipBorder(size, draw(words), exact, draw(distances), *curves)
 
 
 @st.composite

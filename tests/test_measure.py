@@ -16,7 +16,7 @@ from affine import Affine
 
 import geoseg
 from geoseg.errors import UsageError
-from geoseg.geo.geodesy import MapGrid, Rings
+from geoseg.geo.geodesy import GroundGrid, Rings
 from geoseg.polygons.measure import Measure
 
 UTM = "EPSG:32633"
@@ -46,7 +46,7 @@ print(json.dumps(found))
 
 def grid_of(size, crs=UTM, origin=(500_000.0, 5_500_000.0), side=256):
     place = Affine(size, 0, origin[0], 0, -size, origin[1])
-    return MapGrid(side, side, tuple(place)[:6], pyproj.CRS(crs), pyproj.CRS(crs))
+    return GroundGrid(side, side, tuple(place)[:6], pyproj.CRS(crs), pyproj.CRS(crs))
 
 
 def squares(side):

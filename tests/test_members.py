@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 import geoseg
 from geoseg.cards.card import read_model
 from geoseg.errors import UsageError
-from geoseg.runtimes.ensemble import TURNS, Members
+from geoseg.runtimes.ensemble import POSITIONS, Ensemble
 from tests.helpers import linear_graph, make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot
 
@@ -35,10 +35,10 @@ def chips(count: int = 3, height: int = 6, width: int = 9) -> list[tuple[int, An
     return [(i, rng.random((3, height, width), dtype=np.float32)) for i in range(count)]
 
 
-@pytest.mark.parametrize("tta", TURNS)
+@pytest.mark.parametrize("tta", POSITIONS)
 def test_every_position_comes_back_to_its_place(tta: str) -> None:
     """Of a runtime that gives the pixels themselves the mean is the pixels."""
-    found = list(Members([Identity(3)], tta).run(chips()))
+    found = list(Ensemble([Identity(3)], tta).run(chips()))
     assert [item for item, _ in found] == [0, 1, 2]
     for (_, probs), (_, pixels) in zip(found, chips(), strict=True):
         np.testing.assert_allclose(probs, pixels, atol=1e-6)
@@ -50,7 +50,7 @@ def test_positions_are_distinct_and_all_of_the_square() -> None:
 
     def images(name: str) -> set[str]:
         found = set()
-        for quarters, mirrored in TURNS[name]:
+        for quarters, mirrored in POSITIONS[name]:
             turned = np.rot90(square, quarters)
             found.add(str((turned[:, ::-1] if mirrored else turned).tolist()))
         return found
@@ -63,7 +63,7 @@ def test_positions_are_distinct_and_all_of_the_square() -> None:
 @pytest.mark.parametrize("tta", ["flips", "d4"])
 def test_the_mean_is_even_in_all_positions(tta: str) -> None:
     """An answer to places alone becomes symmetric, and is the mean of the eight."""
-    ((_, probs),) = Members([Slanted(3)], tta).run(chips(1, 8, 8))
+    ((_, probs),) = Ensemble([Slanted(3)], tta).run(chips(1, 8, 8))
     np.testing.assert_allclose(probs, probs[:, ::-1], atol=1e-6)
     np.testing.assert_allclose(probs, probs[:, :, ::-1], atol=1e-6)
     own = Slanted(3).answer(np.zeros((1, 3, 8, 8)))[0]
@@ -74,7 +74,7 @@ def test_the_mean_is_even_in_all_positions(tta: str) -> None:
 
 
 def test_several_models_are_averaged_and_agree_where_they_say_the_same() -> None:
-    members = Members([OneHot(3), EdgeDistance(3)], agreement=True)
+    members = Ensemble([OneHot(3), EdgeDistance(3)], agreement=True)
     assert members.classes == 4
     for (_, found), (_, pixels) in zip(members.run(chips()), chips(), strict=True):
         one, two = (r(3).probs(pixels[None])[0] for r in (OneHot, EdgeDistance))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.evaluation.polygon_scores import Objects
-from geoseg.labels.labels import Members
+from geoseg.labels.labels import PixelsOfFeatures
 
 
 @given(
@@ -25,7 +25,7 @@ def test_shares_are_those_of_each_polygon(polygons, step):
     for start in range(0, len(pixels), step):
         feature, places = np.array(pixels[start : start + step]).T
         col = np.arange(len(feature))
-        found.add(Members(feature, np.zeros_like(col), col), places[None].astype(np.int16))
+        found.add(PixelsOfFeatures(feature, np.zeros_like(col), col), places[None].astype(np.int16))
     scores = found.finish()
     shares, right, classes = [], [], []
     for k, values in polygons:

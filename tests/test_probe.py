@@ -8,11 +8,11 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.cards.card import Border, Normalization, read_model, write_card
+from geoseg.cards.card import ChipBorder, Normalization, read_model, write_card
 from geoseg.cli import main
 from geoseg.errors import GeosegError, ModelError, SceneError, UsageError
 from geoseg.networks import load_network
-from geoseg.prediction.border_probe import CHIPS, SAME, _in_quantity, _scene_ground
+from geoseg.prediction.border_probe import PROBED_CHIPS, SAME, _in_quantity, _scene_ground
 from geoseg.prediction.plan import BLEND, PredictOptions, make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot, Poisoned
@@ -128,7 +128,7 @@ def test_a_scene_is_probed_where_it_is_measured(tmp_path):
     probe = geoseg.probe_border(model, scene)
     # The card's 64 px, and half as much around, fit.
     assert (probe.border.size, probe.border.ground) == (64, "scene")
-    assert 0 < probe.chips <= CHIPS
+    assert 0 < probe.chips <= PROBED_CHIPS
     assert probe.border.exact <= reach(model)
     assert geoseg.probe_border(model, scene, size=70).border.size == 70
     with pytest.raises(UsageError, match="room for chips of 74 px"):
@@ -213,7 +213,7 @@ def test_probe_from_the_command_line(tmp_path, capsys):
         main(["models", "probe", str(model), "--size", "48", "--json"])
     assert not end.value.code
     report = json.loads(capsys.readouterr().out)
-    assert report["chips"] == CHIPS and report["ground"] == "random smooth numbers"
+    assert report["chips"] == PROBED_CHIPS and report["ground"] == "random smooth numbers"
     with pytest.raises(SystemExit):
         main(["models", "probe", str(model), "--size", "48", "--write"])
     out = capsys.readouterr().out
@@ -267,7 +267,7 @@ def with_border(folder, **changes):
     values = {"size": 64, "ground": "x", "exact": 20, "enough": 5, **changes}
     length = 32 if values["exact"] is None else values["exact"]
     curves = ((0.0,) * length,) * 3
-    card = replace(read_model(model).card, border=Border(*values.values(), *curves))
+    card = replace(read_model(model).card, border=ChipBorder(*values.values(), *curves))
     write_card(card, model)
     return model
 

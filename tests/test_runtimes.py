@@ -12,7 +12,7 @@ from geoseg.errors import DeviceError, ModelError, UsageError
 from geoseg.networks.device import pick_device
 from geoseg.runtimes import load_runtime
 from geoseg.runtimes import on_torch as torch_runtime
-from geoseg.runtimes.multi_device import Turns
+from geoseg.runtimes.multi_device import MultiDevice
 from geoseg.runtimes.on_torch import TorchRuntime
 from geoseg.scene.radiometry import Radiometry
 from tests.helpers import make_raster, tiny_model
@@ -125,7 +125,7 @@ def test_several_devices_take_turns_at_one_scene(model, tmp_path, monkeypatch):
 
 
 def test_turns_keep_the_order_and_stop_where_one_fails(model, monkeypatch):
-    made = Turns([runtime(model), runtime(model)])
+    made = MultiDevice([runtime(model), runtime(model)])
     chips = np.random.default_rng(0).integers(0, 99, (21, 2, 8, 8)).astype(np.uint16)
     expected = [probs for _, probs in runtime(model).run(enumerate(chips))]
     for size in (1, 4, 50):

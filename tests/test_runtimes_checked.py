@@ -24,8 +24,8 @@ from geoseg.networks.export import write_graph
 from geoseg.prediction.decide import decide
 from geoseg.prediction.stitch import stitch
 from geoseg.runtimes import checked, load_runtime
-from geoseg.runtimes.ensemble import Members
-from geoseg.runtimes.multi_device import Turns
+from geoseg.runtimes.ensemble import Ensemble
+from geoseg.runtimes.multi_device import MultiDevice
 from geoseg.runtimes.on_torch import TorchRuntime
 from geoseg.scene.radiometry import Radiometry
 from tests.helpers import make_raster, tiny_model
@@ -309,7 +309,7 @@ def test_what_a_callers_runtime_gives_is_checked(
 @pytest.mark.parametrize("name", ["fewer chips", "doubles", "fewer classes", "other order"])
 def test_members_are_checked_each(name: str) -> None:
     spoil, words = SPOILT[name]
-    both = Members([Smooth(4), Wrong(spoil)], "flips", agreement=True)
+    both = Ensemble([Smooth(4), Wrong(spoil)], "flips", agreement=True)
     with pytest.raises(ModelError, match=words):
         list(checked.run(both, enumerate(chips(5, 32, 32))))
 
@@ -431,7 +431,7 @@ def test_a_network_that_gives_something_else_is_refused(
     files: ModelFiles, change: Callable[[Any], Any], several: bool
 ) -> None:
     runtimes = [torch_runtime(files, change) for _ in range(2)]
-    made: Any = Turns(runtimes) if several else runtimes[0]
+    made: Any = MultiDevice(runtimes) if several else runtimes[0]
     with pytest.raises(ModelError, match="the network small_unet gave"):
         list(made.run(enumerate(chips(5))))
 
@@ -463,7 +463,7 @@ def test_what_fails_in_torch_comes_with_its_cause(
         raise RuntimeError(said)
 
     runtimes = [torch_runtime(files, fails) for _ in range(2)]
-    made: Any = Turns(runtimes) if several else runtimes[0]
+    made: Any = MultiDevice(runtimes) if several else runtimes[0]
     with pytest.raises(error, match=words) as found:
         list(made.run(enumerate(chips(3))))
     assert "\n" not in str(found.value)

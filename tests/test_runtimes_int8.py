@@ -20,7 +20,7 @@ from geoseg.graphs.graph import attach, noted
 from geoseg.graphs.quantize import Draft, quantize_graph
 from geoseg.networks import load_network, save_model
 from geoseg.networks.export import write_graph
-from geoseg.prediction.quantizing import CHIPS, quantize
+from geoseg.prediction.quantizing import CALIBRATION_CHIPS, quantize
 from geoseg.runtimes import load_runtime
 from geoseg.runtimes.int8 import quantize_files
 from geoseg.runtimes.on_openvino import OpenVinoRuntime
@@ -224,7 +224,7 @@ def test_where_no_layer_helps_it_says_so(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geoseg.runtimes.int8.AIM", 1.1)
-    monkeypatch.setattr("geoseg.runtimes.int8.AGREEMENT", 1.1)
+    monkeypatch.setattr("geoseg.runtimes.int8.LEAST_AGREEMENT_INT8", 1.1)
     told: list[str] = []
     load(files, tell=told.append)
     assert "less than 110 %" in told[0]
@@ -283,7 +283,7 @@ def scene(tmp_path: Path) -> Path:
 def test_a_quantized_folder_needs_no_chips(folder: Path, scene: Path, tmp_path: Path) -> None:
     made = quantize(folder, scene, tmp_path / "int8")
     assert 0.9 < made.agreement <= 1
-    assert 4 <= made.chips <= CHIPS / 2
+    assert 4 <= made.chips <= CALIBRATION_CHIPS / 2
     names = {p.name for p in (tmp_path / "int8").iterdir()}
     assert names == {"model.json", "model.onnx", INT8_NAME, "weights.safetensors"}
     files, before = read_model(tmp_path / "int8"), read_model(folder)

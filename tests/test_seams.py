@@ -11,7 +11,7 @@ from geoseg.cards.card import read_model
 from geoseg.cli import main
 from geoseg.errors import SceneError, UsageError
 from geoseg.geo.chip_grid import ChipGrid
-from geoseg.geo.geodesy import MapGrid
+from geoseg.geo.geodesy import GroundGrid
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
 
@@ -145,7 +145,7 @@ def test_every_pair_of_valid_neighbours_counts_once(tmp_path, monkeypatch, rows)
     ids[0, :, 60] = 255
     raster = make_raster(tmp_path / "map.tif", ids, nodata=255)
     monkeypatch.setattr(
-        MapGrid,
+        GroundGrid,
         "strips",
         lambda self: ((t, min(t + rows, self.height)) for t in range(0, self.height, rows)),
     )

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from geoseg.errors import ModelError
 
 __all__ = [
-    "Border",
+    "ChipBorder",
     "ClassInfo",
     "ModelCard",
     "ModelFiles",
@@ -97,7 +97,7 @@ class Normalization:
 
 
 @dataclass(frozen=True)
-class Border:
+class ChipBorder:
     """How far from a chip's edge its predictions still depend on what lies beyond the edge.
 
     Measured by :func:`geoseg.prediction.border_probe.probe_border`. Distances count the pixels
@@ -190,7 +190,7 @@ class ModelCard:
     scores: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
-    border: Border | None = None
+    border: ChipBorder | None = None
 
     def __post_init__(self) -> None:
         """Check every rule that a card must keep.
@@ -464,7 +464,7 @@ class _Rule:
             raise ModelError(f"card {self.name!r}: {key} is {found!r}; it must be: {rule}")
 
 
-def _check_border(check: _Rule, border: Border) -> None:
+def _check_border(check: _Rule, border: ChipBorder) -> None:
     """Check the rules of a card's border.
 
     Raises:
@@ -546,12 +546,12 @@ def _normalization(value: Any) -> Normalization:
     )
 
 
-def _border(value: Any) -> Border | None:
+def _border(value: Any) -> ChipBorder | None:
     if value is None:
         return None
     exact, enough = (None if value[k] is None else _whole(value[k]) for k in ("exact", "enough"))
     curves = (tuple(float(v) for v in value[k]) for k in ("mean", "largest", "flips"))
-    return Border(_whole(value["size"]), str(value["ground"]), exact, enough, *curves)
+    return ChipBorder(_whole(value["size"]), str(value["ground"]), exact, enough, *curves)
 
 
 def _value_scaling(normalization: Normalization, bands: int) -> list[dict[str, Any]] | None:

@@ -28,7 +28,7 @@ from geoseg.labels.labels import (
     open_labels,
     parse_colors,
 )
-from geoseg.rasters.class_raster import ClassRaster, Strip, survey
+from geoseg.rasters.class_raster import ClassRaster, MapStrip, survey
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["Comparison", "compare", "number", "shown"]
@@ -78,7 +78,7 @@ class _Pass:
         self.probs: Probabilities | None = None
         self.reliability: Reliability | None = None
 
-    def add(self, strip: Strip) -> None:
+    def add(self, strip: MapStrip) -> None:
         truth, known, disputed, ignored = self.labels.strip(strip.top, strip.bottom)
         self.ignored += int(ignored.sum())
         self.disputed += int(disputed.sum())

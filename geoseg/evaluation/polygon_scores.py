@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.labels.labels import Members
+from geoseg.labels.labels import PixelsOfFeatures
 
 __all__ = ["ObjectScores", "Objects"]
 
@@ -54,7 +54,7 @@ class Objects:
         self._classes = classes
         self._counts = np.zeros(len(own) * classes, np.int64)
 
-    def add(self, members: Members, places: NDArray[np.int16]) -> None:
+    def add(self, members: PixelsOfFeatures, places: NDArray[np.int16]) -> None:
         """Take a part of the map; no pixel may come twice.
 
         Args:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SIDE", "Pictures", "class_colors", "png"]
+__all__ = ["THUMBNAIL_SIDE", "Pictures", "class_colors", "png"]
 
 #: Longest side of a picture, px.
-SIDE = 900
+THUMBNAIL_SIDE = 900
 RIGHT, WRONG = (158, 202, 160), (203, 24, 29)
 
 RGB = tuple[int, int, int]
@@ -28,7 +28,7 @@ class Pictures:
             height: of the map, px.
             width: of the map, px.
         """
-        self.every = max(1, -(-max(height, width) // SIDE))
+        self.every = max(1, -(-max(height, width) // THUMBNAIL_SIDE))
         self._first = self.every // 2
         self._cols = np.s_[min(self._first, width - 1) :: self.every]
         self._height = height

@@ -12,7 +12,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK", "Floats", "Ints", "MapGrid", "Rings", "runs"]
+__all__ = ["CHUNK", "Floats", "GroundGrid", "Ints", "Rings", "runs"]
 
 #: Longest piece of an edge, px.
 PIECE = 16.0
@@ -65,7 +65,7 @@ class Rings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MapGrid:
+class GroundGrid:
     """Where the class raster's pixels lie.
 
     Attributes:
@@ -82,7 +82,7 @@ class MapGrid:
     crs: pyproj.CRS | None
 
     @classmethod
-    def of(cls, dataset: Any) -> MapGrid:
+    def of(cls, dataset: Any) -> GroundGrid:
         """The grid of an open dataset of rasterio's.
 
         Raises:

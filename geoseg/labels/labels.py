@@ -32,7 +32,7 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.core.gdal import GDAL_ERRORS, explain_read_error
 from geoseg.core.names import full_address, public_name
 from geoseg.errors import LabelError, UsageError
-from geoseg.geo.geodesy import Floats, Ints, MapGrid, runs
+from geoseg.geo.geodesy import Floats, GroundGrid, Ints, runs
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.rasters.class_raster import ClassRaster, open_class_raster, read_class_window
@@ -43,7 +43,7 @@ __all__ = [
     "Bounds",
     "ColorLabels",
     "Labels",
-    "Members",
+    "PixelsOfFeatures",
     "PlacedPolygons",
     "PolygonFile",
     "RasterLabels",
@@ -89,7 +89,7 @@ class Labels(NamedTuple):
     ignored: NDArray[np.bool_]
 
 
-class Members(NamedTuple):
+class PixelsOfFeatures(NamedTuple):
     """Which pixels of a window lie in which features; where two overlap, a pixel is there twice.
 
     Attributes:
@@ -493,11 +493,11 @@ class PlacedPolygons:
         none = np.zeros(shape, bool)
         return Labels(mean.astype(np.int64), covered & ~disputed, disputed, none)
 
-    def members(self, window: Window) -> Members:
+    def members(self, window: Window) -> PixelsOfFeatures:
         """Which pixels of a window lie in which feature."""
         part, row, start, stop = self._spans(window)
         step, span = runs(stop - start)
-        return Members(self.features[part[span]], row[span], start[span] + step)
+        return PixelsOfFeatures(self.features[part[span]], row[span], start[span] + step)
 
     def _spans(self, window: Window) -> tuple[Ints, Ints, Ints, Ints]:
         """Runs of pixels within polygons: part, row, first column and that after the last; (S,).
@@ -767,7 +767,7 @@ def open_color_labels(
             table = np.full(256, -1, np.int64)
             for number, (red, green, blue, _) in dataset.colormap(1).items():
                 table[number] = (red << 16) + (green << 8) + blue
-        labels = ClassRaster(path, dataset, MapGrid.of(dataset), {})
+        labels = ClassRaster(path, dataset, GroundGrid.of(dataset), {})
         check_crs(grid.crs is not None, other, dataset.crs is not None, path)
         with on_grid(labels, grid, other) as placed:
             yield ColorLabels(

@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["PRECISIONS", "Speed", "count_flops", "measure_speed", "networks_table", "published"]
+__all__ = [
+    "BENCH_PRECISIONS",
+    "Speed",
+    "count_flops",
+    "measure_speed",
+    "networks_table",
+    "published",
+]
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+BENCH_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Speed:
         classes: of the output.
         device: where it ran.
         hardware: its name.
-        precision: one of :data:`PRECISIONS`.
+        precision: one of :data:`BENCH_PRECISIONS`.
         threads: on a CPU.
         torch: its version.
     """
@@ -141,8 +148,10 @@ def measure_speed(
     for name, value in (("size", size), ("batch", batch), ("runs", runs), ("bands", in_channels)):
         if value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1")
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if precision not in BENCH_PRECISIONS:
+        raise UsageError(
+            f"precision is {precision!r}; it must be one of {', '.join(BENCH_PRECISIONS)}"
+        )
     where = pick_device(device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

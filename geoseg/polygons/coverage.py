@@ -21,7 +21,7 @@ from geoseg.geo.geodesy import Ints, Rings
 from geoseg.polygons import arcs as kernels
 from geoseg.polygons.generalize import CUT, simplify, smooth
 
-__all__ = ["METHODS", "Band", "Closed", "Shape", "count_regions", "polygons"]
+__all__ = ["METHODS", "Closed", "CodeRows", "Shape", "count_regions", "polygons"]
 
 #: Vertices of the features that leave together: their table is made without the interpreter's lock
 #: being free, and who wants to stop waits for it.
@@ -30,7 +30,7 @@ PART = 1 << 19
 METHODS = ("visvalingam", "douglas-peucker")
 
 
-class Band(NamedTuple):
+class CodeRows(NamedTuple):
     """Rows of a class map.
 
     Attributes:
@@ -214,7 +214,7 @@ class _Traced(NamedTuple):
 
 
 def polygons(
-    bands: Iterable[Band], width: int, height: int, shape: Shape, workers: Workers
+    bands: Iterable[CodeRows], width: int, height: int, shape: Shape, workers: Workers
 ) -> Iterator[Closed]:
     """The polygons of a class map's regions.
 
@@ -282,7 +282,9 @@ def _padded(codes: Iterable[NDArray[np.uint8]], width: int) -> Iterator[NDArray[
         above = part[-1:]
 
 
-def _strips(bands: Iterable[Band], width: int, height: int) -> Iterator[tuple[Band, int, bool]]:
+def _strips(
+    bands: Iterable[CodeRows], width: int, height: int
+) -> Iterator[tuple[CodeRows, int, bool]]:
     """Bands with the row above them, and at the end one of nodata below; first row; is it last?"""
     above = np.zeros((1, width), np.uint8)
     top = 0
@@ -296,7 +298,7 @@ def _strips(bands: Iterable[Band], width: int, height: int) -> Iterator[tuple[Ba
         top = bottom
 
 
-def _trace(shape: Shape, strip: tuple[Band, int, bool]) -> _Traced:
+def _trace(shape: Shape, strip: tuple[CodeRows, int, bool]) -> _Traced:
     """Label and trace one strip of :func:`_strips`."""
     (codes, confidence, probs), top, last = strip
     labels, own, pixels, known = kernels.label(codes, top * codes.shape[1], confidence)

@@ -9,7 +9,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from geoseg.core.jit import kernel
-from geoseg.geo.geodesy import Floats, MapGrid, Rings
+from geoseg.geo.geodesy import Floats, GroundGrid, Rings
 
 __all__ = ["Measure"]
 
@@ -94,12 +94,12 @@ class Measure:
         metric: (3, n, n) of E, F and G.
     """
 
-    grid: MapGrid
+    grid: GroundGrid
     integral: Floats | None
     metric: Floats | None
 
     @classmethod
-    def of(cls, grid: MapGrid) -> Measure:
+    def of(cls, grid: GroundGrid) -> Measure:
         """Fit the polynomials to the ground at PLACES x PLACES places."""
         if grid.crs is None:
             return cls(grid, None, None)

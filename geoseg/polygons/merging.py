@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.core.jit import kernel
-from geoseg.geo.geodesy import MapGrid
+from geoseg.geo.geodesy import GroundGrid
 from geoseg.polygons import arcs as kernels
-from geoseg.polygons.coverage import Band
+from geoseg.polygons.coverage import CodeRows
 
 __all__ = ["Limits", "merge"]
 
@@ -224,8 +224,8 @@ def _pop(heap: NDArray[np.int64], entries: int) -> int:
 
 
 def merge(
-    bands: Callable[[], Iterable[Band]], grid: MapGrid, limits: Limits, connectivity: int = 4
-) -> Iterator[Band]:
+    bands: Callable[[], Iterable[CodeRows]], grid: GroundGrid, limits: Limits, connectivity: int = 4
+) -> Iterator[CodeRows]:
     """Bands in which small regions have their neighbour's class.
 
     Args:
@@ -250,7 +250,7 @@ def merge(
 
 
 def _merged_codes(
-    bands: Iterable[Band], grid: MapGrid, limits: Limits, connectivity: int
+    bands: Iterable[CodeRows], grid: GroundGrid, limits: Limits, connectivity: int
 ) -> NDArray[np.uint8]:
     """The codes of all strips' regions, one strip after another."""
     width, height = grid.pixel_size() if grid.is_on_ground else (1.0, 1.0)

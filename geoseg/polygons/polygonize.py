@@ -37,10 +37,10 @@ from geoseg.cards.card import ClassInfo
 from geoseg.core.names import public_name
 from geoseg.core.workers import Stop, Workers, stoppable
 from geoseg.errors import SceneError, TooManyPolygonsError, UsageError
-from geoseg.geo.geodesy import MapGrid
+from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.window import Window
 from geoseg.polygons import arcs as kernels
-from geoseg.polygons.coverage import METHODS, Band, Closed, Shape, count_regions, polygons
+from geoseg.polygons.coverage import METHODS, Closed, CodeRows, Shape, count_regions, polygons
 from geoseg.polygons.formats import check_layer, write_frames
 from geoseg.polygons.measure import Measure
 from geoseg.polygons.merging import Limits, merge
@@ -298,7 +298,7 @@ class MapRows:
     """
 
     name: str
-    grid: MapGrid
+    grid: GroundGrid
     ids: Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
     confidence: ShareRows | None = None
     probs: ShareRows | None = None
@@ -420,7 +420,7 @@ class _Source:
         return counts
 
     @property
-    def grid(self) -> MapGrid:
+    def grid(self) -> GroundGrid:
         return self.rows.grid
 
     @property
@@ -476,7 +476,7 @@ class _Source:
 
     def bands(
         self, progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> Iterator[Band]:
+    ) -> Iterator[CodeRows]:
         """All pixels, from above to below."""
         none = np.zeros((0, self.grid.width), np.float32)
         for top, bottom in self.strips():
@@ -486,7 +486,7 @@ class _Source:
                 confidence = self.rows.confidence(top, bottom)[0]
             elif self.rows.probs is not None:
                 confidence = probs.max(axis=0)
-            yield Band(self.codes(top, bottom), confidence, probs)
+            yield CodeRows(self.codes(top, bottom), confidence, probs)
             progress(bottom, self.grid.height)
 
     def guard(self) -> None:
@@ -535,7 +535,7 @@ class _Source:
         shape = Shape(
             options.connectivity, tolerance, options.algorithm, options.smooth, a * e - b * d < 0
         )
-        bands: Iterable[Band] = self.bands(progress)
+        bands: Iterable[CodeRows] = self.bands(progress)
         limits = self.limits()
         if limits is not None:
             bands = merge(lambda: self.bands(), grid, limits, options.connectivity)
@@ -703,7 +703,7 @@ def _colour(i: int) -> tuple[int, int, int]:
 
 @contextmanager
 def _shares(
-    path: str | Path, grid: MapGrid, bands: int, what: str, rules: Rules
+    path: str | Path, grid: GroundGrid, bands: int, what: str, rules: Rules
 ) -> Iterator[ShareRows]:
     """A reader of a raster of probabilities on the class raster's grid."""
     path = public_name(path)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import CARD_NAME, Border, ModelCard, card_text
+from geoseg.cards.card import CARD_NAME, ChipBorder, ModelCard, card_text
 from geoseg.core.gdal import block_cache
 from geoseg.core.importing import require
 from geoseg.core.staging import Staging, explain_write_error
@@ -31,7 +31,7 @@ from geoseg.zoo import check_changeable, find_model
 __all__ = ["Probe", "probe_border"]
 
 #: Chips that are probed, at most; at 512 px they have 16,000 pixels at each distance.
-CHIPS = 8
+PROBED_CHIPS = 8
 #: The least chip, px: smaller ones have no inside to speak of.
 LEAST = 16
 #: Probabilities that differ by less are the same. A tenth of the 1e-5 that --exact promises,
@@ -61,7 +61,7 @@ class Probe:
     written: Path | None
 
     @property
-    def border(self) -> Border:
+    def border(self) -> ChipBorder:
         """The measured border."""
         assert self.card.border is not None
         return self.card.border
@@ -103,7 +103,7 @@ def probe_border(
         write: put the result into the card in the model's folder.
 
     Returns:
-        The card with its border, see :class:`geoseg.cards.card.Border`.
+        The card with its border, see :class:`geoseg.cards.card.ChipBorder`.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -198,7 +198,7 @@ class _Curves:
         np.maximum.at(self._largest, distance, difference.ravel())
         self.chips += 1
 
-    def border(self, ground: str) -> Border:
+    def border(self, ground: str) -> ChipBorder:
         """The curves, rounded to three digits, and both distances."""
         pixels = self._pixels * self.chips
         exact = _from(self._largest < SAME)
@@ -207,7 +207,7 @@ class _Curves:
         ends = np.minimum(np.arange(len(pixels)) + RINGS, len(pixels))
         flips, counted = (total[ends] - total[:-1] for total in summed)
         shown = slice(0, exact)
-        return Border(
+        return ChipBorder(
             self.side,
             ground,
             exact,
@@ -254,7 +254,7 @@ def _random_ground(card: ModelCard, side: int) -> Iterator[NDArray[np.float32]]:
     random = np.random.default_rng(0)
     wide = side + 2 * _context(side, card.multiple)
     shape = (len(card.bands), wide, wide)
-    for _ in range(CHIPS):
+    for _ in range(PROBED_CHIPS):
         total = random.standard_normal(shape, np.float32)
         for sigma in (1, 4, 16):
             smooth = gaussian_filter(random.standard_normal(shape, np.float32), (0, sigma, sigma))
@@ -282,7 +282,7 @@ def _in_quantity(card: ModelCard, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scene_ground(plan: Plan, side: int) -> Iterator[NDArray[Any]]:
-    """Places all over a scene, chips with the ground around them, at most :data:`CHIPS`."""
+    """Places all over a scene, chips with the ground around them, at most :data:`PROBED_CHIPS`."""
     multiple = plan.card.multiple
     wide = side + 2 * _context(side, multiple)
     lasts = (plan.model_grid.height - wide, plan.model_grid.width - wide)
@@ -295,7 +295,7 @@ def _scene_ground(plan: Plan, side: int) -> Iterator[NDArray[Any]]:
     found = 0
     with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
         for number in order:
-            if found == CHIPS:
+            if found == PROBED_CHIPS:
                 return
             row, col = places[number]
             pixels, valid = reader.read(Window(row, col, wide, wide))

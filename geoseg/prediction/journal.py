@@ -35,7 +35,7 @@ from geoseg.errors import OutputError
 from geoseg.geo.window import Window
 from geoseg.rasters.writing import RasterSpec
 
-__all__ = ["Strip", "StripStore"]
+__all__ = ["JournalEntry", "StripStore"]
 
 #: Rows of a strip file's blocks.
 BLOCK_ROWS = 64
@@ -46,7 +46,7 @@ _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
 
 
 @dataclass(frozen=True)
-class Strip:
+class JournalEntry:
     """The journal's entry of one strip.
 
     Attributes:
@@ -85,14 +85,14 @@ class StripStore:
         """
         self.folder = folder
         self.specs = dict(specs)
-        self._strips: list[list[Strip]] = []
+        self._strips: list[list[JournalEntry]] = []
         self._changed = threading.Condition()
         self._stopped = False
         self._failure: OutputError | None = None
         try:
             folder.mkdir(exist_ok=True)
             for lane in range(lanes):
-                found: list[Strip] = []
+                found: list[JournalEntry] = []
                 while (path := self._entry(lane, len(found))).exists():
                     strip = _parse(path.read_text(encoding="utf-8"))
                     if not self._is_whole(strip, lane, len(found)) or not _follows(strip, found):
@@ -112,7 +112,7 @@ class StripStore:
         """How many strips of a lane are there, from the top."""
         return len(self._strips[lane])
 
-    def all(self) -> Iterator[Strip]:
+    def all(self) -> Iterator[JournalEntry]:
         """The finished strips, lane by lane from the top."""
         for strips in self._strips:
             yield from strips
@@ -148,7 +148,7 @@ class StripStore:
                     file = self._raster(name, lane, number)
                     self._write_raster(file, name, bands)
                     sizes[name] = file.stat().st_size
-            strip = Strip(window, tuple(int(n) for n in counts), *chips, crc, sizes)
+            strip = JournalEntry(window, tuple(int(n) for n in counts), *chips, crc, sizes)
             path = self._entry(lane, number)
             partial = path.with_suffix(".partial")
             try:
@@ -356,7 +356,7 @@ class StripStore:
                 f"faulty; free some space or take another one, and begin anew with --restart"
             )
 
-    def _is_whole(self, strip: Strip, lane: int, number: int) -> bool:
+    def _is_whole(self, strip: JournalEntry, lane: int, number: int) -> bool:
         """Whether a strip's files are as long as they were when they were written."""
         files = {name: self._raster(name, lane, number) for name in strip.bytes}
         return all(f.exists() and f.stat().st_size == strip.bytes[n] for n, f in files.items())
@@ -368,7 +368,7 @@ class StripStore:
         return self.folder / f"strip-{lane}-{number}.json"
 
 
-def _are_alike(path: Path, name: str, strips: Sequence[Strip]) -> bool:
+def _are_alike(path: Path, name: str, strips: Sequence[JournalEntry]) -> bool:
     """Whether a finished raster holds what strips held when they were written."""
     with rasterio.open(path) as dataset:
         for strip in strips:
@@ -380,18 +380,18 @@ def _are_alike(path: Path, name: str, strips: Sequence[Strip]) -> bool:
     return True
 
 
-def _follows(strip: Strip, above: Sequence[Strip]) -> bool:
+def _follows(strip: JournalEntry, above: Sequence[JournalEntry]) -> bool:
     """Whether a strip's rows begin where those of the strips above end."""
     bottom = max((s.window.bottom for s in above if s.window is not None), default=0)
     return strip.window is None or strip.window.row == bottom
 
 
-def _parse(text: str) -> Strip:
+def _parse(text: str) -> JournalEntry:
     entry = json.loads(text)
     window = None if entry["window"] is None else Window(**entry["window"])
     crc = {name: tuple(values) for name, values in entry["crc"].items()}
     counts, chips = tuple(entry["counts"]), (entry["chips_run"], entry["chips_skipped"])
-    return Strip(window, counts, *chips, crc, entry["bytes"])
+    return JournalEntry(window, counts, *chips, crc, entry["bytes"])
 
 
 def _add_overviews(path: Path, overviews: Sequence[Path]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import rasterio.warp
 from rasterio.crs import CRS
 
-from geoseg.cards.card import Border, ModelCard, ModelFiles
+from geoseg.cards.card import ChipBorder, ModelCard, ModelFiles
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.importing import require
 from geoseg.core.jsontext import builtin_fields
@@ -32,7 +32,7 @@ from geoseg.rasters.writing import (
     check_creation_options,
     try_creation_options,
 )
-from geoseg.runtimes.ensemble import TURNS
+from geoseg.runtimes.ensemble import POSITIONS
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
@@ -93,8 +93,8 @@ class PredictOptions:
         overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
         exact: choose overlap and margin so that the probabilities are those of the untiled scene.
         taper: a key of :data:`geoseg.prediction.stitch.TAPERS`.
-        tta: a key of :data:`geoseg.runtimes.ensemble.TURNS`: chips are also turned, or turned and
-            mirrored, and the probabilities averaged.
+        tta: a key of :data:`geoseg.runtimes.ensemble.POSITIONS`: chips are also turned, or turned
+            and mirrored, and the probabilities averaged.
         crf: bring the probabilities into line with the pixels; see
             :mod:`geoseg.prediction.chip_crf`.
         crf_options: ``NAME=VALUE``; see :class:`geoseg.prediction.chip_crf.CRFOptions`.
@@ -163,8 +163,8 @@ class PredictOptions:
         builtin_fields(self)
         if self.taper not in TAPERS:
             raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
-        if self.tta not in TURNS:
-            raise UsageError(f"tta is {self.tta!r}; it must be one of {', '.join(TURNS)}")
+        if self.tta not in POSITIONS:
+            raise UsageError(f"tta is {self.tta!r}; it must be one of {', '.join(POSITIONS)}")
         if self.agreement is not None and self.tta == "none" and len(self.models) < 2:
             raise UsageError(
                 "--agreement says how far several members agree, and here is one; give --tta flips "
@@ -604,7 +604,7 @@ def _overlap(
     return overlap, margin
 
 
-def _border(card: ModelCard, option: str, name: str | Path) -> Border:
+def _border(card: ModelCard, option: str, name: str | Path) -> ChipBorder:
     """What a card tells of its border.
 
     Raises:

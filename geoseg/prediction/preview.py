@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["write_preview"]
 
 #: Longest side of each picture, px.
-SIDE = 900
+PREVIEW_SIDE = 900
 #: Stands for the coordinates of a scene that has no CRS.
 PLANE = CRS.from_epsg(3857)
 _TRUE_COLOUR = ("red", "green", "blue")
@@ -74,7 +74,7 @@ def write_preview(plan: Plan, raster: Path, path: Path) -> None:
 
 
 def _shape(height: int, width: int) -> tuple[int, int]:
-    factor = max(1.0, max(height, width) / SIDE)
+    factor = max(1.0, max(height, width) / PREVIEW_SIDE)
     return max(1, round(height / factor)), max(1, round(width / factor))
 
 

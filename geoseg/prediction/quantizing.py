@@ -19,7 +19,7 @@ from geoseg.runtimes.int8 import in_words, quantize_files
 __all__ = ["Quantized", "quantize"]
 
 #: Chips to calibrate and to judge on; more tell little new.
-CHIPS = 16
+CALIBRATION_CHIPS = 16
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def quantize(
     if Path(folder).exists():
         raise OutputError(f"{folder} exists already; give another folder, or remove it first")
     plan = make_plan(scene, PredictOptions(model=model, **options))
-    chips = sample_chips(plan, CHIPS)
+    chips = sample_chips(plan, CALIBRATION_CHIPS)
     if not chips:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured where chips were looked for; take another "

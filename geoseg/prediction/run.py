@@ -66,7 +66,7 @@ from geoseg.rasters.writing import (
 )
 from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, checked, load_runtime
 from geoseg.runtimes.choose import LEAST_CHIPS, sample_size
-from geoseg.runtimes.ensemble import Members
+from geoseg.runtimes.ensemble import Ensemble
 from geoseg.scene.reader import pixel_dtype
 
 __all__ = ["Prediction", "load_members", "predict"]
@@ -238,7 +238,7 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
             made.choice = f"as the run that was stopped; {made.choice}"
     if len(runtimes) == 1 and options.tta == "none":
         return runtimes[0]
-    return Members(runtimes, options.tta, agreement=plan.outputs.agreement is not None)
+    return Ensemble(runtimes, options.tta, agreement=plan.outputs.agreement is not None)
 
 
 def _sample_size(plan: Plan, precision: str) -> int:

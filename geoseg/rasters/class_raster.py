@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.core.gdal import GDAL_ERRORS, block_cache, explain_read_error, retried
 from geoseg.core.names import public_name
 from geoseg.errors import SceneError
-from geoseg.geo.geodesy import MapGrid
+from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.scene import first_line, gdal_options, opened
@@ -30,7 +30,7 @@ from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = [
     "ClassRaster",
-    "Strip",
+    "MapStrip",
     "Survey",
     "grid_as_written",
     "open_class_raster",
@@ -43,7 +43,7 @@ MAX_ID = 65535
 
 
 @dataclass(frozen=True)
-class Strip:
+class MapStrip:
     """Full-width rows of a class raster.
 
     Attributes:
@@ -75,10 +75,10 @@ class ClassRaster:
 
     path: str
     dataset: Any
-    grid: MapGrid
+    grid: GroundGrid
     legend: dict[int, str]
 
-    def strips(self) -> Iterator[Strip]:
+    def strips(self) -> Iterator[MapStrip]:
         """All pixels once, in strips of about a million.
 
         Raises:
@@ -86,7 +86,7 @@ class ClassRaster:
         """
         for top, bottom in self.grid.strips():
             window = Window(top, 0, bottom - top, self.grid.width)
-            yield Strip(top, *read_class_window(self.dataset, self.path, window))
+            yield MapStrip(top, *read_class_window(self.dataset, self.path, window))
 
     @property
     def pixels(self) -> PixelGrid:
@@ -160,14 +160,14 @@ def open_class_raster(
             yield ClassRaster(text, dataset, grid, _legend(dataset, text))
 
 
-def _map_grid(dataset: Any, path: str) -> MapGrid:
+def _map_grid(dataset: Any, path: str) -> GroundGrid:
     try:
-        return MapGrid.of(dataset)
+        return GroundGrid.of(dataset)
     except pyproj.exceptions.CRSError as error:
         raise SceneError(f"{path} has a CRS that is unknown ({first_line(error)})") from error
 
 
-def grid_as_written(grid: PixelGrid, path: str | Path) -> MapGrid:
+def grid_as_written(grid: PixelGrid, path: str | Path) -> GroundGrid:
     """A grid as a GeoTIFF will tell it, whose words for a CRS are not those of every scene.
 
     Args:

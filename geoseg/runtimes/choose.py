@@ -34,7 +34,7 @@ from geoseg.runtimes.graph_runtime import CpuRuntime
 __all__ = ["choose", "sample_size"]
 
 #: The least share of fp32's labels that another precision must give on the scene at hand.
-AGREEMENT = 0.995
+LEAST_AGREEMENT = 0.995
 
 #: How sure that must be, as if the chips' shares were normally distributed.
 CONFIDENCE = 0.975
@@ -198,7 +198,7 @@ def _best(wanted: Request, candidates: Sequence[Candidate], number: int | None) 
         if found.sound:
             best = candidate
             break
-        words[candidate] += f"; {100 * AGREEMENT:g} % are asked for"
+        words[candidate] += f"; {100 * LEAST_AGREEMENT:g} % are asked for"
     made = load(best)
     _prepare(made, chips)
     others = [w for candidate, w in words.items() if candidate != best]
@@ -321,7 +321,7 @@ class Agreement:
     @property
     def sound(self) -> bool:
         """Whether it gives the labels of fp32."""
-        return self.least >= AGREEMENT
+        return self.least >= LEAST_AGREEMENT
 
     def words(self) -> str:
         """For people; rounded down, so that 100 % are all."""
@@ -390,7 +390,7 @@ class _Judge:
             for labels, expected in zip(found, self._expected, strict=True):
                 shares.append(float(np.mean(labels == expected)))
                 # So many labels are lost that the rest can't make up for it.
-                if sum(1 - share for share in shares) > (1 - AGREEMENT) * len(self._chips):
+                if sum(1 - share for share in shares) > (1 - LEAST_AGREEMENT) * len(self._chips):
                     break
         return Agreement.of(shares)
 

@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 
 from geoseg.runtimes import Runtime, checked
 
-__all__ = ["TURNS", "Members"]
+__all__ = ["POSITIONS", "Ensemble"]
 
 T = TypeVar("T")
 
 #: Name of ``--tta`` -> (quarter turns, whether it is mirrored after) of each member.
-TURNS: dict[str, tuple[tuple[int, bool], ...]] = {
+POSITIONS: dict[str, tuple[tuple[int, bool], ...]] = {
     "none": ((0, False),),
     "flips": ((0, False), (0, True), (2, False), (2, True)),
     "d4": tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4)),
 }
 
 
-class Members:
+class Ensemble:
     """Runtimes that answer to each chip in several positions; a runtime like any other.
 
     Its probabilities are the members' mean, a number more than there are classes where the
@@ -43,12 +43,12 @@ class Members:
 
         Args:
             runtimes: of models with the same bands and classes.
-            tta: a key of :data:`TURNS`.
+            tta: a key of :data:`POSITIONS`.
             agreement: give the members' agreement as a further channel.
         """
         first = runtimes[0]
         self._runtimes = tuple(runtimes)
-        self._turns = TURNS[tta]
+        self._turns = POSITIONS[tta]
         self._agreement = agreement
         self.classes = first.classes + int(agreement)
         self.name = "+".join(dict.fromkeys(r.name for r in runtimes))

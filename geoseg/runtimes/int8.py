@@ -26,11 +26,11 @@ from geoseg.scene.radiometry import Radiometry
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["AGREEMENT", "in_words", "quantize_files", "with_int8"]
+__all__ = ["LEAST_AGREEMENT_INT8", "in_words", "quantize_files", "with_int8"]
 
 #: The least share of fp32's labels that 8 bits must give; so much is aimed at on the chips that are
 #: looked at, as others of the scene may do a little worse.
-AGREEMENT, AIM = 0.993, 0.994
+LEAST_AGREEMENT_INT8, AIM = 0.993, 0.994
 
 
 def with_int8(wanted: Request) -> tuple[ModelFiles, str]:
@@ -96,10 +96,10 @@ def in_words(found: Mapping[str, str], *, own: bool = False) -> str:
         )
     if floating:
         words += f"; {floating} of its layers are left in {found.get('geoseg:rest', 'fp32')}"
-    if agreement < AGREEMENT:
+    if agreement < LEAST_AGREEMENT_INT8:
         words += (
-            f"; that is less than {100 * AGREEMENT:g} %, and leaving more layers in floating point "
-            f"does not help: use --precision auto where labels matter"
+            f"; that is less than {100 * LEAST_AGREEMENT_INT8:g} %, and leaving more layers in "
+            f"floating point does not help: use --precision auto where labels matter"
         )
     return words
 
@@ -121,7 +121,7 @@ def quantize_files(
     Returns:
         The model; its ``int8`` notes the share of fp32's labels on the chips that it was judged on,
         how many these are, the number of layers in floating point and their precision. The share
-        is below :data:`AGREEMENT` where no number of them suffices.
+        is below :data:`LEAST_AGREEMENT_INT8` where no number of them suffices.
 
     Raises:
         ModelError: the network can't be quantized.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geoseg.runtimes import Runtime
 
-__all__ = ["BatchRuntime", "Turns"]
+__all__ = ["BatchRuntime", "MultiDevice"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class BatchRuntime(Runtime, Protocol):
         """Another one's probabilities, brought to this runtime's device."""
 
 
-class Turns:
+class MultiDevice:
     """The same network on several devices; a runtime like any other.
 
     Each device has a thread, so that all compute at once; what they give comes together on the

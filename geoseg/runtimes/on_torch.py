@@ -19,7 +19,7 @@ from geoseg.networks.device import pick_devices
 from geoseg.networks.normalize import normalize
 from geoseg.runtimes import Runtime, one_by_one
 from geoseg.runtimes.checked import check_probs
-from geoseg.runtimes.multi_device import Turns
+from geoseg.runtimes.multi_device import MultiDevice
 from geoseg.scene.radiometry import Radiometry
 
 __all__ = ["TorchRuntime", "load", "precisions"]
@@ -71,7 +71,7 @@ def load(
         TorchRuntime(load_network(files), files.card, radiometry, each, precision)
         for each in devices
     ]
-    return Turns(runtimes) if len(runtimes) > 1 else runtimes[0]
+    return MultiDevice(runtimes) if len(runtimes) > 1 else runtimes[0]
 
 
 class TorchRuntime:

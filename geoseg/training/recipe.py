@@ -25,9 +25,9 @@ from geoseg.training.split import SplitConfig
 
 __all__ = [
     "OPTIMIZERS",
-    "PRECISIONS",
     "SCHEDULES",
     "STAGED",
+    "TRAINING_PRECISIONS",
     "SceneConfig",
     "TrainConfig",
     "dump_config",
@@ -80,7 +80,7 @@ STAGED = (
 )
 
 #: In a recipe -> what Lightning Fabric calls it.
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+TRAINING_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class TrainConfig:
                 f"no teacher; give one of them"
             )
         for name, choices in (
-            ("precision", PRECISIONS),
+            ("precision", TRAINING_PRECISIONS),
             ("quantity", QUANTITIES),
             ("keep", ("best", "last")),
             ("optimizer", OPTIMIZERS),

@@ -36,7 +36,13 @@ from geoseg.scene.scene import first_line
 from geoseg.training.chips import Chip, ChipSource
 from geoseg.training.losses import make_loss
 from geoseg.training.make_recipe import TrainOptions, make_recipe
-from geoseg.training.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainConfig, dump_config
+from geoseg.training.recipe import (
+    OPTIMIZERS,
+    SCHEDULES,
+    TRAINING_PRECISIONS,
+    TrainConfig,
+    dump_config,
+)
 from geoseg.training.run_folder import RECIPE_NAME, RunFolder, Teller, kept_alone
 from geoseg.training.scenes import (
     TrainingScene,
@@ -195,7 +201,7 @@ def _launch(
         accelerator=accelerator,
         devices=[where.index] if where.index is not None else devices,
         strategy="auto" if devices == 1 else "ddp_spawn",
-        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+        precision=TRAINING_PRECISIONS[config.precision],  # type: ignore[arg-type]
     )
     if devices == 1:
         return _run(fabric, config, output, progress, threads)

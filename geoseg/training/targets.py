@@ -23,7 +23,7 @@ from torch import nn
 from geoseg.cards.card import ModelCard
 from geoseg.core.gdal import GDAL_ERRORS, explain_read_error
 from geoseg.errors import TrainingError
-from geoseg.geo.geodesy import MapGrid
+from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.labels.labels import (
@@ -310,7 +310,7 @@ def _raster(
     bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
     colored = any(str(v).startswith("#") for v in config.label_values.values())
     if bands == 3 or (bands == 1 and colored):
-        labels = ClassRaster(str(path), dataset, MapGrid.of(dataset), {})
+        labels = ClassRaster(str(path), dataset, GroundGrid.of(dataset), {})
         check_crs(targets.grid.crs is not None, str(scene.path), dataset.crs is not None, str(path))
         bounds = bounds_in(targets.grid.crs, labels)
         # A virtual warp has no colour table.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from geoseg.core.workers import Workers
-from geoseg.polygons.coverage import METHODS, Band, Shape, count_regions, polygons
+from geoseg.polygons.coverage import METHODS, CodeRows, Shape, count_regions, polygons
 from tests.maps import block_maps, nested, random_maps, spiral
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -96,7 +96,7 @@ def coverage(codes, shape=None, rows=1000, threads=1):
     """[(geometry, code, pixels, first)], in the order of the first pixels."""
     height, width = codes.shape
     none = np.zeros((0, width), np.float32)
-    bands = (Band(codes[t : t + rows], none, none[None][:0]) for t in range(0, height, rows))
+    bands = (CodeRows(codes[t : t + rows], none, none[None][:0]) for t in range(0, height, rows))
     shape = shape or Shape()
     found = []
     with Workers(threads) as workers:
