@@ -25,7 +25,8 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.regrid import source_cols
-from geoseg.prediction.stitch import TAPERS, held_bytes
+from geoseg.prediction.stitch import held_bytes
+from geoseg.prediction.tapers import TAPERS
 from geoseg.rasters.writing import (
     POLYGON_STRIP,
     PROBABILITY_DTYPES,
@@ -92,7 +93,7 @@ class PredictOptions:
         size: chip side, px of the model's grid.
         overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
         exact: choose overlap and margin so that the probabilities are those of the untiled scene.
-        taper: a key of :data:`geoseg.prediction.stitch.TAPERS`.
+        taper: a key of :data:`geoseg.prediction.tapers.TAPERS`.
         tta: a key of :data:`geoseg.runtimes.ensemble.POSITIONS`: chips are also turned, or turned
             and mirrored, and the probabilities averaged.
         crf: bring the probabilities into line with the pixels; see
@@ -300,7 +301,7 @@ class Plan:
         model_grid: the pixels that the network sees; ``grid`` unless the gsd differs much.
         chips: where the chips lie on ``model_grid``.
         margin: outermost px of a chip that get no weight; see
-            :func:`geoseg.prediction.stitch.axis_weights`.
+            :func:`geoseg.prediction.tapers.axis_weights`.
         aoi: geometries in the grid's CRS.
         outputs: final paths.
         warnings: what the user should know.

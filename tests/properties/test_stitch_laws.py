@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
-from geoseg.prediction.stitch import TAPERS, axis_weights, stitch
+from geoseg.prediction.stitch import stitch
+from geoseg.prediction.tapers import TAPERS, axis_weights
 from tests.oracles import EdgeDistance, Poisoned
 from tests.properties.test_grid_laws import grids
 
