@@ -88,7 +88,8 @@ def save_rgb_model(
         options: of the network.
         **card: further fields of the card: size, overlap, multiple.
     """
-    from geoseg.cards.card import ClassInfo, ModelCard, Normalization
+    from geoseg.cards.card import ModelCard, Normalization
+    from geoseg.cards.legend import ClassInfo
     from geoseg.networks import save_model
 
     made = ModelCard(

@@ -109,7 +109,7 @@ done(start, cpu, chips=len(plan.chips))
 #: What every peer begins with, after the imports of its own.
 PEER = """
 import rasterio, torch
-from geoseg.cards.card import read_model
+from geoseg.cards.files import read_model
 from geoseg.networks import load_network
 torch.set_num_threads(threads)
 files = read_model(model)

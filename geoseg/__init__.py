@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from geoseg.cards.card import ClassInfo as ClassInfo
     from geoseg.cards.card import ModelCard as ModelCard
+    from geoseg.cards.legend import ClassInfo as ClassInfo
     from geoseg.errors import GeosegError as GeosegError
     from geoseg.evaluation.run import evaluate as evaluate
     from geoseg.evaluation.sample_design import sample as sample
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from geoseg.zoo import find_model as load_model
 
 _PUBLIC = {
-    "ClassInfo": ("geoseg.cards.card", "ClassInfo"),
+    "ClassInfo": ("geoseg.cards.legend", "ClassInfo"),
     "GeosegError": ("geoseg.errors", "GeosegError"),
     "ModelCard": ("geoseg.cards.card", "ModelCard"),
     "check_seams": ("geoseg.evaluation.seam_check", "check_seams"),

@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rasterio.enums import ColorInterp
 
-from geoseg.cards.card import (
-    GRAPH_NAME,
-    WEIGHTS_NAME,
-    ClassInfo,
-    ModelCard,
-    ModelFiles,
-    write_card,
-)
+from geoseg.cards.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard
+from geoseg.cards.files import ModelFiles, write_card
+from geoseg.cards.legend import ClassInfo
 from geoseg.graphs.graph import detach
 
 COLORS = ("#419BDF", "#397D49", "#E49635", "#C4281B", "#A59B8F", "#B39FE1")

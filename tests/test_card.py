@@ -14,6 +14,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
 import geoseg.cards.card
+import geoseg.cards.files
 from geoseg.cards.card import (
     ACTIVATIONS,
     CARD_NAME,
@@ -23,12 +24,11 @@ from geoseg.cards.card import (
     QUANTITIES,
     WEIGHTS_NAME,
     ChipBorder,
-    ClassInfo,
     ModelCard,
     Normalization,
-    read_model,
-    write_card,
 )
+from geoseg.cards.files import read_model, write_card
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import GeosegError, ModelError
 from geoseg.networks import load_network
 from geoseg.scene.sensors import BAND_NAMES
@@ -394,7 +394,7 @@ def test_a_card_that_is_no_json_object_is_refused(tmp_path, text):
 
 
 def test_a_huge_card_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(geoseg.cards.card, "MAX_CARD_BYTES", 500)
+    monkeypatch.setattr(geoseg.cards.files, "MAX_CARD_BYTES", 500)
     folder = tiny_model(tmp_path / "tiny", ["red"], ["a", "b"])
     assert (folder / CARD_NAME).stat().st_size > 500
     with pytest.raises(ModelError, match="at most 500"):
@@ -404,7 +404,7 @@ def test_a_huge_card_is_refused_unread(tmp_path, monkeypatch):
 
 
 def test_a_zip_that_lies_about_its_size_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(geoseg.cards.card, "MAX_CARD_BYTES", 500_000)
+    monkeypatch.setattr(geoseg.cards.files, "MAX_CARD_BYTES", 500_000)
     path = tmp_path / "m.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(CARD_NAME, " " * 1_000_000 + json.dumps(CARD.to_mlm()))
@@ -434,9 +434,9 @@ def test_a_temperature_of_one_leaves_the_cards_bytes():
     assert "geoseg:temperature" not in CARD.to_mlm()["properties"]
     warm = replace(CARD, temperature=2.5)
     assert warm.to_mlm()["properties"]["geoseg:temperature"] == 2.5
-    assert geoseg.cards.card.card_text(
+    assert geoseg.cards.files.card_text(
         replace(warm, temperature=1.0)
-    ) == geoseg.cards.card.card_text(CARD)
+    ) == geoseg.cards.files.card_text(CARD)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "none"])

@@ -23,7 +23,8 @@ from PIL import Image
 
 import geoseg
 from geoseg.cards import card as card_module
-from geoseg.cards.card import ClassInfo, Normalization
+from geoseg.cards.card import Normalization
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import EvaluationError, OutputError, SceneError, UsageError
 from geoseg.evaluation import calibration
 from geoseg.geo import geodesy

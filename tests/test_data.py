@@ -489,7 +489,7 @@ import sys, threading, time
 from pathlib import Path
 import geoseg.training.scenes as data
 from geoseg.training.recipe import SceneConfig, TrainConfig
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.training.split import SplitConfig
 from geoseg.training.chips import ChipSource
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from geoseg.cards.card import WEIGHTS_NAME, read_model
+from geoseg.cards.card import WEIGHTS_NAME
+from geoseg.cards.files import read_model
 from tests.helpers import tiny_model
 
 

@@ -19,7 +19,9 @@ from rasterio.crs import CRS
 from geoseg.errors import EvaluationError, LabelError, TrainingError, UsageError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.labels.labels import is_vector, open_labels, read_polygons
+from geoseg.labels.labels import open_labels
+from geoseg.labels.polygons import read_polygons
+from geoseg.labels.vector_files import is_vector
 from tests.helpers import make_raster
 
 LEGEND = {1: "water", 3: "trees", 7: "crops"}

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 import geoseg
-from geoseg.cards.card import read_model
+from geoseg.cards.files import read_model
 from geoseg.errors import UsageError
 from geoseg.runtimes.ensemble import POSITIONS, Ensemble
 from tests.helpers import linear_graph, make_raster, tiny_model

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from geoseg.cards.card import ClassInfo, ModelCard, ModelFiles, read_model
+from geoseg.cards.card import ModelCard
+from geoseg.cards.files import ModelFiles, read_model
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import ModelError, OutputError
 from geoseg.networks import create_model, import_model, list_models, load_network, save_model
 from geoseg.networks.dynamicworld import DynamicWorld, _halve, release_card, release_state

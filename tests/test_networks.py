@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import geoseg
-from geoseg.cards.card import ClassInfo, ModelCard, read_model
+from geoseg.cards.card import ModelCard
+from geoseg.cards.files import read_model
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import ModelError
 from geoseg.networks import (
     ModelInfo,

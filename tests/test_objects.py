@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.evaluation.polygon_scores import Objects
-from geoseg.labels.labels import PixelsOfFeatures
+from geoseg.labels.polygons import PixelsOfFeatures
 
 
 @given(

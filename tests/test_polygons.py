@@ -18,7 +18,7 @@ import shapely
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.polygons.formats import FORMATS, check_suffix, write_frames
 from geoseg.polygons.polygonize import polygonize

@@ -11,7 +11,7 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.cards.card import read_model
+from geoseg.cards.files import read_model
 from geoseg.networks import create_model, save_model
 from geoseg.networks.export import write_graph
 from geoseg.runtimes.on_openvino import precisions

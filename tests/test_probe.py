@@ -8,7 +8,8 @@ import rasterio
 import torch
 
 import geoseg
-from geoseg.cards.card import ChipBorder, Normalization, read_model, write_card
+from geoseg.cards.card import ChipBorder, Normalization
+from geoseg.cards.files import read_model, write_card
 from geoseg.cli import main
 from geoseg.errors import GeosegError, ModelError, SceneError, UsageError
 from geoseg.networks import load_network

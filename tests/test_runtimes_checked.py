@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper
 
 import geoseg
-from geoseg.cards.card import ModelFiles, read_model
+from geoseg.cards.files import ModelFiles, read_model
 from geoseg.errors import DeviceError, GeosegError, ModelError
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoseg.cards.card import ModelFiles, read_model
+from geoseg.cards.files import ModelFiles, read_model
 from geoseg.core.cache import Cache, cache_folder
 from geoseg.errors import ModelError
 from geoseg.runtimes import RUNTIMES, Entry, Request, Runtime, load_runtime, one_by_one

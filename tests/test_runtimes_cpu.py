@@ -18,7 +18,8 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 
 import geoseg
-from geoseg.cards.card import ModelFiles, Normalization, read_model
+from geoseg.cards.card import Normalization
+from geoseg.cards.files import ModelFiles, read_model
 from geoseg.cli import main
 from geoseg.errors import DeviceError, MissingExtraError, ModelError, OutputError
 from geoseg.graphs.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits, read_graph

@@ -12,7 +12,8 @@ import torch
 from onnx import numpy_helper
 
 import geoseg
-from geoseg.cards.card import INT8_NAME, ModelFiles, Normalization, read_model
+from geoseg.cards.card import INT8_NAME, Normalization
+from geoseg.cards.files import ModelFiles, read_model
 from geoseg.cli import main
 from geoseg.core.cache import Cache
 from geoseg.errors import DeviceError, ModelError, OutputError, SceneError

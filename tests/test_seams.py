@@ -7,7 +7,7 @@ import rasterio
 from scipy.ndimage import gaussian_filter
 
 import geoseg
-from geoseg.cards.card import read_model
+from geoseg.cards.files import read_model
 from geoseg.cli import main
 from geoseg.errors import SceneError, UsageError
 from geoseg.geo.chip_grid import ChipGrid

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geoseg.cards.card import ModelCard, read_model
+from geoseg.cards.card import ModelCard
+from geoseg.cards.files import read_model
 from geoseg.errors import DeviceError, ModelError, OutputError, UsageError
 from geoseg.networks import create_model, list_models, load_network
 from geoseg.networks.bench import count_flops, measure_speed

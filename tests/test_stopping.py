@@ -15,7 +15,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.workers import StoppedError, left_behind, stoppable
 from geoseg.geo.window import Window
 from geoseg.polygons.polygonize import MapRows, write_polygons, write_rows

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import TrainingError
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize

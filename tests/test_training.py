@@ -27,7 +27,7 @@ from PIL import Image
 
 import geoseg.training.run
 import geoseg.training.run_folder
-from geoseg.cards.card import read_model
+from geoseg.cards.files import read_model
 from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize

@@ -18,7 +18,7 @@ import shapely.affinity
 from affine import Affine
 from PIL import Image
 
-from geoseg.cards.card import read_model
+from geoseg.cards.files import read_model
 from geoseg.cli import main
 from geoseg.errors import GeosegError, SceneError, TrainingError, UsageError
 from geoseg.geo.window import Window

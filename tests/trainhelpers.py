@@ -13,7 +13,8 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
-from geoseg.cards.card import ClassInfo, ModelCard, Normalization
+from geoseg.cards.card import ModelCard, Normalization
+from geoseg.cards.legend import ClassInfo
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.networks import create_model, save_model
 from geoseg.training.augment import Augmentation

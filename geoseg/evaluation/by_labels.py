@@ -20,14 +20,10 @@ from geoseg.evaluation.calibration import BINS, Calibration, Probabilities, Reli
 from geoseg.evaluation.polygon_scores import Objects, ObjectScores
 from geoseg.evaluation.thumbnails import Pictures
 from geoseg.geo.window import Window
-from geoseg.labels.labels import (
-    Bounds,
-    PlacedPolygons,
-    RasterLabels,
-    open_color_labels,
-    open_labels,
-    parse_colors,
-)
+from geoseg.labels.colours import open_color_labels, parse_colors
+from geoseg.labels.labels import RasterLabels, open_labels
+from geoseg.labels.polygons import PlacedPolygons
+from geoseg.labels.window import Bounds
 from geoseg.rasters.class_raster import ClassRaster, MapStrip, survey
 from geoseg.scene.sources import LOCAL, Rules
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.labels.labels import PixelsOfFeatures
+from geoseg.labels.polygons import PixelsOfFeatures
 
 __all__ = ["ObjectScores", "Objects"]
 

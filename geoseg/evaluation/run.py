@@ -24,7 +24,8 @@ import numpy as np
 import pyproj.exceptions
 from numpy.typing import NDArray
 
-from geoseg.cards.card import CARD_NAME, ModelFiles, card_text
+from geoseg.cards.card import CARD_NAME
+from geoseg.cards.files import ModelFiles, card_text
 from geoseg.core.jsontext import builtin, json_text
 from geoseg.core.names import public_name
 from geoseg.core.ownership import TABLE_HEAD
@@ -35,14 +36,9 @@ from geoseg.evaluation.area_estimates import Accuracy, Estimate, estimate
 from geoseg.evaluation.by_labels import compare, number, shown
 from geoseg.evaluation.html_page import page
 from geoseg.evaluation.thumbnails import Pictures, class_colors
-from geoseg.labels.labels import (
-    Bounds,
-    check_crs,
-    class_ids,
-    match_classes,
-    read_features,
-    spelled,
-)
+from geoseg.labels.classes import class_ids, match_classes, spelled
+from geoseg.labels.vector_files import read_features
+from geoseg.labels.window import Bounds, check_crs
 from geoseg.rasters.class_raster import MAX_ID, ClassRaster, Survey, open_class_raster, survey
 from geoseg.scene.scene import first_line, is_remote
 from geoseg.scene.sources import Rules

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard, ModelFiles
+from geoseg.cards.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard
+from geoseg.cards.files import ModelFiles
 from geoseg.core.importing import import_openvino
 from geoseg.errors import ModelError
 from geoseg.scene.radiometry import Radiometry

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import ModelFiles
+from geoseg.cards.files import ModelFiles
 from geoseg.core.importing import require
 from geoseg.errors import ModelError
 from geoseg.graphs.graph import LEAST_KEY, MULTIPLE_KEY, attach, graph_fits, note, noted, surround

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoseg.cards.card import ClassInfo, ModelCard, Normalization
+from geoseg.cards.card import ModelCard, Normalization
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import ModelError
 from geoseg.networks.base import SegModel
 

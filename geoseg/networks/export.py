@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.cards.card import GRAPH_NAME, ModelFiles, read_model
+from geoseg.cards.card import GRAPH_NAME
+from geoseg.cards.files import ModelFiles, read_model
 from geoseg.core.files import replace_file
 from geoseg.core.importing import import_openvino, require
 from geoseg.errors import ModelError, OutputError

@@ -10,16 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoseg.cards.card import (
-    CARD_NAME,
-    GRAPH_NAME,
-    INT8_NAME,
-    WEIGHTS_NAME,
-    ModelCard,
-    ModelFiles,
-    read_model,
-    write_card,
-)
+from geoseg.cards.card import CARD_NAME, GRAPH_NAME, INT8_NAME, WEIGHTS_NAME, ModelCard
+from geoseg.cards.files import ModelFiles, read_model, write_card
 from geoseg.core.importing import require
 from geoseg.errors import ModelError, OutputError
 from geoseg.networks.table import create_model
@@ -34,7 +26,7 @@ def load_network(model: ModelFiles) -> nn.Module:
     """Build a model's network and fill in its weights.
 
     Args:
-        model: what :func:`geoseg.cards.card.read_model` gave.
+        model: what :func:`geoseg.cards.files.read_model` gave.
 
     Returns:
         The network on the CPU, in evaluation mode.

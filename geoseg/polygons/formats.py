@@ -25,7 +25,7 @@ import pyarrow.parquet
 import pyogrio
 import shapely
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.files import NAME_BYTES
 from geoseg.core.ours import SHORT_NAMES, STYLE, is_ours
 from geoseg.core.staging import explain_write_error

@@ -33,7 +33,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.names import public_name
 from geoseg.core.workers import Stop, Workers, stoppable
 from geoseg.errors import SceneError, TooManyPolygonsError, UsageError

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import CARD_NAME, ChipBorder, ModelCard, card_text
+from geoseg.cards.card import CARD_NAME, ChipBorder, ModelCard
+from geoseg.cards.files import card_text
 from geoseg.core.gdal import block_cache
 from geoseg.core.importing import require
 from geoseg.core.staging import Staging, explain_write_error

@@ -13,7 +13,8 @@ import numpy as np
 import rasterio.warp
 from rasterio.crs import CRS
 
-from geoseg.cards.card import ChipBorder, ModelCard, ModelFiles
+from geoseg.cards.card import ChipBorder, ModelCard
+from geoseg.cards.files import ModelFiles
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.importing import require
 from geoseg.core.jsontext import builtin_fields
@@ -856,7 +857,7 @@ def _read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[
     """
     import geopandas
 
-    from geoseg.labels.labels import read_vector
+    from geoseg.labels.vector_files import read_vector
 
     frame, path = read_vector(path, rules), public_name(path)
     if not isinstance(frame, geopandas.GeoDataFrame):

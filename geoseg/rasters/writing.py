@@ -18,7 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.importing import IMPORTING
 from geoseg.core.ownership import QML_MARK

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import ModelFiles
+from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.core.importing import missing, require
 from geoseg.errors import DeviceError, UsageError

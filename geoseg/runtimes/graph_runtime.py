@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import GRAPH_NAME, INT8_NAME, ModelFiles
+from geoseg.cards.card import GRAPH_NAME, INT8_NAME
+from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.core.importing import package_version, require
 from geoseg.core.machine import available_cores

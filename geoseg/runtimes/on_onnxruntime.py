@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from geoseg.cards.card import ModelFiles
+from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.errors import DeviceError, ModelError
 from geoseg.graphs.graph import fill

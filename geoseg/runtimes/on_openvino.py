@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import ModelFiles
+from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.core.importing import import_openvino
 from geoseg.errors import DeviceError, ModelError

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.cards.card import ModelCard, ModelFiles
+from geoseg.cards.card import ModelCard
+from geoseg.cards.files import ModelFiles
 from geoseg.core.failures import NoRoomError, explained_failures
 from geoseg.errors import DeviceError, ModelError
 from geoseg.networks import load_network

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import RadiometryError, SceneError, TrainingError, UsageError
-from geoseg.labels.labels import class_column, is_vector, read_features, spelled
+from geoseg.labels.classes import spelled
+from geoseg.labels.vector_files import class_column, is_vector, read_features
 from geoseg.rasters.class_raster import open_class_raster
 from geoseg.scene.radiometry import find_radiometry
 from geoseg.scene.scene import RASTER_SUFFIXES, Scene, gdal_options, open_scene, opened

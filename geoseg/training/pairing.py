@@ -10,7 +10,7 @@ from typing import Any
 
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.errors import TrainingError
-from geoseg.labels.labels import is_vector, vector_file
+from geoseg.labels.vector_files import is_vector, vector_file
 from geoseg.scene.scene import RASTER_SUFFIXES, first_line, gdal_options, open_scene, opened
 from geoseg.scene.sensors import band_code
 from geoseg.scene.sources import LOCAL, Rules

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from geoseg.cards.card import QUANTITIES, ClassInfo
+from geoseg.cards.card import QUANTITIES
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.jsontext import builtin_fields, json_text, nodata_value
 from geoseg.errors import TrainingError
 from geoseg.scene.sources import Rules

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geoseg.cards.card import ModelCard, Normalization, read_model
+from geoseg.cards.card import ModelCard, Normalization
+from geoseg.cards.files import read_model
 from geoseg.errors import OutputError, TrainingError, UsageError
 from geoseg.evaluation.metrics import mean_iou
 from geoseg.events import LogEvent, Progress

@@ -24,7 +24,8 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
-from geoseg.cards.card import ClassInfo, Normalization
+from geoseg.cards.card import Normalization
+from geoseg.cards.legend import ClassInfo
 from geoseg.core.gdal import GDAL_ERRORS, block_cache
 from geoseg.errors import OutputError, TrainingError
 from geoseg.geo.pixel_grid import PixelGrid

@@ -17,7 +17,7 @@ from torch import nn
 
 from geoseg.cards.card import ModelCard, Normalization
 from geoseg.errors import GeosegError, ModelError, TrainingError
-from geoseg.labels.labels import is_vector
+from geoseg.labels.vector_files import is_vector
 from geoseg.networks import create_model, load_network
 from geoseg.scene.scene import files_behind, first_line, open_scene
 from geoseg.scene.sources import Rules

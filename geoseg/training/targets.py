@@ -26,19 +26,11 @@ from geoseg.errors import TrainingError
 from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.labels.labels import (
-    PolygonFile,
-    RasterLabels,
-    bounds_in,
-    check_crs,
-    class_column,
-    class_ids,
-    is_vector,
-    on_grid,
-    open_labels,
-    read_features,
-    read_polygons,
-)
+from geoseg.labels.classes import class_ids
+from geoseg.labels.labels import RasterLabels, bounds_in, on_grid, open_labels
+from geoseg.labels.polygons import PolygonFile, read_polygons
+from geoseg.labels.vector_files import class_column, is_vector, read_features
+from geoseg.labels.window import check_crs
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
 from geoseg.rasters.class_raster import ClassRaster

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from geoseg.cards.card import CARD_NAME, ModelCard, ModelFiles, read_model
+from geoseg.cards.card import CARD_NAME, ModelCard
+from geoseg.cards.files import ModelFiles, read_model
 from geoseg.errors import BandError, ModelError, UsageError
 from geoseg.scene.scene import Scene, finest_grid
 

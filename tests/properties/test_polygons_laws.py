@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from geoseg.cards.card import ClassInfo
+from geoseg.cards.legend import ClassInfo
 from geoseg.polygons.polygonize import polygonize
 from tests.maps import block_maps, nested, random_maps, spiral
 
