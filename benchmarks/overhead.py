@@ -20,7 +20,8 @@ from common import make_scene, measured  # the script beside this one
 
 import geoseg
 from geoseg.prediction.chips import chip_rows
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 from geoseg.runtimes import load_runtime
 
 BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")

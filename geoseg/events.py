@@ -154,7 +154,7 @@ class PlanReport(TypedDict):
         scene: see there.
         grid: see there.
         model_grid: see there.
-        options: those of :class:`geoseg.prediction.plan.PredictOptions`, without paths.
+        options: those of :class:`geoseg.prediction.options.PredictOptions`, without paths.
     """
 
     model: ModelReport

@@ -408,7 +408,7 @@ def test_dry_run_counts_the_crfs_time(tmp_path, model, monkeypatch):
 def test_torch_is_not_loaded_for_the_options():
     script = (
         "import sys, geoseg.prediction.plan\n"
-        "geoseg.prediction.plan.PredictOptions(crf=True, crf_options=['beta=13'])\n"
+        "geoseg.prediction.options.PredictOptions(crf=True, crf_options=['beta=13'])\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from geoseg.errors import RadiometryError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import (
     SAMPLE_SIZE,
     BandStatistics,

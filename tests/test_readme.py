@@ -18,7 +18,7 @@ import pytest
 
 import geoseg
 from geoseg.cli.app import _cli
-from geoseg.prediction.plan import PredictOptions
+from geoseg.prediction.options import PredictOptions
 from geoseg.zoo import list_embedded
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,8 @@ from rasterio.transform import from_origin
 import geoseg
 from geoseg.errors import OutputError, UsageError
 from geoseg.prediction import run as pipeline
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, NumpyRuntime, OneHot
 

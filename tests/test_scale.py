@@ -23,7 +23,8 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.chips import chip_rows
-from geoseg.prediction.plan import Plan, PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import Plan, make_plan
 from geoseg.prediction.report import raster_tags
 from geoseg.prediction.run import predict
 from geoseg.prediction.scene_info import scene_info

@@ -18,7 +18,8 @@ from geoseg.errors import OutputError, SceneError
 from geoseg.polygons import polygonize as polygons
 from geoseg.prediction import run as pipeline
 from geoseg.prediction.journal import StripStore
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.test_resume import (
     CLASSES,

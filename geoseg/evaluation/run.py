@@ -116,12 +116,13 @@ def evaluate(
             colour is ignored.
         scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
             probabilities go into the system's temporary folder (TMPDIR) and are removed.
-        bands: of the scene, and the next five, see :class:`geoseg.prediction.plan.PredictOptions`.
+        bands: of the scene, and the next five, see
+            :class:`geoseg.prediction.options.PredictOptions`.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
         input_root: folders into which files may point, see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         allow_vrt: ``any`` lets files point anywhere.
         device: where the model runs.
         threads: for computing on a CPU.

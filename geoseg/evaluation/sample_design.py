@@ -114,7 +114,7 @@ def sample(
         seed: of the random numbers; the same seed gives the same sample.
         blind: leave the mapped class out of the points; ``geoseg evaluate`` reads it off the map.
         input_root: folders into which files may point, see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
 

@@ -70,7 +70,7 @@ def check_seams(
         overlap: px that neighbouring chips share, total.
         multiple: chip sides and places are multiples of this, px.
         input_root: folders into which files may point, see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         allow_vrt: ``any`` lets files point anywhere.
 
     Returns:

@@ -57,7 +57,7 @@ def vectorize(
         model: embedded model's name, or a model folder or .zip, whose legend is used instead.
         layer: the layer's name, where the format has layers.
         input_root: folders into which files may point, see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
         progress: called with rows of the raster done, and all.

@@ -24,7 +24,8 @@ from geoseg.core.staging import Staging, explain_write_error
 from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.geo.window import Window
 from geoseg.prediction.chips import fill_nearest
-from geoseg.prediction.plan import Plan, PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import Plan, make_plan
 from geoseg.runtimes import checked, load_runtime
 from geoseg.scene.radiometry import Radiometry
 from geoseg.zoo import check_changeable, find_model
@@ -93,12 +94,13 @@ def probe_border(
             numbers in the range of the model's normalization.
         size: chip side, px, rounded up to the card's multiple; by default the card's, or the
             largest that the scene has room for. Chips need half their side of ground around them.
-        bands: of the scene, and the next three, see :class:`geoseg.prediction.plan.PredictOptions`.
+        bands: of the scene, and the next three, see
+            :class:`geoseg.prediction.options.PredictOptions`.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
         input_root: folders into which files may point, see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         allow_vrt: ``any`` lets files point anywhere.
         threads: for computing on a CPU.
         write: put the result into the card in the model's folder.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio.warp
@@ -17,45 +17,30 @@ from geoseg.cards.card import ChipBorder, ModelCard
 from geoseg.cards.files import ModelFiles
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.importing import require
-from geoseg.core.jsontext import builtin_fields
 from geoseg.core.names import public_name
-from geoseg.core.ownership import is_ours
-from geoseg.errors import SceneError, UsageError
+from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
 from geoseg.prediction.regrid import source_cols
 from geoseg.prediction.stitch import held_bytes
-from geoseg.prediction.tapers import TAPERS
 from geoseg.rasters.writing import (
     POLYGON_STRIP,
-    PROBABILITY_DTYPES,
-    check_creation_options,
     try_creation_options,
 )
-from geoseg.runtimes.ensemble import POSITIONS
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import Scene, SceneBand, finest_grid, is_remote, open_scene
+from geoseg.scene.scene import Scene, SceneBand, finest_grid, open_scene
 from geoseg.scene.sources import Rules
 from geoseg.zoo import choose_model, find_model
 
-__all__ = [
-    "OutputLane",
-    "Outputs",
-    "Plan",
-    "PredictOptions",
-    "make_plan",
-    "old_companions",
-    "on_model_grid",
-]
+__all__ = ["OutputLane", "Plan", "make_plan"]
 
-#: A scene may be this much coarser than the coarsest gsd of the card before it is refused.
-COARSEST_FACTOR = 4.0
-#: gsd is measured on the ellipsoid; a UTM zone's scale error must not count as "too fine".
-GSD_SLACK = 1.01
 #: What a CRS that PROJ doesn't know ends in.
 BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
 #: Px over which chips are blended with --overlap auto. What is left of the border's error there
@@ -63,212 +48,6 @@ BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
 BLEND = 8
 #: Rows of the tallest blocks that are common in GeoTIFFs.
 BLOCK_ROWS = 512
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What the user may say; each field is the command line's option of the same name.
-
-    Attributes:
-        model: an embedded model's name, or a model folder or .zip; None for the embedded one that
-            suits the scene's bands and gsd; several for the mean of their probabilities.
-        output: the class raster, or None for ``<scene>_landcover.tif`` in the current folder.
-        vector: the polygons, or None for the class raster's name with .gpkg.
-        no_vector: write no polygons.
-        probs: a raster of all probabilities.
-        confidence: a raster of the winning probability.
-        agreement: a raster of the share of members (models and turned chips) that say the class.
-        probs_dtype: of both: ``uint8`` or ``float32``.
-        preview: a PNG.
-        bands: see :meth:`geoseg.scene.scene.Scene.choose`.
-        scale: quantity per number.
-        offset: quantity at number 0.
-        src_nodata: the scene's number for "not measured".
-        input_root: a folder, or several, into which the scene's and the AOI's files may point; into
-            their own they may anyway.
-        allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
-            neither raw nor derived bands; ``any``: whatever GDAL follows, servers included.
-        bbox: (west, south, east, north) to predict.
-        bbox_crs: of the bbox; None means the scene's.
-        aoi: a vector file; only what lies in its polygons is predicted.
-        size: chip side, px of the model's grid.
-        overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
-        exact: choose overlap and margin so that the probabilities are those of the untiled scene.
-        taper: a key of :data:`geoseg.prediction.tapers.TAPERS`.
-        tta: a key of :data:`geoseg.runtimes.ensemble.POSITIONS`: chips are also turned, or turned
-            and mirrored, and the probabilities averaged.
-        crf: bring the probabilities into line with the pixels; see
-            :mod:`geoseg.prediction.chip_crf`.
-        crf_options: ``NAME=VALUE``; see :class:`geoseg.prediction.chip_crf.CRFOptions`.
-        batch_size: chips in one forward pass; None for the device's default.
-        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, or ``auto``.
-        precision: one of :data:`geoseg.runtimes.PRECISIONS`.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        threads: for computing on a CPU.
-        mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
-            goes in lanes then; the result does not change.
-        max_pixels: that a raster may have, None for 1e11; blocks that a sparse file leaves out
-            don't count.
-        restart: forget the strips that a stopped run of the same outputs has finished.
-        min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
-        simplify: tolerance of the polygons' borders, m.
-        force: make more than 10 million polygons, too, instead of none.
-        creation_options: ``NAME=VALUE`` for GDAL's COG driver.
-        overwrite: replace outputs that exist.
-    """
-
-    model: str | Path | Sequence[str | Path] | None = None
-    output: str | Path | None = None
-    vector: str | Path | None = None
-    no_vector: bool = False
-    probs: str | Path | None = None
-    confidence: str | Path | None = None
-    agreement: str | Path | None = None
-    probs_dtype: str = "uint8"
-    preview: str | Path | None = None
-    bands: str | None = None
-    scale: float | None = None
-    offset: float | None = None
-    src_nodata: float | None = None
-    input_root: str | Path | Sequence[str | Path] = ()
-    allow_vrt: str = "local"
-    bbox: tuple[float, float, float, float] | None = None
-    bbox_crs: str | None = None
-    aoi: str | Path | None = None
-    size: int | None = None
-    overlap: int | Literal["auto"] | None = None
-    exact: bool = False
-    taper: str = "cosine"
-    tta: str = "none"
-    crf: bool = False
-    crf_options: Sequence[str] = ()
-    batch_size: int | None = None
-    runtime: str = "auto"
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    mem_limit: int | None = None
-    max_pixels: float | None = None
-    restart: bool = False
-    min_area: float = 0.0
-    simplify: float = 0.0
-    force: bool = False
-    creation_options: Sequence[str] = ()
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a scene.
-
-        Raises:
-            UsageError: an option is out of range or contradicts another.
-        """
-        builtin_fields(self)
-        if self.taper not in TAPERS:
-            raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
-        if self.tta not in POSITIONS:
-            raise UsageError(f"tta is {self.tta!r}; it must be one of {', '.join(POSITIONS)}")
-        if self.agreement is not None and self.tta == "none" and len(self.models) < 2:
-            raise UsageError(
-                "--agreement says how far several members agree, and here is one; give --tta flips "
-                "or d4, or several -m"
-            )
-        if self.probs_dtype not in PROBABILITY_DTYPES:
-            raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
-        if self.bbox_crs is not None and self.bbox is None:
-            raise UsageError("--bbox-crs says in which CRS --bbox is; give --bbox too")
-        if self.no_vector and self.vector is not None:
-            raise UsageError("--vector and --no-vector contradict each other; give one of them")
-        if self.crf_options and not self.crf:
-            raise UsageError("--crf-option says how --crf works; give --crf too")
-        parse_options(self.crf_options)
-        if isinstance(self.overlap, str) and self.overlap != "auto":
-            raise UsageError(f"overlap is {self.overlap!r}; it must be a number of px, or auto")
-        if self.exact:
-            self._check_exact()
-        for name in ("size", "batch_size", "threads", "mem_limit"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
-        if self.max_pixels is not None and not self.max_pixels >= 1:
-            raise UsageError(f"max_pixels is {self.max_pixels!r}; it must be a number, at least 1")
-        for name in ("min_area", "simplify"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name} is {value}; it must be at least 0")
-        check_creation_options(self.creation_options)
-
-    @property
-    def rules(self) -> Rules:
-        """What input files may point to."""
-        return Rules.of(self.input_root, self.allow_vrt)
-
-    @property
-    def models(self) -> tuple[str | Path, ...]:
-        """The models that were asked for by name; none for the embedded one that suits."""
-        if self.model is None:
-            return ()
-        return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
-
-    def _check_exact(self) -> None:
-        """Refuse what --exact can't be kept with.
-
-        Raises:
-            UsageError: it is so.
-        """
-        if self.taper == "none":
-            raise UsageError(
-                "--exact gives no weight to a chip's outermost pixels, and --taper none gives all "
-                "the same; leave one of them out"
-            )
-        if self.crf:
-            raise UsageError(
-                "--crf brings each chip's pixels into line with all others of the chip, so that "
-                "chips of another size give something else; leave it or --exact out"
-            )
-        if self.precision not in ("auto", "fp32"):
-            raise UsageError(
-                f"--precision {self.precision} errs by more than the 1e-5 that --exact promises; "
-                f"leave one of them out"
-            )
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Final paths; None is not wanted.
-
-    Attributes:
-        raster: the class raster.
-        qml: QGIS style of the class raster.
-        report: JSON.
-        vector: the polygons.
-        probs: all probabilities.
-        confidence: the winning probability.
-        agreement: the share of members that say the class.
-        preview: PNG.
-    """
-
-    raster: Path
-    qml: Path
-    report: Path
-    vector: Path | None
-    probs: Path | None
-    confidence: Path | None
-    agreement: Path | None
-    preview: Path | None
-
-    def all(self) -> list[Path]:
-        """In the order in which they are published; the report last, as the sign of success."""
-        wanted = (
-            self.raster,
-            self.qml,
-            self.vector,
-            self.probs,
-            self.confidence,
-            self.agreement,
-            self.preview,
-            self.report,
-        )
-        return [path for path in wanted if path is not None]
 
 
 @dataclass(frozen=True)
@@ -478,7 +257,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     """
     with pixel_limit(options.max_pixels):
         opened = open_scene(scene, options.rules)
-    outputs = _outputs(opened.name, options)
+    outputs = outputs_of(opened.name, options)
     if options.model is None:
         files, chosen = choose_model(opened, options.bands)
         members: tuple[ModelFiles, ...] = (files,)
@@ -489,7 +268,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         files = members[0]
     _check_members(members)
     inputs: list[str | Path] = [*opened.paths, *opened.files, *(m.path for m in members)]
-    _protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
+    protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)
     radiometry = find_radiometry(
@@ -497,8 +276,8 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     )
     full = finest_grid(bands)
     aoi = _read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
-    grid = _crop(full, options, aoi)
-    _check_vector(outputs, options, grid)
+    grid = crop_grid(full, options, aoi)
+    check_vector_format(outputs, options, grid)
     model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
     if radiometry.doubt:
         notes.append(radiometry.doubt)
@@ -621,35 +400,6 @@ def _border(card: ModelCard, option: str, name: str | Path) -> ChipBorder:
     return card.border
 
 
-def _outputs(name: str, options: PredictOptions) -> Outputs:
-    """Final paths from the options and the scene's name."""
-    raster = Path(options.output) if options.output else Path(f"{name}_landcover.tif")
-    if raster.suffix.lower() not in (".tif", ".tiff"):
-        raise UsageError(f"-o {raster}: the class raster is a GeoTIFF, so the name ends in .tif")
-    vector = None
-    if not options.no_vector:
-        from geoseg.polygons.formats import check_suffix
-
-        vector = Path(options.vector) if options.vector else raster.with_suffix(".gpkg")
-        check_suffix(vector)
-    preview = Path(options.preview) if options.preview else None
-    if preview is not None and preview.suffix.lower() != ".png":
-        raise UsageError(f"--preview {preview}: the preview is a PNG, so the name ends in .png")
-    for path in (options.probs, options.confidence, options.agreement):
-        if path is not None and Path(path).suffix.lower() not in (".tif", ".tiff"):
-            raise UsageError(f"{path}: probabilities are a GeoTIFF, so the name ends in .tif")
-    return Outputs(
-        raster=raster,
-        qml=raster.with_suffix(".qml"),
-        report=raster.with_suffix(".json"),
-        vector=vector,
-        probs=Path(options.probs) if options.probs else None,
-        confidence=Path(options.confidence) if options.confidence else None,
-        agreement=Path(options.agreement) if options.agreement else None,
-        preview=preview,
-    )
-
-
 def _check_members(members: Sequence[ModelFiles]) -> None:
     """Refuse models whose probabilities can't be averaged.
 
@@ -671,108 +421,13 @@ def _check_members(members: Sequence[ModelFiles]) -> None:
                 )
 
 
-def _protect_inputs(outputs: Outputs, inputs: Sequence[str | Path]) -> None:
-    """Refuse to overwrite what is read, --overwrite or not.
-
-    Raises:
-        UsageError: an output is the scene, the AOI, or lies in the model.
-    """
-    read = [Path(path).resolve() for path in inputs if not is_remote(str(path))]
-    for output in outputs.all():
-        if any(output.resolve() == path or path in output.resolve().parents for path in read):
-            raise UsageError(f"{output} is an input of this run; give the output another name")
-
-
-def _check_vector(outputs: Outputs, options: PredictOptions, grid: PixelGrid) -> None:
-    """Refuse polygons that can't be made, before the network runs.
-
-    Raises:
-        UsageError: they need metres or degrees, and the scene has no CRS that gives them.
-    """
-    if outputs.vector is None or grid.gsd is not None:
-        return
-    if outputs.vector.suffix.lower() in (".geojson", ".json"):
-        raise UsageError(
-            f"{outputs.vector}: GeoJSON is longitude and latitude on WGS 84, and the scene has no "
-            f"CRS to bring it there; choose .gpkg"
-        )
-    if options.min_area > 0 or options.simplify > 0:
-        raise UsageError(
-            "--min-area and --simplify are in metres, and the scene has no CRS that gives metres; "
-            "leave them out, or give the scene a CRS (gdal_edit.py -a_srs)"
-        )
-
-
 def _raster_dtypes(options: PredictOptions) -> list[str]:
     """Of the rasters that a run writes."""
     rasters = (options.probs, options.confidence, options.agreement)
     return sorted({"uint8"} | ({options.probs_dtype} if any(rasters) else set()))
 
 
-def old_companions(outputs: Outputs) -> list[str]:
-    """Polygons of an earlier run that will stay beside a class raster that takes its place.
-
-    Args:
-        outputs: of the run that is about to be made.
-
-    Returns:
-        A warning for each.
-    """
-    suffixes = (".gpkg", ".fgb", ".parquet", ".geojson")
-    beside = [outputs.raster.with_suffix(suffix) for suffix in suffixes]
-    return [
-        f"{path} is of an earlier run and does not belong to the new class raster; remove it"
-        for path in beside
-        if path != outputs.vector and outputs.raster.exists() and path.exists() and is_ours(path)
-    ]
-
-
-def on_model_grid(
-    grid: PixelGrid, gsd: float, gsd_range: tuple[float, float], name: str
-) -> tuple[PixelGrid, list[str]]:
-    """The grid that a network sees.
-
-    Args:
-        grid: the scene's.
-        gsd: the model's, metres.
-        gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
-        name: the model's, for messages.
-
-    Returns:
-        The scene's grid, or one over the same ground with the model's gsd; and what to tell.
-
-    Raises:
-        SceneError: the scene is far too coarse.
-    """
-    if grid.gsd is None:
-        return grid, [f"the scene's gsd is unknown: taken as the model's {gsd:g} m"]
-    low, high = gsd_range[0] / GSD_SLACK, gsd_range[1] * GSD_SLACK
-    if all(low <= own <= high for own in grid.gsd):
-        return grid, []
-    across, down = grid.gsd
-    if max(grid.gsd) > high * COARSEST_FACTOR:
-        raise SceneError(
-            f"the scene's pixels are {across:.3g} x {down:.3g} m and the model {name!r} takes "
-            f"{gsd_range[0]:g} to {gsd_range[1]:g} m: they hold too little to be refined to "
-            f"{gsd:g} m; choose a model for coarser scenes"
-        )
-    resampled = grid.zoom(_snap(gsd / across), _snap(gsd / down))
-    return resampled, [
-        f"the scene's pixels of {across:.3g} x {down:.3g} m are resampled to the model's "
-        f"{gsd:g} m, and the result back to the scene's grid"
-    ]
-
-
-def _snap(factor: float) -> float:
-    """A whole number of pixels, or a whole fraction of one, where the factor is nearly that.
-
-    A 2 m scene in UTM has pixels of 1.9996 m on the ellipsoid; five of them make 10 m.
-    """
-    whole = round(factor) if factor >= 1 else 1 / round(1 / factor)
-    return float(whole) if abs(whole / factor - 1) < 2 * (GSD_SLACK - 1) else factor
-
-
-def _crop(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:
+def crop_grid(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:
     """The part of the scene inside bbox and AOI, in whole pixels."""
     window = Window(0, 0, full.height, full.width)
     if options.bbox is not None:

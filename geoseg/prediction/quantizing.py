@@ -12,7 +12,8 @@ from geoseg.core.importing import require
 from geoseg.errors import OutputError, SceneError
 from geoseg.graphs.graph import bind, noted
 from geoseg.networks.folder import save_files
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import sample_chips
 from geoseg.runtimes.int8 import in_words, quantize_files
 
@@ -56,8 +57,8 @@ def quantize(
         model: an embedded model's name, or a model folder or .zip.
         scene: as of :func:`geoseg.predict`; like those that the model is to be used on.
         folder: the new model folder.
-        **options: fields of :class:`geoseg.prediction.plan.PredictOptions` that say what the scene
-        is.
+        **options: fields of :class:`geoseg.prediction.options.PredictOptions` that say what the
+        scene is.
 
     Raises:
         MissingExtraError: onnxruntime, which does it, is not installed.

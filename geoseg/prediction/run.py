@@ -38,7 +38,9 @@ from geoseg.prediction.chip_crf import ChipCRF
 from geoseg.prediction.chips import ChipRow, chip_rows, prefetch
 from geoseg.prediction.decide import decide
 from geoseg.prediction.journal import StripStore
-from geoseg.prediction.plan import OutputLane, Plan, PredictOptions, make_plan, old_companions
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.paths import old_companions
+from geoseg.prediction.plan import OutputLane, Plan, make_plan
 from geoseg.prediction.preflight import preflight, sample_chips
 from geoseg.prediction.regrid import regrid
 from geoseg.prediction.report import (
@@ -119,7 +121,7 @@ def predict(
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
         progress: called with those of :mod:`geoseg.events`.
         runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, ``auto``, or one of the caller's own.
-        **options: the fields of :class:`geoseg.prediction.plan.PredictOptions`.
+        **options: the fields of :class:`geoseg.prediction.options.PredictOptions`.
 
     Returns:
         Paths and report.

@@ -9,7 +9,8 @@ from typing import Any
 
 from geoseg.core.jsontext import nodata_value
 from geoseg.errors import GeosegError
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.scene import open_scene

@@ -61,7 +61,7 @@ class TrainOptions:
         src_nodata: the number that means "not measured".
         input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets them point anywhere; see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         gsd: metres per pixel that the network works at; images of another gsd are resampled to
             it, and those without a place on Earth are taken as being of it.
         network: a name of :func:`geoseg.networks.list_models`.

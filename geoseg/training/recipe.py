@@ -105,7 +105,7 @@ class SceneConfig:
         input_root: folders into which the scene's and the labels' files may point, besides their
             own.
         allow_vrt: ``any`` lets them point anywhere; see
-            :class:`geoseg.prediction.plan.PredictOptions`.
+            :class:`geoseg.prediction.options.PredictOptions`.
         window: (row, col, height, width), px: the part of the scene to use; None is all of it.
         ignore: such windows in which the target is wrong or unknown.
     """

@@ -28,10 +28,10 @@ from geoseg.cards.card import Normalization
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.gdal import GDAL_ERRORS, block_cache
 from geoseg.errors import OutputError, TrainingError
+from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.chips import fill_nearest
-from geoseg.prediction.plan import on_model_grid
 from geoseg.scene.radiometry import find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import finest_grid, first_line, open_scene

@@ -10,7 +10,8 @@ from geoseg.geo.chip_grid import ChipGrid
 from geoseg.networks import import_model, load_network
 from geoseg.networks.normalize import normalize
 from geoseg.prediction.chips import chip_rows
-from geoseg.prediction.plan import PredictOptions, make_plan
+from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.plan import make_plan
 
 SCENES = {
     "majortom": "data/sentinel2/majortom/S2*",

@@ -1,0 +1,189 @@
+"""What a user may ask of a prediction, checked one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from geoseg.core.jsontext import builtin_fields
+from geoseg.errors import UsageError
+from geoseg.prediction.chip_crf import parse_options
+from geoseg.prediction.tapers import TAPERS
+from geoseg.rasters.writing import (
+    PROBABILITY_DTYPES,
+    check_creation_options,
+)
+from geoseg.runtimes.ensemble import POSITIONS
+from geoseg.scene.sources import Rules
+
+__all__ = ["PredictOptions"]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What the user may say; each field is the command line's option of the same name.
+
+    Attributes:
+        model: an embedded model's name, or a model folder or .zip; None for the embedded one that
+            suits the scene's bands and gsd; several for the mean of their probabilities.
+        output: the class raster, or None for ``<scene>_landcover.tif`` in the current folder.
+        vector: the polygons, or None for the class raster's name with .gpkg.
+        no_vector: write no polygons.
+        probs: a raster of all probabilities.
+        confidence: a raster of the winning probability.
+        agreement: a raster of the share of members (models and turned chips) that say the class.
+        probs_dtype: of both: ``uint8`` or ``float32``.
+        preview: a PNG.
+        bands: see :meth:`geoseg.scene.scene.Scene.choose`.
+        scale: quantity per number.
+        offset: quantity at number 0.
+        src_nodata: the scene's number for "not measured".
+        input_root: a folder, or several, into which the scene's and the AOI's files may point; into
+            their own they may anyway.
+        allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
+            neither raw nor derived bands; ``any``: whatever GDAL follows, servers included.
+        bbox: (west, south, east, north) to predict.
+        bbox_crs: of the bbox; None means the scene's.
+        aoi: a vector file; only what lies in its polygons is predicted.
+        size: chip side, px of the model's grid.
+        overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
+        exact: choose overlap and margin so that the probabilities are those of the untiled scene.
+        taper: a key of :data:`geoseg.prediction.tapers.TAPERS`.
+        tta: a key of :data:`geoseg.runtimes.ensemble.POSITIONS`: chips are also turned, or turned
+            and mirrored, and the probabilities averaged.
+        crf: bring the probabilities into line with the pixels; see
+            :mod:`geoseg.prediction.chip_crf`.
+        crf_options: ``NAME=VALUE``; see :class:`geoseg.prediction.chip_crf.CRFOptions`.
+        batch_size: chips in one forward pass; None for the device's default.
+        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, or ``auto``.
+        precision: one of :data:`geoseg.runtimes.PRECISIONS`.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        threads: for computing on a CPU.
+        mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
+            goes in lanes then; the result does not change.
+        max_pixels: that a raster may have, None for 1e11; blocks that a sparse file leaves out
+            don't count.
+        restart: forget the strips that a stopped run of the same outputs has finished.
+        min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
+        simplify: tolerance of the polygons' borders, m.
+        force: make more than 10 million polygons, too, instead of none.
+        creation_options: ``NAME=VALUE`` for GDAL's COG driver.
+        overwrite: replace outputs that exist.
+    """
+
+    model: str | Path | Sequence[str | Path] | None = None
+    output: str | Path | None = None
+    vector: str | Path | None = None
+    no_vector: bool = False
+    probs: str | Path | None = None
+    confidence: str | Path | None = None
+    agreement: str | Path | None = None
+    probs_dtype: str = "uint8"
+    preview: str | Path | None = None
+    bands: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    src_nodata: float | None = None
+    input_root: str | Path | Sequence[str | Path] = ()
+    allow_vrt: str = "local"
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    aoi: str | Path | None = None
+    size: int | None = None
+    overlap: int | Literal["auto"] | None = None
+    exact: bool = False
+    taper: str = "cosine"
+    tta: str = "none"
+    crf: bool = False
+    crf_options: Sequence[str] = ()
+    batch_size: int | None = None
+    runtime: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    mem_limit: int | None = None
+    max_pixels: float | None = None
+    restart: bool = False
+    min_area: float = 0.0
+    simplify: float = 0.0
+    force: bool = False
+    creation_options: Sequence[str] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a scene.
+
+        Raises:
+            UsageError: an option is out of range or contradicts another.
+        """
+        builtin_fields(self)
+        if self.taper not in TAPERS:
+            raise UsageError(f"taper is {self.taper!r}; it must be one of {', '.join(TAPERS)}")
+        if self.tta not in POSITIONS:
+            raise UsageError(f"tta is {self.tta!r}; it must be one of {', '.join(POSITIONS)}")
+        if self.agreement is not None and self.tta == "none" and len(self.models) < 2:
+            raise UsageError(
+                "--agreement says how far several members agree, and here is one; give --tta flips "
+                "or d4, or several -m"
+            )
+        if self.probs_dtype not in PROBABILITY_DTYPES:
+            raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        if self.bbox_crs is not None and self.bbox is None:
+            raise UsageError("--bbox-crs says in which CRS --bbox is; give --bbox too")
+        if self.no_vector and self.vector is not None:
+            raise UsageError("--vector and --no-vector contradict each other; give one of them")
+        if self.crf_options and not self.crf:
+            raise UsageError("--crf-option says how --crf works; give --crf too")
+        parse_options(self.crf_options)
+        if isinstance(self.overlap, str) and self.overlap != "auto":
+            raise UsageError(f"overlap is {self.overlap!r}; it must be a number of px, or auto")
+        if self.exact:
+            self._check_exact()
+        for name in ("size", "batch_size", "threads", "mem_limit"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        if self.max_pixels is not None and not self.max_pixels >= 1:
+            raise UsageError(f"max_pixels is {self.max_pixels!r}; it must be a number, at least 1")
+        for name in ("min_area", "simplify"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} is {value}; it must be at least 0")
+        check_creation_options(self.creation_options)
+
+    @property
+    def rules(self) -> Rules:
+        """What input files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def models(self) -> tuple[str | Path, ...]:
+        """The models that were asked for by name; none for the embedded one that suits."""
+        if self.model is None:
+            return ()
+        return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
+
+    def _check_exact(self) -> None:
+        """Refuse what --exact can't be kept with.
+
+        Raises:
+            UsageError: it is so.
+        """
+        if self.taper == "none":
+            raise UsageError(
+                "--exact gives no weight to a chip's outermost pixels, and --taper none gives all "
+                "the same; leave one of them out"
+            )
+        if self.crf:
+            raise UsageError(
+                "--crf brings each chip's pixels into line with all others of the chip, so that "
+                "chips of another size give something else; leave it or --exact out"
+            )
+        if self.precision not in ("auto", "fp32"):
+            raise UsageError(
+                f"--precision {self.precision} errs by more than the 1e-5 that --exact promises; "
+                f"leave one of them out"
+            )
