@@ -11,7 +11,6 @@ from rasterio.transform import from_origin
 from rio_cogeo import cog_validate
 
 import geoseg
-import geoseg.prediction.run as predict_module
 from geoseg.errors import (
     GeosegError,
     ModelError,
@@ -22,7 +21,9 @@ from geoseg.errors import (
     UsageError,
 )
 from geoseg.prediction import chips as chips_module
+from geoseg.prediction import engine as engine_module
 from geoseg.prediction import stitch as stitch_module
+from geoseg.prediction import tapers as tapers_module
 from geoseg.prediction.scene_info import scene_info
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot, Poisoned
@@ -96,19 +97,19 @@ class _Faults:
 
     @staticmethod
     def last_batch_is_dropped(patch):
-        original = predict_module._forward
+        original = engine_module._forward
 
         def forward(*args):
             items = list(original(*args))
             return iter(items[: len(items) // 5 * 5])
 
-        patch.setattr(predict_module, "_forward", forward)
+        patch.setattr(engine_module, "_forward", forward)
 
     @staticmethod
     def taper_is_all_ones(patch):
-        ones = stitch_module.TAPERS["none"]
+        ones = tapers_module.TAPERS["none"]
         for name in ("cosine", "linear", "gaussian"):
-            patch.setitem(stitch_module.TAPERS, name, ones)
+            patch.setitem(tapers_module.TAPERS, name, ones)
         original = stitch_module.axis_weights
         patch.setattr(
             stitch_module,

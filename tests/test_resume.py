@@ -21,9 +21,10 @@ from rasterio.transform import from_origin
 
 import geoseg
 from geoseg.errors import OutputError, UsageError
+from geoseg.prediction import load
 from geoseg.prediction import run as pipeline
 from geoseg.prediction.options import PredictOptions
-from geoseg.prediction.plan import make_plan
+from geoseg.prediction.plan import Plan, make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, NumpyRuntime, OneHot
 
@@ -154,7 +155,7 @@ def test_lanes_change_nothing(tmp_path: Path, model: Path, gsd: float) -> None:
     for count in (2, 5, 100):
         folder = tmp_path / f"lanes{count}"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipeline.Plan, "lanes", lambda self, limit, n=count: self._lanes(n))
+            patch.setattr(Plan, "lanes", lambda self, limit, n=count: self._lanes(n))
             result = predict(scene, folder, model, Smooth(4))
         assert result.report["memory"]["lanes"] > 1
         for name, values in pixels(folder).items():
@@ -167,7 +168,7 @@ def test_lanes_change_nothing(tmp_path: Path, model: Path, gsd: float) -> None:
 def test_a_stopped_run_of_lanes_goes_on(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.Plan, "lanes", lambda self, limit: self._lanes(3))
+    monkeypatch.setattr(Plan, "lanes", lambda self, limit: self._lanes(3))
     scene = scene_of(tmp_path, width=260)
     chips = predict(scene, tmp_path / "whole", model, Smooth(4)).report["chips"]["run"]
     for after in (chips // 5, chips // 2, chips - 3):
@@ -406,7 +407,7 @@ def test_a_run_goes_on_in_the_lanes_and_with_the_runtime_that_it_was_begun_with(
     asked = []
 
     def loaded(plan: Any, log: Any, earlier: Any) -> Any:
-        asked.append(pipeline._chosen_before(plan, earlier))
+        asked.append(load._chosen_before(plan, earlier))
         return runtimes.pop(0)
 
     first, second = Stops(4, 30), Smooth(4)
@@ -415,7 +416,7 @@ def test_a_run_goes_on_in_the_lanes_and_with_the_runtime_that_it_was_begun_with(
     runtimes: list[Any] = [first, second]
     monkeypatch.setattr(pipeline, "load_members", loaded)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Plan, "lanes", lambda self, limit: self._lanes(3))
+        patch.setattr(Plan, "lanes", lambda self, limit: self._lanes(3))
         with pytest.raises(KeyboardInterrupt):
             predict(scene, folder, model, "auto")
     report = predict(scene, folder, model, "auto").report

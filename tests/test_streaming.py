@@ -16,10 +16,10 @@ import pytest
 import geoseg
 from geoseg.errors import OutputError, SceneError
 from geoseg.polygons import polygonize as polygons
-from geoseg.prediction import run as pipeline
+from geoseg.prediction import background
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.options import PredictOptions
-from geoseg.prediction.plan import make_plan
+from geoseg.prediction.plan import Plan, make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.test_resume import (
     CLASSES,
@@ -100,7 +100,7 @@ def test_the_file_is_that_of_the_finished_rasters(
     options: dict[str, float],
     lanes: int,
 ) -> None:
-    monkeypatch.setattr(pipeline.Plan, "lanes", lambda self, limit: self._lanes(lanes))
+    monkeypatch.setattr(Plan, "lanes", lambda self, limit: self._lanes(lanes))
     scene = scene_of(tmp_path, width=260)
     folder = tmp_path / "out"
     result = predict(scene, folder, model, Smooth(4), probs_dtype=dtype, **options)
@@ -170,7 +170,7 @@ def test_what_fails_beside_the_network_ends_the_run_at_once(
 
     runtime = Slow(4)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, what, fails)
+        patch.setattr(background, what, fails)
         with pytest.raises(type(error), match=str(error)):
             predict(scene, folder, model, runtime)
     assert len(runtime.batches) < chips

@@ -20,12 +20,12 @@ from geoseg.geo.window import Window
 from geoseg.prediction.budget import memory_budget
 from geoseg.prediction.chip_crf import ChipCRF
 from geoseg.prediction.chips import chip_rows
+from geoseg.prediction.load import load_members
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.paths import old_companions
 from geoseg.prediction.plan import OutputLane, Plan, make_plan
 from geoseg.prediction.preflight import preflight
 from geoseg.prediction.report import Progress, RunLog, plan_report, runtime_report
-from geoseg.prediction.run import load_members
 from geoseg.runtimes import checked
 
 __all__ = ["DryRun", "dry_run"]

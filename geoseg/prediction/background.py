@@ -1,0 +1,192 @@
+"""What is done beside the network, each by a thread: readiness, overviews, polygons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.core.importing import IMPORTING
+from geoseg.core.staging import Staging
+from geoseg.errors import (
+    TooManyPolygonsError,
+)
+from geoseg.prediction.journal import StripStore
+from geoseg.prediction.plan import OutputLane, Plan
+from geoseg.prediction.preflight import preflight
+from geoseg.prediction.report import (
+    RunLog,
+)
+from geoseg.rasters.writing import (
+    NODATA,
+    decode_probability,
+    write_overviews,
+)
+from geoseg.runtimes import Runtime
+from geoseg.scene.reader import pixel_dtype
+
+__all__ = ["Background", "in_background"]
+
+
+#: Of polygons: they keep up with any network, and more would hold more strips in memory.
+POLYGON_THREADS = 2
+
+
+#: Seconds that threads have to end after Ctrl-C, before they are left behind.
+PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is done beside the network's work, each by a thread.
+
+    Attributes:
+        start: begins a further thing, once all strips are finished.
+        readiness: what its first chip needs, and what is odd about the scene.
+        overviews: the class raster's, made of finished strips.
+        polygons: likewise; whether there are any.
+    """
+
+    start: Callable[..., Future[None]]
+    readiness: Future[None]
+    overviews: Future[list[Path]]
+    polygons: Future[bool]
+
+    def check(self) -> None:
+        """Raise what one of them has failed by."""
+        for future in (self.readiness, self.overviews, self.polygons):
+            if future.done():
+                future.result()
+
+
+@contextmanager
+def in_background(
+    plan: Plan,
+    runtime: Runtime,
+    lanes: Sequence[OutputLane],
+    store: StripStore,
+    staging: Staging,
+    log: RunLog,
+) -> Iterator[Background]:
+    """Begin what is done beside; who leaves early sends home what waits for strips."""
+    finished = len(store) == len(lanes) * len(plan.chips.row_starts)
+    threads = ThreadPoolExecutor(4, "geoseg-beside")
+    futures: list[Future[Any]] = []
+
+    def start(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        futures.append(threads.submit(function, *arguments))
+        return futures[-1]
+
+    patient = True
+    try:
+        yield Background(
+            start,
+            start(_get_ready, plan, None if finished else runtime, log),
+            start(_write_overviews, store, log),
+            start(_write_polygons, plan, store, staging, log),
+        )
+    except KeyboardInterrupt:
+        # Who interrupts does not wait for GDAL to finish a COG; nothing of it is needed.
+        patient = False
+        raise
+    finally:
+        store.stop()
+        threads.shutdown(wait=patient, cancel_futures=True)
+        wait(futures, PATIENCE)
+
+
+def _get_ready(plan: Plan, runtime: Runtime | None, log: RunLog) -> None:
+    """What needs no pixel, or few of them, and is done while the first ones are read."""
+    if runtime is not None:
+        chips, dtype = plan.chips, pixel_dtype(plan.bands, plan.model_grid)
+        shape = len(plan.bands), chips.chip_height, chips.chip_width
+        with log.clock("load"):
+            runtime.prepare(np.empty(shape, dtype))
+    for message in preflight(plan):
+        log.warn(message)
+
+
+def _write_overviews(store: StripStore, log: RunLog) -> list[Path]:
+    """The class raster's overviews, as its rows are finished in all lanes."""
+    grid = store.specs["raster"].grid
+
+    def ids(top: int, bottom: int) -> NDArray[Any]:
+        found: NDArray[Any] = _finished(store, "raster", top, bottom, log)[0]
+        return found
+
+    with log.clock("overviews"):
+        return write_overviews(ids, (grid.height, grid.width), store.folder, NODATA)
+
+
+def _finished(store: StripStore, name: str, top: int, bottom: int, log: RunLog) -> NDArray[Any]:
+    """Rows of a raster, once they are finished."""
+    with log.clock("wait for strips"):
+        store.wait(bottom)
+    return store.read(name, top, bottom)
+
+
+def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> bool:
+    """Polygons of the class raster, as its rows are finished in all lanes.
+
+    With --min-area the rows are looked at as they come, too, but which neighbour takes what is
+    small is only known when all are there: the smallest region of the whole map goes first. Then
+    they are read once more.
+
+    Returns:
+        Whether they were made. The class raster may have taken hours: it is not lost because it is
+        too noisy for polygons.
+    """
+    final = plan.outputs.vector
+    if final is None:
+        return False
+    # These libraries take half a second, which a runtime's first work leaves room for.
+    with IMPORTING:
+        from geoseg.core import jit  # noqa: F401 - numba imports scipy
+    from geoseg.polygons.polygonize import MOST_POLYGONS, MapRows, write_rows
+    from geoseg.rasters.class_raster import grid_as_written
+
+    def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        found = _finished(store, "raster", top, bottom, log)[0]
+        return found, found != NODATA
+
+    def shares(name: str) -> Callable[[int, int], NDArray[np.float32]]:
+        return lambda top, bottom: decode_probability(_finished(store, name, top, bottom, log))
+
+    def tell(done: int, total: int) -> None:
+        # Before, how far the network is says more.
+        if store.rows == total:
+            log.tell("progress", stage="polygons", done=done, total=total)
+
+    raster = plan.outputs.raster
+    try:
+        with log.clock("polygons"):
+            write_rows(
+                staging.path(final),
+                MapRows(
+                    str(raster),
+                    grid_as_written(plan.grid, raster),
+                    ids,
+                    shares("confidence"),
+                    shares("probs") if "probs" in store.specs else None,
+                ),
+                plan.card.classes,
+                min_area=plan.options.min_area,
+                simplify=plan.options.simplify,
+                threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
+                most=float("inf") if plan.options.force else MOST_POLYGONS,
+                progress=tell,
+                stopped=lambda: store.stopped,
+            )
+    except TooManyPolygonsError as error:
+        staging.path(final).unlink(missing_ok=True)
+        old = f"; {final} is of an earlier run" if final.exists() else ""
+        log.warn(f"there will be no polygons, but all other outputs{old}: {error}")
+        return False
+    return True

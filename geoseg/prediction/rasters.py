@@ -1,0 +1,119 @@
+"""The rasters of a prediction: what they are, the room that they need, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from geoseg.core.staging import Staging, explain_write_error
+from geoseg.errors import (
+    OutputError,
+)
+from geoseg.prediction.journal import StripStore
+from geoseg.prediction.plan import Plan
+from geoseg.prediction.report import (
+    RunLog,
+    raster_tags,
+)
+from geoseg.rasters.writing import (
+    NODATA,
+    PROBABILITY_STEPS,
+    RasterSpec,
+    check_creation_options,
+    write_cog,
+)
+
+__all__ = ["check_disk", "explained", "pixels_done", "raster_specs", "write_rasters"]
+
+
+def pixels_done(store: StripStore) -> int:
+    """How many pixels of the output are in finished strips."""
+    windows = (strip.window for strip in store.all())
+    return sum(window.height * window.width for window in windows if window is not None)
+
+
+def write_rasters(
+    plan: Plan, store: StripStore, staging: Staging, overviews: Future[list[Path]], log: RunLog
+) -> None:
+    """Make the outputs' rasters from the finished strips."""
+    store.check_all_there()
+    outputs = plan.outputs
+    finals = {
+        "raster": outputs.raster,
+        "probs": outputs.probs,
+        "confidence": outputs.confidence,
+        "agreement": outputs.agreement,
+    }
+    with log.clock("cog"), store.few_open():
+        for name, final in finals.items():
+            if final is not None:
+                halved = overviews.result() if name == "raster" else ()
+                write_cog(store.mosaic(name, halved), staging.path(final), store.specs[name])
+                store.verify(name, staging.path(final))
+
+
+@contextmanager
+def explained(final: Path) -> Iterator[None]:
+    """A file that can't be written is told in words."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_write_error(error, final) from error
+
+
+def raster_specs(plan: Plan) -> dict[str, RasterSpec]:
+    """What the rasters are; confidence is also needed for the polygons."""
+    outputs, card = plan.outputs, plan.card
+    names = tuple(c.name for c in card.classes)
+    dtype = plan.options.probs_dtype
+    quantized = dtype == "uint8"
+    raster = RasterSpec(
+        plan.grid,
+        "uint8",
+        NODATA,
+        ("land cover",),
+        classes=card.classes,
+        tags=raster_tags(plan),
+        resampling="MODE",
+        creation_options=check_creation_options(plan.options.creation_options),
+    )
+    probability = replace(
+        raster,
+        dtype=dtype,
+        nodata=NODATA if quantized else float("nan"),
+        descriptions=("confidence",),
+        scale=1 / PROBABILITY_STEPS if quantized else 1.0,
+        classes=(),
+        resampling="AVERAGE",
+    )
+    specs = {"raster": raster}
+    if outputs.confidence is not None or outputs.vector is not None:
+        specs["confidence"] = probability
+    if outputs.probs is not None:
+        specs["probs"] = replace(probability, descriptions=names)
+    if outputs.agreement is not None:
+        specs["agreement"] = replace(probability, descriptions=("agreement",))
+    return specs
+
+
+def check_disk(plan: Plan, store: StripStore, staging: Staging) -> None:
+    """Refuse a run that can't fit even when its outputs are well compressed.
+
+    Raises:
+        OutputError: there is no room.
+    """
+    # Class rasters compress to an eighth or less, probabilities to about a third.
+    need = sum(plan.output_bytes.values()) // 8
+    # What of the strips is not packed, and not there yet; and the overviews.
+    plain = sum(spec.is_plain for spec in store.specs.values())
+    pixels = plan.grid.height * plan.grid.width
+    need += plain * (pixels - pixels_done(store)) + pixels // 3
+    free = staging.free_bytes()
+    if free < need:
+        raise OutputError(
+            f"the run needs about {need / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; free "
+            f"some space, or choose another folder with -o"
+        )
