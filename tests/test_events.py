@@ -154,7 +154,7 @@ def test_what_the_command_line_prints(place: Path, tmp_path: Path) -> None:
 
 
 def test_what_training_prints(tmp_path: Path) -> None:
-    from geoseg.training.recipe import dump_config
+    from geoseg.training.recipe_file import dump_config
 
     (tmp_path / "r.json").write_text(dump_config(tiny_recipe(tmp_path)), encoding="utf-8")
     args = "train", "r.json", "-o", "model", "--device", "cpu"

@@ -97,9 +97,10 @@ def test_a_plain_install_maps_samples_and_judges(tmp_path: Path) -> None:
 
 #: Modules that stand on an extra, and may therefore import it where they are imported.
 ON_EXTRAS = re.compile(
-    r"geoseg\.(augment|data|losses|metrics|mosaic|recipe|targets|train\w*"
-    r"|runtimes\.(torch|onnxruntime)"
-    r"|models\.(?!table$|folder$|export$|graph$|quantize$|__init__$)\w+)$"
+    r"geoseg\.(training\.(?!pairing$|split$)\w+"
+    r"|evaluation\.metrics"
+    r"|runtimes\.on_(torch|onnxruntime)"
+    r"|networks\.(?!table$|folder$|export$|bench$)\w+(\.\w+)?)$"
 )
 
 

@@ -17,7 +17,7 @@ from geoseg.errors import SceneError, TrainingError
 from geoseg.scene.scene import open_scene
 from geoseg.scene.sources import Rules
 from geoseg.training.joined_images import join
-from geoseg.training.recipe import load_config
+from geoseg.training.recipe_file import load_config
 from tests.helpers import make_raster
 from tests.trainhelpers import BANDS
 

@@ -12,7 +12,7 @@ import pytest
 import geoseg
 from geoseg.training.augment import Augmentation
 from geoseg.training.make_recipe import TrainOptions, make_recipe
-from geoseg.training.recipe import dump_config, load_config
+from geoseg.training.recipe_file import dump_config, load_config
 from geoseg.training.split import SplitConfig
 from tests.helpers import make_raster
 from tests.trainhelpers import tiny_recipe, write_scene

@@ -12,14 +12,9 @@ import pytest
 
 from geoseg.errors import TrainingError
 from geoseg.networks import model_info
-from geoseg.training.recipe import (
-    SCHEDULES,
-    SceneConfig,
-    TrainConfig,
-    dump_config,
-    load_config,
-    make_config,
-)
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe_file import dump_config, load_config, make_config
+from geoseg.training.schedules import SCHEDULES
 from geoseg.training.split import SplitConfig
 from tests.trainhelpers import WILD, tiny_recipe
 
@@ -330,9 +325,9 @@ def test_every_published_recipe_names_a_network_and_what_is_there(
     monkeypatch.setenv("GEOSEG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("GEOSEG_TEACHER", str(tmp_path / "teacher"))
     # Globs stand for themselves, as the data are not here.
-    monkeypatch.setattr("geoseg.training.recipe.find_files", list)
+    monkeypatch.setattr("geoseg.training.recipe_file.find_files", list)
     monkeypatch.setattr(
-        "geoseg.training.recipe.pair", lambda a, b, _: [(path, tuple(b)) for path in a]
+        "geoseg.training.recipe_file.pair", lambda a, b, _: [(path, tuple(b)) for path in a]
     )
     monkeypatch.setattr("geoseg.training.joined_images.join", lambda parts, columns, _: parts[0])
     config = load_config(path)

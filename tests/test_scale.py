@@ -317,11 +317,11 @@ def test_a_dry_run_goes_lane_by_lane_within_the_limit(tmp_path: Path) -> None:
     bands = ",".join(str(number) for number in range(1, 13))
     arguments = ("predict", scene, "-m", model, "--bands", bands, "--dry-run", "--no-vector")
     free, _ = geoseg(*arguments, "--mem-limit", "20GB", cwd=tmp_path)
-    done, peak = geoseg(*arguments, "--mem-limit", "1200MB", cwd=tmp_path)
+    done, peak = geoseg(*arguments, "--mem-limit", "1500MB", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert peak < 1.2
+    assert peak < 1.5
     said = [line for line in done.stdout.splitlines() if line.startswith("memory")]
-    assert float(said[0].split()[2]) <= 1.2
+    assert float(said[0].split()[2]) <= 1.5
     # Chips that reach into two lanes are counted once.
     assert free.stdout.splitlines()[0] == done.stdout.splitlines()[0]
 

@@ -32,11 +32,12 @@ from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
 from geoseg.training.augment import Augmentation
+from geoseg.training.held_out import JUDGED
 from geoseg.training.losses import make_loss
-from geoseg.training.recipe import SceneConfig, TrainConfig, load_config
+from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe_file import load_config
 from geoseg.training.run import train
 from geoseg.training.run_folder import RunFolder
-from geoseg.training.scenes import JUDGED
 from geoseg.training.split import MARGIN, VALIDATION, SplitConfig
 from tests.helpers import make_raster
 from tests.trainhelpers import (
@@ -322,7 +323,7 @@ train(sys.argv[1], sys.argv[2], progress=tell, threads=1)
 
 
 def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> None:
-    from geoseg.training.recipe import dump_config
+    from geoseg.training.recipe_file import dump_config
 
     config = tiny_recipe(tmp_path, steps=400, every=4, pool=16)
     (tmp_path / "recipe.json").write_text(dump_config(config))
@@ -363,7 +364,7 @@ def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_says_what_is_kept(number: int, tmp_path: Path) -> None:
-    from geoseg.training.recipe import dump_config
+    from geoseg.training.recipe_file import dump_config
 
     (tmp_path / "recipe.json").write_text(dump_config(tiny_recipe(tmp_path, steps=4000, every=4)))
     process = subprocess.Popen(
@@ -1118,7 +1119,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     """Where all pixels count the same and nothing looks at a batch as a whole."""
-    from geoseg.training.recipe import dump_config
+    from geoseg.training.recipe_file import dump_config
 
     config = tiny_recipe(tmp_path, network="linear", network_options={}, inference={}, accumulate=2)
     config = held_apart(config, tmp_path)

@@ -72,7 +72,7 @@ def test_maps(place: Path, tmp_path: Path) -> None:
 
 
 def test_train(tmp_path: Path) -> None:
-    from geoseg.training.recipe import dump_config
+    from geoseg.training.recipe_file import dump_config
 
     (tmp_path / "r.json").write_text(dump_config(tiny_recipe(tmp_path)), encoding="utf-8")
     run("geoseg.train('r.json', 'model', device='cpu')\n", tmp_path)

@@ -19,7 +19,8 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.networks import create_model, save_model
 from geoseg.training.augment import Augmentation
 from geoseg.training.recipe import SceneConfig, TrainConfig
-from geoseg.training.scenes import TrainingScene, load_scene, split_scenes
+from geoseg.training.scenes import TrainingScene, load_scene
+from geoseg.training.sides import split_scenes
 from geoseg.training.split import SplitConfig
 from geoseg.training.targets import UNKNOWN
 from tests.helpers import make_raster

@@ -108,7 +108,8 @@ class Staging:
                 f"{final}: the name has {length} bytes and may have {NAME_BYTES}, since geoseg "
                 f"works in a folder that is called after it; give a shorter name"
             )
-        _check_utf8(final)
+        if final.suffix.lower() in (".tif", ".tiff"):
+            _check_utf8(final)
         if final.is_dir():
             raise OutputError(f"{final} is a folder; the output must be a file's name")
         if final.is_symlink() and not final.exists():
@@ -324,7 +325,9 @@ def _sidecars(final: Path) -> Iterator[Path]:
 
 
 def _check_utf8(final: Path) -> None:
-    """Refuse a path that GDAL, which takes UTF-8, could not write to.
+    """Refuse a path that GDAL, which takes UTF-8, could not write a raster to.
+
+    Other outputs get their names after they are written.
 
     Raises:
         OutputError: it is none.

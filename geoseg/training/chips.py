@@ -28,8 +28,10 @@ from geoseg.training.augment import (
     roughen,
     turn,
 )
+from geoseg.training.class_pixels import pixels_by_class
+from geoseg.training.held_out import reflect
 from geoseg.training.recipe import TrainConfig
-from geoseg.training.scenes import TrainingScene, pixels_by_class, reflect
+from geoseg.training.scenes import TrainingScene
 from geoseg.training.split import TRAIN
 from geoseg.training.targets import UNKNOWN, Teacher
 

@@ -22,9 +22,10 @@ from geoseg.scene.radiometry import find_radiometry
 from geoseg.scene.scene import RASTER_SUFFIXES, Scene, gdal_options, open_scene, opened
 from geoseg.scene.sensors import common_name
 from geoseg.scene.sources import Rules
+from geoseg.training.held_out import quiet
 from geoseg.training.pairing import find_files, pair
-from geoseg.training.recipe import TrainConfig, load_document, make_config
-from geoseg.training.scenes import quiet
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.recipe_file import load_document, make_config
 from geoseg.training.targets import CLASS_COLUMNS
 from geoseg.zoo import find_model
 

@@ -35,23 +35,14 @@ from geoseg.networks.table import chip_multiple
 from geoseg.prediction.chips import prefetch
 from geoseg.scene.scene import first_line
 from geoseg.training.chips import Chip, ChipSource
+from geoseg.training.held_out import shown_size, write_held_out
 from geoseg.training.losses import make_loss
 from geoseg.training.make_recipe import TrainOptions, make_recipe
-from geoseg.training.recipe import (
-    OPTIMIZERS,
-    SCHEDULES,
-    TRAINING_PRECISIONS,
-    TrainConfig,
-    dump_config,
-)
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.recipe_file import dump_config
 from geoseg.training.run_folder import RECIPE_NAME, RunFolder, Teller, kept_alone
-from geoseg.training.scenes import (
-    TrainingScene,
-    shown_size,
-    split_scenes,
-    teach,
-    write_held_out,
-)
+from geoseg.training.scenes import TrainingScene, teach
+from geoseg.training.schedules import OPTIMIZERS, SCHEDULES, TRAINING_PRECISIONS
 from geoseg.training.setup import (
     card_to_be,
     class_weights,
@@ -64,6 +55,7 @@ from geoseg.training.setup import (
     try_network,
     white_of,
 )
+from geoseg.training.sides import split_scenes
 from geoseg.training.targets import load_teacher
 from geoseg.training.validation import check_gsds, judge, scores_of
 

@@ -22,17 +22,13 @@ from geoseg.networks import create_model, load_network
 from geoseg.scene.scene import files_behind, first_line, open_scene
 from geoseg.scene.sources import Rules
 from geoseg.training.chips import ChipSource
+from geoseg.training.held_out import quiet
 from geoseg.training.losses import median_frequency_weights
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.run_folder import RunFolder, Teller
-from geoseg.training.scenes import (
-    TrainingScene,
-    band_statistics,
-    load_scene,
-    measure_normalization,
-    quiet,
-)
+from geoseg.training.scenes import TrainingScene, load_scene
 from geoseg.training.split import VALIDATION
+from geoseg.training.statistics import band_statistics, measure_normalization
 from geoseg.zoo import find_model
 
 __all__ = [

@@ -15,8 +15,9 @@ from geoseg.errors import TrainingError
 from geoseg.evaluation.metrics import confusion, iou, mean_iou, pixel_accuracy
 from geoseg.networks.normalize import normalize
 from geoseg.training.augment import coarsen
+from geoseg.training.held_out import JUDGED, held_out_windows
 from geoseg.training.recipe import TrainConfig
-from geoseg.training.scenes import JUDGED, TrainingScene, held_out_windows, short_names
+from geoseg.training.scenes import TrainingScene, short_names
 from geoseg.training.split import VALIDATION
 
 __all__ = ["check_gsds", "judge", "scores_of"]
