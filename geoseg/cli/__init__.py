@@ -1,4 +1,7 @@
-"""The command line. Only what Ctrl-C needs is loaded with this package; the rest in ``main``."""
+"""The command line: one thin file a command, of which ``app.py`` has the list.
+
+Only what Ctrl-C needs (``interrupts.py``) is loaded with this package; the rest in :func:`main`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The networks by name, and model folders in and out.
 
-To add an architecture: one file beside this one, and one line in :mod:`geoseg.networks.table`.
+To add an architecture: one file in ``papers/``, and one line in :mod:`geoseg.networks.table`.
 Importing this package is cheap: torch and the architectures are loaded when they are used.
 """
 

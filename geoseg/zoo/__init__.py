@@ -1,4 +1,7 @@
-"""The embedded models: one folder each, found by name, or chosen for a scene."""
+"""The embedded models: one folder each, found by name, or chosen for a scene.
+
+Card and weights are what ``geoseg train`` made of the recipes in configs/.
+"""
 
 from __future__ import annotations
 
