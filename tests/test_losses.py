@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoseg.errors import TrainingError
+from geoseg.training.loss_spec import make_loss
 from geoseg.training.losses import (
     LOSSES,
     cross_entropy,
@@ -20,7 +21,6 @@ from geoseg.training.losses import (
     focal,
     logit_regression,
     lovasz,
-    make_loss,
     median_frequency_weights,
     ohem,
     soft_cross_entropy,

@@ -18,7 +18,8 @@ from rasterio.transform import from_origin
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.workers import StoppedError, left_behind, stoppable
 from geoseg.geo.window import Window
-from geoseg.polygons.polygonize import MapRows, write_polygons, write_rows
+from geoseg.polygons.inputs import MapRows
+from geoseg.polygons.polygonize import write_polygons, write_rows
 from geoseg.rasters.class_raster import open_class_raster, read_class_window
 
 #: It ends within 2 s; a machine that has other things to do may take longer.

@@ -254,7 +254,7 @@ def test_noise_costs_the_polygons_and_not_the_raster(
     scene, folder = scene_of(tmp_path), tmp_path / "out"
     whole = predict(scene, tmp_path / "whole", model, Smooth(4))
     found = len(geopandas.read_parquet(tmp_path / "whole" / VECTOR))
-    monkeypatch.setattr(polygons, "MOST_POLYGONS", int(share * found))
+    monkeypatch.setattr("geoseg.polygons.options.MOST_POLYGONS", int(share * found))
     told: list[dict[str, Any]] = []
     result = predict(scene, folder, model, Smooth(4), progress=told.append)
     assert result.vector is None and "vector" not in result.report["outputs"]

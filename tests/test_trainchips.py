@@ -16,7 +16,7 @@ from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
 from geoseg.training.augment import Augmentation, blend_weights
 from geoseg.training.chips import Chip, ChipSource, _Cut, _mixed
-from geoseg.training.losses import make_loss
+from geoseg.training.loss_spec import make_loss
 from geoseg.training.recipe import SceneConfig, TrainConfig
 from geoseg.training.scenes import TrainingScene
 from geoseg.training.split import MARGIN, TRAIN, VALIDATION, SplitConfig

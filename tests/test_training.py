@@ -33,7 +33,7 @@ from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
 from geoseg.training.augment import Augmentation
 from geoseg.training.held_out import JUDGED
-from geoseg.training.losses import make_loss
+from geoseg.training.loss_spec import make_loss
 from geoseg.training.recipe import SceneConfig, TrainConfig
 from geoseg.training.recipe_file import load_config
 from geoseg.training.run import train

@@ -14,7 +14,8 @@ import pyogrio.errors
 from geoseg.core.names import full_address, public_name
 from geoseg.errors import UsageError
 from geoseg.scene.scene import RASTER_SUFFIXES, first_line
-from geoseg.scene.sources import LOCAL, Rules, check_vector, holds_shapes
+from geoseg.scene.sources import LOCAL, Rules
+from geoseg.scene.vector_sources import check_vector, holds_shapes
 
 __all__ = ["OWN_COLUMN", "class_column", "is_vector", "read_features"]
 

@@ -13,138 +13,42 @@ height of the strips nor the number of threads changes a polygon.
 
 from __future__ import annotations
 
-import colorsys
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import pandas
-import pyproj
-import pyproj.exceptions
-import rasterio
-import rasterio.errors
 import shapely
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 from geoseg.cards.legend import ClassInfo
-from geoseg.core.names import public_name
 from geoseg.core.workers import Stop, Workers, stoppable
 from geoseg.errors import SceneError, TooManyPolygonsError, UsageError
 from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.window import Window
 from geoseg.polygons import arcs as kernels
-from geoseg.polygons.coverage import METHODS, Closed, CodeRows, Shape, count_regions, polygons
+from geoseg.polygons.coverage import Closed, CodeRows, Shape, count_regions, polygons
 from geoseg.polygons.formats import check_layer, write_frames
+from geoseg.polygons.inputs import MapRows, legend_of, open_shares, outside
 from geoseg.polygons.measure import Measure
 from geoseg.polygons.merging import Limits, merge
-from geoseg.rasters.class_raster import MAX_ID, ClassRaster, open_class_raster, read_class_window
+from geoseg.polygons.options import MOST_THREADS, PolygonOptions, by_id
+from geoseg.rasters.class_raster import MAX_ID, open_class_raster, read_class_window
 from geoseg.rasters.writing import NODATA, POLYGON_STRIP
-from geoseg.scene.scene import first_line, opened
 from geoseg.scene.sources import LOCAL, Rules
 
-__all__ = ["MapRows", "PolygonOptions", "polygonize", "write_polygons", "write_rows"]
+__all__ = ["polygonize", "write_polygons", "write_rows"]
 
 #: Codes are 1 to this one.
 MOST_CLASSES = 254
 #: Degrees of latitude at which Web Mercator ends.
 MERCATOR_ENDS = 85.051128
-#: Threads that are of use.
-MOST_THREADS = 4
-#: More polygons than this are not made unless asked for.
-MOST_POLYGONS = 10_000_000
-
-
-@dataclass(frozen=True)
-class PolygonOptions:
-    """How polygons are made of a class raster.
-
-    Classes are named by their ids or names.
-
-    Attributes:
-        connectivity: 4; or 8, where pixels of a class that meet at a corner are one feature, of
-            several parts.
-        min_area: square metres, geodesic; regions below it go to the neighbour whose class has the
-            highest mean probability over their pixels, or without probabilities to the one with
-            which they share the longest border; the smallest first, until none is left. A region
-            surrounded by nodata stays. One number, or class -> number. Measured before
-            ``simplify`` and ``smooth``, after which a polygon may be somewhat smaller.
-        min_hole: likewise; regions that fill a hole of another one go to it when the hole is
-            smaller than this. By the class of the other one. A hole with nodata in it stays.
-        sieve: regions of fewer pixels than this go, likewise.
-        simplify: tolerance, metres on the ground (see ``units``), 0 for the exact pixel borders.
-            Borders stay shared, none cross and no polygon vanishes. Borders to nodata and to the
-            scene's edge stay as they are, so that neighbouring scenes fit.
-        algorithm: ``visvalingam`` (Visvalingam and Whyatt 1993: a corner goes when the triangle it
-            makes is smaller than the tolerance squared) or ``douglas-peucker`` (1973: what lies
-            nearer to the line than the tolerance goes).
-        smooth: how often corners are cut (Chaikin 1974), each cut within half a pixel.
-        units: of ``simplify``: ``m`` or ``px``.
-        only: classes whose polygons are wanted; None for all. The others are still
-            neighbours: they take what is small, and their borders are simplified.
-        merge: class -> the class that it is made part of, before anything else.
-        threads: in all; with 1 everything is done in the caller's. 0 for one a processor, up to
-            four: a third of the work (reading, joining, writing) is always the caller's.
-        strip_rows: rows of a strip; 0 for about two million pixels.
-        most: more polygons than this are refused: beforehand, or where small ones are merged as
-            soon as more are made. A part of a feature is one, too.
-    """
-
-    connectivity: int = 4
-    min_area: float | Mapping[int | str, float] = 0.0
-    min_hole: float | Mapping[int | str, float] = 0.0
-    sieve: int = 0
-    simplify: float = 0.0
-    algorithm: str = METHODS[0]
-    smooth: int = 0
-    units: str = "m"
-    only: Sequence[int | str] | None = None
-    merge: Mapping[int | str, int | str] = field(default_factory=dict)
-    threads: int = 1
-    strip_rows: int = 0
-    most: float = MOST_POLYGONS
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be.
-
-        Raises:
-            UsageError: a value is outside its range.
-        """
-        numbers: list[tuple[str, float]] = [("simplify", self.simplify)]
-        for name in ("min_area", "min_hole"):
-            value = getattr(self, name)
-            each = value.values() if isinstance(value, Mapping) else (value,)
-            numbers += [(name, number) for number in each]
-        for name, number in numbers:
-            if not (math.isfinite(number) and number >= 0):
-                raise UsageError(f"{name} is {number}; it must be a finite number of at least 0")
-        for name, value, allowed in (
-            ("connectivity", self.connectivity, (4, 8)),
-            ("algorithm", self.algorithm, METHODS),
-            ("units", self.units, ("m", "px")),
-        ):
-            if value not in allowed:
-                raise UsageError(f"{name} is {value!r}; it is one of {allowed}")
-        for name, most in (("sieve", 1 << 40), ("smooth", 5), ("threads", 256)):
-            if not 0 <= getattr(self, name) <= most:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 to {most}")
-
-    @property
-    def metric(self) -> list[str]:
-        """The options in use that are in metres."""
-        used = [("simplify", self.simplify if self.units == "m" else 0)]
-        used += [(name, getattr(self, name)) for name in ("min_area", "min_hole")]
-        return [
-            name
-            for name, value in used
-            if (any(value.values()) if isinstance(value, Mapping) else value)
-        ]
 
 
 def polygonize(
@@ -281,29 +185,6 @@ def write_rows(
     return stoppable(work, stopped)
 
 
-#: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
-ShareRows = Callable[[int, int], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class MapRows:
-    """What polygons are made of, by rows of full width.
-
-    Attributes:
-        name: for messages.
-        grid: where the pixels lie.
-        ids: (top, bottom) -> ids (rows, W) of whole numbers, and where they are valid.
-        confidence: reader of the winning probability, one band, or None.
-        probs: reader of all, one band a class, or None.
-    """
-
-    name: str
-    grid: GroundGrid
-    ids: Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
-    confidence: ShareRows | None = None
-    probs: ShareRows | None = None
-
-
 @dataclass
 class _Source:
     """A map and how polygons are made of it.
@@ -349,7 +230,7 @@ class _Source:
             )
         code = np.full(MAX_ID + 1, MOST_CLASSES + 1, np.uint8)
         ids = {c.id: number for number, c in enumerate(legend, start=1)}
-        options = _by_id(options, legend, name)
+        options = by_id(options, legend, name)
         for id_, number in ids.items():
             code[id_] = ids[int(options.merge[id_])] if id_ in options.merge else number
         return cls(rows, list(legend), code, options, Measure.of(grid), stop)
@@ -371,15 +252,17 @@ class _Source:
         with ExitStack() as stack:
             raster = stack.enter_context(open_class_raster(class_path, rules=rules))
             grid = raster.grid
-            legend = list(classes) if classes is not None else _legend(raster, stop)
+            legend = list(classes) if classes is not None else legend_of(raster, stop)
             confidence = probs = None
             if confidence_path is not None:
                 confidence = stack.enter_context(
-                    _shares(confidence_path, grid, 1, "confidence", rules)
+                    open_shares(confidence_path, grid, 1, "confidence", rules)
                 )
             if probs_path is not None:
                 bands = len(legend)
-                probs = stack.enter_context(_shares(probs_path, grid, bands, "probability", rules))
+                probs = stack.enter_context(
+                    open_shares(probs_path, grid, bands, "probability", rules)
+                )
 
             def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
                 window = Window(top, 0, bottom - top, grid.width)
@@ -457,7 +340,7 @@ class _Source:
         else:
             ids = np.where(valid, ids, 0)
             if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
-                raise SceneError(_outside(self.rows.name, ids))
+                raise SceneError(outside(self.rows.name, ids))
         codes, most = kernels.recode(ids, valid, table)
         if most > MOST_CLASSES:
             unknown = np.unique(ids[codes > MOST_CLASSES]).tolist()
@@ -630,107 +513,5 @@ class _Source:
         return np.asarray(shapely.from_ragged_array(kind, xy, offsets))
 
 
-def _by_id(
-    options: PolygonOptions, legend: Sequence[ClassInfo], path: str | Path
-) -> PolygonOptions:
-    """The options with ids in place of classes' names.
-
-    Raises:
-        UsageError: a class is not in the legend.
-    """
-    ids = {str(c.id): c.id for c in legend} | {c.name: c.id for c in legend}
-
-    def one(name: int | str) -> int:
-        if str(name) not in ids:
-            raise UsageError(
-                f"there is no class {name!r} in the legend of {path}, which has "
-                f"{', '.join(f'{c.id} {c.name}' for c in legend)}"
-            )
-        return ids[str(name)]
-
-    def each(option: float | Mapping[int | str, float]) -> float | Mapping[int | str, float]:
-        return {one(k): v for k, v in option.items()} if isinstance(option, Mapping) else option
-
-    return replace(
-        options,
-        min_area=each(options.min_area),
-        min_hole=each(options.min_hole),
-        only=None if options.only is None else [one(name) for name in options.only],
-        merge={one(name): one(other) for name, other in options.merge.items()},
-    )
-
-
-def _legend(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
-    """The classes in the raster's tags and colour table; without tags, all ids that it holds."""
-    names = raster.legend
-    if not names:
-        seen = np.zeros(MAX_ID + 1, bool)
-        for strip in raster.strips():
-            stop.check()
-            ids = strip.ids[strip.valid] if not strip.valid.all() else strip.ids
-            if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
-                raise SceneError(_outside(raster.path, ids))
-            kernels.notice(np.ascontiguousarray(ids), seen)
-        if np.dtype(raster.dataset.dtypes[0]) == np.uint8:
-            seen[NODATA] = False
-        names = {i: f"class {i}" for i in np.flatnonzero(seen).tolist()}
-    try:
-        colours = raster.dataset.colormap(1)
-    except ValueError:
-        colours = {}
-    return [
-        ClassInfo(i, name, "#{:02X}{:02X}{:02X}".format(*colours.get(i, _colour(i))[:3]))
-        for i, name in names.items()
-    ]
-
-
 def _million(number: float) -> str:
     return f"{number / 1e6:.3g} million"
-
-
-def _outside(name: str, ids: NDArray[Any]) -> str:
-    return (
-        f"{name} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its "
-        f"nodata unset (gdal_edit.py -a_nodata)?"
-    )
-
-
-def _colour(i: int) -> tuple[int, int, int]:
-    """Some colour for a class that has none, far from its neighbours' (golden ratio)."""
-    red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.5, 0.85)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-@contextmanager
-def _shares(
-    path: str | Path, grid: GroundGrid, bands: int, what: str, rules: Rules
-) -> Iterator[ShareRows]:
-    """A reader of a raster of probabilities on the class raster's grid."""
-    path = public_name(path)
-
-    def read(top: int, bottom: int) -> NDArray[np.float32]:
-        window = RasterioWindow(0, top, grid.width, bottom - top)
-        masked = dataset.read(window=window, masked=True).astype(np.float32)
-        values = np.asarray(masked.filled(np.nan))
-        if dataset.scales[0] != 1 or dataset.offsets[0] != 0:
-            values = (values * dataset.scales[0] + dataset.offsets[0]).astype(np.float32)
-        low, high = np.fmin.reduce(values, None), np.fmax.reduce(values, None)
-        if low < -0.01 or high > 1.01:
-            raise SceneError(
-                f"{path} holds values outside 0 to 1; {what} is a share: 8-bit files need their "
-                f"GDAL scale tag"
-            )
-        return values
-
-    try:
-        with opened(path, rules) as dataset:
-            crs = None if dataset.crs is None else pyproj.CRS.from_user_input(dataset.crs)
-            found = (dataset.count, dataset.shape, tuple(dataset.transform)[:6], crs)
-            if found != (bands, (grid.height, grid.width), grid.transform, grid.file_crs):
-                raise UsageError(
-                    f"{path} has (bands, shape, transform, CRS) {found}; a {what} raster has "
-                    f"{bands} bands on the class raster's grid: give the one of the same run"
-                )
-            yield read
-    except (rasterio.errors.RasterioError, pyproj.exceptions.CRSError) as error:
-        raise SceneError(f"{path} can't be read as a {what} raster: {first_line(error)}") from error

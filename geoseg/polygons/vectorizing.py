@@ -61,7 +61,7 @@ def vectorize(
         allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
         progress: called with rows of the raster done, and all.
-        **options: the fields of :class:`geoseg.polygons.polygonize.PolygonOptions`.
+        **options: the fields of :class:`geoseg.polygons.options.PolygonOptions`.
 
     Returns:
         The file and the number of polygons.

@@ -149,7 +149,9 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
     # These libraries take half a second, which a runtime's first work leaves room for.
     with IMPORTING:
         from geoseg.core import jit  # noqa: F401 - numba imports scipy
-    from geoseg.polygons.polygonize import MOST_POLYGONS, MapRows, write_rows
+    from geoseg.polygons.inputs import MapRows
+    from geoseg.polygons.options import MOST_POLYGONS
+    from geoseg.polygons.polygonize import write_rows
     from geoseg.rasters.class_raster import grid_as_written
 
     def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:

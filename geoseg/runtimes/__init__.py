@@ -1,10 +1,10 @@
 """Runtimes: raw pixels in, probabilities out, on whatever device.
 
-:data:`RUNTIMES` is the table; to add one, write a file with a loader and put a line there. The files
-``on_*.py`` are one each; :mod:`~geoseg.runtimes.choose` is ``auto``, which tries precisions on the
-scene's own chips; :mod:`~geoseg.runtimes.int8` makes 8 bits; :mod:`~geoseg.runtimes.ensemble` and
-:mod:`~geoseg.runtimes.multi_device` put several together; :mod:`~geoseg.runtimes.checked` refuses
-what is no answer. Start with :class:`Runtime`.
+:data:`RUNTIMES` is the table; to add one, write a file with a loader and put a line there. The
+files ``on_*.py`` are one each; :mod:`~geoseg.runtimes.choose` is ``auto``, which tries precisions
+on the scene's own chips; :mod:`~geoseg.runtimes.int8` makes 8 bits;
+:mod:`~geoseg.runtimes.ensemble` and :mod:`~geoseg.runtimes.multi_device` put several together;
+:mod:`~geoseg.runtimes.checked` refuses what is no answer. Start with :class:`Runtime`.
 """
 
 from __future__ import annotations

@@ -8,18 +8,14 @@ a root that the user named, and is looked at in turn. Remote is only what the us
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
 import re
 import struct
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from xml.parsers import expat
 
 import rasterio
 import rasterio.errors
@@ -37,15 +33,7 @@ from geoseg.scene.pointers import (
     vrt_pointers,
 )
 
-__all__ = [
-    "ALLOW_VRT",
-    "LOCAL",
-    "Rules",
-    "check_vector",
-    "holds_shapes",
-    "is_remote",
-    "open_raster",
-]
+__all__ = ["ALLOW_VRT", "HEAD_BYTES", "LOCAL", "Rules", "is_remote", "open_raster"]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
@@ -57,7 +45,7 @@ TIFF_METADATA = 42112
 HEAD_BYTES = 64 << 10
 
 #: First bytes -> drivers, one after the other. All read the file itself and what lies beside it.
-_MAGIC = (
+MAGIC = (
     (rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+", ("GTiff",)),
     (rb"\x89PNG\r\n\x1a\n", ("PNG",)),
     (rb"\xff\xd8\xff", ("JPEG",)),
@@ -100,16 +88,7 @@ _PART = re.compile(
     re.I,
 )
 _PART_DRIVERS = {"NETCDF": "netCDF", "NITF_IM": "NITF", "GTIFF_DIR": "GTiff", "GPKG": "GPKG"}
-_SCHEME = re.compile(r"[A-Za-z0-9_+.-]{2,}:")
-
-#: Suffixes of vector files that are plain text and hold all themselves.
-_TABLES = {".csv", ".tsv", ".mif", ".dxf", ".gmt", ".geojsonl", ".geojsons", ".ndjson"}
-#: Roots of XML files of shapes, without prefix.
-_SHAPES_XML = {"kml", "gpx", "featurecollection", "featuredataset"}
-_VECTOR_SUFFIXES = {
-    *(".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml", ".gpx", ".gdb"),
-    *(".sqlite", ".tab", ".zip", ".shz", ".kmz", *_TABLES),
-}
+SCHEME = re.compile(r"[A-Za-z0-9_+.-]{2,}:")
 
 
 @dataclass(frozen=True)
@@ -247,7 +226,7 @@ class _Check:
         if is_remote(name):
             spelling = re.search(r"vrt://|/vsisparse", name)
         else:
-            spelling = None if os.path.exists(name) else _SCHEME.match(name)
+            spelling = None if os.path.exists(name) else SCHEME.match(name)
         if spelling:
             raise SceneError(
                 f"{name[:60]} is a source in GDAL's own spelling ({spelling[0]}), which may lead "
@@ -287,9 +266,9 @@ class _Check:
                 f"{path} is a folder; a scene of one-band files is given as such, and other "
                 f"folders only with --allow-vrt any"
             )
-        head = _head(path)
+        head = first_bytes(path)
         found: Sequence[str] | None
-        if _is_vrt(head):
+        if is_vrt(head):
             self.within.append(os.path.realpath(path))
             self._look_into(path, depth)
             self.within.pop()
@@ -297,7 +276,7 @@ class _Check:
         else:
             found = self._by_bytes(path, head)
             # GDAL chooses for what is named by others, and looks behind a file's first bytes, too.
-            if depth and (text := _text_in(head)):
+            if depth and (text := leading_text(head)):
                 raise SceneError(self._unfit(path, f"holds {text} behind other bytes"))
         self._look_beside(path, depth)
         if depth and found != ("VRT",):
@@ -311,10 +290,10 @@ class _Check:
                 f"can't see it; convert it (gdal_translate {os.path.basename(path)} scene.tif), or "
                 f"give --allow-vrt any if you trust it"
             )
-        for magic, drivers in _MAGIC:
+        for magic, drivers in MAGIC:
             if re.match(magic, head, re.S):
                 return drivers
-        if text := _text_in(head):
+        if text := leading_text(head):
             raise SceneError(self._unfit(path, f"is {text}"))
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
             raise SceneError(self._unfit(path, "is a text of XML or JSON, not a raster"))
@@ -356,7 +335,9 @@ class _Check:
         for stem in {name.casefold(), os.path.splitext(name)[0].casefold()}:
             for entry in self.folders[folder].get(stem + ".aux", ()):
                 beside = os.path.join(folder, entry)
-                if (head := _head(beside)).startswith(b"EHFA") and (text := _text_in(head)):
+                if (head := first_bytes(beside)).startswith(b"EHFA") and (
+                    text := leading_text(head)
+                ):
                     raise SceneError(self._unfit(beside, f"holds {text} behind other bytes"))
         for entry in self.folders[folder].get(name.casefold() + ".aux.xml", ()):
             beside = os.path.join(folder, entry)
@@ -402,7 +383,7 @@ class _Check:
             name = part["file"]
         found = f"{by} names {public_name(name)[:200]} {how}"
         address = name.startswith(("/vsi", "<", "{")) or "://" in name
-        if address or is_remote(by) or (_SCHEME.match(name) and not os.path.exists(name)):
+        if address or is_remote(by) or (SCHEME.match(name) and not os.path.exists(name)):
             raise SceneError(
                 f"{found}; only files in folders are followed, by files in folders: give the "
                 f"raster itself, or --allow-vrt any if you trust it"
@@ -465,7 +446,7 @@ def _lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
-def _head(path: str) -> bytes:
+def first_bytes(path: str) -> bytes:
     """A file's first bytes; none where it can't be read, which GDAL then says."""
     try:
         with open(path, "rb") as file:
@@ -474,160 +455,16 @@ def _head(path: str) -> bytes:
         return b""
 
 
-def _is_vrt(head: bytes) -> bool:
+def is_vrt(head: bytes) -> bool:
     """Whether a file is a virtual raster from its beginning on."""
     begin = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     return begin.startswith(b"<") and b"<vrtdataset" in head.lower()
 
 
-def _text_in(head: bytes) -> str | None:
+def leading_text(head: bytes) -> str | None:
     """What text that points elsewhere a file's first bytes hold."""
     folded = head.lower()
     return next((what for mark, what in _TEXTS.items() if mark.lower() in folded), None)
 
 
 # Vector files
-
-
-def holds_shapes(path: str | Path) -> bool | None:
-    """Whether a file is one of shapes, as far as its first bytes tell; None where they don't.
-
-    Args:
-        path: a file, a folder or an address.
-    """
-    name = str(path)
-    suffix = Path(name.split("?")[0]).suffix.lower()
-    if is_remote(name) or os.path.isdir(name):
-        return suffix in _VECTOR_SUFFIXES
-    head = _head(name)
-    if re.match(rb"SQLite format 3\x00", head):
-        return None
-    if any(re.match(magic, head, re.S) for magic, _ in _MAGIC) or _is_vrt(head):
-        return False
-    return suffix in _VECTOR_SUFFIXES or b"<OGRVRTDataSource" in head or _vector_kind(name, head)
-
-
-def check_vector(path: str | Path, rules: Rules) -> None:
-    """Refuse vector files that lead elsewhere, before GDAL sees them.
-
-    Args:
-        path: of the file.
-        rules: what it may point to.
-
-    Raises:
-        UsageError: it isn't there, is remote, of a kind that is not read, or names an address.
-    """
-    name = str(path)
-    away = is_remote(name) or (not os.path.exists(name) and _SCHEME.match(name) is not None)
-    if not away and not os.path.exists(name):
-        raise UsageError(f"{name}: no such file")
-    if rules.vrt == "any":
-        return
-    if away:
-        raise UsageError(
-            f"{public_name(name)} is no file on this machine; vector files are read from files: "
-            f"download it (ogr2ogr shapes.gpkg SOURCE), or give --allow-vrt any if you trust it"
-        )
-    if os.path.isdir(name):
-        if Path(name).suffix.lower() != ".gdb":
-            raise UsageError(f"{name} is a folder; give the file of shapes itself")
-        return
-    head = _head(name)
-    if text := _text_in(head):
-        raise UsageError(
-            f"{name} is {text}, which may lead anywhere and is not read; give the file of shapes "
-            f"itself (ogr2ogr shapes.gpkg {os.path.basename(name)}), or --allow-vrt any if you "
-            f"trust it"
-        )
-    if not _vector_kind(name, head):
-        raise UsageError(
-            f"{name} can't be read as a vector file (its first bytes are none's); give a "
-            f"GeoPackage, GeoJSON, Shapefile, FlatGeobuf, GeoParquet, KML or GML, or --allow-vrt "
-            f"any if you trust it"
-        )
-    if b"{" in head[:256] and not re.match(rb"SQLite|fgb|PAR1|PK", head):
-        _check_json(name)
-
-
-def _vector_kind(name: str, head: bytes) -> bool:
-    """Whether a file is of a kind that holds its shapes itself."""
-    if re.match(rb"SQLite format 3\x00|fgb\x03|PAR1|\x00\x00\x27\x0a", head):
-        return True
-    suffix = Path(name).suffix.lower()
-    if head.startswith(b"PK\x03\x04"):
-        return _is_plain_archive(name)
-    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
-    if begin.startswith(b"{"):
-        return True
-    if begin.startswith(b"<"):
-        return _root(head) in _SHAPES_XML
-    if suffix == ".tab":
-        return re.search(rb"seamless|linked|view", head, re.I) is None
-    # A shapefile's tables stand for it.
-    return suffix in _TABLES or suffix in (".dbf", ".shx")
-
-
-def _root(head: bytes) -> str:
-    """The name of an XML text's root without prefix, in lower case; empty where there is none."""
-    found: list[str] = []
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = lambda tag, _: found.append(tag)
-    with suppress(expat.ExpatError):
-        parser.Parse(head, False)
-    return found[0].rpartition(":")[2].lower() if found else ""
-
-
-def _is_plain_archive(name: str) -> bool:
-    """Whether all files of a .zip are of a kind that hold their shapes themselves."""
-    aside = (".prj", ".cpg", ".sbn", ".sbx", ".qix", ".qmd", ".qml", ".txt", ".png", ".jpg", ".md")
-    try:
-        with zipfile.ZipFile(name) as archive:
-            for member in archive.infolist():
-                with archive.open(member) as file:
-                    head = file.read(HEAD_BYTES)
-                begin = head.lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
-                if _text_in(head) or begin.startswith((b"{", b"PK\x03\x04")):
-                    return False
-                beside = Path(member.filename).suffix.lower() in aside and begin[:1] != b"<"
-                if not (member.is_dir() or beside or _vector_kind(member.filename, head)):
-                    return False
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
-        return False
-    return True
-
-
-def _check_json(name: str) -> None:
-    """Refuse JSON whose CRS is a link, or that is no data but a task for GDAL.
-
-    Raises:
-        UsageError: it is so.
-    """
-
-    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for key, value in pairs:
-            crs = key.lower() == "crs" and isinstance(value, dict)
-            kind = str(value.get("type", "")).lower() if crs else ""
-            task = key.lower() == "type" and str(value).lower() == "gdal_streamed_alg"
-            if task or kind.startswith(("link", "url")):
-                raise UsageError(
-                    f"{name} leads elsewhere ({json.dumps({key: value})[:80]}); write the shapes "
-                    f"with a CRS of their own (ogr2ogr -a_srs), or give --allow-vrt any if you "
-                    f"trust it"
-                )
-        return dict(pairs)
-
-    with open(name, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            # Escapes could spell any word.
-            if re.search(rb"link|url|gdal_streamed|\\u", data, re.I) is None:
-                return
-        text = file.read().decode("utf-8", errors="replace")
-    decoder, place = json.JSONDecoder(object_pairs_hook=look), 0
-    blank = re.compile(r"[\s\x1e\ufeff]*")
-    while (place := blank.match(text, place).end()) < len(text):  # type: ignore[union-attr]
-        try:
-            _, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{name} is no sound JSON ({error}); write it anew") from error

@@ -14,7 +14,7 @@ from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import TrainingError
 from geoseg.scene.sources import Rules
 from geoseg.training.augment import Augmentation
-from geoseg.training.losses import make_loss
+from geoseg.training.loss_spec import make_loss
 from geoseg.training.schedules import OPTIMIZERS, SCHEDULES, TRAINING_PRECISIONS
 from geoseg.training.split import SplitConfig
 from geoseg.training.tables import check_kinds, make_table
@@ -153,7 +153,7 @@ class TrainConfig:
         pool: chips that are kept and drawn from again, 0 for none: where making a chip costs more
             than learning from it, as with a teacher.
         fresh: new chips in the pool at each step.
-        loss: a sum such as ``ce+0.5*dice``, see :func:`geoseg.training.losses.make_loss`. Losses
+        loss: a sum such as ``ce+0.5*dice``, see :func:`geoseg.training.loss_spec.make_loss`. Losses
             that take labels take each pixel's most likely class.
         aux_weight: factor of the loss of an auxiliary output, for networks that have one.
         class_weights: ``none``; ``median_frequency``, measured on the training side (see

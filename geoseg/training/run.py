@@ -36,7 +36,7 @@ from geoseg.prediction.chips import prefetch
 from geoseg.scene.scene import first_line
 from geoseg.training.chips import Chip, ChipSource
 from geoseg.training.held_out import shown_size, write_held_out
-from geoseg.training.losses import make_loss
+from geoseg.training.loss_spec import make_loss
 from geoseg.training.make_recipe import TrainOptions, make_recipe
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import dump_config
