@@ -53,7 +53,9 @@ import geoseg
 from geoseg.prediction import blending
 from geoseg.prediction import run as pipeline
 from geoseg.prediction import plan
+from geoseg.core.jit import warm_up
 from geoseg.runtimes.graph_runtime import CpuRuntime
+warm_up()
 import threading
 runtime, precision = sys.argv[5:7]
 spent = {"wall": 0.0, "cpu": 0.0}

@@ -16,7 +16,7 @@ from geoseg.core.folders import cache_folder
 from geoseg.core.importing import IMPORTING
 from geoseg.core.workers import Stop, stoppable
 
-__all__ = ["kernel"]
+__all__ = ["kernel", "warm_up"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def _beside_main(compile_: Callable[..., Any], *args: Any) -> Any:
     """
 
     def work(stop: Stop | None = None) -> Any:
-        # Numba imports most of itself, and parts of scipy, when the first kernel of all is called.
+        # Who else imports scipy meanwhile might find it half made (see warm_up).
         with IMPORTING:
             return compile_(*args)
 
@@ -92,3 +92,16 @@ def _say_that_nothing_is_kept() -> None:
         "compiled code can't be kept, neither beside geoseg nor in its cache folder, so every run "
         "compiles it again, which takes some ten seconds; set GEOSEG_CACHE to a folder of your own"
     )
+
+
+@kernel
+def _nothing() -> None:
+    """For its first call."""
+
+
+def warm_up() -> None:
+    """Have numba import most of itself, and parts of scipy: it does so at the first call of all.
+
+    It takes half a second, for which there is time before the first chip is computed.
+    """
+    _nothing()

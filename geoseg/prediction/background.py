@@ -148,7 +148,8 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
         return False
     # These libraries take half a second, which a runtime's first work leaves room for.
     with IMPORTING:
-        from geoseg.core import jit  # noqa: F401 - numba imports scipy
+        from geoseg.core.jit import warm_up  # numba imports scipy
+    warm_up()
     from geoseg.polygons.inputs import MapRows
     from geoseg.polygons.options import MOST_POLYGONS
     from geoseg.polygons.polygonize import write_rows

@@ -230,7 +230,9 @@ def _how(arrays: Any, height: int) -> tuple[Callable[..., None], int]:
 
         return on_device, height
     with IMPORTING:
+        from geoseg.core.jit import warm_up
         from geoseg.prediction import blending
+    warm_up()
 
     def compiled(probs: Any, *rest: Any) -> None:
         blending.blend(np.ascontiguousarray(probs, np.float32), *rest)
