@@ -25,7 +25,7 @@ __all__ = ["METHODS", "Closed", "CodeRows", "Shape", "count_regions", "polygons"
 
 #: Vertices of the features that leave together: their table is made without the interpreter's lock
 #: being free, and who wants to stop waits for it.
-PART = 1 << 19
+PART = 1 << 20
 #: Of simplification.
 METHODS = ("visvalingam", "douglas-peucker")
 
