@@ -13,7 +13,7 @@ from tests.trainhelpers import tiny_recipe
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (
-    "torch, lightning_fabric, rasterio, geopandas, pyogrio, pyarrow.parquet, openvino, "
+    "torch, lightning_fabric, psutil, rasterio, geopandas, pyogrio, pyarrow.parquet, openvino, "
     "scipy.ndimage, numba, matplotlib.figure, tensorboardX, pandas, shapely, PIL.Image, tempfile, "
     "onnxruntime, timm, multiprocessing.popen_spawn_posix, matplotlib.backends.backend_agg, "
     "scipy.sparse.csgraph"
