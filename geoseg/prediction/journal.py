@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
@@ -33,6 +32,7 @@ from geoseg.core.staging import explain_write_error
 from geoseg.core.workers import StoppedError
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
+from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.rasters.writing import RasterSpec
 
 __all__ = ["JournalEntry", "StripStore"]
@@ -41,8 +41,6 @@ __all__ = ["JournalEntry", "StripStore"]
 BLOCK_ROWS = 64
 #: That compare a finished raster with its strips.
 VERIFY_THREADS = 2
-#: rasterio's dtype -> GDAL's.
-_GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
 
 
 @dataclass(frozen=True)
@@ -305,20 +303,22 @@ class StripStore:
         """
         spec, path = self.specs[name], self.folder / f"{name}.vrt"
         grid = spec.grid
-        root = ElementTree.Element(
-            "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
+        sources = [
+            Source(Path(self._raster(name, lane, number).name), strip.window)
+            for lane, strips in enumerate(self._strips)
+            for number, strip in enumerate(strips)
+            if strip.window is not None
+        ]
+        text = virtual_raster(
+            grid.height,
+            grid.width,
+            spec.dtype,
+            len(spec.descriptions),
+            sources,
+            overviews=[Path(overview.name) for overview in overviews],
         )
-        for band in range(1, len(spec.descriptions) + 1):
-            element = ElementTree.SubElement(
-                root, "VRTRasterBand", dataType=_GDAL_TYPES[spec.dtype], band=str(band)
-            )
-            for lane, strips in enumerate(self._strips):
-                for number, strip in enumerate(strips):
-                    if strip.window is not None:
-                        file = self._raster(name, lane, number).name
-                        _add_source(element, file, band, strip.window)
         try:
-            path.write_bytes(ElementTree.tostring(root))
+            path.write_bytes(text)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                 with rasterio.open(path, "r+") as dataset:
@@ -327,8 +327,6 @@ class StripStore:
                     dataset.transform = grid.transform
                     dataset.nodata = spec.nodata
                     spec.describe(dataset)
-            if overviews:
-                _add_overviews(path, overviews)
         except GDAL_ERRORS as error:
             raise explain_write_error(error, self.folder) from error
         return path
@@ -392,32 +390,3 @@ def _parse(text: str) -> JournalEntry:
     crc = {name: tuple(values) for name, values in entry["crc"].items()}
     counts, chips = tuple(entry["counts"]), (entry["chips_run"], entry["chips_skipped"])
     return JournalEntry(window, counts, *chips, crc, entry["bytes"])
-
-
-def _add_overviews(path: Path, overviews: Sequence[Path]) -> None:
-    """Have a virtual raster of one band say where its overviews are."""
-    tree = ElementTree.parse(path)
-    band = tree.getroot().find("VRTRasterBand")
-    assert band is not None
-    for overview in overviews:
-        element = ElementTree.SubElement(band, "Overview")
-        name = ElementTree.SubElement(element, "SourceFilename", relativeToVRT="1")
-        name.text = overview.name
-        ElementTree.SubElement(element, "SourceBand").text = "1"
-    tree.write(path)
-
-
-def _add_source(band: ElementTree.Element, file: str, number: int, window: Window) -> None:
-    source = ElementTree.SubElement(band, "SimpleSource")
-    name = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1")
-    name.text = file
-    ElementTree.SubElement(source, "SourceBand").text = str(number)
-    for element, row, col in (("SrcRect", 0, 0), ("DstRect", window.row, window.col)):
-        ElementTree.SubElement(
-            source,
-            element,
-            xOff=str(col),
-            yOff=str(row),
-            xSize=str(window.width),
-            ySize=str(window.height),
-        )

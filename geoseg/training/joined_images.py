@@ -11,27 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from xml.etree import ElementTree
 
 from rasterio.enums import ColorInterp
 
 from geoseg.core.cache import Cache, cache_folder
 from geoseg.errors import TrainingError
+from geoseg.geo.window import Window
+from geoseg.rasters.vrt import VRT_TYPES, Source, virtual_raster
 from geoseg.scene.scene import opened
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["join"]
-
-#: numpy's name -> GDAL's.
-_TYPES = {
-    "uint8": "Byte",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "float32": "Float32",
-    "float64": "Float64",
-}
 
 
 def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
@@ -115,10 +105,10 @@ def _look_at(path: Path, columns: int, rules: Rules) -> _Part:
 def _check(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> None:
     """Refuse parts that hold different things, or are not as large as their row and column."""
     kinds = {(part.bands, part.dtype) for part in parts}
-    if len(kinds) > 1 or parts[0].dtype not in _TYPES:
+    if len(kinds) > 1 or parts[0].dtype not in VRT_TYPES:
         raise TrainingError(
             f"{parts[0].path.parent}: its parts hold {sorted(kinds)} bands and types; parts of one "
-            f"picture have the same, and one of {', '.join(_TYPES)}"
+            f"picture have the same, and one of {', '.join(VRT_TYPES)}"
         )
     for number, part in enumerate(parts):
         row, col = divmod(number, len(widths))
@@ -132,27 +122,16 @@ def _check(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]
 
 def _virtual(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> bytes:
     """The text of the virtual raster."""
-    root = ElementTree.Element(
-        "VRTDataset", rasterXSize=str(sum(widths)), rasterYSize=str(sum(heights))
-    )
     tops, lefts = ([0, *accumulate(sizes)] for sizes in (heights, widths))
+    placed = []
+    for number, part in enumerate(parts):
+        row, col = divmod(number, len(widths))
+        window = Window(tops[row], lefts[col], part.height, part.width)
+        placed.append(Source(part.path.absolute(), window, part.palette))
     first = parts[0]
-    for band in range(1, first.bands + 1):
-        element = ElementTree.SubElement(
-            root, "VRTRasterBand", dataType=_TYPES[first.dtype], band=str(band)
-        )
-        if first.bands in (3, 4) and first.dtype == "uint8":
-            colors = ("Red", "Green", "Blue", "Alpha")
-            ElementTree.SubElement(element, "ColorInterp").text = colors[band - 1]
-        for number, part in enumerate(parts):
-            row, col = divmod(number, len(widths))
-            source = ElementTree.SubElement(element, "ComplexSource")
-            ElementTree.SubElement(source, "SourceFilename").text = str(part.path.absolute())
-            ElementTree.SubElement(source, "SourceBand").text = "1" if part.palette else str(band)
-            size = {"xSize": str(part.width), "ySize": str(part.height)}
-            ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-            offset = {"xOff": str(lefts[col]), "yOff": str(tops[row])}
-            ElementTree.SubElement(source, "DstRect", {**offset, **size})
-            if part.palette:
-                ElementTree.SubElement(source, "ColorTableComponent").text = str(band)
-    return ElementTree.tostring(root)
+    colors: Sequence[str] = ()
+    if first.bands in (3, 4) and first.dtype == "uint8":
+        colors = ("Red", "Green", "Blue", "Alpha")
+    return virtual_raster(
+        sum(heights), sum(widths), first.dtype, first.bands, placed, colors=colors
+    )
