@@ -94,10 +94,10 @@ def __getattr__(name: str) -> Any:
 
 
 def _refusing(name: str) -> Callable[..., Any]:
-    """What stands for a function without its extra: help() and ``import *`` look at every name."""
+    """Stand for a function without its extra: help() and ``import *`` look at every name."""
 
     def refuse(*args: Any, **options: Any) -> None:
-        """Needs packages that are not installed; calling it says which."""
+        """Name the packages that are not installed and that this needs."""
         from geoseg.core.importing import require
 
         require(_EXTRAS[name], f"geoseg.{name}")

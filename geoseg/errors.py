@@ -9,15 +9,15 @@
     |   |-- BandError           bands are missing, unknown or ambiguous
     |   `-- RadiometryError     the meaning of the numbers is unknown
     |-- ModelError              the model folder, its card or its weights are wrong
-    |   `-- ProbabilitiesError  what a network gave are no probabilities of the card's classes
+    |   `-- ProbabilitiesError  a network gave something other than probabilities of its classes
     |-- DeviceError             the device asked for is not here, or ran out of memory
-    |-- MissingExtraError       it takes packages that this install has not got
+    |-- MissingExtraError       packages are needed that are not installed
     |-- OutputError             an output exists, can't be written, or the disk is full
     |-- EvaluationError         the points or labels make an evaluation impossible
     `-- TrainingError           the labels, the split or the loss make training impossible
 
-LabelError, of labels that can't be read as the classes or be brought to a grid, is both of the last
-two: training and evaluation read labels by the same code.
+LabelError (labels can't be read as classes, or be brought to a grid) is both an EvaluationError and
+a TrainingError: training and evaluation read labels by the same code.
 
 A message says what was found, the rule, and what to do, in one line.
 """
@@ -79,7 +79,7 @@ class ModelError(GeosegError):
 
 
 class ProbabilitiesError(ModelError):
-    """What a network gave are no probabilities of the card's classes."""
+    """A network gave something other than probabilities of the card's classes."""
 
 
 class DeviceError(GeosegError):
@@ -87,7 +87,7 @@ class DeviceError(GeosegError):
 
 
 class MissingExtraError(GeosegError):
-    """It takes packages that this install has not got; the message names the extra of geoseg."""
+    """Packages are needed that are not installed; the message names the extra that brings them."""
 
 
 class OutputError(GeosegError):

@@ -60,7 +60,7 @@ PROTOCOL = 1
 
 
 class ModelReport(TypedDict):
-    """The model of a plan, the first one where there are several.
+    """The model of a plan; where there are several, the first one.
 
     Attributes:
         name: its card's.
@@ -101,7 +101,7 @@ class SceneReport(TypedDict):
         paths: its files, or URLs.
         sensor: its name; None where it is unknown.
         bands: the model's band -> the file's band, in words.
-        radiometry: see there.
+        radiometry: what its numbers mean.
         ignored: what of the scene is not used, a line each.
     """
 
@@ -149,11 +149,11 @@ class PlanReport(TypedDict):
     """What was decided before any work.
 
     Attributes:
-        model: see there.
+        model: the first one.
         members: the names of all models.
-        scene: see there.
-        grid: see there.
-        model_grid: see there.
+        scene: what was opened.
+        grid: the output's pixel grid.
+        model_grid: the pixel grid that the network sees.
         options: those of :class:`geoseg.prediction.options.PredictOptions`, without paths.
     """
 
@@ -202,8 +202,8 @@ class StartEvent(PlanReport):
         event: what it is.
         protocol: :data:`PROTOCOL`.
         version: of geoseg.
-        memory: see there.
-        runtime: see there.
+        memory: what the run may take.
+        runtime: what computes.
     """
 
     event: Literal["start"]
@@ -401,8 +401,8 @@ class DryRunEvent(PlanReport):
 
     Attributes:
         event: what it is.
-        runtime: see there.
-        chips: see there.
+        runtime: what would compute.
+        chips: how many there would be.
         seconds: that it would take.
         memory_bytes: of the process at most.
         output_bytes: path -> bytes without compression, an upper bound.

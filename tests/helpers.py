@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 from geoseg.cards.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard
 from geoseg.cards.files import ModelFiles, write_card
 from geoseg.cards.legend import ClassInfo
-from geoseg.graphs.graph import detach
+from geoseg.graphs.binding import detach
 
 COLORS = ("#419BDF", "#397D49", "#E49635", "#C4281B", "#A59B8F", "#B39FE1")
 

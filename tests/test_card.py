@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
-import geoseg.cards.card
 import geoseg.cards.files
 from geoseg.cards.card import (
     ACTIVATIONS,
@@ -29,6 +28,7 @@ from geoseg.cards.card import (
 )
 from geoseg.cards.files import read_model, write_card
 from geoseg.cards.legend import ClassInfo
+from geoseg.cards.stac import MLM_SCHEMA, from_mlm, to_mlm
 from geoseg.errors import GeosegError, ModelError
 from geoseg.networks import load_network
 from geoseg.scene.sensors import BAND_NAMES
@@ -114,7 +114,7 @@ def cards(draw):
 
 @given(cards())
 def test_a_card_survives_json(card):
-    assert ModelCard.from_mlm(json.loads(json.dumps(card.to_mlm(), allow_nan=False))) == card
+    assert from_mlm(json.loads(json.dumps(to_mlm(card), allow_nan=False))) == card
 
 
 @given(card=cards())
@@ -128,11 +128,11 @@ def test_a_written_card_is_read_back(card, tmp_path_factory):
 
 
 def test_other_peoples_mlm_properties_are_kept():
-    item = CARD.to_mlm()
+    item = to_mlm(CARD)
     item["properties"] |= {"mlm:memory_size": 5, "file:size": 7, "my:geoseg:note": "kept"}
-    again = ModelCard.from_mlm(item)
+    again = from_mlm(item)
     assert again.extra == {"mlm:memory_size": 5, "file:size": 7, "my:geoseg:note": "kept"}
-    assert ModelCard.from_mlm(again.to_mlm()) == again
+    assert from_mlm(to_mlm(again)) == again
 
 
 def mlm_validator(shared):
@@ -150,7 +150,7 @@ def mlm_validator(shared):
         (s["$id"].rstrip("#"), Resource.from_contents(s, default_specification=DRAFT7))
         for s in schemas
     )
-    (mlm,) = (s for s in schemas if s["$id"].rstrip("#") == geoseg.cards.card.MLM_SCHEMA)
+    (mlm,) = (s for s in schemas if s["$id"].rstrip("#") == MLM_SCHEMA)
     return jsonschema.Draft7Validator(mlm, registry=registry)
 
 
@@ -160,10 +160,10 @@ def test_cards_keep_the_mlm_schema(shared):
     @given(cards())
     @settings(max_examples=30)
     def keeps(card):
-        validator.validate(json.loads(json.dumps(card.to_mlm())))
+        validator.validate(json.loads(json.dumps(to_mlm(card))))
 
     keeps()
-    broken = CARD.to_mlm()
+    broken = to_mlm(CARD)
     del broken["properties"]["mlm:input"][0]["input"]["dim_order"]
     assert list(validator.iter_errors(broken)), "the schema finds nothing"
 
@@ -173,7 +173,7 @@ def test_a_card_says_what_mlm_asks_in_mlms_words():
         CARD,
         normalization=Normalization("z-score", {"mean": (0.1, 0.2), "stddev": (1.0, 2.0)}),
     )
-    item = scaled.to_mlm()
+    item = to_mlm(scaled)
     p = item["properties"]
     assert item["assets"]["weights"]["href"] == WEIGHTS_NAME
     assert [band["name"] for band in p["mlm:input"][0]["bands"]] == ["red", "nir"]
@@ -190,12 +190,12 @@ def test_a_card_says_what_mlm_asks_in_mlms_words():
 
 def test_a_class_name_of_several_words_is_kept_beside_stacs_one_word():
     card = replace(CARD, classes=(ClassInfo(0, "crops & grass", "#419BDF"),))
-    (entry,) = card.to_mlm()["properties"]["mlm:output"][0]["classification:classes"]
+    (entry,) = to_mlm(card)["properties"]["mlm:output"][0]["classification:classes"]
     assert (entry["name"], entry["title"]) == ("crops___grass", "crops & grass")
     del entry["title"]
-    item = card.to_mlm()
+    item = to_mlm(card)
     item["properties"]["mlm:output"][0]["classification:classes"] = [entry]
-    assert ModelCard.from_mlm(item).classes[0].name == "crops___grass"
+    assert from_mlm(item).classes[0].name == "crops___grass"
 
 
 Z = Normalization("z-score", {"mean": (0.0, 0.0), "stddev": (1.0, 1.0)})
@@ -275,20 +275,20 @@ def keys(item):
     return [key for key in item["properties"] if key.startswith("geoseg:")]
 
 
-@pytest.mark.parametrize("key", ["mlm:name", "mlm:input", "mlm:output", *keys(MEASURED.to_mlm())])
+@pytest.mark.parametrize("key", ["mlm:name", "mlm:input", "mlm:output", *keys(to_mlm(MEASURED))])
 @pytest.mark.parametrize(
     "garbage",
     ["absent", None, "x", -1, 0.5, [], {}, [[]], [{}], True, math.nan, math.inf, {"x": "y"}],
     ids=str,
 )
 def test_garbage_in_any_key_is_never_more_than_a_model_error(key, garbage):
-    item = copy.deepcopy(MEASURED.to_mlm())
+    item = copy.deepcopy(to_mlm(MEASURED))
     if garbage == "absent":
         del item["properties"][key]
     else:
         item["properties"][key] = garbage
     try:
-        ModelCard.from_mlm(item).to_mlm()
+        to_mlm(from_mlm(item))
     except ModelError as error:
         assert key.removeprefix("geoseg:").removeprefix("mlm:")[:4] in str(error)
 
@@ -300,16 +300,16 @@ def test_garbage_in_any_key_is_never_more_than_a_model_error(key, garbage):
      "geoseg:overlap"],
 )  # fmt: skip
 def test_a_key_without_a_default_must_be_there(key):
-    item = CARD.to_mlm()
+    item = to_mlm(CARD)
     del item["properties"][key]
     with pytest.raises(ModelError, match=key):
-        ModelCard.from_mlm(item)
+        from_mlm(item)
 
 
 @pytest.mark.parametrize("item", [{}, {"properties": None}, {"properties": []}])
 def test_json_that_is_no_card_is_a_model_error(item):
     with pytest.raises(ModelError, match="card"):
-        ModelCard.from_mlm(item)
+        from_mlm(item)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_a_card_cannot_name_an_import_path(tmp_path, network):
 def zipped(path, names, card=CARD):
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            content = json.dumps(card.to_mlm()) if name.endswith(".json") else "weights"
+            content = json.dumps(to_mlm(card)) if name.endswith(".json") else "weights"
             archive.writestr(name, content)
     return path
 
@@ -407,7 +407,7 @@ def test_a_zip_that_lies_about_its_size_does_not_fill_the_memory(tmp_path, monke
     monkeypatch.setattr(geoseg.cards.files, "MAX_CARD_BYTES", 500_000)
     path = tmp_path / "m.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(CARD_NAME, " " * 1_000_000 + json.dumps(CARD.to_mlm()))
+        archive.writestr(CARD_NAME, " " * 1_000_000 + json.dumps(to_mlm(CARD)))
         archive.writestr(WEIGHTS_NAME, "weights")
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo(CARD_NAME).file_size
@@ -431,9 +431,9 @@ def test_the_digest_changes_with_card_and_weights(tmp_path):
 
 
 def test_a_temperature_of_one_leaves_the_cards_bytes():
-    assert "geoseg:temperature" not in CARD.to_mlm()["properties"]
+    assert "geoseg:temperature" not in to_mlm(CARD)["properties"]
     warm = replace(CARD, temperature=2.5)
-    assert warm.to_mlm()["properties"]["geoseg:temperature"] == 2.5
+    assert to_mlm(warm)["properties"]["geoseg:temperature"] == 2.5
     assert geoseg.cards.files.card_text(
         replace(warm, temperature=1.0)
     ) == geoseg.cards.files.card_text(CARD)

@@ -9,8 +9,15 @@ import torch
 from torch import nn
 
 from geoseg.errors import ModelError
-from geoseg.networks import crf as crf_module
-from geoseg.networks.crf import EXACT_PIXELS, FILTERS, DenseCRF, ExactFilter, PermutohedralFilter
+from geoseg.networks.crf import (
+    EXACT_PIXELS,
+    FILTERS,
+    DenseCRF,
+    ExactFilter,
+    PermutohedralFilter,
+    filters,
+    permutohedral,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +129,7 @@ def test_blocks_join(name, monkeypatch):
     logits, image = torch.randn(1, 2, 13, 11).double(), torch.rand(1, 1, 13, 11).double() * 99
     crf = DenseCRF(2, filter=name, theta_beta=30.0, radius=3).eval()
     whole = crf(logits, image)
-    monkeypatch.setattr(crf_module, "_BLOCK", 160)
+    monkeypatch.setattr(filters, "_BLOCK", 160)
     torch.testing.assert_close(crf(logits, image), whole, atol=1e-12, rtol=0)
 
 
@@ -314,7 +321,7 @@ def test_hashed_codes_give_the_same_lattice(monkeypatch):
     features = torch.rand(5, 9, 8, dtype=torch.float64) * 6
     values = torch.rand(72, 3, dtype=torch.float64)
     numbered = PermutohedralFilter(features, 0)(values)
-    monkeypatch.setattr(crf_module, "_CODE_LIMIT", 0)
+    monkeypatch.setattr(permutohedral, "_CODE_LIMIT", 0)
     torch.testing.assert_close(PermutohedralFilter(features, 0)(values), numbered)
 
 
@@ -323,8 +330,8 @@ def test_thirteen_bands_need_hashed_codes_and_are_filtered():
     features = torch.rand(15, 6, 6, dtype=torch.float64) * 60
     features[:, :, 3:] = features[:, :, :3]  # each pixel has one that is like it
     ranges = [99] * 15
-    assert crf_module._multipliers(ranges)[:3] != [16, 16 * 99, 16 * 99**2]
-    assert crf_module._multipliers([5, 7]) == [3, 15, 0]
+    assert permutohedral._multipliers(ranges)[:3] != [16, 16 * 99, 16 * 99**2]
+    assert permutohedral._multipliers([5, 7]) == [3, 15, 0]
     same = PermutohedralFilter(features, 0)(torch.eye(36, dtype=torch.float64)).view(6, 6, 6, 6)
     exact = ExactFilter(features, 0)(torch.eye(36, dtype=torch.float64)).view(6, 6, 6, 6)
     for matrix in (same, exact):

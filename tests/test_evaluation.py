@@ -772,7 +772,7 @@ def test_from_the_map_to_its_accuracy_on_the_command_line(tmp_path):
     args = ("map.tif", "-o", "p.gpkg", "-n", 160, "--allocation", "olofsson")
     result = run("sample", *args, "--min-per-class", 40, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "160 points are in p.gpkg" in result.stdout
+    assert "p.gpkg: 160 points" in result.stdout
     frame = geopandas.read_file(tmp_path / "p.gpkg")
     assert frame["class_name"].value_counts().min() == 40
     frame["reference"] = frame["class_name"]

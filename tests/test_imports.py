@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,41 @@ def test_every_room_says_what_it_is_for() -> None:
         if path.exists() and name not in ("cli", "networks", "zoo"):
             text = " ".join((ast.get_docstring(parse(path)) or "").split())
             assert text.count(".") >= 3 and "tart with" in text, name
+
+
+def taken_by_others(name: str) -> dict[str, set[str]]:
+    """What modules outside of a room import from it: module -> names; "" is the room itself."""
+    taken: dict[str, set[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(parse(path)) if name_of(path) != name else ():
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"geoseg.{name}."):
+                module = str(node.module).removeprefix(f"geoseg.{name}").removeprefix(".")
+                taken.setdefault(module, set()).update(alias.name for alias in node.names)
+    return taken
+
+
+def handed_on(name: str) -> str:
+    """The list of names for other rooms at the end of a room's docstring."""
+    text = ast.get_docstring(parse(ROOT / name / "__init__.py")) or ""
+    return text.partition("For other rooms:\n")[2]
+
+
+def as_listed(taken: dict[str, set[str]]) -> str:
+    """Modules and names as a room's docstring lists them."""
+    lines = []
+    for module, names in sorted(taken.items()):
+        line = f"{module}: {', '.join(sorted(names))}"
+        lines += textwrap.wrap(line, 96, subsequent_indent="    ", break_on_hyphens=False)
+    return textwrap.indent("\n".join(lines), "    ")
+
+
+@pytest.mark.parametrize("name", [n for n in ROOMS if (ROOT / n).is_dir() and handed_on(n)])
+def test_a_room_lists_what_others_take_from_it(name: str) -> None:
+    taken = taken_by_others(name)
+    own = taken.pop("", set())
+    assert own <= set(getattr(importlib.import_module(f"geoseg.{name}"), "__all__", ()))
+    listed = as_listed(taken)
+    assert handed_on(name) == listed, f"geoseg/{name}/__init__.py must list:\n{listed}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

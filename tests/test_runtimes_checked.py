@@ -19,7 +19,7 @@ from geoseg.cards.files import ModelFiles, read_model
 from geoseg.errors import DeviceError, GeosegError, ModelError
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
-from geoseg.graphs.graph import bind
+from geoseg.graphs.binding import bind
 from geoseg.networks.export import write_graph
 from geoseg.prediction.decide import decide
 from geoseg.prediction.stitch import stitch

@@ -22,7 +22,9 @@ from geoseg.cards.card import Normalization
 from geoseg.cards.files import ModelFiles, read_model
 from geoseg.cli import main
 from geoseg.errors import DeviceError, MissingExtraError, ModelError, OutputError
-from geoseg.graphs.graph import GRAPH_NORMALIZATIONS, apart, attach, bind, graph_fits, read_graph
+from geoseg.graphs.binding import apart, attach, bind, graph_fits
+from geoseg.graphs.for_openvino import read_graph
+from geoseg.graphs.surround import GRAPH_NORMALIZATIONS
 from geoseg.networks.export import _same_padding, export_graph, write_graph
 from geoseg.networks.normalize import NORMALIZATIONS
 from geoseg.runtimes import load_runtime

@@ -17,7 +17,7 @@ from geoseg.cards.files import ModelFiles, read_model
 from geoseg.cli import main
 from geoseg.core.cache import Cache
 from geoseg.errors import DeviceError, ModelError, OutputError, SceneError
-from geoseg.graphs.graph import attach, noted
+from geoseg.graphs.binding import attach, noted
 from geoseg.graphs.quantize import Draft, quantize_graph
 from geoseg.networks import load_network, save_model
 from geoseg.networks.export import write_graph

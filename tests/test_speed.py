@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geoseg.cards.card import ModelCard
 from geoseg.cards.files import read_model
+from geoseg.cards.stac import from_mlm
 from geoseg.errors import DeviceError, ModelError, OutputError, UsageError
 from geoseg.networks import create_model, list_models, load_network
 from geoseg.networks.bench import count_flops, measure_speed
@@ -104,7 +104,7 @@ def test_an_exported_model_carries_its_card_and_agrees(tmp_path: Path) -> None:
     files = read_model(tmp_path / "model")
     path = export_model(files, tmp_path / "model.onnx", size=32)
     metadata = {p.key: p.value for p in onnx.load(path).metadata_props}
-    assert ModelCard.from_mlm(json.loads(metadata[CARD_KEY])) == files.card
+    assert from_mlm(json.loads(metadata[CARD_KEY])) == files.card
     pixels = torch.rand(5, 2, 32, 32)
     with torch.inference_mode():
         expected = load_network(files).eval()(normalize(pixels, files.card.normalization))

@@ -30,6 +30,7 @@ from geoseg.networks.weights import (
     hub_release,
     load_encoder_state,
     read_state,
+    sources,
     weights_folder,
 )
 
@@ -233,7 +234,7 @@ def test_own_files_load_with_any_number_of_bands(suffix: str, tmp_path: Path) ->
     assert (source.in_channels, source.bands) == (5, (None,) * 5)
 
 
-def test_the_classifier_may_lack_or_be_another(tmp_path: Path) -> None:
+def test_the_classifier_may_be_missing_or_another(tmp_path: Path) -> None:
     state = whole("test_resnet").state_dict()
     state = {k: v for k, v in state.items() if not k.startswith("fc.")} | {
         "fc.weight": torch.zeros(2, 2)
@@ -253,9 +254,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
     stem = next(iter(state))
-    refused({k: v for k, v in state.items() if k != stem}, "lacks the first convolution")
-    refused({k: v for k, v in state.items() if ".bn2." not in k}, "it lacks layer1.*bn2")
-    refused(state | {"layer9.weight": torch.zeros(1)}, "has besides layer9.weight")
+    refused({k: v for k, v in state.items() if k != stem}, "has no first convolution")
+    refused({k: v for k, v in state.items() if ".bn2." not in k}, "missing are layer1.*bn2")
+    refused(state | {"layer9.weight": torch.zeros(1)}, "unknown are layer9.weight")
     key = "layer2.0.conv2.weight"
     refused(
         state | {key: torch.zeros(1, 1, 3, 3)}, r"of another shape are layer2.0.conv2.weight \("
@@ -282,21 +283,21 @@ def test_nothing_but_tensors_is_read(tmp_path: Path) -> None:
 def test_a_feature_network_is_filled_completely_or_not_at_all() -> None:
     network = timm.create_model("test_resnet", features_only=True)
     state = whole("test_resnet").state_dict()
-    lacking = {k: v for k, v in state.items() if not k.startswith("layer4.0.conv1")}
-    with pytest.raises(ModelError, match=r"they lack layer4.0.conv1.weight"):
-        load_encoder_state(network, EncoderState(lacking, 3, weights.RGB))
+    incomplete = {k: v for k, v in state.items() if not k.startswith("layer4.0.conv1")}
+    with pytest.raises(ModelError, match=r"missing are layer4.0.conv1.weight"):
+        load_encoder_state(network, EncoderState(incomplete, 3, weights.RGB))
     other = state | {"layer1.0.conv1.weight": torch.zeros(3, 3, 1, 1)}
     with pytest.raises(ModelError, match=r"layer1.0.conv1.weight \(3, 3, 1, 1\) instead of"):
         load_encoder_state(network, EncoderState(other, 3, weights.RGB))
 
 
-def test_modules_behind_the_features_may_lack() -> None:
+def test_modules_behind_the_features_may_be_missing() -> None:
     network = timm.create_model("test_vit")
     state = {
         k: v for k, v in whole("test_vit").state_dict().items() if not k.startswith(("norm.", "he"))
     }
     source = EncoderState(state, 3, weights.RGB)
-    with pytest.raises(ModelError, match=r"they lack norm.weight"):
+    with pytest.raises(ModelError, match=r"missing are norm.weight"):
         load_encoder_state(network, source)
     load_encoder_state(network, source, ("norm", "head", "fc_norm"))
     assert torch.equal(network.state_dict()["pos_embed"], state["pos_embed"])
@@ -453,7 +454,7 @@ def test_every_band_of_torchgeo_has_its_name() -> None:
 
     def bands(name: str) -> tuple[str | None, ...]:
         meta = ResNet50_Weights[name].meta
-        return weights._torchgeo_bands(name, meta.get("bands"), meta["in_chans"])
+        return sources._torchgeo_bands(name, meta.get("bands"), meta["in_chans"])
 
     landsat7 = ("blue", "green", "red", "nir", "swir1", "thermal1")
     assert bands("LANDSAT_TM_TOA_MOCO") == (*landsat7, "swir2")

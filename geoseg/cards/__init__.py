@@ -1,7 +1,15 @@
 """What travels with weights: a model's card, which says what the model takes and gives.
 
-A model is a folder (or .zip) of a card, weights and often a graph (``files.py``). The card
+A model is a folder or .zip of a card, weights and often a graph, which ``files.py`` reads. The card
 (``card.py``) holds bands, their order and quantity, normalization, chip size, and what the model
-was taught on; its classes and their colours are ``legend.py``. It is written as JSON in the terms
-of STAC's MLM extension. No torch and no rasterio here. Start with ``ModelCard`` in ``card.py``.
+was trained on; its classes and their colours are ``legend.py``. ``stac.py`` turns it into JSON in
+the terms of STAC's MLM extension, and back. No torch and no rasterio here. Start with ``ModelCard``
+in ``card.py``.
+
+For other rooms:
+    card: CARD_NAME, ChipBorder, GRAPH_NAME, INT8_NAME, ModelCard, Normalization, QUANTITIES,
+        WEIGHTS_NAME
+    files: ModelFiles, card_text, read_model, write_card
+    legend: ClassInfo
+    stac: to_mlm
 """

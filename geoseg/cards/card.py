@@ -1,20 +1,20 @@
 """The model card: what travels with weights, and what ``predict`` obeys.
 
-A model is a folder (or a .zip of one) that holds ``model.json`` and ``weights.safetensors``.
-``model.json`` is a STAC item with the Machine Learning Model extension (MLM 1.5); what MLM has
-no field for stands under ``geoseg:`` keys. The network is a name in geoseg's own table, never an
-import path, so that reading a card can't run code.
+A model is a folder (or a .zip of one) that holds ``model.json``, which is the card
+(:mod:`geoseg.cards.stac`), and ``weights.safetensors``. The network is a name in geoseg's own
+table, never an import path, so that reading a card can't run code.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from geoseg.cards.legend import ClassInfo
+from geoseg.core.wording import counted
 from geoseg.errors import ModelError
 
 __all__ = [
@@ -27,17 +27,16 @@ __all__ = [
     "Normalization",
 ]
 
-T = TypeVar("T")
-
-MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+#: The files of a model folder.
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
-#: The network's graph for runtimes other than torch (see models/graph.py); a folder may lack it.
+#: The network's graph for runtimes other than torch (:mod:`geoseg.graphs.binding`); optional.
 GRAPH_NAME = "model.onnx"
-#: The same in whole numbers of 8 bits (see models/quantize.py).
+#: The same in whole numbers of 8 bits (:mod:`geoseg.graphs.quantize`); optional.
 INT8_NAME = "model.int8.onnx"
 
-#: The parameters that each normalization needs, one number a band (see models/normalize.py).
+#: The parameters that each normalization needs, one number a band
+#: (:mod:`geoseg.networks.normalize`).
 NORMALIZATION_PARAMETERS: dict[str, tuple[str, ...]] = {
     "none": (),
     "z-score": ("mean", "stddev"),
@@ -46,6 +45,23 @@ NORMALIZATION_PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 QUANTITIES = ("reflectance", "number")
+
+#: Properties of the STAC item that a card writes itself, besides all of ``geoseg:``.
+OWN_KEYS = {
+    "datetime",
+    "start_datetime",
+    "end_datetime",
+    "description",
+    "license",
+    "bands",
+    "mlm:name",
+    "mlm:architecture",
+    "mlm:tasks",
+    "mlm:framework",
+    "mlm:pretrained",
+    "mlm:input",
+    "mlm:output",
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +93,11 @@ class ChipBorder:
         ground: what they showed, in words.
         exact: px from which on probabilities are those of an untiled scene; None where there are
             none within the chip: the network looks at all of it, or farther.
-        enough: px from which on hardly a label changes; None likewise.
-        mean: of the differences of the probabilities, the mean at each distance.
-        largest: likewise, the largest one.
-        flips: likewise, the share of labels that change.
+        enough: px from which on hardly a label changes; None where labels change up to the
+            chip's middle.
+        mean: the mean difference of the probabilities at each distance.
+        largest: the largest difference of the probabilities at each distance.
+        flips: the share of labels that change at each distance.
     """
 
     size: int
@@ -92,7 +109,7 @@ class ChipBorder:
     flips: tuple[float, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in a card."""
+        """Give it as it stands in a card."""
         return {
             "size": self.size,
             "ground": self.ground,
@@ -114,7 +131,7 @@ class ModelCard:
         network: a name of :func:`geoseg.networks.list_models`.
         bands: the input bands by common name, in the network's order.
         classes: the legend; the network gives one channel a class, in this order.
-        gsd: metres per pixel that the model was taught at.
+        gsd: metres per pixel that the model was trained at.
         gsd_range: the finest and coarsest gsd at which scenes are taken as they are; others are
             resampled to ``gsd``.
         network_options: keyword arguments for ``create_model`` besides bands and classes.
@@ -166,258 +183,20 @@ class ModelCard:
             ModelError: one of them is broken; the message names the key.
         """
         check = _Rule(self.name)
-        slug = bool(re.fullmatch(r"[a-z][a-z0-9._-]+[a-z0-9]", self.name))
-        check(slug, "name", self.name, "a slug of three or more letters, digits and ._-")
-        check(len(self.bands) > 0, "bands", self.bands, "at least one band")
-        named = all(isinstance(band, str) and band for band in self.bands)
-        check(named, "bands", self.bands, "names")
-        check(len(set(self.bands)) == len(self.bands), "bands", self.bands, "no band twice")
-        check(isinstance(self.network, str), "geoseg:network", self.network, "a network's name")
-        taken = sorted({"name", "in_channels", "classes"} & set(self.network_options))
-        check(not taken, "geoseg:network_options", taken, "none of those that the card itself says")
-        ids = [c.id for c in self.classes]
-        check(len(ids) > 0, "classes", ids, "at least one class")
-        names = [c.name for c in self.classes]
-        check(all(names), "classes", names, "a name each")
-        check(len(set(ids)) == len(ids), "classes", ids, "no id twice")
-        check(all(0 <= i <= 254 for i in ids), "classes", ids, "ids of 0 to 254; 255 is nodata")
-        colors = [c.color for c in self.classes]
-        check(
-            all(re.fullmatch(r"#[0-9A-Fa-f]{6}", c) for c in colors),
-            "classes",
-            colors,
-            "colours as #RRGGBB",
-        )
-        low, high = self.gsd_range
-        check(
-            0 < low <= self.gsd <= high and math.isfinite(high),
-            "geoseg:gsd_range",
-            (low, self.gsd, high),
-            "0 < finest <= gsd <= coarsest",
-        )
-        check(self.quantity in QUANTITIES, "quantity", self.quantity, f"one of {QUANTITIES}")
-        check(self.activation in ACTIVATIONS, "activation", self.activation, str(ACTIVATIONS))
-        check(
-            math.isfinite(self.temperature) and self.temperature > 0,
-            "geoseg:temperature",
-            self.temperature,
-            "finite and above 0",
-        )
-        check(
-            self.temperature == 1.0 or self.activation == "softmax",
-            "geoseg:temperature",
-            self.temperature,
-            f"1 for the activation {self.activation}; only softmax has one",
-        )
-        kind = self.normalization.kind
-        check(
-            kind in NORMALIZATION_PARAMETERS,
-            "geoseg:normalization",
-            kind,
-            f"one of {tuple(NORMALIZATION_PARAMETERS)}",
-        )
-        p = self.normalization.parameters
-        for parameter in NORMALIZATION_PARAMETERS[kind]:
-            values = p.get(parameter, ())
-            check(
-                len(values) == len(self.bands) and all(math.isfinite(v) for v in values),
-                f"geoseg:normalization.{parameter}",
-                values,
-                f"one finite number for each of the {len(self.bands)} bands",
-            )
-        if kind == "min-max":
-            widths = [b - a for a, b in zip(p["minimum"], p["maximum"], strict=True)]
-            check(min(widths) > 0, "geoseg:normalization.maximum", p["maximum"], "above minimum")
-        for divisor in {"stddev", "spread"} & set(NORMALIZATION_PARAMETERS[kind]):
-            key = f"geoseg:normalization.{divisor}"
-            check(min(p[divisor]) > 0, key, p[divisor], "above 0")
-        clip = self.normalization.clip
-        check(
-            clip is None or (clip[0] < clip[1] and all(math.isfinite(v) for v in clip)),
-            "geoseg:normalization.clip",
-            clip,
-            "low < high",
-        )
-        for band, (lowest, highest) in self.plausible.items():
-            key = "geoseg:plausible"
-            check(band in self.bands, key, band, "a band of the card")
-            finite = math.isfinite(lowest) and math.isfinite(highest)
-            check(finite and lowest <= highest, f"{key}.{band}", (lowest, highest), "low <= high")
-        foreign = sorted(k for k in self.extra if k in _OWN_KEYS or k.startswith("geoseg:"))
+        _check_network(check, self)
+        _check_classes(check, self.classes)
+        _check_meaning(check, self)
+        _check_normalization(check, self.normalization, len(self.bands))
+        _check_plausible(check, self)
+        foreign = sorted(k for k in self.extra if k in OWN_KEYS or k.startswith("geoseg:"))
         check(not foreign, "extra", foreign, "none of the keys that a card writes itself")
-        check(self.size >= 1, "size", self.size, "at least 1")
-        check(self.multiple >= 1, "multiple", self.multiple, "at least 1")
-        check(0 <= self.overlap < self.size, "overlap", self.overlap, "0 <= overlap < size")
-        check(self.margin >= 0, "margin", self.margin, "at least 0")
+        _check_chips(check, self)
         if self.border is not None:
             _check_border(check, self.border)
 
-    def to_mlm(self) -> dict[str, Any]:
-        """The card as a STAC item with the MLM extension.
-
-        Returns:
-            A JSON-serialisable dict; :meth:`from_mlm` gives the card back.
-        """
-        return {
-            "type": "Feature",
-            "stac_version": "1.1.0",
-            "stac_extensions": [MLM_SCHEMA],
-            "id": self.name,
-            # A model is of no one place; MLM asks for a footprint, so the world.
-            "geometry": {
-                "type": "Polygon",
-                "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]],
-            },
-            "bbox": [-180, -90, 180, 90],
-            "properties": {
-                "datetime": None,
-                "start_datetime": "2015-06-23T00:00:00Z",
-                "end_datetime": "9999-12-31T23:59:59Z",
-                "description": self.description,
-                "license": self.license,
-                **self.extra,
-                # MLM wants the bands of its inputs among the item's own, too.
-                "bands": [{"name": band} for band in self.bands],
-                "mlm:name": self.name,
-                "mlm:architecture": self.network,
-                "mlm:tasks": ["semantic-segmentation"],
-                "mlm:framework": "PyTorch",
-                "mlm:pretrained": True,
-                "mlm:input": [self._mlm_input()],
-                "mlm:output": [self._mlm_output()],
-                "geoseg:network": self.network,
-                "geoseg:network_options": dict(self.network_options),
-                "geoseg:quantity": self.quantity,
-                "geoseg:normalization": {
-                    "kind": self.normalization.kind,
-                    "parameters": {k: list(v) for k, v in self.normalization.parameters.items()},
-                    "clip": None
-                    if self.normalization.clip is None
-                    else list(self.normalization.clip),
-                },
-                "geoseg:activation": self.activation,
-                # Absent where it does nothing, so that older cards keep their bytes.
-                **({} if self.temperature == 1.0 else {"geoseg:temperature": self.temperature}),
-                **({} if self.border is None else {"geoseg:border": self.border.as_json()}),
-                "geoseg:gsd": self.gsd,
-                "geoseg:gsd_range": list(self.gsd_range),
-                "geoseg:size": self.size,
-                "geoseg:overlap": self.overlap,
-                "geoseg:margin": self.margin,
-                "geoseg:multiple": self.multiple,
-                "geoseg:plausible": {k: list(v) for k, v in self.plausible.items()},
-                "geoseg:provenance": self.provenance,
-                "geoseg:scores": dict(self.scores),
-            },
-            "links": [],
-            "assets": {
-                "weights": {
-                    "href": WEIGHTS_NAME,
-                    "type": "application/vnd.safetensors",
-                    "title": "weights",
-                    "roles": ["mlm:model", "mlm:weights"],
-                    "mlm:artifact_type": "safetensors.torch.save_file",
-                }
-            },
-        }
-
-    def _mlm_input(self) -> dict[str, Any]:
-        return {
-            "name": "pixels",
-            "bands": [{"name": band} for band in self.bands],
-            "input": {
-                "shape": [-1, len(self.bands), self.size, self.size],
-                "dim_order": ["batch", "bands", "height", "width"],
-                "data_type": "float32",
-            },
-            "value_scaling": _value_scaling(self.normalization, len(self.bands)),
-            "resize_type": None,
-            "pre_processing_function": None,
-        }
-
-    def _mlm_output(self) -> dict[str, Any]:
-        return {
-            "name": "classes",
-            "tasks": ["semantic-segmentation"],
-            "result": {
-                "shape": [-1, len(self.classes), self.size, self.size],
-                "dim_order": ["batch", "classes", "height", "width"],
-                "data_type": "float32",
-            },
-            "classification:classes": [
-                {
-                    "value": c.id,
-                    # STAC wants a word here; the name itself is the title.
-                    "name": re.sub(r"[^0-9A-Za-z_-]", "_", c.name),
-                    "title": c.name,
-                    "color_hint": c.color[1:].upper(),
-                }
-                for c in self.classes
-            ],
-            "post_processing_function": None,
-        }
-
-    @classmethod
-    def from_mlm(cls, item: Mapping[str, Any]) -> ModelCard:
-        """Read a card from a STAC MLM item.
-
-        Args:
-            item: the parsed JSON.
-
-        Raises:
-            ModelError: a key is missing or breaks a rule.
-        """
-        try:
-            p = item["properties"]
-            return cls(
-                name=str(p["mlm:name"]),
-                description=str(p.get("description", "")),
-                network=p["geoseg:network"],
-                bands=_take(p, "mlm:input", _bands),
-                classes=_take(p, "mlm:output", _classes),
-                gsd=_take(p, "geoseg:gsd", float),
-                gsd_range=_take(p, "geoseg:gsd_range", _pair),
-                network_options=_take(p, "geoseg:network_options", dict, {}),
-                quantity=p["geoseg:quantity"],
-                normalization=_take(p, "geoseg:normalization", _normalization),
-                activation=p["geoseg:activation"],
-                temperature=_take(p, "geoseg:temperature", float, 1.0),
-                border=_take(p, "geoseg:border", _border, None),
-                size=_take(p, "geoseg:size", _whole),
-                overlap=_take(p, "geoseg:overlap", _whole),
-                margin=_take(p, "geoseg:margin", _whole, 0),
-                multiple=_take(p, "geoseg:multiple", _whole, 1),
-                plausible=_take(p, "geoseg:plausible", _pairs, {}),
-                license=str(p.get("license", "other")),
-                provenance=str(p.get("geoseg:provenance", "")),
-                scores=_take(p, "geoseg:scores", dict, {}),
-                extra={
-                    k: v for k, v in p.items() if k not in _OWN_KEYS and not k.startswith("geoseg:")
-                },
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"the model card lacks or garbles {error}; {_CARD_RULE}") from error
-
     def with_scores(self, **scores: Any) -> ModelCard:
-        """A copy with further measured scores."""
+        """Copy the card, with further measured scores."""
         return replace(self, scores={**self.scores, **scores})
-
-
-_OWN_KEYS = {
-    "datetime",
-    "start_datetime",
-    "end_datetime",
-    "description",
-    "license",
-    "bands",
-    "mlm:name",
-    "mlm:architecture",
-    "mlm:tasks",
-    "mlm:framework",
-    "mlm:pretrained",
-    "mlm:input",
-    "mlm:output",
-}
 
 
 class _Rule:
@@ -427,16 +206,105 @@ class _Rule:
         self.name = name
 
     def __call__(self, holds: bool, key: str, found: object, rule: str) -> None:
+        """Refuse the card unless a rule holds.
+
+        Raises:
+            ModelError: it doesn't.
+        """
         if not holds:
             raise ModelError(f"card {self.name!r}: {key} is {found!r}; it must be: {rule}")
 
 
-def _check_border(check: _Rule, border: ChipBorder) -> None:
-    """Check the rules of a card's border.
+def _check_network(check: _Rule, card: ModelCard) -> None:
+    """Check the model's name, its bands, and what builds its network."""
+    slug = bool(re.fullmatch(r"[a-z][a-z0-9._-]+[a-z0-9]", card.name))
+    check(slug, "name", card.name, "a slug of three or more letters, digits and ._-")
+    check(len(card.bands) > 0, "bands", card.bands, "at least one band")
+    named = all(isinstance(band, str) and band for band in card.bands)
+    check(named, "bands", card.bands, "names")
+    check(len(set(card.bands)) == len(card.bands), "bands", card.bands, "no band twice")
+    check(isinstance(card.network, str), "geoseg:network", card.network, "a network's name")
+    taken = sorted({"name", "in_channels", "classes"} & set(card.network_options))
+    check(not taken, "geoseg:network_options", taken, "none of those that the card itself says")
 
-    Raises:
-        ModelError: one of them is broken.
-    """
+
+def _check_classes(check: _Rule, classes: tuple[ClassInfo, ...]) -> None:
+    """Check ids, names and colours."""
+    ids = [c.id for c in classes]
+    check(len(ids) > 0, "classes", ids, "at least one class")
+    names = [c.name for c in classes]
+    check(all(names), "classes", names, "a name each")
+    check(len(set(ids)) == len(ids), "classes", ids, "no id twice")
+    check(all(0 <= i <= 254 for i in ids), "classes", ids, "ids of 0 to 254; 255 is nodata")
+    colors = [c.color for c in classes]
+    hexadecimal = all(re.fullmatch(r"#[0-9A-Fa-f]{6}", c) for c in colors)
+    check(hexadecimal, "classes", colors, "colours as #RRGGBB")
+
+
+def _check_meaning(check: _Rule, card: ModelCard) -> None:
+    """Check what input and output mean: gsd, quantity, activation, temperature."""
+    low, high = card.gsd_range
+    check(
+        0 < low <= card.gsd <= high and math.isfinite(high),
+        "geoseg:gsd_range",
+        (low, card.gsd, high),
+        "0 < finest <= gsd <= coarsest",
+    )
+    check(card.quantity in QUANTITIES, "quantity", card.quantity, f"one of {QUANTITIES}")
+    check(card.activation in ACTIVATIONS, "activation", card.activation, str(ACTIVATIONS))
+    key, temperature = "geoseg:temperature", card.temperature
+    sound = math.isfinite(temperature) and temperature > 0
+    check(sound, key, temperature, "finite and above 0")
+    check(
+        temperature == 1.0 or card.activation == "softmax",
+        key,
+        temperature,
+        f"1 for the activation {card.activation}; only softmax has one",
+    )
+
+
+def _check_normalization(check: _Rule, normalization: Normalization, bands: int) -> None:
+    """Check that its kind is known, and that its parameters can be computed with."""
+    key, kind, p = "geoseg:normalization", normalization.kind, normalization.parameters
+    known = kind in NORMALIZATION_PARAMETERS
+    check(known, key, kind, f"one of {tuple(NORMALIZATION_PARAMETERS)}")
+    for parameter in NORMALIZATION_PARAMETERS[kind]:
+        values = p.get(parameter, ())
+        check(
+            len(values) == bands and all(math.isfinite(v) for v in values),
+            f"{key}.{parameter}",
+            values,
+            f"{counted(bands, 'finite number')}, one a band",
+        )
+    if kind == "min-max":
+        widths = [b - a for a, b in zip(p["minimum"], p["maximum"], strict=True)]
+        check(min(widths) > 0, f"{key}.maximum", p["maximum"], "above minimum")
+    for divisor in {"stddev", "spread"} & set(NORMALIZATION_PARAMETERS[kind]):
+        check(min(p[divisor]) > 0, f"{key}.{divisor}", p[divisor], "above 0")
+    clip = normalization.clip
+    ordered = clip is None or (clip[0] < clip[1] and all(math.isfinite(v) for v in clip))
+    check(ordered, f"{key}.clip", clip, "low < high")
+
+
+def _check_plausible(check: _Rule, card: ModelCard) -> None:
+    """Check the ranges in which medians of sound scenes lie."""
+    key = "geoseg:plausible"
+    for band, (low, high) in card.plausible.items():
+        check(band in card.bands, key, band, "a band of the card")
+        ordered = math.isfinite(low) and math.isfinite(high) and low <= high
+        check(ordered, f"{key}.{band}", (low, high), "low <= high")
+
+
+def _check_chips(check: _Rule, card: ModelCard) -> None:
+    """Check how a scene is cut into chips."""
+    check(card.size >= 1, "size", card.size, "at least 1")
+    check(card.multiple >= 1, "multiple", card.multiple, "at least 1")
+    check(0 <= card.overlap < card.size, "overlap", card.overlap, "0 <= overlap < size")
+    check(card.margin >= 0, "margin", card.margin, "at least 0")
+
+
+def _check_border(check: _Rule, border: ChipBorder) -> None:
+    """Check that distances and curves suit the chips that were probed."""
     key, half = "geoseg:border", border.size // 2
     check(border.size >= 2, f"{key}.size", border.size, "at least 2")
     for name in ("exact", "enough"):
@@ -449,98 +317,3 @@ def _check_border(check: _Rule, border: ChipBorder) -> None:
         check(len(curve) == length, f"{key}.{name}", curve, f"one number for each of {length} px")
         sound = all(math.isfinite(v) and 0 <= v <= most for v in curve)
         check(sound, f"{key}.{name}", curve, f"finite numbers of 0 to {most:g}")
-
-
-_CARD_RULE = (
-    "a geoseg card is a STAC MLM item with geoseg: keys: write one with geoseg train or geoseg "
-    "models import"
-)
-_REQUIRED = object()
-
-
-def _take(
-    p: Mapping[str, Any], key: str, convert: Callable[[Any], T], default: Any = _REQUIRED
-) -> T:
-    """A property of the item, as geoseg's own type.
-
-    Raises:
-        ModelError: it is garbled; the message names it.
-    """
-    value = p[key] if default is _REQUIRED else p.get(key, default)
-    try:
-        return convert(value)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        shown = repr(value)[:80]
-        raise ModelError(
-            f"the model card garbles {key}: {shown} ({error}); {_CARD_RULE}"
-        ) from error
-
-
-def _pair(values: Any) -> tuple[float, float]:
-    low, high = values
-    return float(low), float(high)
-
-
-def _pairs(values: Any) -> dict[str, tuple[float, float]]:
-    return {str(k): _pair(v) for k, v in values.items()}
-
-
-def _whole(value: Any) -> int:
-    if int(value) != value:
-        raise ValueError("not a whole number")
-    return int(value)
-
-
-def _bands(inputs: Any) -> tuple[str, ...]:
-    return tuple(b["name"] if isinstance(b, Mapping) else b for b in inputs[0]["bands"])
-
-
-def _classes(outputs: Any) -> tuple[ClassInfo, ...]:
-    return tuple(
-        ClassInfo(_whole(c["value"]), str(c.get("title", c["name"])), "#" + c["color_hint"])
-        for c in outputs[0]["classification:classes"]
-    )
-
-
-def _normalization(value: Any) -> Normalization:
-    clip = value.get("clip")
-    return Normalization(
-        kind=value["kind"],
-        parameters={
-            k: tuple(float(v) for v in values) for k, values in value.get("parameters", {}).items()
-        },
-        clip=None if clip is None else _pair(clip),
-    )
-
-
-def _border(value: Any) -> ChipBorder | None:
-    if value is None:
-        return None
-    exact, enough = (None if value[k] is None else _whole(value[k]) for k in ("exact", "enough"))
-    curves = (tuple(float(v) for v in value[k]) for k in ("mean", "largest", "flips"))
-    return ChipBorder(_whole(value["size"]), str(value["ground"]), exact, enough, *curves)
-
-
-def _value_scaling(normalization: Normalization, bands: int) -> list[dict[str, Any]] | None:
-    """The normalization in MLM's own words, as far as MLM has them."""
-    p = normalization.parameters
-    if normalization.kind == "z-score":
-        return [
-            {"type": "z-score", "mean": m, "stddev": s}
-            for m, s in zip(p["mean"], p["stddev"], strict=True)
-        ]
-    if normalization.kind == "min-max":
-        return [
-            {"type": "min-max", "minimum": a, "maximum": b}
-            for a, b in zip(p["minimum"], p["maximum"], strict=True)
-        ]
-    if normalization.kind == "log-logistic":
-        return [
-            {
-                "type": "processing",
-                "format": "python",
-                "expression": f"1/(1+exp(1-5*(log(50*x+1)-{c})/{s}))",
-            }
-            for c, s in zip(p["center"], p["spread"], strict=True)
-        ]
-    return None

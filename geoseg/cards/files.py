@@ -11,17 +11,16 @@ from functools import cached_property
 from pathlib import Path
 
 from geoseg.cards.card import CARD_NAME, GRAPH_NAME, INT8_NAME, WEIGHTS_NAME, ModelCard
+from geoseg.cards.stac import from_mlm, to_mlm
+from geoseg.core.wording import counted
 from geoseg.errors import ModelError
 
 __all__ = ["ModelFiles", "card_text", "read_model", "write_card"]
 
 
+#: Larger files are not read: they are no card, and no weights or graph that a machine could hold.
 MAX_CARD_BYTES = 1_000_000
-
-
 MAX_WEIGHTS_BYTES = 8_000_000_000
-
-
 MAX_GRAPH_BYTES = 2_000_000_000
 
 
@@ -35,7 +34,8 @@ class ModelFiles:
         path: the folder or .zip.
         sha256: of all its files that a map may depend on, hexadecimal: of card, weights and both
             graphs, those that are there; the same for a folder and a .zip of it.
-        graph: the content of ``model.onnx``, or None; :func:`geoseg.graphs.graph.attach` reads it.
+        graph: the content of ``model.onnx``, or None; :func:`geoseg.graphs.binding.attach` reads
+            it.
         int8: the content of ``model.int8.onnx``, or None.
     """
 
@@ -48,7 +48,7 @@ class ModelFiles:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Of the weights alone, hexadecimal; large ones take a moment."""
+        """Hash the weights alone, hexadecimal; large ones take a moment."""
         return hashlib.sha256(self.weights).hexdigest()
 
 
@@ -95,7 +95,7 @@ def read_model(path: str | Path) -> ModelFiles:
         if content is not None:
             digest.update(f"{name} {len(content)}\n".encode())
             digest.update(content)
-    return ModelFiles(ModelCard.from_mlm(item), weights, path, digest.hexdigest(), *graphs)
+    return ModelFiles(from_mlm(item), weights, path, digest.hexdigest(), *graphs)
 
 
 def _read_file(path: Path, limit: int) -> bytes:
@@ -109,7 +109,7 @@ def _read_file(path: Path, limit: int) -> bytes:
 
 
 def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None, bytes | None]:
-    """The files of a zipped model, at its top or in one folder; nothing is extracted."""
+    """Read the files of a zipped model, at its top or in one folder; nothing is extracted."""
     with zipfile.ZipFile(path) as archive:
         found: list[bytes | None] = []
         folders: set[str] = set()
@@ -125,15 +125,15 @@ def _read_zip(path: Path) -> tuple[bytes, bytes, bytes | None, bytes | None]:
                 continue
             if len(members) != 1 or members[0].filename.count("/") > 1:
                 raise ModelError(
-                    f"{path} holds {len(members)} files named {name}; a zipped model holds one, "
-                    f"at its top or in one folder"
+                    f"{path} holds {counted(len(members), 'file')} named {name}; a zipped "
+                    f"model holds one, at its top or in one folder"
                 )
             if members[0].file_size > limit:
                 raise ModelError(f"{path}: {name} is larger than {limit} bytes")
             folders.add(members[0].filename.rpartition("/")[0])
             found.append(archive.read(members[0]))
     if len(folders) > 1:
-        raise ModelError(f"{path} holds {CARD_NAME} and {WEIGHTS_NAME} in two folders; one is it")
+        raise ModelError(f"{path} holds {CARD_NAME} and {WEIGHTS_NAME} in two folders; keep one")
     card, weights, graph, int8 = found
     assert card is not None and weights is not None
     return card, weights, graph, int8
@@ -151,5 +151,5 @@ def write_card(card: ModelCard, folder: str | Path) -> Path:
 
 
 def card_text(card: ModelCard) -> str:
-    """The content of ``model.json``."""
-    return json.dumps(card.to_mlm(), indent=2, ensure_ascii=False) + "\n"
+    """Give the content of ``model.json``."""
+    return json.dumps(to_mlm(card), indent=2, ensure_ascii=False) + "\n"

@@ -24,12 +24,15 @@ __all__ = ["run"]
 _COMMANDS = {
     "predict": ("geoseg.cli.predict", "Turn a scene into a land-cover raster and polygons."),
     "vectorize": ("geoseg.cli.vectorize", "Turn a class raster into polygons."),
-    "info": ("geoseg.cli.info", "Say what geoseg sees in a scene and which models fit it."),
-    "models": ("geoseg.cli.models", "List, show and import models."),
-    "train": ("geoseg.cli.train", "Teach a network, from images and labels or a recipe."),
+    "info": ("geoseg.cli.info", "Show what geoseg sees in a scene, and which models fit it."),
+    "models": ("geoseg.cli.models", "List, show, import, export and time models."),
+    "train": ("geoseg.cli.train", "Train a network, from images and labels or a recipe."),
     "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
-    "check-seams": ("geoseg.cli.check_seams", "Say whether a map shows where its chips met."),
-    "evaluate": ("geoseg.cli.evaluate", "Say how right a map or a model is, by points or labels."),
+    "check-seams": ("geoseg.cli.check_seams", "Measure whether a map shows where its chips met."),
+    "evaluate": (
+        "geoseg.cli.evaluate",
+        "Measure how accurate a map or a model is, by points or labels.",
+    ),
 }
 
 #: What makes a command take less memory, and what any.
@@ -68,11 +71,11 @@ def _cli(interrupts: Interrupts | None) -> None:
 
 
 def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:
-    """Run a command, and say in one line what went wrong.
+    """Run a command, and print in one line what went wrong.
 
     Args:
         args: without the program's name.
-        interrupts: is told when the command begins to work, and when it has ended.
+        interrupts: learns when the command begins to work, and when it has ended.
         json: whether an error is an event on standard output, too.
 
     Returns:
@@ -103,7 +106,7 @@ def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:
 
 
 def _explained(error: BaseException, args: list[str], *, interrupted: bool) -> tuple[int, str]:
-    """The exit code, and what went wrong in a line."""
+    """Find the exit code, and put what went wrong into a line."""
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
         # Click raises Abort from a KeyboardInterrupt; a command may say in it what was kept.
         kept = str(error.__cause__ or error)

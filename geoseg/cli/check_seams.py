@@ -8,6 +8,7 @@ import click
 
 from geoseg.cli.options import json_option, root_options
 from geoseg.cli.streams import print_json
+from geoseg.core.wording import counted
 
 __all__ = ["command"]
 
@@ -22,8 +23,10 @@ _KINDS = {
 
 @click.command("check-seams")
 @click.argument("raster", metavar="CLASS_RASTER", type=click.Path())
-@click.option("--size", type=int, help="Chip side, px.  [default: as the raster's tags tell]")
-@click.option("--overlap", type=int, help="Pixels two chips share.  [default: likewise]")
+@click.option("--size", type=int, help="Chip side, px.  [default: from the raster's tags]")
+@click.option(
+    "--overlap", type=int, help="Pixels two chips share.  [default: from the raster's tags]"
+)
 @click.option(
     "--multiple",
     type=int,
@@ -34,7 +37,7 @@ _KINDS = {
 @root_options
 @json_option
 def command(raster: str, as_json: bool, **options: Any) -> None:
-    """Say whether a map shows where its chips met.
+    """Measure whether a map shows where its chips met.
 
     CLASS_RASTER is what geoseg predict wrote. How often classes change from one pixel to the next
     is compared across the lines where chips begin, end and are blended, and across all others.
@@ -46,7 +49,9 @@ def command(raster: str, as_json: bool, **options: Any) -> None:
         print_json(found.report)
         return
     chips = found.report["chips"]
-    click.echo(f"{chips['total']} chips of {chips['size']} px, {chips['stride']} px apart")
+    click.echo(
+        f"{counted(chips['total'], 'chip')} of {chips['size']} px, {chips['stride']} px apart"
+    )
     click.echo(f"{'between':<10}{'lines where':<20}{'lines':>8}{'changes':>10}{'times':>8}")
     for name, axis in found.report["axes"].items():
         for kind, words in _KINDS.items():

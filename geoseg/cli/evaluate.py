@@ -11,9 +11,9 @@ from geoseg.cli.options import (
     band_options,
     device_options,
     max_pixels_option,
+    output_options,
     overwrite_option,
     root_options,
-    telling_options,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.errors import UsageError
@@ -34,7 +34,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--column",
-    help="Of points or polygons, with the true class.  [default: reference; class_id of polygons]",
+    help="Column of points or polygons that holds the true class.  [default: reference; class_id "
+    "of polygons]",
 )
 @click.option(
     "--ignore", multiple=True, metavar="ID", help="A label that means no class; repeatable."
@@ -50,7 +51,7 @@ __all__ = ["command"]
     "--scene",
     multiple=True,
     type=click.Path(),
-    help="For a model: what it maps; repeatable for one-band files.",
+    help="For a model: the scene that it maps; repeatable for one-band files.",
 )
 @band_options
 @root_options
@@ -67,13 +68,15 @@ __all__ = ["command"]
 @click.option("--html", type=click.Path(), metavar="FILE", help="Write a page with pictures.")
 @click.option("--write-card", is_flag=True, help="Put the scores into the model's card.")
 @click.option(
-    "--write-temperature", is_flag=True, help="Put the temperature that fits into the card."
+    "--write-temperature",
+    is_flag=True,
+    help="Put the temperature that was fitted into the model's card.",
 )
 @max_pixels_option
 @overwrite_option
-@telling_options
+@output_options
 def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **options: Any) -> None:
-    """Say how right a class raster is, or a model on a scene.
+    """Measure how accurate a class raster is, or a model on a scene.
 
     Give either --points, a labelled random sample (geoseg sample draws it): accuracies and the
     true areas of the classes, with 95 % intervals; or --labels, a raster or polygons: how their
@@ -181,7 +184,7 @@ def _print_matrix(
     rows: Sequence[Sequence[float]],
     text: Callable[[Any], str],
 ) -> None:
-    """What is there by what the map says; nine classes go on a line of 100 characters.
+    """Print what is there by what the map says; nine classes fit on a line of 100 characters.
 
     Ids stand before names, so that these differ when they are cut; the map has classes with ids.
     """
@@ -228,6 +231,6 @@ def _margin(found: dict[str, float | None], factor: float) -> str:
 
 
 def _half(found: dict[str, float | None]) -> float | None:
-    """Half of the 95 % interval."""
+    """Give half of the 95 % interval."""
     low, high = found["low"], found["high"]
     return None if low is None or high is None else (high - low) / 2

@@ -42,7 +42,7 @@ def command(
     allow_vrt: str,
     as_json: bool,
 ) -> None:
-    """Say what geoseg sees in a scene and which models fit it.
+    """Show what geoseg sees in a scene, and which models fit it.
 
     Without -m all embedded models are tried.
     """

@@ -43,7 +43,7 @@ class Interrupts:
     """
 
     def __init__(self, *, json: bool) -> None:
-        """Nothing is installed yet.
+        """Install nothing yet.
 
         Args:
             json: whether standard output takes events.
@@ -58,7 +58,7 @@ class Interrupts:
         self._hooks = sys.unraisablehook, sys.excepthook
 
     def install(self) -> None:
-        """Begin; signals that are ignored (nohup) stay ignored."""
+        """Install the handlers; signals that are ignored (nohup) stay ignored."""
         for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last one is of Windows
             number = getattr(signal, name, None)
             if number is None or signal.getsignal(number) is signal.SIG_IGN:
@@ -77,9 +77,9 @@ class Interrupts:
         once, by a pipe.
         """
         try:
-            hear, tell = os.pipe()
-            os.set_blocking(tell, False)
-            signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+            hear, wake = os.pipe()
+            os.set_blocking(wake, False)
+            signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         except (OSError, ValueError):  # no descriptor left, or not the main thread
             return
         _thread.start_new_thread(self._end_in_time, (hear,))
@@ -105,7 +105,7 @@ class Interrupts:
         )
 
     def restore(self) -> None:
-        """End; what was there before is there again."""
+        """Put back the handlers that were there before."""
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
@@ -120,11 +120,11 @@ class Interrupts:
         self._spared.add(function.__code__)
 
     def working(self) -> None:
-        """From now on there may be something to clean up."""
+        """Note that from now on there may be something to clean up."""
         self._working = True
 
     def ended(self, code: int) -> None:
-        """From now on nothing is left to do but to end.
+        """Note that nothing is left to do but to end.
 
         Args:
             code: that the process ends with, whatever comes.
@@ -158,7 +158,7 @@ class Interrupts:
         os._exit(INTERRUPTED)
 
     def _unraisable(self, about: Any) -> None:
-        """Where Python has no one to raise an exception to, it prints it and goes on."""
+        """Raise the interrupt again where Python would only print it."""
         if about.exc_type is not KeyboardInterrupt or self._code is not None:
             self._hooks[0](about)
             return

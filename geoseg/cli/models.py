@@ -9,6 +9,7 @@ import click
 
 from geoseg.cli.options import Bbox, band_options, json_option, root_options, scene_argument
 from geoseg.cli.streams import print_json
+from geoseg.core.wording import counted
 from geoseg.errors import UsageError
 
 __all__ = ["command"]
@@ -16,14 +17,14 @@ __all__ = ["command"]
 
 @click.group("models")
 def command() -> None:
-    """List, show, import, export and time models."""
+    """List, show, import, export, quantize and time models."""
 
 
 @command.command("list")
-@click.option("--networks", is_flag=True, help="The networks that can be taught, instead.")
+@click.option("--networks", is_flag=True, help="List the networks that can be trained, instead.")
 @json_option
 def list_command(networks: bool, as_json: bool) -> None:
-    """The embedded models; with --networks, what geoseg train and create_model can build.
+    """List the embedded models, or with --networks what geoseg train and create_model can build.
 
     The networks come with their paper, parameters in millions and GFLOPs (21 classes, three bands,
     512 px) and Mpx/s, million pixels per second of one core's time, as measured by
@@ -53,7 +54,8 @@ def list_command(networks: bool, as_json: bool) -> None:
     for c in cards:
         low, high = c.gsd_range
         click.echo(
-            f"{c.name:<16} {len(c.classes)} classes  {low:g}-{high:g} m  {','.join(c.bands)}"
+            f"{c.name:<16} {counted(len(c.classes), 'class')}  {low:g}-{high:g} m  "
+            f"{','.join(c.bands)}"
         )
 
 
@@ -66,8 +68,8 @@ def _list_networks(as_json: bool) -> None:
     how = published()["how"]
     click.echo(networks_table())
     click.echo(
-        f"\n{how['size']} px, {how['bands']} bands, {how['classes']} classes, {how['precision']}, "
-        f"{how['threads']} thread of {how['hardware']}"
+        f"\n{how['size']} px, {counted(how['bands'], 'band')}, {counted(how['classes'], 'class')}, "
+        f"{how['precision']}, {counted(how['threads'], 'thread')} of {how['hardware']}"
     )
 
 
@@ -75,13 +77,14 @@ def _list_networks(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show_command(name: str, as_json: bool) -> None:
-    """One model's card. NAME is an embedded model, a model folder or a .zip."""
+    """Show a model's card. NAME is an embedded model, a model folder or a .zip."""
+    from geoseg.cards.stac import to_mlm
     from geoseg.zoo import find_model
 
     files = find_model(name)
     card = files.card
     if as_json:
-        print_json(card.to_mlm())
+        print_json(to_mlm(card))
         return
     click.echo(f"{card.name}: {card.description}")
     low, high = card.gsd_range
@@ -115,11 +118,12 @@ def import_command(source: str, output: str, as_json: bool) -> None:
 
     SOURCE is a Dynamic World release (a folder with weights.npz), a geoseg model folder or .zip.
     """
+    from geoseg.cards.stac import to_mlm
     from geoseg.networks import import_model
 
     card = import_model(source, output)
     if as_json:
-        print_json(card.to_mlm())
+        print_json(to_mlm(card))
         return
     click.echo(f"{card.name} is in {output}; use it with geoseg predict SCENE -m {output}")
 
@@ -146,9 +150,8 @@ def export_command(name: str, output: str, size: int | None) -> None:
 def graph_command(names: tuple[str, ...]) -> None:
     """Write model.onnx into model folders, in place of older ones that geoseg wrote.
 
-    With it a model is predicted with by OpenVINO or ONNX Runtime without importing torch. NAME is a
-    model folder. The file is small: it refers to the
-    weights beside it.
+    With that file OpenVINO and ONNX Runtime run a model, and torch is not imported. NAME is a model
+    folder. The file is small: it refers to the weights beside it.
     """
     from geoseg.networks.export import write_graph
     from geoseg.zoo import check_changeable, find_model
@@ -173,9 +176,9 @@ def graph_command(names: tuple[str, ...]) -> None:
 def quantize_command(
     name: str, scene: tuple[str, ...], output: str, as_json: bool, **options: Any
 ) -> None:
-    """Write a model that predict --precision int8 takes as it is.
+    """Make an 8-bit version of a model, for predict --precision int8.
 
-    NAME is an embedded model, a model folder or a .zip; SCENE is one like those that it is to be
+    NAME is an embedded model, a model folder or a .zip; SCENE is like those that it will be
     used on. Up to 16 of its chips show how large the network's numbers get, and which layers must
     stay in floating point for the labels to stay the same.
     """
@@ -195,7 +198,7 @@ def quantize_command(
 
 @command.command("bench")
 @click.argument("name")
-@click.option("--encoder", help="Of a network.  [default: the network's own]")
+@click.option("--encoder", help="The encoder, where NAME is a network.  [default: its own]")
 @click.option("--bands", "in_channels", type=int, help="Bands of the input.  [default: 3]")
 @click.option("--classes", type=int, help="Classes of the output.  [default: 21]")
 @click.option("--size", type=int, default=512, show_default=True, help="Chip side, px.")
@@ -206,12 +209,16 @@ def quantize_command(
     type=click.Choice(["fp32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
-    help="fp32, or autocast.",
+    help="fp32, or bf16 or fp16 by torch's autocast.",
 )
 @click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
 @click.option("--runs", type=int, default=30, show_default=True, help="Batches to time.")
 @click.option(
-    "--seconds", type=float, default=60.0, show_default=True, help="Time fewer batches after this."
+    "--seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="After so many seconds, time no further batches.",
 )
 @json_option
 def bench_command(
@@ -253,7 +260,7 @@ def bench_command(
         "cost": f"{speed.gflops:.4g} GFLOPs a chip, {speed.parameters:,} parameters",
         "memory": f"{speed.peak_memory_bytes / 1e9:.3g} GB at most",
         "input": f"{speed.batch} x {speed.bands} x {speed.size} x {speed.size}, {speed.precision}",
-        "machine": f"{speed.device}, {speed.hardware}, {speed.threads} threads, "
+        "machine": f"{speed.device}, {speed.hardware}, {counted(speed.threads, 'thread')}, "
         f"torch {speed.torch}",
     }
     if speed.cpu_mpx_s is not None:
@@ -269,7 +276,7 @@ def bench_command(
 @band_options
 @root_options
 @click.option("-j", "--threads", type=int, help="Threads for computing on a CPU.")
-@click.option("--write", is_flag=True, help="Keep the result in the card in the model's folder.")
+@click.option("--write", is_flag=True, help="Write the result into the card in the model's folder.")
 @json_option
 def probe_command(
     model: str, scene: tuple[str, ...], as_json: bool, write: bool, **options: Any
@@ -288,7 +295,7 @@ def probe_command(
     if as_json:
         print_json({"model": model, "chips": probe.chips, **border.as_json()})
         return
-    click.echo(f"{probe.chips} chips of {border.size} px of {border.ground}")
+    click.echo(f"{counted(probe.chips, 'chip')} of {border.size} px of {border.ground}")
     click.echo(f"{'px from the edge':<17}{'mean':>9}{'largest':>9}{'labels changed':>16}")
     # Closely where it changes much, then about twice a doubling.
     for i in [0, 1, 2, 3, *(k * 2**power for power in range(1, 12) for k in (2, 3))]:

@@ -22,12 +22,12 @@ __all__ = [
     "max_pixels_option",
     "model_option",
     "number_or_each",
+    "output_options",
     "overwrite_option",
     "progress_option",
     "root_options",
     "scene_argument",
     "share_options",
-    "telling_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,7 +108,7 @@ def _all(decorators: Sequence[Callable[[F], F]], function: F) -> F:
 
 
 def number_or_each(option: str, texts: tuple[str, ...], what: str) -> float | dict[str, float]:
-    """One number for all classes, or class -> number, of a repeatable option.
+    """Parse a repeatable option: one number for all classes, or class -> number.
 
     Args:
         option: its name.
@@ -130,12 +130,12 @@ def number_or_each(option: str, texts: tuple[str, ...], what: str) -> float | di
 
 
 def scene_argument(function: F) -> F:
-    """SCENE...: one raster, a folder, or several one-band files."""
+    """Add SCENE...: one raster, a folder, or several one-band files."""
     return click.argument("scene", nargs=-1, required=True, metavar="SCENE...")(function)
 
 
 def model_option(function: F) -> F:
-    """-m/--model."""
+    """Add -m/--model."""
     return click.option(
         "-m",
         "--model",
@@ -145,7 +145,7 @@ def model_option(function: F) -> F:
 
 
 def band_options(function: F) -> F:
-    """What the scene's bands and numbers are."""
+    """Add --bands, --scale, --offset and --src-nodata: what the scene's bands and numbers are."""
     decorators = (
         click.option(
             "-b",
@@ -154,14 +154,16 @@ def band_options(function: F) -> F:
             "band names, what its bands are (red,green,blue,nir).",
         ),
         click.option("--scale", type=float, help="Reflectance = number * SCALE + OFFSET."),
-        click.option("--offset", type=float, help="See --scale.  [default: 0]"),
-        click.option("--src-nodata", type=float, help="The number that means: not measured."),
+        click.option("--offset", type=float, help="The OFFSET of --scale.  [default: 0]"),
+        click.option(
+            "--src-nodata", type=float, help="The number in the scene that means: not measured."
+        ),
     )
     return _all(decorators, function)
 
 
 def root_options(function: F) -> F:
-    """Where input files may point."""
+    """Add --input-root and --allow-vrt: where input files may point."""
     decorators = (
         click.option(
             "--input-root",
@@ -183,7 +185,7 @@ def root_options(function: F) -> F:
 
 
 def device_options(function: F) -> F:
-    """Where a model runs."""
+    """Add --device and --threads: where a model runs."""
     decorators = (
         click.option(
             "--device",
@@ -197,14 +199,14 @@ def device_options(function: F) -> F:
 
 
 def force_option(function: F) -> F:
-    """--force."""
-    return click.option("--force", is_flag=True, help="Make more than 10 million polygons, too.")(
-        function
-    )
+    """Add --force."""
+    return click.option(
+        "--force", is_flag=True, help="Make the polygons even if there are more than 10 million."
+    )(function)
 
 
 def share_options(function: F) -> F:
-    """--probs and --confidence: rasters beside the class raster."""
+    """Add --probs and --confidence: rasters beside the class raster."""
     decorators = (
         click.option(
             "--probs", type=click.Path(), help="Raster of all probabilities, one band a class."
@@ -246,7 +248,7 @@ def _limit_pixels(ctx: click.Context, _: click.Parameter, value: float | None) -
 
 
 def max_pixels_option(function: F) -> F:
-    """--max-pixels: for the rasters that a command opens."""
+    """Add --max-pixels: for the rasters that a command opens."""
     return click.option(
         "--max-pixels",
         type=Pixels(),
@@ -257,12 +259,12 @@ def max_pixels_option(function: F) -> F:
 
 
 def overwrite_option(function: F) -> F:
-    """--overwrite."""
+    """Add --overwrite."""
     return click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")(function)
 
 
 def progress_option(function: F) -> F:
-    """--progress."""
+    """Add --progress."""
     return click.option(
         "--progress",
         type=click.Choice(["auto", "json", "none"]),
@@ -272,20 +274,20 @@ def progress_option(function: F) -> F:
     )(function)
 
 
-def telling_options(function: F) -> F:
-    """-v and -q."""
+def output_options(function: F) -> F:
+    """Add -v and -q."""
     decorators = (
         click.option(
             "-v",
             "--verbose",
             count=True,
-            help="Say more, where there is more; -vv shows tracebacks.",
+            help="Print more, where there is more; -vv shows tracebacks.",
         ),
-        click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors."),
+        click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
     )
     return _all(decorators, function)
 
 
 def json_option(function: F) -> F:
-    """--json."""
+    """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

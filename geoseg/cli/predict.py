@@ -15,12 +15,12 @@ from geoseg.cli.options import (
     band_options,
     device_options,
     force_option,
+    output_options,
     overwrite_option,
     progress_option,
     root_options,
     scene_argument,
     share_options,
-    telling_options,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.events import DryRunEvent
@@ -53,7 +53,7 @@ __all__ = ["command"]
 @click.option(
     "--agreement",
     type=click.Path(),
-    help="Raster of the share of members (--tta, several -m) that say the class.",
+    help="Raster of the share of members (--tta, several -m) that agree on the class.",
 )
 @click.option(
     "--probs-dtype",
@@ -84,14 +84,15 @@ __all__ = ["command"]
     type=click.Choice(["cosine", "linear", "gaussian", "none"]),
     default="cosine",
     show_default=True,
-    help="Weight over a chip.",
+    help="How a chip's weight falls off towards its edges.",
 )
 @click.option(
     "--tta",
     type=click.Choice(["none", "flips", "d4"]),
     default="none",
     show_default=True,
-    help="Average over the chip mirrored (4 times the work), and turned, too (8 times).",
+    help="flips: average over mirrored chips (4 times the work); d4: over turned ones, too (8 "
+    "times).",
 )
 @click.option("--crf", is_flag=True, help="Smooth the map along the image's edges (dense CRF).")
 @click.option(
@@ -99,7 +100,8 @@ __all__ = ["command"]
     "crf_options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="How: filter, iterations, alpha, beta, gamma, spatial, bilateral, radius; repeatable.",
+    help="Options of --crf: filter, iterations, alpha, beta, gamma, spatial, bilateral, radius; "
+    "repeatable.",
 )
 @click.option(
     "--batch-size", type=int, help="Most chips in one forward pass of a GPU; a CPU takes one."
@@ -109,7 +111,7 @@ __all__ = ["command"]
     type=click.Choice(["auto", "openvino", "onnxruntime", "torch"]),
     default="auto",
     show_default=True,
-    help="What computes; auto takes the fastest here.",
+    help="The library that computes; auto takes the fastest on this machine.",
 )
 @click.option(
     "--precision",
@@ -122,8 +124,8 @@ __all__ = ["command"]
 @click.option(
     "--mem-limit",
     type=Bytes(),
-    help="Memory of the run in all, such as 2GB; wide scenes go in lanes then.  [default: most of "
-    "what is free]",
+    help="Memory of the run in all, such as 2GB; wide scenes are then cut into lanes.  [default: "
+    "most of what is free]",
 )
 @click.option(
     "--max-pixels",
@@ -131,9 +133,16 @@ __all__ = ["command"]
     help="Refuse scenes that hold more pixels.  [default: 1e11]",
 )
 @click.option(
-    "--restart", is_flag=True, help="Begin anew where a stopped run would otherwise go on."
+    "--restart",
+    is_flag=True,
+    help="Start from the beginning, even if a stopped run could be continued.",
 )
-@click.option("--min-area", type=float, default=0.0, help="Smallest area before --simplify, m2.")
+@click.option(
+    "--min-area",
+    type=float,
+    default=0.0,
+    help="Regions smaller than this (m2) go to a neighbour, before --simplify.",
+)
 @click.option("--simplify", type=float, default=0.0, help="Tolerance of polygon borders, m.")
 @force_option
 @click.option(
@@ -144,9 +153,13 @@ __all__ = ["command"]
     help="Creation option of GDAL's COG driver, e.g. COMPRESS=ZSTD; repeatable.",
 )
 @overwrite_option
-@click.option("--dry-run", is_flag=True, help="Say what it would cost; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the time, memory and disk space that a run would take; write nothing.",
+)
 @progress_option
-@telling_options
+@output_options
 def command(
     scene: tuple[str, ...],
     output: str | None,
@@ -185,7 +198,7 @@ def command(
 
 def _print_estimate(report: dict[str, Any]) -> None:
     chips = report["chips"]
-    click.echo(f"chips    {chips['run']} to run, {chips['skipped']} skipped (all nodata)")
+    click.echo(f"chips    {chips['run']} to run, {chips['skipped']} to skip (all nodata)")
     click.echo(f"time     about {report['seconds']:.0f} s with {_runtime(report)}")
     click.echo(f"memory   about {report['memory_bytes'] / 1e9:.1f} GB")
     for path, size in report["output_bytes"].items():

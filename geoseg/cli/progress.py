@@ -23,7 +23,7 @@ __all__ = ["progress_printer"]
 
 
 def progress_printer(mode: str, verbosity: int) -> Progress:
-    """A receiver of events.
+    """Make a receiver of events.
 
     Args:
         mode: ``auto``: a bar on a terminal; ``json``: one object a line on standard output;
@@ -101,7 +101,7 @@ def _memory(memory: MemoryReport) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """Write seconds as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

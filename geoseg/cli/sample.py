@@ -9,10 +9,11 @@ import click
 from geoseg.cli.options import (
     max_pixels_option,
     number_or_each,
+    output_options,
     overwrite_option,
     root_options,
-    telling_options,
 )
+from geoseg.core.wording import counted
 from geoseg.errors import UsageError
 
 __all__ = ["command"]
@@ -63,7 +64,7 @@ __all__ = ["command"]
 @root_options
 @max_pixels_option
 @overwrite_option
-@telling_options
+@output_options
 def command(
     raster: str,
     expected: tuple[str, ...],
@@ -75,8 +76,8 @@ def command(
     """Draw points at which to check a class raster.
 
     A random sample of its pixels, class by class. Fill the column "reference" with the name or id
-    of the class that is really there, then run geoseg evaluate. Points come in random order, so
-    that it does not tell the class; --blind hides it altogether.
+    of the class that is really there, then run geoseg evaluate. Points come in random order,
+    which gives no class away; --blind leaves the mapped class out altogether.
     """
     from geoseg.evaluation.sample_design import sample
 
@@ -97,4 +98,4 @@ def command(
     click.echo(f"{'class':<22}{'pixels':>13} {'area':>7} {'points':>7}")
     for s in drawn.strata:
         click.echo(f"{s.name:<22}{s.pixels:>13} {s.share:>7.1%} {s.points:>7}")
-    click.echo(f"{len(drawn.points)} points are in {options['output']}")
+    click.echo(f"{options['output']}: {counted(len(drawn.points), 'point')}")

@@ -1,8 +1,8 @@
 """Standard output and error that never fail in the midst of a run.
 
 A run may take hours, and its outputs are worth more than the words about it. So what can't be
-written is dropped, and told at the end: a reader that went away (``| head -1``) has what it wanted,
-a full disk or a closed descriptor is an error.
+written is dropped, and reported at the end: a reader that went away (``| head -1``) has what it
+wanted, a full disk or a closed descriptor is an error.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Sink(io.RawIOBase):
         return not (sys.platform == "win32" and self.error.errno == errno.EINVAL)
 
     def writable(self) -> bool:
-        """It is."""
+        """Say that it is."""
         return True
 
     def fileno(self) -> int:
-        """Of the other stream."""
+        """Give the other stream's number."""
         number: int = self._raw.fileno()
         return number
 

@@ -11,6 +11,8 @@ from geoseg.cli.options import (
     band_options,
     device_options,
     max_pixels_option,
+    output_options,
+    progress_option,
     root_options,
 )
 from geoseg.cli.progress import progress_printer
@@ -30,7 +32,8 @@ __all__ = ["command"]
     help="Class rasters, masks in class colours, polygons or points; repeatable.",
 )
 @click.option(
-    "--column", help="Of vector labels, with the class.  [default: reference, or class_id]"
+    "--column",
+    help="Column of vector labels that holds the class.  [default: reference, or class_id]",
 )
 @click.option(
     "--class",
@@ -40,8 +43,15 @@ __all__ = ["command"]
     help="A class, and what stands for it in the labels: id, #RRGGBB or text.  [default: all that "
     "the labels hold]",
 )
-@click.option("--ignore", multiple=True, metavar="ID", help="A label that says nothing.")
-@click.option("--radius", type=float, default=0.0, help="Metres around points and lines.")
+@click.option(
+    "--ignore", multiple=True, metavar="ID", help="A label that means no class; repeatable."
+)
+@click.option(
+    "--radius",
+    type=float,
+    default=0.0,
+    help="Metres around labelled points and lines that get their class, too.",
+)
 @band_options
 @root_options
 @click.option(
@@ -52,40 +62,51 @@ __all__ = ["command"]
 )
 @click.option(
     "--network",
-    help="See geoseg models list --networks.  [default: small_unet; with an encoder deeplabv3plus]",
+    help="The network; geoseg models list --networks shows all.  [default: small_unet; with an "
+    "encoder deeplabv3plus]",
 )
-@click.option("--encoder", help="Any of timm's, for networks that take one.")
-@click.option("--encoder-weights", help="Pretrained: a tag, or a file.")
-@click.option("--teacher", help="A model whose probabilities are learned where labels lack.")
+@click.option("--encoder", help="The network's encoder: any of timm's, for networks that take one.")
+@click.option(
+    "--encoder-weights", help="The encoder's pretrained weights: imagenet, torchgeo:NAME or a file."
+)
+@click.option(
+    "--teacher", help="A model whose probabilities are learned where there are no labels."
+)
 @click.option(
     "--split",
     type=click.Choice(["blocks", "files", "random"]),
-    help="What is held out: squares of each image, whole images, or chips by chance (flatters).  "
-    "[default: blocks; files from 10 images on, "
-    "without --block and --margin]",
+    help="What is held out: squares of each image, whole images, or single chips (whose scores are "
+    "too good).  [default: blocks; files from 10 images on, without --block and --margin]",
 )
 @click.option("--block", type=int, help="Side of a block, px.")
-@click.option("--margin", type=int, help="Px around held-out blocks that nobody learns from.")
+@click.option(
+    "--margin", type=int, help="Width around held-out blocks that is left out of training, px."
+)
 @click.option("--fold", metavar="I/K", help="Hold out part I of K.  [default: 1/5]")
-@click.option("--steps", type=int, help="Of the optimizer.  [default: 500]")
+@click.option("--steps", type=int, help="Steps of the optimizer.  [default: 500]")
 @click.option("--batch", type=int, help="Chips in one forward pass.  [default: 8]")
-@click.option("--chip", type=int, help="Their side, px.")
+@click.option("--chip", type=int, help="Chip side, px.")
 @click.option("--lr", "learning_rate", type=float, help="Highest learning rate.  [default: 0.001]")
-@click.option("--loss", help="A sum such as ce+0.5*dice.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
-@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
+@click.option("--loss", help="The loss: a sum such as ce+0.5*dice.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the forward passes.",
+)
+@click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any key of a recipe; repeatable."
 )
 @device_options
 @max_pixels_option
 @click.option("--devices", type=int, default=1, help="GPUs that share each batch.")
-@click.option("--no-resume", is_flag=True, help="Start anew instead of going on.")
 @click.option(
-    "--progress", type=click.Choice(["auto", "json", "none"]), default="auto", show_default=True
+    "--no-resume",
+    is_flag=True,
+    help="Start from the beginning, even if a stopped run could be continued.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
-@click.option("-v", "--verbose", count=True, help="-vv shows tracebacks.")
+@progress_option
+@output_options
 def command(
     output: Path,
     device: str,
@@ -97,9 +118,9 @@ def command(
     verbose: int,
     **options: Any,
 ) -> None:
-    """Teach a network, from a recipe (CONFIG) or from --images and --labels.
+    """Train a network, from a recipe (CONFIG) or from --images and --labels.
 
-    A run that was stopped goes on where it was when the same command is given again. Beside the
+    A run that was stopped is continued when the same command is given again. Beside the
     model folder, OUTPUT.training holds log, curve, recipe and the held-out labels.
     """
     from geoseg.core.importing import require

@@ -10,11 +10,11 @@ from geoseg.cli.options import (
     force_option,
     max_pixels_option,
     number_or_each,
+    output_options,
     overwrite_option,
     progress_option,
     root_options,
     share_options,
-    telling_options,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.errors import UsageError
@@ -49,7 +49,8 @@ __all__ = ["command"]
     "--min-hole",
     multiple=True,
     metavar="M2 or CLASS=M2",
-    help="Holes smaller than this are filled, likewise; by the class around them.",
+    help="Holes smaller than this are filled by the class around them; for all classes, or for "
+    "each; repeatable.",
 )
 @click.option(
     "--sieve",
@@ -62,21 +63,21 @@ __all__ = ["command"]
     "--simplify",
     type=float,
     default=0.0,
-    help="Tolerance; neighbours keep their shared borders.",
+    help="Simplify borders by this tolerance; neighbours keep their shared borders.",
 )
 @click.option(
     "--units",
     type=click.Choice(["m", "px"]),
     default="m",
     show_default=True,
-    help="Of --simplify.",
+    help="Unit of --simplify.",
 )
 @click.option(
     "--algorithm",
     type=click.Choice(["visvalingam", "douglas-peucker"]),
     default="visvalingam",
     show_default=True,
-    help="Of --simplify: by the area of corners, or by the distance of vertices.",
+    help="Which vertices --simplify takes: those of small corners, or those near the line.",
 )
 @click.option(
     "--smooth",
@@ -114,7 +115,7 @@ __all__ = ["command"]
 @max_pixels_option
 @overwrite_option
 @progress_option
-@telling_options
+@output_options
 def command(
     raster: str,
     connectivity: str,
@@ -136,7 +137,7 @@ def command(
     """
     from geoseg.polygons.vectorizing import vectorize
 
-    tell = progress_printer(progress, -1 if quiet else verbose)
+    report = progress_printer(progress, -1 if quiet else verbose)
     if force:
         options["most"] = float("inf")
     written = vectorize(
@@ -146,12 +147,12 @@ def command(
         min_hole=_per_class("--min-hole", min_hole),
         only=None if only is None else [name.strip() for name in only.split(",")],
         merge=_mergers(merge),
-        progress=lambda done, total: tell(
+        progress=lambda done, total: report(
             {"event": "progress", "stage": "polygons", "done": done, "total": total}
         ),
         **options,
     )
-    tell({"event": "result", "vector": str(written.path), "polygons": written.polygons})
+    report({"event": "result", "vector": str(written.path), "polygons": written.polygons})
     if not quiet and progress != "json":
         for name, count in written.polygons.items():
             if count:
@@ -160,7 +161,7 @@ def command(
 
 
 def _per_class(option: str, texts: tuple[str, ...]) -> float | dict[str, float]:
-    """Square metres: one number for all, or class -> number."""
+    """Parse square metres: one number for all, or class -> number."""
     if not texts:
         return 0.0
     what = "one number of m2 for all (500), or CLASS=NUMBER for each class (water=2000)"
@@ -168,7 +169,7 @@ def _per_class(option: str, texts: tuple[str, ...]) -> float | dict[str, float]:
 
 
 def _mergers(texts: tuple[str, ...]) -> dict[int | str, int | str]:
-    """Class -> the class that it is made part of.
+    """Parse pairs: class -> the class that it is made part of.
 
     Raises:
         UsageError: a text is no pair, or a class would be made part of two.

@@ -1,7 +1,8 @@
 """Models as ONNX graphs, without torch.
 
-``model.onnx`` refers to the weights beside it. :mod:`~geoseg.graphs.graph` binds the two, surrounds
-a network with a card's normalization and activation so that raw numbers go in and probabilities
-come out, and reads it into OpenVINO; :mod:`~geoseg.graphs.quantize` makes a graph in 8 bits. Start
-with ``graph.py``.
+``model.onnx`` refers to the weights beside it; ``binding.py`` takes the two apart, puts them
+together and refuses what does not belong together. ``surround.py`` puts a card's normalization and
+activation round a network, so that raw numbers go in and probabilities come out, and
+``for_openvino.py`` reads that into OpenVINO; ``quantize.py`` makes a graph in 8 bits. Start with
+``binding.py``.
 """

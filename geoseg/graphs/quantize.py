@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from geoseg.cards.files import ModelFiles
 from geoseg.core.importing import require
 from geoseg.errors import ModelError
-from geoseg.graphs.graph import LEAST_KEY, MULTIPLE_KEY, attach, graph_fits, note, noted, surround
+from geoseg.graphs.binding import LEAST_KEY, MULTIPLE_KEY, attach, graph_fits, note, noted
+from geoseg.graphs.surround import surround
 from geoseg.scene.radiometry import Radiometry
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ __all__ = ["Draft", "quantize_graph"]
 
 #: What takes the time, and what 8 bits make quicker.
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-#: The rarest numbers of a tensor, in percent, may lie beyond what its 8 bits can tell: a scale for
-#: all of them would be too coarse for the others.
+#: So many of a tensor's numbers, in percent, lie within what its 8 bits can express: a scale for
+#: the rarest ones, too, would be too coarse for the others.
 _WITHIN = 99.99
 #: Chips on which it is found out what each layer spoils, and the px of a side that suffice.
 _RANKED_ON, _RANKED_SIDE = 2, 256
@@ -40,7 +41,7 @@ class Draft:
     def __init__(
         self, model: ModelProto, original: ModelProto, inputs: Sequence[NDArray[np.float32]]
     ) -> None:
-        """Take note of what was quantized.
+        """Note what was quantized.
 
         Args:
             model: ``original`` with pairs of QuantizeLinear and DequantizeLinear.
@@ -56,13 +57,13 @@ class Draft:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """Names of those that compute with 8 bits, the one that spoils most labels first."""
+        """Name the layers that compute with 8 bits, the one that spoils most labels first."""
         names = [n.name for n in self._quantized(self._model) if n.name not in self._vain]
         harm = self._harm(names)
         return tuple(sorted(names, key=lambda name: -harm[name]))
 
     def without(self, layers: Collection[str]) -> ModelProto:
-        """The network with these layers in floating point."""
+        """Make the network with these layers in floating point."""
         model = _copied(self._model)
         floating = set(layers) | self._vain
         floating |= self._behind_the_last(floating)
@@ -81,17 +82,17 @@ class Draft:
         _drop_unused(model)
 
     def _in_vain(self, node: NodeProto) -> bool:
-        """Whether 8 bits bring nothing: they come after a threshold, and weights have them, too."""
+        """Say whether 8 bits bring nothing: they follow a threshold, and weights have them, too."""
         if node.op_type in _HEAVY:
             return any(name not in self._exact for name in node.input[:2])
         return node.op_type in ("Relu", "Clip")
 
     def _quantized(self, model: ModelProto) -> list[NodeProto]:
-        """The nodes that take quantized numbers."""
+        """Find the nodes that take quantized numbers."""
         return [n for n in model.graph.node if any(i in self._exact for i in n.input)]
 
     def _behind_the_last(self, floating: Collection[str]) -> set[str]:
-        """Nodes that no heavy layer in 8 bits follows, and that are none themselves."""
+        """Find the nodes that no heavy layer in 8 bits follows, and that are none themselves."""
         wanted: set[str] = set()
         behind: set[str] = set()
         for node in reversed(self._model.graph.node):
@@ -103,7 +104,7 @@ class Draft:
         return behind
 
     def _harm(self, names: Sequence[str]) -> Mapping[str, float]:
-        """Share of labels that one layer in 8 bits alone changes, summed over chips."""
+        """Measure the share of labels that one layer in 8 bits alone changes, summed over chips."""
         import onnxruntime
         from onnx import TensorProto, helper
 
@@ -142,6 +143,41 @@ class Draft:
         return harm
 
 
+class _Chips:
+    """Chips as a network sees them, one by one: what onnxruntime calls a CalibrationDataReader."""
+
+    def __init__(self, chips: Sequence[NDArray[Any]], graph: bytes, pixels: str) -> None:
+        """Make ready to normalize.
+
+        Args:
+            chips: raw numbers (C, H, W).
+            graph: that takes them, as ``raw``.
+            pixels: the name of the network's input in it.
+        """
+        import onnxruntime
+
+        self._chips = chips
+        self._name = pixels
+        self._session = onnxruntime.InferenceSession(graph, _options(onnxruntime))
+        self._left: Iterator[NDArray[Any]] = iter(())
+
+    def __len__(self) -> int:
+        return len(self._chips)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Go on with these chips."""
+        self._left = iter(self._chips[start_index:end_index])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """Give the next chip as the network's input; None after the last one."""
+        chip = next(self._left, None)
+        return None if chip is None else {self._name: self.pixels(chip)}
+
+    def pixels(self, chip: NDArray[Any]) -> NDArray[np.float32]:
+        """Normalize a chip: float32 (1, C, H, W)."""
+        return np.asarray(self._session.run([self._name], {"raw": chip[None]})[0])
+
+
 def quantize_graph(
     files: ModelFiles, radiometry: Radiometry, graph: bytes, chips: Sequence[NDArray[Any]]
 ) -> Draft:
@@ -164,18 +200,32 @@ def quantize_graph(
         ModelError: it refuses the network.
     """
     require("onnxruntime", "quantizing")
-    import onnx
-    import onnxruntime
-    from onnxruntime import quantization
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
     height, width = chips[0].shape[1:]
     network = attach(graph, files)
     shapes = {k: v for k, v in noted(network).items() if k in (MULTIPLE_KEY, LEAST_KEY)}
-    name = network.graph.input[0].name
     prepared = attach(graph, files)
     surround(prepared, files.card, radiometry, chips[0].dtype, height, width)
     whole = prepared.SerializeToString()
+    with _refusals(files), tempfile.TemporaryDirectory(prefix="geoseg-") as folder:
+        original = _folded(network, Path(folder))
+        seen = _Chips(chips, whole, network.graph.input[0].name)
+        model = _quantized(original, Path(folder), seen)
+        note(model, files, **{key.removeprefix("geoseg:"): v for key, v in shapes.items()})
+        inputs = [seen.pixels(chip) for chip in chips[:_RANKED_ON]]
+        if graph_fits(network, *(min(side, _RANKED_SIDE) for side in (height, width))):
+            inputs = [pixels[..., :_RANKED_SIDE, :_RANKED_SIDE] for pixels in inputs]
+        return Draft(model, original, inputs)
+
+
+@contextlib.contextmanager
+def _refusals(files: ModelFiles) -> Iterator[None]:
+    """Raise what onnxruntime refuses as a ModelError, and keep its advice out of the log.
+
+    Raises:
+        ModelError: it refused.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
     failures: tuple[type[Exception], ...] = (
         RuntimeError,
         ValueError,
@@ -183,74 +233,63 @@ def quantize_graph(
         KeyError,
         *(e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception)),
     )
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """The chips as the network sees them, one by one."""
-
-        def __init__(self) -> None:
-            self._session = onnxruntime.InferenceSession(whole, _options(onnxruntime))
-            self._left: Iterator[NDArray[Any]] = iter(())
-
-        def __len__(self) -> int:
-            return len(chips)
-
-        def set_range(self, start_index: int, end_index: int) -> None:
-            self._left = iter(chips[start_index:end_index])
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            chip = next(self._left, None)
-            return None if chip is None else {name: self.pixels(chip)}
-
-        def pixels(self, chip: NDArray[Any]) -> NDArray[np.float32]:
-            return np.asarray(self._session.run([name], {"raw": chip[None]})[0])
-
     disabled = logging.root.manager.disable
-    with tempfile.TemporaryDirectory(prefix="geoseg-") as folder:
-        folded, quantized = Path(folder) / "folded.onnx", Path(folder) / "quantized.onnx"
-        try:
-            # It recommends a preparation of its own, which can't do more here.
-            logging.disable(logging.WARNING)
-            # Batch norms are folded into their convolutions before scales are looked for.
-            options = _options(onnxruntime)
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-            options.optimized_model_filepath = str(folded)
-            onnxruntime.InferenceSession(network.SerializeToString(), options)
-            original = onnx.load(folded)
-            _name_nodes(original)
-            onnx.save(original, folded)
-            reader = Reader()
-            # It prints what it counts.
-            with contextlib.redirect_stdout(io.StringIO()):
-                quantization.quantize_static(
-                    folded,
-                    quantized,
-                    reader,
-                    quant_format=quantization.QuantFormat.QDQ,
-                    per_channel=True,
-                    activation_type=quantization.QuantType.QUInt8,
-                    weight_type=quantization.QuantType.QInt8,
-                    calibrate_method=quantization.CalibrationMethod.Percentile,
-                    nodes_to_exclude=_ends(original),
-                    extra_options={
-                        "CalibPercentile": _WITHIN,
-                        # Whatever the method: so many chips at a time are held in memory.
-                        "CalibStridedMinMax": 1,
-                        # A layer that is left in floating point needs its threshold.
-                        "QDQKeepRemovableActivations": True,
-                    },
-                )
-            model = onnx.load(quantized)
-            note(model, files, **{key.removeprefix("geoseg:"): v for key, v in shapes.items()})
-            inputs = [reader.pixels(chip) for chip in chips[:_RANKED_ON]]
-            if graph_fits(network, *(min(side, _RANKED_SIDE) for side in (height, width))):
-                inputs = [pixels[..., :_RANKED_SIDE, :_RANKED_SIDE] for pixels in inputs]
-            return Draft(model, original, inputs)
-        except failures as error:
-            raise ModelError(
-                f"{files.path}: this network can't be quantized ({error}); use --precision fp32"
-            ) from error
-        finally:
-            logging.disable(disabled)
+    try:
+        # It recommends a preparation of its own, which can't do more here.
+        logging.disable(logging.WARNING)
+        yield
+    except failures as error:
+        raise ModelError(
+            f"{files.path}: this network can't be quantized ({error}); use --precision fp32"
+        ) from error
+    finally:
+        logging.disable(disabled)
+
+
+def _folded(network: ModelProto, folder: Path) -> ModelProto:
+    """Fold batch norms into their convolutions, before scales are looked for."""
+    import onnx
+    import onnxruntime
+
+    path = folder / "folded.onnx"
+    options = _options(onnxruntime)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(network.SerializeToString(), options)
+    folded: ModelProto = onnx.load(path)
+    _name_nodes(folded)
+    return folded
+
+
+def _quantized(network: ModelProto, folder: Path, chips: _Chips) -> ModelProto:
+    """Put pairs of QuantizeLinear and DequantizeLinear into a network."""
+    import onnx
+    from onnxruntime import quantization
+
+    floating, quantized = folder / "folded.onnx", folder / "quantized.onnx"
+    onnx.save(network, floating)
+    # It prints what it counts.
+    with contextlib.redirect_stdout(io.StringIO()):
+        quantization.quantize_static(
+            floating,
+            quantized,
+            chips,
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.Percentile,
+            nodes_to_exclude=_ends(network),
+            extra_options={
+                "CalibPercentile": _WITHIN,
+                # Whatever the method: so many chips at a time are held in memory.
+                "CalibStridedMinMax": 1,
+                # A layer that is left in floating point needs its threshold.
+                "QDQKeepRemovableActivations": True,
+            },
+        )
+    model: ModelProto = onnx.load(quantized)
+    return model
 
 
 def _options(onnxruntime: Any) -> Any:
@@ -270,7 +309,7 @@ def _name_nodes(model: ModelProto) -> None:
 
 
 def _ends(model: ModelProto) -> list[str]:
-    """The first heavy node, and all nodes that no heavy one follows."""
+    """Name the first heavy node, and all nodes that no heavy one follows."""
     heavy = [n.name for n in model.graph.node if n.op_type in _HEAVY]
     leads: set[str] = set()
     last: list[str] = []
@@ -284,7 +323,7 @@ def _ends(model: ModelProto) -> list[str]:
 
 
 def _exact_names(model: ModelProto, tensors: Mapping[str, TensorProto]) -> dict[str, str]:
-    """Each dequantized tensor's name -> that of the same numbers before they were quantized."""
+    """Map each dequantized tensor's name to that of the same numbers before they were quantized."""
     made = {n.output[0]: n for n in model.graph.node if n.op_type == "QuantizeLinear"}
     exact = {}
     for node in model.graph.node:

@@ -4,8 +4,9 @@ To add an architecture: one file in ``papers/``, and one line in :mod:`geoseg.ne
 Importing this package is cheap: torch and the architectures are loaded when they are used.
 """
 
+from geoseg.networks.create import ModelInfo, create_model, model_info
 from geoseg.networks.folder import import_model, load_network, save_model
-from geoseg.networks.table import ModelInfo, create_model, list_models, model_info
+from geoseg.networks.table import list_models
 
 __all__ = [
     "ModelInfo",

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["SegModel", "conv_bn_relu", "guard_batch_norm", "init_convolutions", "reflect", "resize"]
+__all__ = [
+    "SegModel",
+    "SeparableBlock",
+    "conv_bn_relu",
+    "guard_batch_norm",
+    "init_convolutions",
+    "reflect",
+    "resize",
+    "unit_length",
+]
 
 
 class SegModel(nn.Module):
@@ -39,17 +49,8 @@ class SegModel(nn.Module):
     size_least: int = 1
     align_corners: bool = False
 
-    def follow(self, corners: bool) -> None:
-        """Pad and resize as it suits an encoder's features.
-
-        Args:
-            corners: see :class:`geoseg.networks.encoders.Encoder`.
-        """
-        self.size_offset = int(corners)
-        self.align_corners = corners
-
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits of a padded input.
+        """Give logits of a padded input.
 
         Args:
             x: float (N, C, H, W); sides as the class says.
@@ -61,7 +62,7 @@ class SegModel(nn.Module):
         raise TypeError(f"{type(self).__name__} has no heads(); a SegModel must say what it does")
 
     def forward_logits(self, x: Tensor) -> Tensor:
-        """Logits at the network's own stride, as the published code gives them.
+        """Give logits at the network's own stride, as the published code gives them.
 
         Args:
             x: float (N, C, H, W), normalized; not padded here.
@@ -91,7 +92,7 @@ class SegModel(nn.Module):
         return logits[0] if len(logits) == 1 else {"out": logits[0], "aux": logits[1]}
 
     def _side(self, length: int) -> int:
-        """The least side that holds ``length`` px and suits the network."""
+        """Find the least side that holds ``length`` px and suits the network."""
         length = max(length, self.size_least)
         steps = math.ceil((length - self.size_offset) / self.size_multiple)
         return steps * self.size_multiple + self.size_offset
@@ -128,7 +129,7 @@ def reflect(x: Tensor, *, below: int = 0, right: int = 0, above: int = 0, left: 
 
 
 def _reflected(length: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Which pixel stands at each place of a side that is continued by reflection."""
+    """Work out which pixel stands at each place of a side that is continued by reflection."""
     place = torch.arange(-before, length + after, device=device)
     if length == 1:
         return torch.zeros_like(place)
@@ -138,7 +139,7 @@ def _reflected(length: int, before: int, after: int, device: torch.device) -> Te
 
 
 def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Bilinear, and nothing at all where the size is right already.
+    """Resize bilinearly, and do nothing at all where the size is right already.
 
     Args:
         x: float (N, C, h, w).
@@ -161,7 +162,7 @@ def conv_bn_relu(
     dilation: int = 1,
     separable: bool = False,
 ) -> nn.Sequential:
-    """Convolution without bias and with same padding, batch norm, ReLU.
+    """Build a convolution without bias and with same padding, batch norm and ReLU.
 
     Args:
         in_channels: of the input.
@@ -198,8 +199,54 @@ def conv_bn_relu(
     return nn.Sequential(*layers)
 
 
+class SeparableBlock(nn.Module):
+    """Three pairs of pointwise and depthwise convolutions, and a pointwise shortcut, added.
+
+    The block of the Dynamic World network (Brown et al. 2022).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, layer: Callable[..., nn.Module]
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            in_channels: of the input.
+            out_channels: of the output, and of all layers.
+            layer: from in_channels, out_channels, kernel and ``groups=`` to a convolution with
+                whatever follows it.
+        """
+        super().__init__()
+        body: list[nn.Module] = []
+        for i in (in_channels, out_channels, out_channels):
+            body += [
+                layer(i, out_channels, 1),
+                layer(out_channels, out_channels, 3, groups=out_channels),
+            ]
+        self.body = nn.Sequential(*body)
+        self.shortcut = layer(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give features (N, out_channels, H, W) of (N, in_channels, H, W)."""
+        y: Tensor = self.body(x) + self.shortcut(x)
+        return y
+
+
+def unit_length(x: Tensor, least: float = 1e-6) -> Tensor:
+    """Keep the direction of each pixel's features, and bring their length to 1.
+
+    Args:
+        x: float (N, C, H, W).
+        least: of the squared length that is divided by.
+
+    Returns:
+        Like ``x``.
+    """
+    return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True).clamp_min(least))
+
+
 def init_convolutions(module: nn.Module, std: float | None = None) -> None:
-    """Weights of all convolutions below a module; biases become 0.
+    """Draw the weights of all convolutions below a module; biases become 0.
 
     Args:
         module: whose convolutions.

@@ -6,7 +6,8 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -79,12 +80,12 @@ class Speed:
     torch: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Give it as JSON holds it."""
         return asdict(self)
 
 
 def count_flops(network: nn.Module, in_channels: int, size: int) -> float:
-    """Floating point operations of one chip, in 1e9: twice the multiply-adds.
+    """Count the floating point operations of one chip, in 1e9: twice the multiply-adds.
 
     Convolutions and matrix products are counted, as torch's flop counter does it; nothing is
     computed. A CRF, which has neither, counts as nothing.
@@ -123,7 +124,7 @@ def measure_speed(
     """Time forward passes on random numbers, without reading or writing anything.
 
     Args:
-        network: gives logits; it is moved to the device and put into evaluation mode.
+        network: gives logits; moved to the device and put into evaluation mode.
         in_channels: bands C.
         size: chip side, px.
         batch: chips a batch.
@@ -133,7 +134,7 @@ def measure_speed(
         warmup: batches before timing.
         runs: batches to time.
         seconds: after this time no further batch is started, if one was warmed up and three were
-            timed; how many it were stands in the result.
+            timed; how many there were stands in the result.
         progress: called with a line of text.
 
     Raises:
@@ -145,17 +146,9 @@ def measure_speed(
     from geoseg.core.machine import peak_memory
     from geoseg.networks.device import pick_device
 
-    for name, value in (("size", size), ("batch", batch), ("runs", runs), ("bands", in_channels)):
-        if value < 1:
-            raise UsageError(f"{name} is {value}; it must be at least 1")
-    if precision not in BENCH_PRECISIONS:
-        raise UsageError(
-            f"precision is {precision!r}; it must be one of {', '.join(BENCH_PRECISIONS)}"
-        )
+    _check(precision, size=size, batch=batch, runs=runs, bands=in_channels)
     where = pick_device(device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with _torch_threads(threads):
         network = network.eval().to(where).to(memory_format=torch.channels_last)
         x = torch.randn((batch, in_channels, size, size), device=where)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -165,8 +158,6 @@ def measure_speed(
             torch.cuda.reset_peak_memory_stats(where)
         times, cpu, warmed = _time(network, x, precision, warmup, runs, seconds, progress)
         used_threads = torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
     median = statistics.median(times)
     cuda = where.type == "cuda"
     pixels = batch * size * size
@@ -194,6 +185,34 @@ def measure_speed(
     )
 
 
+def _check(precision: str, **numbers: int) -> None:
+    """Refuse what can't be measured.
+
+    Raises:
+        UsageError: the precision is unknown, or a number is below 1.
+    """
+    for name, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{name} is {value}; it must be at least 1")
+    if precision not in BENCH_PRECISIONS:
+        raise UsageError(
+            f"precision is {precision!r}; it must be one of {', '.join(BENCH_PRECISIONS)}"
+        )
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Have torch compute on so many threads; None leaves its own number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _classes(network: nn.Module, pixel: torch.Tensor) -> int:
     import torch
 
@@ -210,7 +229,7 @@ def _time(
     seconds: float,
     progress: Callable[[str], None] | None,
 ) -> tuple[list[float], list[float], int]:
-    """Wall and CPU seconds of each timed batch, and how many went before."""
+    """Measure wall and CPU seconds of each timed batch; say how many went before."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -245,7 +264,7 @@ def _time(
 
 
 def _cpu_name() -> str:
-    """The processor in words, where the system tells."""
+    """Name the processor, as far as the system does."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -257,7 +276,7 @@ def _cpu_name() -> str:
 
 
 def published() -> dict[str, Any]:
-    """What benchmarks/networks.py measured of every network, as it stands in the package.
+    """Read what benchmarks/networks.py measured of every network, as it stands in the package.
 
     Returns:
         ``how`` (what was measured, on what) and ``networks``: name -> paper, year, parameters,
@@ -269,10 +288,10 @@ def published() -> dict[str, Any]:
 
 
 def networks_table(markdown: bool = False) -> str:
-    """The networks with paper, year, parameters, GFLOPs and speed.
+    """Print the networks with paper, year, parameters, GFLOPs and speed.
 
     Args:
-        markdown: for the README, else for a terminal.
+        markdown: for the documentation, else for a terminal.
     """
     rows = [
         (

@@ -13,7 +13,7 @@ ALL_GPUS = "cuda:all"
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this machine that a name means.
+    """Find the device of this machine that a name means.
 
     Args:
         name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or
@@ -49,7 +49,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_devices(name: str) -> list[torch.device]:
-    """The devices that a name means: more than one for ``cuda:all`` alone.
+    """Find the devices that a name means: more than one for ``cuda:all`` alone.
 
     Raises:
         DeviceError: see :func:`pick_device`.

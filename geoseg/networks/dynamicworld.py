@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from geoseg.cards.card import ModelCard, Normalization
 from geoseg.cards.legend import ClassInfo
 from geoseg.errors import ModelError
-from geoseg.networks.base import SegModel
+from geoseg.networks.base import SegModel, SeparableBlock, unit_length
 
 __all__ = ["CLASSES", "DynamicWorld", "release_card", "release_state"]
 
@@ -89,25 +89,6 @@ class _ConvNormMish(nn.Sequential):
         )
 
 
-class _Block(nn.Module):
-    """Three pairs of pointwise and depthwise convolutions, and a pointwise shortcut, added."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        body: list[nn.Module] = []
-        for i in (in_channels, out_channels, out_channels):
-            body += [
-                _ConvNormMish(i, out_channels, 1),
-                _ConvNormMish(out_channels, out_channels, 3, groups=out_channels),
-            ]
-        self.body = nn.Sequential(*body)
-        self.shortcut = _ConvNormMish(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x) + self.shortcut(x)
-        return y
-
-
 class DynamicWorld(SegModel):
     """The network, 225,513 parameters with nine bands and nine classes.
 
@@ -128,24 +109,23 @@ class DynamicWorld(SegModel):
         super().__init__()
         self.stem = _ConvNormMish(in_channels, 64, 3)
         self.side = nn.Sequential(_ConvNormMish(64, 48, 1), _ConvNormMish(48, 48, 3, groups=48))
-        self.block1 = _Block(64, 96)
-        self.block2 = _Block(96, 144)
-        self.block3 = _Block(192, 144)
+        self.block1 = SeparableBlock(64, 96, _ConvNormMish)
+        self.block2 = SeparableBlock(96, 144, _ConvNormMish)
+        self.block3 = SeparableBlock(192, 144, _ConvNormMish)
         self.head = nn.Conv2d(144, classes, 1)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size, which is halved inside: 2 px a side at least."""
+        """Give logits at the input's size, which is halved inside: 2 px a side at least."""
         height, width = x.shape[-2:]
         y = _resize(self.stem(x), height // 2, width // 2)
         y = torch.cat((self.block2(self.block1(y)), self.side(y)), dim=1)
         y = _resize(self.block3(y), height, width)
         # TensorFlow's l2_normalize, with its epsilon under the root.
-        y = y * torch.rsqrt(y.square().sum(dim=1, keepdim=True).clamp_min(1e-12))
-        return (self.head(y),)
+        return (self.head(unit_length(y, 1e-12)),)
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear as tf.image.resize(antialias=True), which is slower and no different upwards."""
+    """Resize as tf.image.resize(antialias=True), which is slower and no different upwards."""
     if (2 * height, 2 * width) == tuple(x.shape[-2:]):
         return _halve(x)
     down = height < x.shape[-2] or width < x.shape[-1]
@@ -155,7 +135,7 @@ def _resize(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _halve(x: Tensor) -> Tensor:
-    """Antialiased bilinear at half the size, sides being even, as a convolution.
+    """Halve the size, antialiased and bilinear, by a convolution; sides are even.
 
     There a pixel's share falls off linearly over twice the distance, so it is 1, 3, 3, 1 eighths of
     four neighbours, and beyond the edges of those that are there. Runtimes have this operation.
@@ -196,7 +176,7 @@ def release_state(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor
             key = f"{name}.{theirs}"
             if key not in arrays:
                 raise ModelError(
-                    f"the Dynamic World release lacks {key}; use its whole weights.npz"
+                    f"the Dynamic World release has no {key}; use its whole weights.npz"
                 )
             array = np.asarray(arrays[key], dtype=np.float32)
             if theirs == "w":
@@ -212,7 +192,7 @@ def release_state(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor
 
 
 def release_card() -> ModelCard:
-    """The card of the imported release."""
+    """Make the card of the imported release."""
     return ModelCard(
         name="dynamicworld",
         description=(

@@ -13,11 +13,13 @@ from timm.layers import AvgPool2dSame, Conv2dSame
 from timm.models import FeatureHookNet
 from torch import Tensor, nn
 
+from geoseg.core.wording import counted
 from geoseg.errors import ModelError
+from geoseg.networks.base import SegModel
 from geoseg.networks.stems import adapt_stem
 from geoseg.networks.weights import encoder_state, load_encoder_state
 
-__all__ = ["Encoder", "Tap", "caffe_resnet", "create_encoder", "dilate"]
+__all__ = ["Encoder", "EncoderModel", "Tap", "caffe_resnet", "create_encoder", "dilate"]
 
 #: Side of the input that dilation is worked out with, a power of 2, px. Nothing is computed.
 TRACE_SIDE = 512
@@ -61,7 +63,7 @@ class Encoder(nn.Module):
         self.corners = corners
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features (N, C_i, H_i, W_i) of float (N, C, H, W), the finest first."""
+        """Give features (N, C_i, H_i, W_i) of float (N, C, H, W), the finest first."""
         features = []
         for channels, feature in zip(self.channels, self.network(x), strict=True):
             if feature.shape[1] != channels and feature.shape[-1] == channels:
@@ -69,6 +71,44 @@ class Encoder(nn.Module):
                 feature = feature.permute(0, 3, 1, 2).contiguous()
             features.append(feature)
         return features
+
+
+class EncoderModel(SegModel):
+    """A network on an encoder: it pads and resizes as suits the encoder's features.
+
+    Attributes:
+        encoder: what gives the features.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        in_channels: int,
+        strides: Sequence[int],
+        *,
+        output_stride: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Build the encoder.
+
+        Args:
+            encoder: of timm.
+            in_channels: bands C.
+            strides: of the wanted features, px of the input per px, before any dilation.
+            output_stride: of the encoder, which the logits and the input's sides follow; None for
+                an encoder as it is, whose network says these itself.
+            **options: of :func:`create_encoder`.
+
+        Raises:
+            ModelError: see :func:`create_encoder`.
+        """
+        super().__init__()
+        if output_stride is not None:
+            self.output_stride = self.size_multiple = self.multiple = output_stride
+            options["output_stride"] = output_stride
+        self.encoder = create_encoder(encoder, in_channels, strides, **options)
+        self.size_offset = int(self.encoder.corners)
+        self.align_corners = self.encoder.corners
 
 
 def create_encoder(
@@ -104,35 +144,15 @@ def create_encoder(
         bands: the input's bands by name, for fitting the weights of the first convolution.
 
     Raises:
-        ModelError: the encoder is unknown, lacks a stride, can't be dilated, or its weights are
-            not here.
+        ModelError: the encoder is unknown, has no feature at a stride, can't be dilated, or its
+            weights are not here.
     """
     options: dict[str, Any] = {}
     if first_block == "previous" and output_stride < 32:
         options["output_stride"] = output_stride
     source = encoder_state(name, weights) if weights is not None else None
     channels_in = source.in_channels if source is not None else in_channels
-    try:
-        if taps:
-            whole = timm.create_model(name, num_classes=0, in_chans=channels_in, **options)
-            whole.feature_info = [
-                {"module": tap.module, "num_chs": tap.channels, "reduction": tap.stride}
-                for tap in taps
-            ]
-            network = FeatureHookNet(whole, tuple(range(len(taps))), flatten_sequential=True)
-        else:
-            network = timm.create_model(
-                name,
-                features_only=True,
-                out_indices=_indices(name, strides),
-                in_chans=channels_in,
-                **options,
-            )
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ModelError(
-            f"timm's {name!r} can't serve as an encoder with {options or 'its own options'} "
-            f"({error}); choose another encoder or output_stride"
-        ) from error
+    network = _features(name, channels_in, strides, taps, options)
     if source is not None:
         load_encoder_state(network, source)
         adapt_stem(network, source.bands, in_channels, bands)
@@ -152,8 +172,49 @@ def create_encoder(
     return Encoder(network, network.feature_info.channels(), _has_corners(network, in_channels))
 
 
+def _features(
+    name: str,
+    in_channels: int,
+    strides: Sequence[int],
+    taps: Sequence[Tap],
+    options: dict[str, Any],
+) -> Any:
+    """Build timm's network so that it gives features, at random weights.
+
+    Args:
+        name: of a timm network.
+        in_channels: bands C.
+        strides: of the wanted features, where there are no ``taps``.
+        taps: the layers whose outputs are the features.
+        options: of timm's.
+
+    Raises:
+        ModelError: timm does not know the encoder, or it has no features like these.
+    """
+    try:
+        if taps:
+            whole = timm.create_model(name, num_classes=0, in_chans=in_channels, **options)
+            whole.feature_info = [
+                {"module": tap.module, "num_chs": tap.channels, "reduction": tap.stride}
+                for tap in taps
+            ]
+            return FeatureHookNet(whole, tuple(range(len(taps))), flatten_sequential=True)
+        return timm.create_model(
+            name,
+            features_only=True,
+            out_indices=_indices(name, strides),
+            in_chans=in_channels,
+            **options,
+        )
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ModelError(
+            f"timm's {name!r} can't serve as an encoder with {options or 'its own options'} "
+            f"({error}); choose another encoder or output_stride"
+        ) from error
+
+
 def _has_corners(network: nn.Module, in_channels: int) -> bool:
-    """See :class:`Encoder`: a side of 2**n + 1 px then has features of 2**m + 1."""
+    """Find :class:`Encoder`'s ``corners``: a side of 2**n + 1 px then has features of 2**m + 1."""
     try:
         sides = _sides(network, in_channels, TRACE_SIDE + 1)
     except (RuntimeError, AssertionError):
@@ -162,10 +223,10 @@ def _has_corners(network: nn.Module, in_channels: int) -> bool:
 
 
 def _indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
-    """Where timm lists the features of the wanted strides.
+    """Find where timm lists the features of the wanted strides.
 
     Raises:
-        ModelError: the encoder is unknown or lacks one.
+        ModelError: the encoder is unknown or has no feature at one of them.
     """
     try:
         with torch.device("meta"):
@@ -178,8 +239,8 @@ def _indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     found = info.reduction()
     # The last of several at one stride is the deepest.
     places = {stride: index for index, stride in enumerate(found)}
-    lacking = [stride for stride in strides if stride not in places]
-    if lacking:
+    missing = [stride for stride in strides if stride not in places]
+    if missing:
         raise ModelError(
             f"the encoder {name!r} has features at strides {found} and this network needs "
             f"{list(strides)}; choose another encoder, such as resnet50"
@@ -278,8 +339,9 @@ def _multi_grid(network: nn.Module, name: str, factors: Sequence[int], in_channe
     ]
     if len(spatial) != len(factors):
         raise ModelError(
-            f"the last stage of {name!r} has {len(spatial)} spatial convolutions and multi_grid "
-            f"{len(factors)} factors; they must be as many: leave multi_grid out, or take resnet101"
+            f"the last stage of {name!r} has {counted(len(spatial), 'spatial convolution')} and "
+            f"multi_grid {counted(len(factors), 'factor')}; there must be as many: leave "
+            f"multi_grid out, or take resnet101"
         )
     for layer, factor in zip(spatial, factors, strict=True):
         rate = layer.dilation[0] * factor
@@ -290,7 +352,7 @@ def _multi_grid(network: nn.Module, name: str, factors: Sequence[int], in_channe
 
 
 def _trace(network: nn.Module, in_channels: int) -> list[tuple[Any, int]]:
-    """Each convolution and pooling with the stride of its output, as they run."""
+    """List each convolution and pooling with the stride of its output, as they run."""
     found: list[tuple[Any, int]] = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -312,7 +374,7 @@ def _trace(network: nn.Module, in_channels: int) -> list[tuple[Any, int]]:
 
 
 def _sides(network: nn.Module, in_channels: int, side: int) -> list[int]:
-    """Widths of the features of a square input, worked out without computing anything."""
+    """Work out the widths of a square input's features without computing anything."""
     state = {k: v.to("meta") for k, v in network.state_dict(keep_vars=True).items()}
     training = network.training
     try:

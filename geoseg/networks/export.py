@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.cards.card import GRAPH_NAME
 from geoseg.cards.files import ModelFiles, read_model
+from geoseg.cards.stac import to_mlm
 from geoseg.core.files import replace_file
 from geoseg.core.importing import import_openvino, require
 from geoseg.errors import ModelError, OutputError
-from geoseg.graphs.graph import bind, detach, is_ours, read_graph
+from geoseg.graphs.binding import bind, detach, is_ours
+from geoseg.graphs.for_openvino import read_graph
 from geoseg.networks.folder import load_network
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def export_model(files: ModelFiles, path: str | Path, *, size: int | None = None
         load_network(files),
         in_channels=len(files.card.bands),
         size=size or files.card.size,
-        metadata={CARD_KEY: json.dumps(files.card.to_mlm(), ensure_ascii=False)},
+        metadata={CARD_KEY: json.dumps(to_mlm(files.card), ensure_ascii=False)},
     )
     _write(path, content)
     return path
@@ -85,7 +87,7 @@ def _write(path: Path, content: bytes) -> None:
 def export_onnx(
     network: nn.Module, *, in_channels: int, size: int, metadata: dict[str, str] | None = None
 ) -> bytes:
-    """A network as the bytes of an ONNX file.
+    """Turn a network into the bytes of an ONNX file.
 
     Args:
         network: gives logits; it is put into evaluation mode.
@@ -97,8 +99,8 @@ def export_onnx(
         An ONNX model, its weights inside.
 
     Raises:
-        MissingExtraError: as :func:`export_model`.
-        ModelError: likewise.
+        MissingExtraError: the packages that write ONNX are not installed.
+        ModelError: the network has a part that ONNX can't express.
     """
     require("torch", "writing ONNX")
     import torch
@@ -123,7 +125,7 @@ def export_onnx(
 def write_graph(folder: str | Path) -> tuple[Path, str]:
     """Write ``model.onnx`` into a model folder, in place of an older one.
 
-    With it the model is predicted with by OpenVINO or ONNX Runtime without importing torch.
+    With it OpenVINO and ONNX Runtime run the model, and torch is not imported.
 
     Args:
         folder: a model folder.
@@ -132,8 +134,8 @@ def write_graph(folder: str | Path) -> tuple[Path, str]:
         The file's path, and which chips it takes, in words.
 
     Raises:
-        MissingExtraError: as :func:`export_graph`.
-        ModelError: likewise.
+        MissingExtraError: the packages that write ONNX are not installed.
+        ModelError: as :func:`export_graph`.
         OutputError: the file can't be written, or one is there that geoseg did not write.
     """
     require("torch", f"writing {GRAPH_NAME}")
@@ -153,12 +155,12 @@ def write_graph(folder: str | Path) -> tuple[Path, str]:
 
 
 def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tuple[bytes, str]:
-    """A model's network as the content of ``model.onnx``; see :mod:`geoseg.graphs.graph`.
+    """Turn a model's network into the content of ``model.onnx``; see :mod:`geoseg.graphs.binding`.
 
     Args:
         files: the model.
-        shape: height and width of the chips that it shall take, px; None for all that suit the
-            network if that can be had, and else the card's size.
+        shape: height and width of the chips that it takes, px; None for all that suit the network
+            if that is possible, and else the card's size.
 
     Returns:
         The content, and which chips it takes, in words.
@@ -198,7 +200,7 @@ def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tup
         shape = (card.size, card.size)
     content = detach(_export(network, (1, bands, *shape), {}, optimize=False), files)
     if not _alike(network, content, files, *shape):
-        # An antialiased resize, for one, is another one there, and nothing tells.
+        # An antialiased resize, for one, is another one there, without a word.
         raise ModelError(
             f"{card.name}: OpenVINO gives other numbers than torch for the network "
             f"{card.network!r}; use --runtime torch"
@@ -207,7 +209,7 @@ def export_graph(files: ModelFiles, shape: tuple[int, int] | None = None) -> tup
 
 
 def _alike(network: nn.Module, content: bytes, files: ModelFiles, height: int, width: int) -> bool:
-    """Whether a graph gives the network's logits for chips of a shape."""
+    """Check whether a graph gives the network's logits for chips of a shape."""
     import torch
 
     openvino = import_openvino()
@@ -257,7 +259,7 @@ def _same_padding() -> Iterator[None]:
 def _export(
     network: nn.Module, shape: tuple[int, ...], free: dict[int, Any], *, optimize: bool
 ) -> ModelProto:
-    """A network as an ONNX model.
+    """Turn a network into an ONNX model.
 
     Args:
         network: gives logits; it is put into evaluation mode.
@@ -274,7 +276,7 @@ def _export(
 
     options: dict[str, Any] = {"dynamic_shapes": (free,)} if free else {}
     try:
-        # torch tells its progress on standard output, which is ours for results.
+        # torch prints its progress on standard output, which is ours for results.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -301,7 +303,7 @@ def _export(
 
 
 def _checked(model: ModelProto) -> bytes:
-    """The bytes of an ONNX model that keeps ONNX's own rules.
+    """Check that a model keeps ONNX's own rules, and give its bytes.
 
     Raises:
         ModelError: it is too large.

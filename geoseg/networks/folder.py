@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from geoseg.cards.card import CARD_NAME, GRAPH_NAME, INT8_NAME, WEIGHTS_NAME, ModelCard
 from geoseg.cards.files import ModelFiles, read_model, write_card
 from geoseg.core.importing import require
+from geoseg.core.wording import counted
 from geoseg.errors import ModelError, OutputError
-from geoseg.networks.table import create_model
+from geoseg.networks.create import create_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,8 +51,9 @@ def load_network(model: ModelFiles) -> nn.Module:
         raise ModelError(f"{model.path}: {WEIGHTS_NAME} is not safetensors ({error})") from error
     except RuntimeError as error:
         raise ModelError(
-            f"{model.path}: the weights are not those of {card.network!r} with {len(card.bands)} "
-            f"bands, {len(card.classes)} classes and options {dict(card.network_options)}: {error}"
+            f"{model.path}: the weights are not those of {card.network!r} with "
+            f"{counted(len(card.bands), 'band')}, {counted(len(card.classes), 'class')} and "
+            f"options {dict(card.network_options)}: {error}"
         ) from error
     return network.eval()
 
@@ -64,7 +66,7 @@ def save_model(
     Args:
         card: becomes ``model.json``.
         network: its parameters and buffers become ``weights.safetensors``.
-        folder: the new folder; its parent is made where it lacks.
+        folder: the new folder; its parent is made where it is missing.
         notices: licence files to copy beside.
 
     Raises:
@@ -86,7 +88,7 @@ def save_files(files: ModelFiles, folder: str | Path) -> None:
 
     Args:
         files: the model.
-        folder: the new folder; its parent is made where it lacks.
+        folder: the new folder; its parent is made where it is missing.
 
     Raises:
         OutputError: the folder exists already, or can't be written.
@@ -101,7 +103,7 @@ def save_files(files: ModelFiles, folder: str | Path) -> None:
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, that gets its name at the end.
+    """Make a folder to write into, that gets its name at the end.
 
     Raises:
         OutputError: the folder exists already, or can't be written.

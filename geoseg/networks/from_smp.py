@@ -19,10 +19,12 @@ from geoseg.networks.weights import (
     RGB,
     SUFFIXES,
     EncoderState,
+    bands_of_file,
     encoder_state,
     find_release,
     hub_release,
     load_encoder_state,
+    one_line,
     read_state,
 )
 
@@ -183,7 +185,7 @@ class SmpModel(SegModel):
             self.size_multiple = self.size_least = self.side
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits of a padded input.
+        """Give logits of a padded input.
 
         Args:
             x: float (N, C, H, W); H and W multiples of ``size_multiple``.
@@ -203,7 +205,7 @@ class SmpModel(SegModel):
 
 
 def _encoder(name: str) -> str:
-    """An encoder's name as the library wants it.
+    """Find an encoder's name as the library wants it.
 
     Raises:
         ModelError: nobody knows it.
@@ -275,7 +277,7 @@ def _any_size(name: str, options: dict[str, Any], *, features_only: bool) -> int
 
 
 def _build(arch: str, encoder: str, in_channels: int, classes: int, options: dict[str, Any]) -> Any:
-    """The library's network, with random weights.
+    """Build the library's network, with random weights.
 
     Raises:
         ModelError: the library refuses.
@@ -299,7 +301,7 @@ def _build(arch: str, encoder: str, in_channels: int, classes: int, options: dic
 
 
 def _own_state(encoder: str, spec: str) -> EncoderState:
-    """Weights of one of the library's own encoders, in its names.
+    """Read weights of one of the library's own encoders, in its names.
 
     Raises:
         ModelError: there are none of that name, or they are not here.
@@ -309,10 +311,10 @@ def _own_state(encoder: str, spec: str) -> EncoderState:
         channels = stem_channels(smp.encoders.get_encoder(encoder), state, 3)
         if channels is None:
             raise ModelError(
-                f"{spec} lacks the first convolution of {encoder!r}; it must hold that encoder's "
+                f"{spec} has no first convolution of {encoder!r}; it must hold that encoder's "
                 f"tensors in smp's names, and holds {', '.join(list(state)[:3])}, ..."
             )
-        return EncoderState(state, channels, RGB if channels == 3 else (None,) * channels)
+        return EncoderState(state, channels, bands_of_file(channels))
     settings = own_encoders[encoder]["pretrained_settings"]
     if spec.startswith("torchgeo:"):
         raise ModelError(
@@ -343,5 +345,5 @@ def _load_own(network: nn.Module, encoder: str, source: EncoderState, spec: str)
     except (RuntimeError, KeyError) as error:
         raise ModelError(
             f"the weights {spec!r} are not those of smp's {encoder!r} "
-            f"({' '.join(str(error).split()[:40])}); give the weights of this very encoder"
+            f"({one_line(error)}); give the weights of this very encoder"
         ) from error

@@ -90,7 +90,7 @@ class TorchvisionModel(SegModel):
             adapt_stem(self.network.backbone, source.bands, in_channels, bands)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits of a padded input.
+        """Give logits of a padded input.
 
         Args:
             x: float (N, C, H, W); H and W multiples of 8.
@@ -118,7 +118,7 @@ def _replace_stem(convolution: nn.Conv2d, in_channels: int) -> None:
 
 
 def _encoder_state(encoder: str, spec: str) -> EncoderState:
-    """Weights of a ResNet; torchvision's names are timm's.
+    """Read weights of a ResNet; torchvision's names are timm's.
 
     Raises:
         ModelError: they are unknown or not here.

@@ -1,10 +1,10 @@
 """A small residual network of geoseg's own that works at half the input's size.
 
 Residual blocks after He et al. 2016 (https://arxiv.org/abs/1512.03385), at one size, without
-pooling further: land cover at 10 m is told by a pixel's spectrum and some hundred metres around
+pooling further: land cover at 10 m shows in a pixel's spectrum and some hundred metres around
 it, and all channels are spent there. As in the Dynamic World network (Brown et al. 2022,
-https://doi.org/10.1038/s41597-022-01307-4) the classes are told by the direction of a pixel's
-features and not by their length, so that a spectrum unlike all that was learned from does not give
+https://doi.org/10.1038/s41597-022-01307-4) the classes depend on the direction of a pixel's
+features and not on their length, so that a spectrum unlike all that was learned from does not give
 a great certainty. The logits at half size are brought to full size by bilinear interpolation and
 are added to a pixel's own, from a convolution at full size.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoseg.networks.base import SegModel
+from geoseg.networks.base import SegModel, unit_length
 
 __all__ = ["HalfResNet"]
 
@@ -95,11 +95,11 @@ class HalfResNet(SegModel):
         self.length = nn.Parameter(torch.tensor(10.0))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         own = self.stem(x)
         four = F.pixel_unshuffle(x, 2).to(own.dtype)
         y = self.blocks(self.enter(torch.cat((F.avg_pool2d(own, 2), four), dim=1))).float()
-        y = y * torch.rsqrt(y.square().sum(dim=1, keepdim=True).clamp_min(1e-6)) * self.length
+        y = unit_length(y) * self.length
         around = F.interpolate(
             self.head(y).float(), scale_factor=2.0, mode="bilinear", align_corners=False
         )

@@ -2,8 +2,8 @@
 
 Its layout is that of the Dynamic World network (Brown et al. 2022,
 https://doi.org/10.1038/s41597-022-01307-4): three blocks of pointwise and depthwise convolutions
-with a pointwise shortcut, a side path that joins before the last one, and classes that are told by
-the direction of a pixel's features and not by their length. Here it is made cheaper to run: the
+with a pointwise shortcut, a side path that joins before the last one, and classes that depend on
+the direction of a pixel's features and not on their length. Here it is made cheaper to run: the
 stem's output is halved by averaging, the activation is the hard swish of Howard et al. 2019
 (https://arxiv.org/abs/1905.02244), and logits are brought to full size instead of features.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoseg.networks.base import SegModel
+from geoseg.networks.base import SegModel, SeparableBlock, unit_length
 
 __all__ = ["HalfSeparable"]
 
@@ -37,25 +37,6 @@ class _ConvNormSwish(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.Hardswish(),
         )
-
-
-class _Block(nn.Module):
-    """Three pairs of pointwise and depthwise convolutions, and a pointwise shortcut, added."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        body: list[nn.Module] = []
-        for i in (in_channels, out_channels, out_channels):
-            body += [
-                _ConvNormSwish(i, out_channels, 1),
-                _ConvNormSwish(out_channels, out_channels, 3, groups=out_channels),
-            ]
-        self.body = nn.Sequential(*body)
-        self.shortcut = _ConvNormSwish(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x) + self.shortcut(x)
-        return y
 
 
 class HalfSeparable(SegModel):
@@ -94,17 +75,16 @@ class HalfSeparable(SegModel):
         self.side = nn.Sequential(
             _ConvNormSwish(stem, side, 1), _ConvNormSwish(side, side, 3, groups=side)
         )
-        self.block1 = _Block(stem, first)
-        self.block2 = _Block(first, second)
-        self.block3 = _Block(second + side, third)
+        self.block1 = SeparableBlock(stem, first, _ConvNormSwish)
+        self.block2 = SeparableBlock(first, second, _ConvNormSwish)
+        self.block3 = SeparableBlock(second + side, third, _ConvNormSwish)
         self.head = nn.Conv2d(third, classes, 1)
         #: Length of the features' direction; directions alone would bound the logits too narrowly.
         self.length = nn.Parameter(torch.tensor(10.0))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         y = F.avg_pool2d(self.stem(x), 2)
         y = self.block3(torch.cat((self.block2(self.block1(y)), self.side(y)), dim=1)).float()
-        y = y * torch.rsqrt(y.square().sum(dim=1, keepdim=True).clamp_min(1e-6)) * self.length
-        logits = self.head(y).float()
+        logits = self.head(unit_length(y) * self.length).float()
         return (F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False),)

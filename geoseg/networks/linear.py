@@ -23,5 +23,5 @@ class Linear(SegModel):
         self.head = nn.Conv2d(in_channels, classes, 1)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         return (self.head(x),)

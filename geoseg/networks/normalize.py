@@ -29,7 +29,7 @@ def _min_max(x: Tensor, p: Mapping[str, Tensor]) -> Tensor:
 
 
 def _log_logistic(x: Tensor, p: Mapping[str, Tensor]) -> Tensor:
-    """The Dynamic World transfer function of reflectance.
+    """Apply the Dynamic World transfer function of reflectance.
 
     Source: google/dynamicworld, ``log(0.005 * DN + 1)`` with DN = reflectance * 10000, then
     ``(x - center) / spread``, then ``e / (e + 1)`` with ``e = exp(5 x - 1)``.

@@ -59,7 +59,7 @@ class SmallUNet(SegModel):
         self.multiple = self.size_multiple = 2**depth
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         skips: list[Tensor] = []
         for level, layer in enumerate(self.down):
             x = layer(x if level == 0 else F.max_pool2d(x, 2))

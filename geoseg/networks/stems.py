@@ -38,8 +38,8 @@ def adapt_stem(
     """
     if bands is not None and len(bands) != in_channels:
         raise ModelError(
-            f"{len(bands)} bands {list(bands)} were named for in_channels={in_channels}; name as "
-            f"many, or none"
+            f"in_channels is {in_channels} and the named bands are {list(bands)}; name as many, or "
+            f"none"
         )
     mixing = _mixing(source_bands, in_channels, bands)
     if torch.equal(mixing, torch.eye(*mixing.shape)):
@@ -52,7 +52,7 @@ def adapt_stem(
 
 
 def stem_convolutions(network: nn.Module, in_channels: int) -> list[nn.Conv2d]:
-    """The convolutions that take the input: one, or several side by side as in MobileOne.
+    """Find the convolutions that take the input: one, or several side by side as in MobileOne.
 
     Args:
         network: any.
@@ -74,7 +74,7 @@ def stem_convolutions(network: nn.Module, in_channels: int) -> list[nn.Conv2d]:
 
 
 def stem_channels(network: nn.Module, state: dict[str, Tensor], in_channels: int) -> int | None:
-    """How many bands weights take, or None where they lack the first convolution.
+    """Find how many bands weights take; None where they have no first convolution.
 
     Args:
         network: of that kind, for any number of bands; the meta device will do.
@@ -90,7 +90,7 @@ def stem_channels(network: nn.Module, state: dict[str, Tensor], in_channels: int
 def _mixing(
     source_bands: Sequence[str | None], in_channels: int, bands: Sequence[str] | None
 ) -> Tensor:
-    """How much each new band takes of each source band: float (source, C)."""
+    """Work out how much each new band takes of each source band: float (source, C)."""
     sources = len(source_bands)
     named = bands if any(source_bands) else None
     if named is None and in_channels == sources:
@@ -108,7 +108,7 @@ def _mixing(
 
 
 def _dense(convolution: nn.Conv2d) -> Tensor:
-    """The weight of a grouped convolution as that of an ungrouped one: (out, in, h, w)."""
+    """Write the weight of a grouped convolution as that of an ungrouped one: (out, in, h, w)."""
     weight = convolution.weight.detach()
     outputs, inputs = weight.shape[:2]
     groups = convolution.groups

@@ -1,31 +1,13 @@
-"""The table of networks: what :func:`create_model` builds."""
+"""The table of networks: name, class, paper; :mod:`geoseg.networks.create` builds them."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import functools
-import importlib
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from geoseg.core.importing import require
-from geoseg.errors import ModelError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-__all__ = [
-    "NETWORKS",
-    "ModelInfo",
-    "Network",
-    "chip_multiple",
-    "create_model",
-    "list_models",
-    "model_info",
-]
+__all__ = ["NETWORKS", "Network", "Paper", "list_models"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +106,7 @@ _R101 = {"encoder": "resnet101"}
 _CAFFE101 = {"encoder": "resnet101", "caffe": True}
 _XCEPTION = {"encoder": "xception65", "first_block": "previous"}
 
-#: Name -> network. To add an architecture: a file in this package, and a line here.
+#: Name -> network. To add an architecture: a file in ``papers/``, and a line here.
 NETWORKS: dict[str, Network] = {
     "fcn32s": Network("papers.fcn:FCN", _FCN, options={"stride": 32}),
     "fcn16s": Network("papers.fcn:FCN", _FCN, options={"stride": 16}),
@@ -211,7 +193,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def list_models(pattern: str = "*", tag: str | None = None) -> list[str]:
-    """The names that :func:`create_model` takes.
+    """List the names that :func:`geoseg.create_model` takes.
 
     Args:
         pattern: as in a shell: ``*deeplab*``.
@@ -226,177 +208,3 @@ def list_models(pattern: str = "*", tag: str | None = None) -> list[str]:
     """
     names = sorted(fnmatch.filter(NETWORKS, pattern))
     return [name for name in names if tag is None or NETWORKS[name].tag == tag]
-
-
-def create_model(
-    name: str,
-    encoder: str | None = None,
-    in_channels: int = 3,
-    classes: int = 21,
-    *,
-    encoder_weights: str | None = None,
-    bands: Sequence[str] | None = None,
-    output_stride: int | None = None,
-    aux: bool = False,
-    crf: bool | Mapping[str, Any] = False,
-    **options: Any,
-) -> nn.Module:
-    """Build a network.
-
-    Args:
-        name: one of :func:`list_models`.
-        encoder: of timm (or of segmentation_models_pytorch for its networks); None for the
-            network's own.
-        in_channels: bands of the input.
-        classes: channels of the output. The papers' networks have Pascal VOC's 21.
-        encoder_weights: None for random ones; ``imagenet``, ``torchgeo:NAME`` or the path of a
-            file, see :func:`geoseg.networks.weights.encoder_state`.
-        bands: the input's bands by name, with which the weights of the first convolution are
-            fitted: a band that they know keeps its filters, others get the mean.
-        output_stride: of the encoder, where the network can choose.
-        aux: whether there is an auxiliary head, where the network has one. In training it then
-            gives a dict of ``out`` and ``aux``.
-        crf: carry a CRF-RNN behind the network; True, or the options of
-            :class:`geoseg.networks.crf.DenseCRF`.
-        **options: the network's own options, as in a card's ``network_options``.
-
-    Returns:
-        A module that takes normalized float (N, C, H, W) and gives logits (N, K, H, W).
-
-    Raises:
-        MissingExtraError: torch and the like are not installed.
-        ModelError: the name is unknown, the network does not take these options, or the weights
-            are not here.
-    """
-    if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, n=3, cutoff=0.4)
-        raise ModelError(
-            f"there is no network {name!r}{f'; did you mean {near}?' if near else ''}; geoseg "
-            f"models list --networks shows all {len(NETWORKS)}"
-        )
-    if in_channels < 1 or classes < 1:
-        raise ModelError(
-            f"in_channels is {in_channels} and classes {classes}; both must be 1 at least"
-        )
-    require("torch", f"the network {name!r}")
-    constructor = _constructor(name)
-    given: dict[str, Any] = {
-        "encoder": encoder,
-        "encoder_weights": encoder_weights,
-        "output_stride": output_stride,
-        "aux": aux or None,
-    }
-    wanted = {k: v for k, v in given.items() if v is not None}
-    taken = inspect.signature(constructor).parameters
-    for key in wanted:
-        if key not in taken:
-            others = [n for n in list_models() if key in _parameters(n)]
-            raise ModelError(
-                f"the network {name!r} takes no {key}; leave it out, or choose one of {others}"
-            )
-    if encoder_weights is not None:
-        wanted["bands"] = bands
-    try:
-        network: nn.Module = constructor(
-            in_channels=in_channels,
-            classes=classes,
-            **{**NETWORKS[name].options, **wanted, **options},
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"the network {name!r} does not take in_channels={in_channels}, classes={classes}, "
-            f"options {options} ({error}); its options are "
-            f"{sorted(set(taken) - {'in_channels', 'classes', 'bands'})}"
-        ) from error
-    from geoseg.networks.base import guard_batch_norm
-
-    guard_batch_norm(network)
-    if crf:
-        from geoseg.networks.papers.crfrnn import CRFRNN
-
-        network = CRFRNN(network, classes, **({} if crf is True else dict(crf)))
-    return network
-
-
-def _constructor(name: str) -> Any:
-    module, attribute = NETWORKS[name].target.split(":")
-    return getattr(importlib.import_module(f"geoseg.networks.{module}"), attribute)
-
-
-@functools.cache
-def _parameters(name: str) -> frozenset[str]:
-    return frozenset(inspect.signature(_constructor(name)).parameters)
-
-
-def chip_multiple(network: nn.Module) -> int:
-    """What chips' sides and places should be multiples of, px, for one phase throughout.
-
-    Args:
-        network: one of :func:`create_model`.
-    """
-    return max(int(getattr(network, key, 1)) for key in ("multiple", "size_multiple"))
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a network before it is built for good.
-
-    Attributes:
-        name: in the table.
-        paper: what people call it, and who.
-        year: of the paper.
-        url: of the paper.
-        tag: see :class:`Network`.
-        options: that the name stands for.
-        parameters: with these bands and classes, auxiliary heads left out.
-        output_stride: as the paper counts it, px.
-        multiple: chips should lie at multiples of it, px.
-    """
-
-    name: str
-    paper: str
-    year: int
-    url: str
-    tag: str
-    options: Mapping[str, Any]
-    parameters: int
-    output_stride: int
-    multiple: int
-
-
-def model_info(
-    name: str, encoder: str | None = None, in_channels: int = 3, classes: int = 21, **options: Any
-) -> ModelInfo:
-    """Look a network up. Its layers are counted, not allocated.
-
-    Args:
-        name: one of :func:`list_models`.
-        encoder: see :func:`create_model`.
-        in_channels: likewise.
-        classes: likewise.
-        **options: likewise.
-
-    Raises:
-        ModelError: as :func:`create_model`.
-    """
-    require("torch", f"the network {name!r}")
-    import torch
-
-    try:
-        with torch.device("meta"):
-            network = create_model(name, encoder, in_channels, classes, **options)
-    except ModelError:
-        # Some encoders, such as SegFormer's, need numbers to be built; a wrong option fails again.
-        network = create_model(name, encoder, in_channels, classes, **options)
-    entry = NETWORKS[name]
-    return ModelInfo(
-        name=name,
-        paper=entry.paper.title,
-        year=entry.paper.year,
-        url=entry.paper.url,
-        tag=entry.tag,
-        options={**entry.options, **({"encoder": encoder} if encoder else {}), **options},
-        parameters=sum(p.numel() for p in network.parameters()),
-        output_stride=int(getattr(network, "output_stride", 1)),
-        multiple=chip_multiple(network),
-    )

@@ -22,7 +22,7 @@ GROUPS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels of a network that is ``width`` times as wide as published, 1 at least."""
+    """Count the channels of a network ``width`` times as wide as published, 1 at least."""
     return max(1, round(channels * width))
 
 
@@ -34,14 +34,14 @@ def vgg_groups(
     padding: Sequence[int] = (1, 1, 1, 1, 1),
     dilation: Sequence[int] = (1, 1, 1, 1, 1),
 ) -> nn.ModuleList:
-    """The thirteen convolutions, each with bias and ReLU, in five groups.
+    """Build the thirteen convolutions, each with bias and ReLU, in five groups.
 
     Args:
         in_channels: bands.
         width: times the published channels.
         batch_norm: whether one stands between convolution and ReLU.
         padding: of each group's convolutions, px.
-        dilation: likewise.
+        dilation: of each group's convolutions, px between taps.
     """
     groups = nn.ModuleList()
     before = in_channels

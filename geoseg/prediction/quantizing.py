@@ -10,7 +10,7 @@ from typing import Any
 from geoseg.core.cache import Cache
 from geoseg.core.importing import require
 from geoseg.errors import OutputError, SceneError
-from geoseg.graphs.graph import bind, noted
+from geoseg.graphs.binding import bind, noted
 from geoseg.networks.folder import save_files
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan

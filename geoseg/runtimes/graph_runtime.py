@@ -23,7 +23,8 @@ from geoseg.core.cache import Cache
 from geoseg.core.importing import package_version, require
 from geoseg.core.machine import available_cores
 from geoseg.errors import ModelError
-from geoseg.graphs.graph import bind, graph_fits, identity, surround
+from geoseg.graphs.binding import bind, graph_fits, identity
+from geoseg.graphs.surround import surround
 from geoseg.runtimes.checked import check_probs
 from geoseg.scene.radiometry import Radiometry
 
@@ -146,7 +147,7 @@ class CpuRuntime:
         return model
 
     def _compile(self, model: ModelProto, dtype: np.dtype[Any]) -> Program:
-        """Make a graph that :func:`geoseg.graphs.graph.surround` completed ready.
+        """Make a graph that :func:`geoseg.graphs.surround.surround` completed ready.
 
         Args:
             model: its tensors may lie in the weights yet.

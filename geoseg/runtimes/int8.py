@@ -18,7 +18,7 @@ from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.core.importing import package_version, require
 from geoseg.errors import ModelError, SceneError
-from geoseg.graphs.graph import bind, identity, noted
+from geoseg.graphs.binding import bind, identity, noted
 from geoseg.graphs.quantize import Draft, quantize_graph
 from geoseg.runtimes import Request, checked
 from geoseg.runtimes.graph_runtime import graph_for

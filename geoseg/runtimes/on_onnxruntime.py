@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.errors import DeviceError, ModelError
-from geoseg.graphs.graph import fill
+from geoseg.graphs.binding import fill
 from geoseg.runtimes.graph_runtime import CpuRuntime, Program
 from geoseg.scene.radiometry import Radiometry
 

@@ -14,7 +14,8 @@ from geoseg.cards.files import ModelFiles
 from geoseg.core.cache import Cache
 from geoseg.core.importing import import_openvino
 from geoseg.errors import DeviceError, ModelError
-from geoseg.graphs.graph import noted, read_graph
+from geoseg.graphs.binding import noted
+from geoseg.graphs.for_openvino import read_graph
 from geoseg.runtimes.graph_runtime import CpuRuntime, Program
 from geoseg.scene.radiometry import Radiometry
 

@@ -29,9 +29,9 @@ from geoseg.errors import OutputError, TrainingError, UsageError
 from geoseg.evaluation.metrics import mean_iou
 from geoseg.events import LogEvent, Progress
 from geoseg.networks import save_model
+from geoseg.networks.create import chip_multiple
 from geoseg.networks.device import pick_device
 from geoseg.networks.normalize import normalize
-from geoseg.networks.table import chip_multiple
 from geoseg.prediction.chips import prefetch
 from geoseg.scene.scene import first_line
 from geoseg.training.chips import Chip, ChipSource

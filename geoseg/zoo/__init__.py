@@ -20,7 +20,7 @@ ZOO = Path(__file__).resolve().parent
 
 
 def list_embedded() -> list[str]:
-    """The names of the embedded models."""
+    """List the names of the embedded models."""
     return sorted(p.parent.name for p in ZOO.glob(f"*/{CARD_NAME}"))
 
 
@@ -66,7 +66,7 @@ def check_changeable(files: ModelFiles, option: str) -> None:
 
 
 def choose_model(scene: Scene, bands: str | None = None) -> tuple[ModelFiles, str]:
-    """The embedded model that suits a scene.
+    """Choose the embedded model that suits a scene.
 
     Its bands must be in the scene. Of several models the one whose range of gsd is nearest to the
     scene's is taken, and of equally near ones that with more bands.
@@ -112,7 +112,7 @@ def choose_model(scene: Scene, bands: str | None = None) -> tuple[ModelFiles, st
 
 
 def _distance(gsd: tuple[float, float] | None, card: ModelCard) -> float:
-    """How far a scene's gsd lies from what a model takes, as a logarithm; 0 within."""
+    """Measure how far a scene's gsd lies from what a model takes: a logarithm, 0 within."""
     if gsd is None:
         return 0.0
     low, high = card.gsd_range

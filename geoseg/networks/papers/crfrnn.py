@@ -18,7 +18,7 @@ IMAGE_SCALE = 255 * 0.225
 
 
 class CRFRNN(SegModel):
-    """A network whose logits a dense CRF refines, all of it taught together.
+    """A network whose logits a dense CRF refines, all of it trained together.
 
     The CRF looks at the network's own input.
     """
@@ -43,7 +43,7 @@ class CRFRNN(SegModel):
         self.multiple = int(getattr(network, "multiple", 1))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Refined logits at the input's size; in training with the network's auxiliary ones."""
+        """Give refined logits at the input's size; in training also the network's auxiliary."""
         logits = self.network(x)
         found = logits if isinstance(logits, dict) else {"out": logits}
         refined = self.crf(found["out"], x * self.image_scale)
@@ -69,10 +69,10 @@ class FCNCRF(CRFRNN):
         Args:
             in_channels: bands.
             classes: classes.
-            width: see :class:`geoseg.networks.papers.fcn.FCN`.
-            padding: likewise.
-            encoder_weights: likewise.
-            bands: likewise.
+            width: times the published channels of FCN-8s.
+            padding: of FCN-8s: ``caffe`` or ``same``.
+            encoder_weights: of VGG-16 with fc6 and fc7, or None.
+            bands: the input's bands by name, for fitting these.
             **options: of :class:`CRFRNN`.
         """
         network = FCN(

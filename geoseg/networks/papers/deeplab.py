@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geoseg.networks.base import SegModel, conv_bn_relu, init_convolutions, resize
-from geoseg.networks.encoders import Tap, create_encoder
+from geoseg.networks.base import conv_bn_relu, init_convolutions, resize
+from geoseg.networks.encoders import EncoderModel, Tap
 
 __all__ = ["ASPP", "DeepLabV2", "DeepLabV3", "DeepLabV3Plus"]
 
@@ -22,7 +22,7 @@ __all__ = ["ASPP", "DeepLabV2", "DeepLabV3", "DeepLabV3Plus"]
 RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
 
 
-class DeepLabV2(SegModel):
+class DeepLabV2(EncoderModel):
     """An encoder of output stride 8 and four dilated classifiers, summed (ASPP-L)."""
 
     def __init__(
@@ -45,13 +45,12 @@ class DeepLabV2(SegModel):
             encoder: of timm.
             rates: of the classifiers.
             output_stride: of the encoder: 8, 16 or 32.
-            caffe: see :func:`geoseg.networks.encoders.create_encoder`.
-            encoder_weights: likewise.
-            bands: likewise.
+            caffe: whether strides lie where the first ResNets had them, see
+                :func:`geoseg.networks.encoders.create_encoder`.
+            encoder_weights: None for random ones, or see :func:`geoseg.create_model`.
+            bands: the input's bands by name, for fitting the weights.
         """
-        super().__init__()
-        self.output_stride = self.size_multiple = self.multiple = output_stride
-        self.encoder = create_encoder(
+        super().__init__(
             encoder,
             in_channels,
             (32,),
@@ -60,7 +59,6 @@ class DeepLabV2(SegModel):
             weights=encoder_weights,
             bands=bands,
         )
-        self.follow(self.encoder.corners)
         self.branches = nn.ModuleList(
             nn.Conv2d(self.encoder.channels[-1], classes, 3, padding=rate, dilation=rate)
             for rate in rates
@@ -68,7 +66,7 @@ class DeepLabV2(SegModel):
         init_convolutions(self.branches, std=0.01)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the encoder's output stride."""
+        """Give logits at the encoder's output stride."""
         x = self.encoder(x)[-1]
         return (torch.stack([branch(x) for branch in self.branches]).sum(dim=0),)
 
@@ -91,7 +89,8 @@ class ASPP(nn.Module):
             in_channels: of the features.
             channels: of each branch and of the result.
             rates: of the 3 x 3 branches.
-            separable: see :func:`geoseg.networks.base.conv_bn_relu`.
+            separable: whether its 3 x 3 convolutions are, see
+                :func:`geoseg.networks.base.conv_bn_relu`.
             image_first: whether the image's branch stands first in the concatenation, as in the
                 authors' code (https://github.com/tensorflow/models), or last.
         """
@@ -112,7 +111,7 @@ class ASPP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, channels, H, W) of (N, in_channels, H, W)."""
+        """Give features (N, channels, H, W) of (N, in_channels, H, W)."""
         image = self.image(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
         parts = [branch(x) for branch in self.branches]
         parts = [image, *parts] if self.image_first else [*parts, image]
@@ -128,7 +127,7 @@ def _rates(rates: Sequence[int] | None, output_stride: int) -> Sequence[int]:
     return RATES[output_stride]
 
 
-class DeepLabV3(SegModel):
+class DeepLabV3(EncoderModel):
     """An encoder with a multi-grid, a pyramid with image pooling, a pointwise classifier."""
 
     def __init__(
@@ -153,15 +152,15 @@ class DeepLabV3(SegModel):
             encoder: of timm.
             output_stride: of the encoder: 8, 16 or 32.
             rates: of the pyramid, or None for the paper's at this output stride.
-            multi_grid: see :func:`geoseg.networks.encoders.create_encoder`.
+            multi_grid: factors of the last stage's rates, see
+                :func:`geoseg.networks.encoders.create_encoder`.
             channels: of the pyramid.
-            caffe: see :func:`geoseg.networks.encoders.create_encoder`.
-            encoder_weights: likewise.
-            bands: likewise.
+            caffe: whether strides lie where the first ResNets had them, see
+                :func:`geoseg.networks.encoders.create_encoder`.
+            encoder_weights: None for random ones, or see :func:`geoseg.create_model`.
+            bands: the input's bands by name, for fitting the weights.
         """
-        super().__init__()
-        self.output_stride = self.size_multiple = self.multiple = output_stride
-        self.encoder = create_encoder(
+        super().__init__(
             encoder,
             in_channels,
             (32,),
@@ -171,16 +170,15 @@ class DeepLabV3(SegModel):
             weights=encoder_weights,
             bands=bands,
         )
-        self.follow(self.encoder.corners)
         self.aspp = ASPP(self.encoder.channels[-1], channels, _rates(rates, output_stride))
         self.score = nn.Conv2d(channels, classes, 1)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the encoder's output stride."""
+        """Give logits at the encoder's output stride."""
         return (self.score(self.aspp(self.encoder(x)[-1])),)
 
 
-class DeepLabV3Plus(SegModel):
+class DeepLabV3Plus(EncoderModel):
     """DeepLabV3 with a decoder that joins features at a quarter of the input."""
 
     def __init__(
@@ -211,23 +209,25 @@ class DeepLabV3Plus(SegModel):
             encoder: of timm.
             output_stride: of the encoder: 8, 16 or 32.
             rates: of the pyramid, or None for the paper's at this output stride.
-            multi_grid: see :func:`geoseg.networks.encoders.create_encoder`.
+            multi_grid: factors of the last stage's rates, see
+                :func:`geoseg.networks.encoders.create_encoder`.
             channels: of the pyramid and the decoder.
             low_channels: of the fine features after their projection.
-            separable: see :func:`geoseg.networks.base.conv_bn_relu`.
-            image_first: see :class:`ASPP`.
-            first_block: see :func:`geoseg.networks.encoders.create_encoder`.
+            separable: whether its 3 x 3 convolutions are, see
+                :func:`geoseg.networks.base.conv_bn_relu`.
+            image_first: where the image's branch stands, see :class:`ASPP`.
+            first_block: the rate of a dilated stage's first block, see
+                :func:`geoseg.networks.encoders.create_encoder`.
             taps: (module, channels, stride) of the fine and the coarse features, where timm would
                 take others.
-            caffe: see :func:`geoseg.networks.encoders.create_encoder`.
+            caffe: whether strides lie where the first ResNets had them, see
+                :func:`geoseg.networks.encoders.create_encoder`.
             align_corners: how features and logits are resized; None for what suits the encoder,
                 which is True for ResNets, as in the authors' code.
-            encoder_weights: likewise.
-            bands: likewise.
+            encoder_weights: None for random ones, or see :func:`geoseg.create_model`.
+            bands: the input's bands by name, for fitting the weights.
         """
-        super().__init__()
-        self.output_stride = self.size_multiple = self.multiple = output_stride
-        self.encoder = create_encoder(
+        super().__init__(
             encoder,
             in_channels,
             (4, 32),
@@ -239,7 +239,6 @@ class DeepLabV3Plus(SegModel):
             weights=encoder_weights,
             bands=bands,
         )
-        self.follow(self.encoder.corners)
         if align_corners is not None:
             self.align_corners = align_corners
         low, deep = self.encoder.channels
@@ -259,7 +258,7 @@ class DeepLabV3Plus(SegModel):
         init_convolutions(self.score, std=0.01)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at a quarter of the input."""
+        """Give logits at a quarter of the input."""
         low, deep = self.encoder(x)
         low = self.low(low)
         deep = resize(

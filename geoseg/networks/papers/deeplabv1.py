@@ -35,7 +35,7 @@ HEADS = {
 
 
 def vgg_pooled(groups: nn.ModuleList, x: Tensor) -> Tensor:
-    """The trunk with DeepLab's poolings: float (N, C, H, W) to (N, 512, ceil(H/8), ceil(W/8))."""
+    """Run the trunk with DeepLab's poolings, to an eighth of the input: (N, 512, h, w)."""
     for group, stride in zip(groups, (2, 2, 2, 1, 1), strict=True):
         x = nn.functional.max_pool2d(group(x), 3, stride, padding=1)
     return x
@@ -94,7 +94,7 @@ class DeepLabV1(SegModel):
             load_vgg(self.groups, encoder_weights, bands)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at an eighth of the input."""
+        """Give logits at an eighth of the input."""
         x = self.average(vgg_pooled(self.groups, x))
         x = self.drop(torch.relu(self.fc6(x)))
         x = self.drop(torch.relu(self.fc7(x)))
@@ -155,6 +155,6 @@ class DeepLabV2VGG(SegModel):
             load_vgg(self.groups, encoder_weights, bands)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at an eighth of the input."""
+        """Give logits at an eighth of the input."""
         x = vgg_pooled(self.groups, x)
         return (torch.stack([branch(x) for branch in self.branches]).sum(dim=0),)

@@ -91,7 +91,7 @@ class DilationNet(SegModel):
             load_vgg(self.groups, encoder_weights, bands, classifier=(self.fc6, self.fc7))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at an eighth of the input, less the margin where nothing is padded."""
+        """Give logits at an eighth of the input, less the margin where nothing is padded."""
         for i, group in enumerate(self.groups):
             x = group(x)
             x = F.max_pool2d(x, 2) if i < 3 else x
@@ -112,7 +112,7 @@ class DilationNet(SegModel):
 
 
 def _context(classes: int, name: str, noise: float) -> nn.Sequential:
-    """A context module that starts as the identity.
+    """Build a context module that starts as the identity.
 
     The noise-free module gives relu(input): every 3 x 3 convolution is followed by a ReLU.
     """
@@ -130,7 +130,7 @@ def _context(classes: int, name: str, noise: float) -> nn.Sequential:
 
 
 def _identity(conv: nn.Conv2d, classes: int, noise: float) -> nn.Conv2d:
-    """Equations 4 and 5 of the paper: each output copies the input of its own class's group."""
+    """Begin by equations 4 and 5 of the paper: each output copies its own class's group."""
     out, into = conv.out_channels, conv.in_channels
     group_out = torch.arange(out) * classes // out
     group_in = torch.arange(into) * classes // into

@@ -21,7 +21,7 @@ __all__ = ["FCN", "FCNAlexNet", "bilinear_deconv"]
 #: How the skips at stride 16 and 8 are cropped, and the result by its stride, px (the prototxts).
 CROPS = {16: 5, 8: 9}
 FINAL_CROPS = {32: 19, 16: 27, 8: 31}
-#: Factors of pool4 and pool3 where all streams are taught at once.
+#: Factors of pool4 and pool3 where all streams are trained at once.
 AT_ONCE = {16: 0.01, 8: 0.0001}
 
 
@@ -34,13 +34,13 @@ def bilinear_deconv(
     depthwise: bool = False,
     **options: Any,
 ) -> nn.ConvTranspose2d:
-    """A transposed convolution that upsamples bilinearly and is not taught.
+    """Build a transposed convolution that upsamples bilinearly and is not trained.
 
     Args:
         channels: in and out.
         kernel: px.
         stride: factor.
-        bias: whether it has one, which is taught.
+        bias: whether it has one, which is trained.
         depthwise: one filter a channel instead of a dense tensor that is 0 off the diagonal.
         **options: of torch's layer.
     """
@@ -85,7 +85,7 @@ class FCN(SegModel):
             in_channels: bands.
             classes: classes.
             stride: of the finest stream: 32, 16 or 8.
-            at_once: scale the skips by constants, for teaching all streams together.
+            at_once: scale the skips by constants, for training all streams together.
             padding: ``caffe``, 100 px at the first convolution, or ``same``, 1 px and fc6 padded,
                 which costs less and sees nothing but the input at its edges.
             width: times the published channels.
@@ -135,7 +135,7 @@ class FCN(SegModel):
             load_vgg(self.groups, encoder_weights, bands, classifier=(self.fc6, self.fc7))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         height, width = x.shape[-2:]
         pools: dict[int, Tensor] = {}
         for level, group in zip((2, 4, 8, 16, 32), self.groups, strict=True):
@@ -198,7 +198,7 @@ class FCNAlexNet(SegModel):
         nn.init.zeros_(self.score.weight)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         height, width = x.shape[-2:]
         y = self.up(self.score(self.features(x)))
         return (y[..., 18 : 18 + height, 18 : 18 + width],)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geoseg.networks.base import SegModel, init_convolutions, resize
-from geoseg.networks.encoders import create_encoder
+from geoseg.networks.base import init_convolutions, resize
+from geoseg.networks.encoders import EncoderModel
 
 __all__ = ["GCN"]
 
@@ -30,7 +30,7 @@ class _GlobalConvolution(nn.Module):
 def _separable(
     in_channels: int, channels: int, first: tuple[int, int], second: tuple[int, int]
 ) -> nn.Sequential:
-    """Two convolutions with same padding; nothing stands between them."""
+    """Build two convolutions with same padding and nothing between them."""
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, first, padding=(first[0] // 2, first[1] // 2)),
         nn.Conv2d(channels, channels, second, padding=(second[0] // 2, second[1] // 2)),
@@ -50,7 +50,7 @@ class _BoundaryRefinement(nn.Module):
         return x + y
 
 
-class GCN(SegModel):
+class GCN(EncoderModel):
     """Large kernels on features at strides 4 to 32, refined on the way up to full size."""
 
     output_stride = 1
@@ -74,19 +74,17 @@ class GCN(SegModel):
             classes: classes.
             encoder: of timm.
             kernel: side of the large kernels, odd, px of each feature; the paper's best is 15.
-            encoder_weights: see :func:`geoseg.networks.encoders.create_encoder`.
-            bands: likewise.
+            encoder_weights: None for random ones, or see :func:`geoseg.create_model`.
+            bands: the input's bands by name, for fitting the weights.
 
         Raises:
             ValueError: the kernel is even.
         """
-        super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel {kernel} must be odd")
-        self.encoder = create_encoder(
+        super().__init__(
             encoder, in_channels, (2, 4, 8, 16, 32), weights=encoder_weights, bands=bands
         )
-        self.follow(self.encoder.corners)
         # From the coarsest to the finest; the stem's features only lend their size.
         deep = tuple(reversed(self.encoder.channels[1:]))
         self.kernels = nn.ModuleList(_GlobalConvolution(c, classes, kernel) for c in deep)
@@ -96,7 +94,7 @@ class GCN(SegModel):
             init_convolutions(part)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
+        """Give logits at the input's size."""
         stem, *features = self.encoder(x)
         scores = [
             refine(kernel(feature))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoseg.networks.base import SegModel, conv_bn_relu, resize
-from geoseg.networks.encoders import create_encoder
+from geoseg.networks.base import conv_bn_relu, resize
+from geoseg.networks.encoders import EncoderModel
 
 __all__ = ["PSPNet", "PyramidPooling"]
 
@@ -33,7 +33,7 @@ class PyramidPooling(nn.Module):
         self.branches = nn.ModuleList(conv_bn_relu(in_channels, channels) for _ in bins)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, in_channels + len(bins) * channels, H, W) of (N, in_channels, H, W)."""
+        """Give features (N, in_channels + len(bins) * channels, H, W) of (N, in_channels, H, W)."""
         size = (x.shape[-2], x.shape[-1])
         pooled = [
             resize(branch(F.adaptive_avg_pool2d(x, bins)), size, align_corners=True)
@@ -42,7 +42,7 @@ class PyramidPooling(nn.Module):
         return torch.cat((x, *pooled), dim=1)
 
 
-class PSPNet(SegModel):
+class PSPNet(EncoderModel):
     """A dilated encoder, pyramid pooling, and an auxiliary head in training."""
 
     def __init__(
@@ -69,12 +69,10 @@ class PSPNet(SegModel):
             bins: cells a side of the pyramid's branches.
             aux: whether there is an auxiliary head on the stage before the last; the paper weighs
                 its loss with 0.4.
-            encoder_weights: see :func:`geoseg.networks.encoders.create_encoder`.
-            bands: likewise.
+            encoder_weights: None for random ones, or see :func:`geoseg.create_model`.
+            bands: the input's bands by name, for fitting the weights.
         """
-        super().__init__()
-        self.output_stride = self.size_multiple = self.multiple = output_stride
-        self.encoder = create_encoder(
+        super().__init__(
             encoder,
             in_channels,
             (16, 32),
@@ -82,7 +80,6 @@ class PSPNet(SegModel):
             weights=encoder_weights,
             bands=bands,
         )
-        self.follow(self.encoder.corners)
         middle, deep = self.encoder.channels
         branch = max(1, deep // len(bins))
         self.pyramid = PyramidPooling(deep, branch, bins)
@@ -90,7 +87,7 @@ class PSPNet(SegModel):
         self.aux = _classifier(middle, middle // 4, classes) if aux else None
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the encoder's output stride; in training with those of the auxiliary head."""
+        """Give logits at the encoder's output stride; in training also those of the second head."""
         middle, deep = self.encoder(x)
         logits = self.head(self.pyramid(deep))
         if self.aux is None or not self.training:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoseg.networks.base import SegModel, init_convolutions, resize
-from geoseg.networks.encoders import create_encoder
+from geoseg.networks.base import init_convolutions, resize
+from geoseg.networks.encoders import EncoderModel
 
 __all__ = ["RefineNet"]
 
@@ -80,7 +80,7 @@ class _Stage(nn.Module):
         return y
 
 
-class RefineNet(SegModel):
+class RefineNet(EncoderModel):
     """Four stages on an encoder's features at strides 4, 8, 16 and 32."""
 
     output_stride = 4
@@ -108,14 +108,10 @@ class RefineNet(SegModel):
             channels: of the stages; the coarsest has twice as many.
             pools: of each chain.
             conv_first: in the chain, convolve before pooling, as the authors' later code does.
-            encoder_weights: see :func:`geoseg.networks.encoders.create_encoder`.
-            bands: likewise.
+            encoder_weights: None for random ones, or see :func:`geoseg.create_model`.
+            bands: the input's bands by name, for fitting the weights.
         """
-        super().__init__()
-        self.encoder = create_encoder(
-            encoder, in_channels, (4, 8, 16, 32), weights=encoder_weights, bands=bands
-        )
-        self.follow(self.encoder.corners)
+        super().__init__(encoder, in_channels, (4, 8, 16, 32), weights=encoder_weights, bands=bands)
         self.drop = nn.Dropout(0.5)
         self.stages = nn.ModuleList()
         coarse: int | None = None
@@ -128,7 +124,7 @@ class RefineNet(SegModel):
         init_convolutions(self.score, std=0.01)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at a quarter of the input."""
+        """Give logits at a quarter of the input."""
         fine1, fine2, deep3, deep4 = self.encoder(x)
         y: Tensor | None = None
         features = (self.drop(deep4), self.drop(deep3), fine2, fine1)

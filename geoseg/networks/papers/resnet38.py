@@ -128,6 +128,6 @@ class ResNet38(SegModel):
         init_convolutions(self.head[2], std=0.01)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at an eighth of the input."""
+        """Give logits at an eighth of the input."""
         y: Tensor = self.head(self.norm(self.blocks(self.stem(x))))
         return (y,)

@@ -19,7 +19,7 @@ __all__ = ["SegNet", "SegNetBasic"]
 
 
 def _pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima of 2 x 2 px and their places in the flattened input, both (N, C, H / 2, W / 2).
+    """Pool 2 x 2 px: maxima and their places in the flattened input, (N, C, H / 2, W / 2).
 
     Odd sides are rounded up, as in Caffe: 45 rows become 23 in the released configurations.
     """
@@ -35,6 +35,19 @@ def _unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     n, c = x.shape[:2]
     zeros = x.new_zeros((n, c, size[0] * size[1]))
     return zeros.scatter(2, indices.flatten(2), x.flatten(2)).view(n, c, size[0], size[1])
+
+
+def _down_and_up(x: Tensor, encoder: nn.ModuleList, decoder: nn.ModuleList) -> Tensor:
+    """Pool behind each group of the encoder, and put values back before each of the decoder."""
+    places = []
+    for group in encoder:
+        x = group(x)
+        size = x.shape[-2:]
+        x, indices = _pool(x)
+        places.append((indices, size))
+    for group in decoder:
+        x = group(_unpool(x, *places.pop()))
+    return x
 
 
 def _conv_bn(
@@ -89,16 +102,8 @@ class SegNet(SegModel):
             load_vgg(self.encoder, encoder_weights, bands, batch_norm=True)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
-        places = []
-        for group in self.encoder:
-            x = group(x)
-            size = x.shape[-2:]
-            x, indices = _pool(x)
-            places.append((indices, size))
-        for group in self.decoder:
-            x = group(_unpool(x, *places.pop()))
-        return (x,)
+        """Give logits at the input's size."""
+        return (_down_and_up(x, self.encoder, self.decoder),)
 
 
 class SegNetBasic(SegModel):
@@ -127,14 +132,6 @@ class SegNetBasic(SegModel):
         init_convolutions(self)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the input's size."""
-        x = self.norm(x)
-        places = []
-        for group in self.encoder:
-            x = group(x)
-            size = x.shape[-2:]
-            x, indices = _pool(x)
-            places.append((indices, size))
-        for group in self.decoder:
-            x = group(_unpool(x, *places.pop()))
+        """Give logits at the input's size."""
+        x = _down_and_up(self.norm(x), self.encoder, self.decoder)
         return (self.classifier(x),)

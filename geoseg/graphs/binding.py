@@ -1,10 +1,10 @@
-"""A model's ONNX graph, read and completed without torch.
+"""A model's ONNX graph and its weights: taken apart, put together, checked; without torch.
 
 ``model.onnx`` beside a model's weights holds the network alone: normalized float32 chips
 (1, C, H, W) in, logits (1, K, H, W) out. It stores no weights a second time: they are ONNX
-external data that point into ``weights.safetensors``. :func:`attach` puts them in, :func:`apart`
-hands them over beside the graph, and :func:`surround` adds what the card and the scene say, so that
-one graph leads from raw numbers to probabilities.
+external data that point into ``weights.safetensors``. :func:`detach` takes them out, :func:`bind`
+checks that they are there, :func:`attach` puts them in, and :func:`apart` hands them over beside
+the graph.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,13 @@ from numpy.typing import NDArray
 
 from geoseg.cards.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard
 from geoseg.cards.files import ModelFiles
-from geoseg.core.importing import import_openvino
+from geoseg.core.wording import counted
 from geoseg.errors import ModelError
-from geoseg.scene.radiometry import Radiometry
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 __all__ = [
-    "GRAPH_NORMALIZATIONS",
     "apart",
     "attach",
     "bind",
@@ -40,8 +38,6 @@ __all__ = [
     "is_ours",
     "note",
     "noted",
-    "read_graph",
-    "surround",
 ]
 
 #: Keys of a graph's metadata.
@@ -53,7 +49,7 @@ _SMALL = 128
 
 
 def identity(files: ModelFiles) -> dict[str, str]:
-    """What a graph was made from, as it stands in its metadata."""
+    """Say what a graph is made from, as it stands in its metadata."""
     card = files.card
     network = [card.network, dict(card.network_options), len(card.bands), len(card.classes)]
     return {
@@ -63,7 +59,7 @@ def identity(files: ModelFiles) -> dict[str, str]:
 
 
 def detach(model: ModelProto, files: ModelFiles, **metadata: object) -> bytes:
-    """A graph without the tensors that are in the model's weights anyway.
+    """Take out of a graph the tensors that are in the model's weights anyway.
 
     Args:
         model: its tensors are inside; it is changed.
@@ -102,7 +98,7 @@ def note(model: ModelProto, files: ModelFiles, **metadata: object) -> None:
 
 
 def noted(model: ModelProto) -> dict[str, str]:
-    """What :func:`note` wrote."""
+    """Read what :func:`note` wrote."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -118,7 +114,7 @@ def is_ours(path: Path) -> bool:
 
 
 def _places(weights: bytes) -> dict[bytes, int]:
-    """Where each tensor's bytes begin in a safetensors file."""
+    """Find where each tensor's bytes begin in a safetensors file."""
     (length,) = struct.unpack("<Q", weights[:8])
     header = json.loads(weights[8 : 8 + length])
     places = {}
@@ -130,7 +126,7 @@ def _places(weights: bytes) -> dict[bytes, int]:
 
 
 def attach(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProto:
-    """A graph with its tensors inside; the other way round of :func:`detach`.
+    """Read a graph and put its tensors in, as :func:`detach` took them out.
 
     Args:
         content: of ``model.onnx``.
@@ -163,7 +159,7 @@ def fill(model: ModelProto, files: ModelFiles) -> None:
 
 
 def apart(model: ModelProto, files: ModelFiles) -> dict[str, NDArray[Any]]:
-    """Make inputs of the weights, so that a graph stays small: to write and parse them takes time.
+    """Make inputs of the weights, so that a graph stays small: writing and parsing them takes time.
 
     Args:
         model: what :func:`bind` gave; it is changed. Nothing in it refers to a file any more.
@@ -192,39 +188,14 @@ def apart(model: ModelProto, files: ModelFiles) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_graph(core: Any, model: ModelProto, files: ModelFiles) -> Any:
-    """An ONNX graph as OpenVINO's model.
-
-    Args:
-        core: an ``openvino.Core``.
-        model: what :func:`bind` gave, completed or not; it is changed.
-        files: the model that it is of.
-
-    Raises:
-        RuntimeError: OpenVINO can't read it.
-    """
-    openvino = import_openvino()
-    weights = apart(model, files)
-    read = core.read_model(model.SerializeToString())
-    for parameter in list(read.get_parameters()):
-        values = weights.get(parameter.get_friendly_name())
-        if values is not None:
-            constant = openvino.opset13.constant(values)
-            for user in parameter.output(0).get_target_inputs():
-                user.replace_source_output(constant.output(0))
-            read.remove_parameter(parameter)
-    read.validate_nodes_and_infer_types()
-    return read
-
-
 def _place(tensor: TensorProto) -> slice:
-    """Where a tensor's bytes are in the weights; :func:`bind` has seen to it that they are."""
+    """Say where a tensor's bytes are in the weights; :func:`bind` has checked that they are."""
     place = {entry.key: entry.value for entry in tensor.external_data}
     return slice(int(place["offset"]), int(place["offset"]) + int(place["length"]))
 
 
 def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProto:
-    """A graph whose references into the weights were checked.
+    """Read a graph and check its references into the weights.
 
     Args:
         content: of ``model.onnx``.
@@ -266,7 +237,7 @@ def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProt
             begin, length = int(place["offset"]), int(place["length"])
             item = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
         except (KeyError, ValueError) as error:
-            raise ModelError(f"{where} garbles the place of {tensor.name!r}; {again}") from error
+            raise ModelError(f"{where} does not say where {tensor.name!r} lies; {again}") from error
         inside = begin >= 0 and length >= 0 and begin + length <= len(files.weights)
         if location != WEIGHTS_NAME or not inside or length != math.prod(tensor.dims) * item:
             raise ModelError(
@@ -278,7 +249,7 @@ def bind(content: bytes, files: ModelFiles, name: str = GRAPH_NAME) -> ModelProt
 
 
 def _check_signature(model: ModelProto, card: ModelCard, where: str, again: str) -> None:
-    """See to it that what a graph says of itself suits the card; it may leave sides open.
+    """Check that what a graph says of itself suits the card; it may leave sides open.
 
     Raises:
         ModelError: it doesn't.
@@ -286,19 +257,21 @@ def _check_signature(model: ModelProto, card: ModelCard, where: str, again: str)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     for verb, values, channels, of in (
-        ("take", inputs, len(card.bands), "bands"),
-        ("give", list(model.graph.output), len(card.classes), "classes"),
+        ("take", inputs, len(card.bands), "band"),
+        ("give", list(model.graph.output), len(card.classes), "class"),
     ):
         found = [_declared(value) for value in values]
         if len(found) != 1 or not _suits(found[0], (1, channels, None, None)):
             listed = " and ".join(_in_words(one) for one in found) or "nothing"
             raise ModelError(
                 f"{where} {verb}s {listed}, and must {verb} FLOAT (1, {channels}, height, width), "
-                f"as the card has {channels} {of}; {again}"
+                f"as the card has {counted(channels, of)}; {again}"
             )
     (_, before), (_, after) = _declared(inputs[0]), _declared(model.graph.output[0])
     if not _suits(("FLOAT", after), (None, None, *(before or ())[2:])):
-        raise ModelError(f"{where} takes {before} and gives {after}, of other sides; {again}")
+        raise ModelError(
+            f"{where} takes {before} and gives {after}; both must have the same sides; {again}"
+        )
     for key in (MULTIPLE_KEY, LEAST_KEY):
         text = noted(model).get(key, "1")
         if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
@@ -339,7 +312,7 @@ def _in_words(declared: _Declared) -> str:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: of its graph, the graphs within it, and its functions."""
+    """Go through every tensor of a model: of its graph, the graphs within it, and its functions."""
     yield from _tensors_of(model.graph.initializer, model.graph.node)
     for sparse in model.graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -378,107 +351,3 @@ def graph_fits(model: ModelProto, height: int, width: int) -> bool:
         else side % multiple == 0 and side >= least
         for side, axis in zip((height, width), shape[2:], strict=True)
     )
-
-
-class _Builder:
-    """Strings ONNX nodes together, one after another."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self._graph = graph
-        self.nodes: list[Any] = []
-
-    def node(self, kind: str, *inputs: str | float | Sequence[float], **attributes: Any) -> str:
-        """A node of these inputs: a name, a number, or one number a band; gives its name."""
-        from onnx import helper
-
-        name = f"geoseg:{kind}:{len(self.nodes)}"
-        names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
-        self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))
-        return name
-
-    def _constant(self, value: float | Sequence[float]) -> str:
-        from onnx import numpy_helper
-
-        array = np.asarray(value, np.float32)
-        name = f"geoseg:constant:{len(self._graph.initializer)}"
-        array = array.reshape(1, -1, 1, 1) if array.ndim else array
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        return name
-
-
-def _none(b: _Builder, x: str, p: Any) -> str:
-    return x
-
-
-def _z_score(b: _Builder, x: str, p: Any) -> str:
-    return b.node("Div", b.node("Sub", x, p["mean"]), p["stddev"])
-
-
-def _min_max(b: _Builder, x: str, p: Any) -> str:
-    low, high = (np.asarray(p[key], np.float32) for key in ("minimum", "maximum"))
-    return b.node("Div", b.node("Sub", x, p["minimum"]), list(high - low))
-
-
-def _log_logistic(b: _Builder, x: str, p: Any) -> str:
-    x = b.node("Log", b.node("Add", b.node("Mul", x, 50.0), 1.0))
-    x = b.node("Div", b.node("Sub", x, p["center"]), p["spread"])
-    return b.node("Sigmoid", b.node("Sub", b.node("Mul", x, 5.0), 1.0))
-
-
-#: What :data:`geoseg.networks.normalize.NORMALIZATIONS` does, as nodes.
-GRAPH_NORMALIZATIONS: dict[str, Callable[[_Builder, str, Any], str]] = {
-    "none": _none,
-    "z-score": _z_score,
-    "min-max": _min_max,
-    "log-logistic": _log_logistic,
-}
-
-
-def surround(
-    model: ModelProto,
-    card: ModelCard,
-    radiometry: Radiometry,
-    dtype: np.dtype[Any],
-    height: int,
-    width: int,
-) -> None:
-    """Make it the graph from raw numbers to probabilities.
-
-    It has then the input ``raw`` (1, C, H, W) of the scene's dtype, and the outputs ``probs``,
-    float32 (1, K, H, W), and ``pixels``, the network's input, float32 (1, C, H, W).
-
-    Args:
-        model: what :func:`bind` or :func:`attach` gave; it is changed.
-        card: what its network takes and gives.
-        radiometry: from the scene's numbers to the card's quantity.
-        dtype: of the scene's numbers.
-        height: of a chip, px.
-        width: of a chip, px.
-    """
-    from onnx import TensorProto, helper
-
-    graph = model.graph
-    pixels, logits = graph.input[0].name, graph.output[0].name
-    b = _Builder(graph)
-    x = b.node("Cast", "raw", to=TensorProto.FLOAT)
-    x = b.node("Add", b.node("Mul", x, radiometry.gain), radiometry.bias)
-    if card.normalization.clip is not None:
-        x = b.node("Clip", x, *card.normalization.clip)
-    x = GRAPH_NORMALIZATIONS[card.normalization.kind](b, x, card.normalization.parameters)
-    b.nodes.append(helper.make_node("Identity", [x], [pixels]))
-    before = len(b.nodes)
-    y = b.node("Div", logits, card.temperature) if card.temperature != 1.0 else logits
-    kind = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}[card.activation]
-    axis: dict[str, Any] = {"axis": 1} if kind == "Softmax" else {}
-    b.nodes.append(helper.make_node(kind, [y], ["probs"], **axis))
-    nodes = [*b.nodes[:before], *graph.node, *b.nodes[before:]]
-    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    shape = [1, len(card.bands), height, width]
-    numbers = helper.np_dtype_to_tensor_dtype(dtype)
-    graph.input.append(helper.make_tensor_value_info("raw", numbers, shape))
-    # A runtime computes what comes just before an output in float32 whatever the precision of the
-    # rest: numbers such as 4013 would lose their last digits in bfloat16.
-    for name, channels in (("probs", len(card.classes)), (pixels, len(card.bands))):
-        shape = [1, channels, height, width]
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
