@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from rasterio.enums import ColorInterp
 from geoseg.cards.card import GRAPH_NAME, WEIGHTS_NAME, ModelCard
 from geoseg.cards.files import ModelFiles, write_card
 from geoseg.cards.legend import ClassInfo
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.window import Window
 from geoseg.graphs.binding import detach
 
 COLORS = ("#419BDF", "#397D49", "#E49635", "#C4281B", "#A59B8F", "#B39FE1")
@@ -156,3 +159,17 @@ def linear_graph(files: ModelFiles) -> bytes:
     )
     opset = [helper.make_opsetid("", 18)]
     return detach(helper.make_model(graph, opset_imports=opset), files, multiple=1, least=1)
+
+
+def by_row(
+    chips: Iterable[tuple[Window, Any]], grid: ChipGrid, first: int = 0
+) -> Iterator[tuple[None, list[tuple[Window, Any]]]]:
+    """Chips as :func:`geoseg.prediction.stitch.stitch` takes them, each in its row.
+
+    Those that come in a wrong order are left in it, in a row where they don't belong.
+    """
+    groups = [list(group) for _, group in groupby(chips, key=lambda chip: chip[0].row)]
+    rows = grid.row_starts[first:]
+    for row in rows:
+        due = groups.pop(0) if groups and groups[0][0][0].row <= row else []
+        yield None, due if row != rows[-1] else [*due, *(c for group in groups for c in group)]

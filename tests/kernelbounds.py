@@ -21,8 +21,9 @@ import geoseg
 from geoseg.core.jit import kernel
 from geoseg.geo.chip_grid import ChipGrid, Lane
 from geoseg.prediction.decide import decide
-from geoseg.prediction.stitch import stitch
+from geoseg.prediction.stitch import Piece, stitch
 from geoseg.rasters.writing import halve
+from tests.helpers import by_row
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -80,17 +81,17 @@ def predict() -> None:
                 for w in windows
                 if w.col in lane.starts and random.random() < 0.9
             ]
-            for window, probs in stitch(
-                iter(chips),
+            for part in stitch(
+                by_row(chips, grid),
                 grid,
                 classes=3,
                 zeros=lambda shape: np.zeros(shape, np.float32),
                 asarray=lambda array: array,
                 lane=lane,
             ):
-                if probs is not None:
-                    valid = random.random((window.height, window.width)) < 0.9
-                    decide(probs, valid, np.array([4, 0, 200], np.uint8), 255)
+                if isinstance(part, Piece):
+                    valid = random.random((part.window.height, part.window.width)) < 0.9
+                    decide(part.probs, valid, np.array([4, 0, 200], np.uint8), 255)
     for values in maps():
         halve(values)
 

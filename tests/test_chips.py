@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.core.importing import IMPORTING
+from geoseg.core.prefetch import prefetch
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.chips import chip_rows, fill_nearest, prefetch
+from geoseg.prediction.chips import chip_rows
+from geoseg.scene.fill import fill_nearest
 
 
 class FakeReader:
@@ -117,7 +119,7 @@ def test_measured_pixels_keep_their_numbers_and_others_get_one_of_the_chips(grid
 def test_strips_cover_the_scenes_validity_once(grid, seed):
     reader = scene(grid, seed, gaps=0.5)
     rows = list(chip_rows(reader, grid))
-    np.testing.assert_array_equal(np.concatenate([r.strip_valid for r in rows]), reader.valid)
+    np.testing.assert_array_equal(np.concatenate([r.strip_input.valid for r in rows]), reader.valid)
     row = 0
     for r in rows:
         assert r.strip == Window(row, 0, r.strip.height, grid.width)

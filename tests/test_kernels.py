@@ -18,6 +18,7 @@ from geoseg.errors import ModelError
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.stitch import stitch
+from tests.helpers import by_row
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +50,7 @@ def test_chips_that_no_row_of_the_grid_holds_are_refused() -> None:
     for order in (windows[::-1], [*windows[4:], *windows[:4]], swapped, beside, below):
         given = ((w, np.ones((2, 20, 20), np.float32)) for w in order)
         with pytest.raises(ModelError, match="row by row, each from the left"):
-            list(stitch(given, grid, **options))  # type: ignore[arg-type]
+            list(stitch(by_row(given, grid), grid, **options))  # type: ignore[arg-type]
 
 
 def test_no_kernel_is_compiled_in_the_main_thread() -> None:

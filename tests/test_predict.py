@@ -97,13 +97,13 @@ class _Faults:
 
     @staticmethod
     def last_batch_is_dropped(patch):
-        original = engine_module._forward
+        original = engine_module._Lane._answers
 
         def forward(*args):
             items = list(original(*args))
-            return iter(items[: len(items) // 5 * 5])
+            return (item for item in items[: len(items) // 5 * 5])
 
-        patch.setattr(engine_module, "_forward", forward)
+        patch.setattr(engine_module._Lane, "_answers", forward)
 
     @staticmethod
     def taper_is_all_ones(patch):

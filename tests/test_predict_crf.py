@@ -219,18 +219,19 @@ def test_a_model_of_nine_bands(tmp_path):
     assert result.report["seconds"]["crf"] > 0
 
 
-def own_runtime(model, gain=1.0):
+def own_runtime(model, gain=1.0, runtime="auto"):
     files = geoseg.load_model(model)
     n = len(files.card.bands)
-    return load_runtime(files, Radiometry((gain,) * n, (0.0,) * n, "for a test"), device="cpu")
+    radiometry = Radiometry((gain,) * n, (0.0,) * n, "for a test")
+    return load_runtime(files, radiometry, runtime=runtime, precision="fp32", device="cpu")
 
 
 def test_a_device_that_keeps_tensors_gives_the_same(tmp_path, model):
     values, _ = disc_and_bars()
     results = []
     for gives_numpy in (True, False):
-        runtime = own_runtime(model)
-        runtime._gives_numpy = gives_numpy
+        runtime = own_runtime(model, runtime="torch")
+        runtime.on_device = not gives_numpy
         results.append(predict(tmp_path, values, model, runtime, crf=True)[1])
     np.testing.assert_array_equal(*results)
 

@@ -69,7 +69,7 @@ def test_a_device_that_keeps_tensors_gives_the_same_map(model, tmp_path):
     maps = []
     for gives_numpy in (True, False):
         made = runtime(model)
-        made._gives_numpy = gives_numpy
+        made.on_device = not gives_numpy
         assert isinstance(made.zeros((1,)), np.ndarray if gives_numpy else torch.Tensor)
         geoseg.predict(
             scene,
@@ -114,7 +114,7 @@ def test_several_devices_take_turns_at_one_scene(model, tmp_path, monkeypatch):
     at_work = []
     each = TorchRuntime._each
     monkeypatch.setattr(
-        TorchRuntime, "_each", lambda self, chips: at_work.append(id(self)) or each(self, chips)
+        TorchRuntime, "_each", lambda self, *given: at_work.append(id(self)) or each(self, *given)
     )
     result, two = predict("two", "cuda:all")
     assert result.report["runtime"]["device"] == "cpu+cpu"

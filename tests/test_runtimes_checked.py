@@ -28,7 +28,7 @@ from geoseg.runtimes.ensemble import Ensemble
 from geoseg.runtimes.multi_device import MultiDevice
 from geoseg.runtimes.on_torch import TorchRuntime
 from geoseg.scene.radiometry import Radiometry
-from tests.helpers import make_raster, tiny_model
+from tests.helpers import by_row, make_raster, tiny_model
 from tests.oracles import Identity, OneHot
 from tests.test_resume import Smooth
 
@@ -342,7 +342,7 @@ def test_a_runtime_of_other_classes_is_refused(
         ("zeros", lambda a: a[..., :1]),
         ("zeros", lambda a: a.astype(np.float64)),
         ("zeros", lambda a: np.asfortranarray(a)),
-        ("asarray", lambda a: a[:3]),
+        ("asarray", lambda a: a[..., :3]),
         ("asarray", lambda a: a.astype(np.float64)),
     ],
 )
@@ -355,7 +355,7 @@ def test_what_is_stitched_in_is_checked(
     given = ((w, np.ones((4, 20, 20), np.float32)) for w in grid.chips())
     options: dict[str, Any] = {"zeros": runtime.zeros, "asarray": runtime.asarray}
     with pytest.raises(ModelError, match=r"zeros\(\) or asarray\(\)"):
-        list(stitch(given, grid, classes=4, **options))
+        list(stitch(by_row(given, grid), grid, classes=4, **options))
 
 
 def test_chips_of_another_shape_are_not_stitched() -> None:
@@ -363,7 +363,15 @@ def test_chips_of_another_shape_are_not_stitched() -> None:
     for shape in ((9, 20, 20), (4, 19, 20), (4, 20, 21)):
         given = ((w, np.ones(shape, np.float32)) for w in grid.chips())
         with pytest.raises(ModelError, match="must be"):
-            list(stitch(given, grid, classes=4, zeros=runtime.zeros, asarray=runtime.asarray))
+            list(
+                stitch(
+                    by_row(given, grid),
+                    grid,
+                    classes=4,
+                    zeros=runtime.zeros,
+                    asarray=runtime.asarray,
+                )
+            )
 
 
 def test_classes_are_decided_of_as_many_numbers() -> None:
@@ -481,7 +489,11 @@ def test_a_device_that_fails_in_stitching_comes_with_its_cause(
     given = [(Window(0, 0, 20, 20), torch.ones(4, 20, 20))]
     monkeypatch.setattr("geoseg.prediction.stitch.blend", fails)
     with pytest.raises(DeviceError, match="device-side assert"):
-        list(stitch(given, grid, classes=4, zeros=torch.zeros, asarray=torch.from_numpy))
+        list(
+            stitch(
+                by_row(given, grid), grid, classes=4, zeros=torch.zeros, asarray=torch.from_numpy
+            )
+        )
 
     class Failing(torch.Tensor):
         def argmax(self, *_: Any, **__: Any) -> Any:

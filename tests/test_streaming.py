@@ -20,6 +20,7 @@ from geoseg.prediction import background
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan, make_plan
+from geoseg.prediction.strip import FinishedStrip
 from tests.helpers import make_raster, tiny_model
 from tests.test_resume import (
     CLASSES,
@@ -287,8 +288,8 @@ def test_rows_of_strips(tmp_path: Path) -> None:
         for lane, (left, right) in enumerate(((0, 4), (4, 6))):
             window = Window(top, left, bottom - top, right - left)
             part = values[top:bottom, left:right]
-            store.write(lane, window, {"raster": part}, [0], (1, 0))
-            store.write(lane, None, {}, [0], (1, 0))
+            store.write(lane, FinishedStrip(window, {"raster": part}, (0,), 1, 0))
+            store.write(lane, FinishedStrip(None, {}, (0,), 1, 0))
             assert store.rows == (bottom if lane else top)
     for top in range(9):
         for bottom in range(top + 1, 10):

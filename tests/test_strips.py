@@ -17,6 +17,7 @@ from geoseg.errors import OutputError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.journal import StripStore
+from geoseg.prediction.strip import FinishedStrip
 from geoseg.rasters.writing import RasterSpec
 from tests.helpers import make_raster
 
@@ -32,7 +33,8 @@ def store_of(folder: Path) -> tuple[StripStore, np.ndarray]:
     for lane, (left, right) in enumerate(((0, 25), (25, 40))):
         for row in range(0, HEIGHT * STRIPS, HEIGHT):
             window = Window(row, left, HEIGHT, right - left)
-            store.write(lane, window, {"raster": pixels[window.rows, window.cols]}, [1], (1, 0))
+            part = {"raster": pixels[window.rows, window.cols]}
+            store.write(lane, FinishedStrip(window, part, (1,), 1, 0))
     return store, pixels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -74,8 +75,9 @@ def in_background(
     store: StripStore,
     staging: Staging,
     log: RunLog,
+    cancelled: threading.Event,
 ) -> Iterator[Background]:
-    """Begin what is done beside; who leaves early sends home what waits for strips."""
+    """Begin what is done beside; who leaves cancels what is not done."""
     finished = len(store) == len(lanes) * len(plan.chips.row_starts)
     threads = ThreadPoolExecutor(4, "geoseg-beside")
     futures: list[Future[Any]] = []
@@ -90,14 +92,14 @@ def in_background(
             start,
             start(_get_ready, plan, None if finished else runtime, log),
             start(_write_overviews, store, log),
-            start(_write_polygons, plan, store, staging, log),
+            start(_write_polygons, plan, store, staging, log, cancelled),
         )
     except KeyboardInterrupt:
         # Who interrupts does not wait for GDAL to finish a COG; nothing of it is needed.
         patient = False
         raise
     finally:
-        store.stop()
+        cancelled.set()
         threads.shutdown(wait=patient, cancel_futures=True)
         wait(futures, PATIENCE)
 
@@ -132,7 +134,9 @@ def _finished(store: StripStore, name: str, top: int, bottom: int, log: RunLog) 
     return store.read(name, top, bottom)
 
 
-def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog) -> bool:
+def _write_polygons(
+    plan: Plan, store: StripStore, staging: Staging, log: RunLog, cancelled: threading.Event
+) -> bool:
     """Polygons of the class raster, as its rows are finished in all lanes.
 
     With --min-area the rows are looked at as they come, too, but which neighbour takes what is
@@ -185,7 +189,7 @@ def _write_polygons(plan: Plan, store: StripStore, staging: Staging, log: RunLog
                 threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
                 most=float("inf") if plan.options.force else MOST_POLYGONS,
                 progress=tell,
-                stopped=lambda: store.stopped,
+                stopped=cancelled.is_set,
             )
     except TooManyPolygonsError as error:
         staging.path(final).unlink(missing_ok=True)

@@ -23,10 +23,10 @@ from geoseg.core.importing import require
 from geoseg.core.staging import Staging, explain_write_error
 from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.geo.window import Window
-from geoseg.prediction.chips import fill_nearest
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan, make_plan
 from geoseg.runtimes import checked, load_runtime
+from geoseg.scene.fill import fill_nearest
 from geoseg.scene.radiometry import Radiometry
 from geoseg.zoo import check_changeable, find_model
 

@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoseg.cards.card import ModelCard
 from geoseg.errors import DeviceError, UsageError
@@ -227,8 +226,8 @@ class ChipCRF:
     def __call__(
         self,
         probs: Any,
-        pixels: NDArray[Any],
-        valid: NDArray[np.bool_],
+        pixels: Any,
+        valid: Any,
         windows: Sequence[Window],
     ) -> Any:
         """A batch's probabilities in line with its pixels.
@@ -238,8 +237,8 @@ class ChipCRF:
 
         Args:
             probs: float32 (N, K, H, W) of the runtime, a numpy array or a tensor.
-            pixels: (N, C, H, W), the raw numbers that the runtime took.
-            valid: (N, H, W), True = measured.
+            pixels: (N, C, H, W), the raw numbers that the runtime took, an array or a tensor.
+            valid: (N, H, W), True = measured, an array or a tensor.
             windows: where the N chips lie.
 
         Returns:
@@ -258,8 +257,8 @@ class ChipCRF:
                 logits = given.to(device, torch.float32).clamp(min=1e-6).log()
                 out = self._crf.to(device)(
                     logits,
-                    self._colors(torch.from_numpy(pixels).to(device)),
-                    None if valid.all() else torch.from_numpy(valid).to(device),
+                    self._colors(torch.as_tensor(pixels, device=device)),
+                    None if valid.all() else torch.as_tensor(valid, device=device),
                     [(window.row, window.col) for window in windows],
                 )
                 out = torch.softmax(out, dim=1)

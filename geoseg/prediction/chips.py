@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.core.importing import IMPORTING
 from geoseg.geo.chip_grid import ChipGrid, Lane
 from geoseg.geo.window import Window
+from geoseg.scene.fill import fill_nearest
 
-__all__ = ["ChipRow", "PixelReader", "chip_rows", "fill_nearest", "prefetch"]
-
-T = TypeVar("T")
+__all__ = ["ChipRow", "PixelReader", "StripInput", "chip_rows"]
 
 
 class PixelReader(Protocol):
@@ -28,6 +24,28 @@ class PixelReader(Protocol):
         self, window: Window, out: NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels (C, H, W), in ``out`` where it is given, and valid (H, W) of a window."""
+
+
+@dataclass(frozen=True)
+class StripInput:
+    """What a row of chips leaves for its strip: it travels with the chips until the strip ends.
+
+    Attributes:
+        window: of the strip.
+        valid: (height, width), True = measured; an array, or a tensor on a runtime's device.
+        run: chips that go through the network.
+        skipped: chips without a measured pixel.
+    """
+
+    window: Window
+    valid: Any
+    run: int
+    skipped: int
+
+    def valid_in(self, window: Window) -> Any:
+        """Which pixels of a window within the strip were measured, (height, width)."""
+        top, left = window.row - self.window.row, window.col - self.window.col
+        return self.valid[top : top + window.height, left : left + window.width]
 
 
 @dataclass(frozen=True)
@@ -51,11 +69,24 @@ class ChipRow:
     strip: Window
     alike: bool | None = None
 
-    @property
-    def strip_valid(self) -> NDArray[np.bool_]:
-        """The strip's part of ``valid``."""
-        part = self.valid[: self.strip.height, self._cols(self.strip)]
-        return part if self.alike is None else part.copy()
+    @cached_property
+    def strip_input(self) -> StripInput:
+        """What the strip needs to know when the pixels are gone."""
+        valid = self.valid[: self.strip.height, self._cols(self.strip)]
+        run = len(self.to_run)
+        return StripInput(
+            self.strip,
+            valid if self.alike is None else valid.copy(),
+            run,
+            len(self.windows) - run,
+        )
+
+    @cached_property
+    def to_run(self) -> Sequence[Window]:
+        """The chips that hold a measured pixel."""
+        if self.alike is not None or self.complete:
+            return self.windows if self.complete else ()
+        return [window for window in self.windows if self.is_measured(window)]
 
     def _cols(self, window: Window) -> slice:
         return slice(window.col - self.left, window.right - self.left)
@@ -174,74 +205,7 @@ def chip_rows(
         yield ChipRow(windows, pixels, valid, left, strip)
 
 
-def fill_nearest(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """Replace what was not measured by the nearest measured pixel.
-
-    Args:
-        pixels: (C, H, W), any dtype.
-        valid: (H, W), at least one True.
-
-    Returns:
-        A new array like ``pixels``.
-    """
-    with IMPORTING:
-        from scipy.ndimage import distance_transform_edt
-
-    nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    filled, missing = pixels.copy(), ~valid
-    filled[:, missing] = pixels[:, nearest[0][missing], nearest[1][missing]]
-    return filled
-
-
 def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:
     """Pad at the bottom and the right by reflection; numpy repeats it where the scene is short."""
     pad = ((0, 0), (0, below), (0, right))
     return np.pad(pixels, pad, mode="symmetric")
-
-
-_END = object()
-
-
-def prefetch(items: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
-    """Run an iterator ahead in a thread, so that reading overlaps with computing.
-
-    An error in the iterator is raised here, at its place. Leaving the loop early ends the thread.
-
-    Args:
-        items: the iterator.
-        depth: how many items may wait.
-    """
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((_END, None))
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
-            put((_END, error))
-
-    thread = threading.Thread(target=work, name="geoseg-read", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -1,51 +1,55 @@
-"""The engine: rows of chips through the network, stitched and decided, strip by strip."""
+"""The engine: reader -> compute -> sink, lane by lane and strip by strip.
+
+A thread reads one row of chips ahead, the caller's thread computes, and one thread, the sink,
+takes finished strips. What travels is, in this order::
+
+    ChipRow -> (StripInput, its chips' probabilities) -> Piece ... StripEnd -> Strip
+
+Where the runtime computes on a device of its own, a row of chips goes there once, as raw numbers,
+and one finished strip comes back (:mod:`geoseg.prediction.on_device`); the steps are the same.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import (
-    ProbabilitiesError,
-)
-from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.core.prefetch import prefetch
 from geoseg.geo.window import Window
 from geoseg.prediction.background import Background
 from geoseg.prediction.chip_crf import ChipCRF
-from geoseg.prediction.chips import ChipRow, chip_rows, prefetch
-from geoseg.prediction.decide import decide
+from geoseg.prediction.chips import ChipRow, StripInput, chip_rows
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.plan import OutputLane, Plan
-from geoseg.prediction.rasters import (
-    pixels_done,
-)
+from geoseg.prediction.rasters import pixels_done
 from geoseg.prediction.regrid import regrid
-from geoseg.prediction.report import (
-    Meter,
-    RunLog,
-)
-from geoseg.prediction.stitch import stitch
-from geoseg.rasters.writing import (
-    NODATA,
-    RasterSpec,
-    encode_probability,
-)
-from geoseg.runtimes import Runtime, checked
+from geoseg.prediction.report import Meter, RunLog
+from geoseg.prediction.sink import Sink
+from geoseg.prediction.stitch import Piece, StripEnd, stitch
+from geoseg.prediction.strip import Strip
+from geoseg.rasters.writing import RasterSpec
+from geoseg.runtimes import Runtime, checked, on_device
+
+if TYPE_CHECKING:
+    from geoseg.prediction.on_device import DeviceRow
 
 __all__ = ["predict_strips"]
-
 
 #: Pixels of a resampled strip that are classified at a time: what is made of them stays in the
 #: cache. Of other strips pieces are.
 DECIDED_AT_ONCE = 1 << 17
+
+#: A chip's probabilities, and where it lies.
+Answer = tuple[Window, Any]
 
 
 def predict_strips(
@@ -55,283 +59,286 @@ def predict_strips(
     store: StripStore,
     background: Background,
     log: RunLog,
+    cancelled: threading.Event,
 ) -> None:
     """Run the network over the scene, lane by lane, and keep each finished strip.
 
-    Strips are written by a thread while the next ones are computed. Where something beside fails,
-    so does the run, at once.
+    Where something in the background fails, so does the run, at once.
+
+    Args:
+        plan: of the run.
+        runtime: the network.
+        lanes: all of them.
+        store: of the strips; begins with those that are finished.
+        background: what else is at work.
+        log: that clocks and reports.
+        cancelled: set when the run ends before its time.
     """
     meter = Meter(plan, lanes, pixels_done(store), log)
-    with ThreadPoolExecutor(1, "geoseg-write") as writing:
-        waiting: deque[Future[None]] = deque()
+    with Sink(store, log) as sink:
         for number, lane in enumerate(lanes):
-            first = store.finished(number)
-            for strip in _strips(plan, lane, first, runtime, store.specs, meter, log):
+            run = _Lane(plan, lane, store.finished(number), runtime, store, meter, log)
+            for strip in run.strips(cancelled):
                 background.check()
-                task = partial(
-                    log.clocked("write", store.write), number, strip.window, strip.arrays
-                )
-                chips = strip.run, strip.skipped
-                waiting.append(writing.submit(task, [int(n) for n in strip.counts], chips))
+                sink.put(number, strip)
                 meter.tell(strip.window)
-                # One is written while the next one is made.
-                with log.clock("wait for writing"):
-                    while len(waiting) > 1:
-                        waiting.popleft().result()
-        with log.clock("wait for writing"):
-            for future in waiting:
-                future.result()
 
 
-class _Strip:
-    """The outputs' rows of a strip, which become known piece by piece.
-
-    Attributes:
-        window: of the output's grid; None where it holds no row of it.
-        arrays: raster -> its rows, (height, width) or (bands, height, width) of its spec's dtype;
-            nodata where no piece was put.
-        counts: pixels of each class, int64 (K,).
-        run: chips of its row of chips that went through the network.
-        skipped: those without a measured pixel.
-    """
+class _Lane:
+    """The strips of a lane from the first one on that is not finished."""
 
     def __init__(
-        self, plan: Plan, window: Window | None, specs: Mapping[str, RasterSpec], runtime: Runtime
+        self,
+        plan: Plan,
+        lane: OutputLane,
+        first: int,
+        runtime: Runtime,
+        store: StripStore,
+        meter: Meter,
+        log: RunLog,
     ) -> None:
-        """Nothing is known yet.
+        """Take note of everything.
 
         Args:
             plan: of the run.
-            window: see the class.
-            specs: of the rasters that are kept.
-            runtime: of the probabilities.
+            lane: of the output.
+            first: number of the first strip that is not finished.
+            runtime: the network.
+            store: whose rasters are made.
+            meter: notes how far the chips are.
+            log: that clocks.
         """
-        self.window, self.run, self.skipped = window, 0, 0
-        self.arrays: dict[str, NDArray[Any]] = {}
-        if window is not None:
-            for name, spec in specs.items():
-                bands = () if name != "probs" else (len(spec.descriptions),)
-                shape = (*bands, window.height, window.width)
-                self.arrays[name] = np.full(shape, spec.nodata, spec.dtype)
-        self._legend = np.array([c.id for c in plan.card.classes], dtype=np.uint8)
-        self.counts = np.zeros(len(self._legend), dtype=np.int64)
-        self._dtype, self._runtime = plan.options.probs_dtype, runtime
+        self._plan, self._lane, self._first, self._runtime = plan, lane, first, runtime
+        self._meter, self._log = meter, log
+        starts = plan.chips.row_starts
+        # Resampling needs the last rows of the strip above.
+        self._needed = max(first - 1, 0) if plan.resampled else first
+        self._rows = starts[first:]
+        self._specs = store.specs
+        self._new = _strip_maker(plan, store.specs, runtime)
 
-    def put(self, window: Window, probs: Any, valid: NDArray[np.bool_]) -> None:
-        """Classes and stored probabilities of a piece.
-
-        Args:
-            window: of the output's grid, within the strip.
-            probs: (K, height, width) on the runtime's device, and the members' agreement after it
-                where that is kept.
-            valid: (height, width).
-
-        Raises:
-            ProbabilitiesError: one is NaN or infinite.
-        """
-        assert self.window is not None, "a piece lies in a strip"
-        classes = probs[: len(self._legend)]
-        decided = decide(classes, valid, self._legend, NODATA)
-        if not decided.finite:
-            raise ProbabilitiesError(
-                f"the model gave NaN or infinite probabilities in rows {window.row} to "
-                f"{window.bottom - 1}; its weights or the scene's --scale are wrong"
-            )
-        self.counts += decided.counts
-        top, left = window.row - self.window.row, window.col - self.window.col
-        here = np.s_[..., top : top + window.height, left : left + window.width]
-        self.arrays["raster"][here] = decided.ids
-        if "confidence" in self.arrays:
-            self.arrays["confidence"][here] = encode_probability(decided.best, valid, self._dtype)
-        if "probs" in self.arrays:
-            numbers = self._runtime.to_numpy(classes)
-            self.arrays["probs"][here] = encode_probability(numbers, valid, self._dtype)
-        if "agreement" in self.arrays:
-            share = self._runtime.to_numpy(probs[-1])
-            self.arrays["agreement"][here] = encode_probability(share, valid, self._dtype)
-
-
-def _strips(
-    plan: Plan,
-    lane: OutputLane,
-    first: int,
-    runtime: Runtime,
-    specs: Mapping[str, RasterSpec],
-    meter: Meter,
-    log: RunLog,
-) -> Iterator[_Strip]:
-    """A lane's strips from number ``first`` on."""
-    chips, model = plan.chips, lane.model
-    starts = chips.row_starts
-    if first == len(starts):
-        return
-    # Resampling needs the last rows of the strip above.
-    needed = max(first - 1, 0) if plan.resampled else first
-    # Chips from here on reach into it.
-    begin = next(i for i, row in enumerate(starts) if row + chips.chip_height > starts[needed])
-    state = _LaneState(meter, starts[first])
-    with ExitStack() as stack:
-        reader = stack.enter_context(plan.reader(plan.model_grid))
-        rows = prefetch(log.timed("read", chip_rows(reader, chips, model, begin, reader.uniform)))
-        rows = stack.enter_context(closing(rows))
-        pieces = stitch(
-            _forward(plan, runtime, rows, state, log),
-            chips,
-            classes=runtime.classes,
-            zeros=runtime.zeros,
-            asarray=runtime.asarray,
-            taper=plan.options.taper,
-            margin=plan.margin,
-            lane=model,
-            first=begin,
-        )
-        # What comes of rows of chips that only reach into the first strip is no strip of its own.
-        wanted = (
-            (window, probs)
-            for window, probs in log.timed("stitch", pieces)
-            if window.row >= starts[needed]
-        )
-        if not plan.resampled:
-            strip: _Strip | None = None
-            for window, probs in wanted:
-                if strip is None:
-                    whole = chips.strip(first, model)
-                    strip, first = _Strip(plan, whole, specs, runtime), first + 1
-                if probs is None:
-                    strip.run, strip.skipped = state.take(whole)
-                    yield strip
-                    strip = None
-                else:
-                    with log.clock("decide"):
-                        strip.put(window, probs, state.valid(whole, window))
+    def strips(self, cancelled: threading.Event) -> Iterator[Strip]:
+        """Compute the strips, from the top."""
+        if not self._rows:
             return
-        own = stack.enter_context(plan.reader(plan.grid))
-        source, target = ((g.height, g.width) for g in (plan.model_grid, plan.grid))
-        gathered = _gather(wanted, chips, model, needed, runtime)
-        regridded = regrid(gathered, source, target, plan.factor, (lane.left, lane.right))
-        for number, (place, probs) in enumerate(log.timed("regrid", regridded), start=needed):
-            chip_counts = state.take(chips.strip(number, model))
-            if number < first:
-                continue
-            strip = _Strip(plan, place, specs, runtime)
-            strip.run, strip.skipped = chip_counts
-            if place is not None:
-                with log.clock("read"):
-                    valid = own.read(place)[1]
-                with log.clock("decide"):
-                    # Beside a chip that was skipped there may be nothing to interpolate from.
-                    valid &= probs.sum(axis=0) > 0
-                    thin = max(1, DECIDED_AT_ONCE // place.width)
-                    for top in range(0, place.height, thin):
-                        part = slice(top, top + thin)
-                        height = len(valid[part])
-                        window = Window(place.row + top, place.col, height, place.width)
-                        strip.put(window, probs[:, part], valid[part])
-            yield strip
+        plan, log, chips, lane = self._plan, self._log, self._plan.chips, self._lane.model
+        starts = chips.row_starts
+        # Chips from here on reach into the first strip that is needed.
+        end = starts[self._needed]
+        begin = next(i for i, row in enumerate(starts) if row + chips.chip_height > end)
+        with ExitStack() as stack:
+            reader = stack.enter_context(plan.reader(plan.model_grid))
+            read = log.timed("read", chip_rows(reader, chips, lane, begin, reader.uniform))
+            rows = stack.enter_context(closing(prefetch(self._sent(read), cancelled=cancelled)))
+            stitched = stitch(
+                self._forward(log.timed("wait for reading", rows)),
+                chips,
+                classes=self._runtime.classes,
+                zeros=self._runtime.zeros,
+                asarray=self._runtime.asarray,
+                taper=plan.options.taper,
+                margin=plan.margin,
+                lane=lane,
+                first=begin,
+            )
+            # What comes of rows of chips that only reach into the first strip is no strip itself.
+            parts = (p for p in log.timed("stitch", stitched) if p.window.row >= end)
+            yield from (self._resampled if plan.resampled else self._direct)(parts)
 
+    def _sent(self, rows: Iterator[ChipRow]) -> Iterator[ChipRow | DeviceRow]:
+        """Rows of chips where they are cut: in memory, or on the runtime's device."""
+        device = on_device(self._runtime)
+        if device is None:
+            return rows
+        from geoseg.prediction.on_device import DeviceRow
 
-def _gather(
-    pieces: Iterable[tuple[Window, Any]], chips: ChipGrid, lane: Lane, first: int, runtime: Runtime
-) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-    """Whole strips of pieces, 0 where there is none; the next strip overwrites the array."""
-    width = lane.right - lane.left
-    buffer = np.zeros((runtime.classes, chips.chip_height, width), np.float32)
-    strip = chips.strip(first, lane)
-    for window, probs in pieces:
-        if probs is not None:
-            top, left = window.row - strip.row, window.col - strip.col
-            here = np.s_[:, top : top + window.height, left : left + window.width]
-            buffer[here] = runtime.to_numpy(probs)
-            continue
-        yield strip, buffer[:, : strip.height]
-        buffer[:] = 0.0
-        first += 1
-        if strip.bottom < chips.height:
-            strip = chips.strip(first, lane)
+        return (DeviceRow(row, device) for row in rows)
 
-
-class _LaneState:
-    """What is known of rows of chips until their strips are finished."""
-
-    def __init__(self, meter: Meter, begin: int) -> None:
-        """Start.
-
-        Args:
-            meter: is told how far the chips are.
-            begin: row of the first strip that was not finished before.
-        """
-        self._rows: dict[int, tuple[NDArray[np.bool_], int, int]] = {}
-        self._meter, self._begin = meter, begin
-        self._shares: dict[int, float] = {}
-
-    def done(self, window: Window) -> None:
-        """A chip is done."""
-        self._meter.chip(self._shares[window.row])
-
-    def add(self, row: ChipRow, run: int) -> None:
-        """Keep a row's validity and counts."""
-        pixels = row.strip.height * row.strip.width if row.strip.row >= self._begin else 0
-        self._shares[row.strip.row] = pixels / max(run, 1)
-        if not run:
-            self._meter.chip(pixels)
-        self._rows[row.strip.row] = row.strip_valid, run, len(row.windows) - run
-
-    def valid(self, strip: Window, piece: Window) -> NDArray[np.bool_]:
-        """Which of a piece's pixels were measured."""
-        top, left = piece.row - strip.row, piece.col - strip.col
-        return self._rows[strip.row][0][top : top + piece.height, left : left + piece.width]
-
-    def take(self, strip: Window) -> tuple[int, int]:
-        """Chips run and chips skipped; the strip is forgotten after."""
-        return self._rows.pop(strip.row)[1:]
-
-
-def _forward(
-    plan: Plan, runtime: Runtime, rows: Iterable[ChipRow], state: _LaneState, log: RunLog
-) -> Iterator[tuple[Window, Any]]:
-    """Each chip's probabilities, in the grid's order; all-nodata chips are left out."""
-    crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
-
-    def chips() -> Iterator[tuple[_Chip, NDArray[Any]]]:
-        for row in log.timed("wait for reading", rows):
-            run = len(row.windows) * row.alike if row.alike is not None else None
-            if run is None:
-                run = sum(row.is_measured(window) for window in row.windows)
-            state.add(row, run)
-            for window in row.windows if run else ():
-                with log.clock("chips"):
-                    pixels = row.chip(window)
-                if pixels is None:
-                    continue
-                if crf is None:
-                    yield _Chip(window), pixels
+    def _forward(
+        self, rows: Iterable[ChipRow | DeviceRow]
+    ) -> Iterator[tuple[StripInput, Iterable[Answer]]]:
+        """Each row of chips with its chips' probabilities; all-nodata chips are left out."""
+        begun: deque[StripInput] = deque()  # rows whose chips the runtime has taken
+        with closing(self._answers(rows, begun)) as answers:
+            while True:
+                ahead = [] if begun else list(islice(answers, 1))
+                while begun:
+                    row = begun.popleft()
+                    if not row.run:
+                        yield row, ()
+                        continue
+                    # Of the last row that was begun only some chips may have been taken yet.
+                    yield row, chain(ahead, islice(answers, row.run - len(ahead)))
+                    break
                 else:
-                    yield _Chip(window, pixels, row.measured(window)), pixels
+                    return
 
-    answers = checked.run(runtime, chips(), plan.options.batch_size, classes=plan.channels)
-    for chip, probs in log.timed("forward", answers):
-        if crf is not None:
-            assert chip.pixels is not None and chip.measured is not None
-            with log.clock("crf"):
-                legend = len(plan.card.classes)
-                arguments = chip.pixels[None], chip.measured[None], [chip.window]
-                smooth = crf(probs[None, :legend], *arguments)[0]
-                # What the members agreed on is left as it is.
-                probs = smooth if len(probs) == legend else np.concatenate([smooth, probs[-1:]])
-        state.done(chip.window)
-        yield chip.window, probs
+    def _answers(
+        self, rows: Iterable[ChipRow | DeviceRow], begun: deque[StripInput]
+    ) -> Generator[Answer, None, None]:
+        """Each chip's probabilities, in the grid's order; rows are added to those begun."""
+        plan, log = self._plan, self._log
+        crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
+
+        def chips() -> Iterator[tuple[_Chip, Any]]:
+            for row in rows:
+                known = row.strip_input
+                begun.append(known)
+                share = self._share(known)
+                if not known.run:
+                    self._meter.chip(share)
+                for window in row.to_run:
+                    with log.clock("chips"):
+                        pixels = row.chip(window)
+                    if crf is None:
+                        yield _Chip(window, share), pixels
+                    else:
+                        yield _Chip(window, share, pixels, row.measured(window)), pixels
+
+        answers = checked.run(
+            self._runtime, chips(), plan.options.batch_size, classes=plan.channels
+        )
+        for chip, probs in log.timed("forward", answers):
+            if crf is not None:
+                with log.clock("crf"):
+                    probs = _smoothed(crf, chip, probs, len(plan.card.classes))
+            self._meter.chip(chip.share)
+            yield chip.window, probs
+
+    def _share(self, row: StripInput) -> float:
+        """Pixels of the model's grid that each chip of a row stands for, when it is done."""
+        if row.window.row < self._rows[0]:
+            return 0.0  # it only reaches into the first strip
+        return row.window.height * row.window.width / max(row.run, 1)
+
+    def _direct(self, parts: Iterable[Piece[StripInput] | StripEnd[StripInput]]) -> Iterator[Strip]:
+        """Strips of the model's own grid, which is the output's."""
+        strip: Strip | None = None
+        for part in parts:
+            row = part.row
+            if strip is None:
+                strip = self._new(row.window)
+            if isinstance(part, StripEnd):
+                strip.close(row.run, row.skipped)
+                yield strip
+                strip = None
+            else:
+                with self._log.clock("decide"):
+                    strip.put(part.window, part.probs, row.valid_in(part.window))
+
+    def _resampled(
+        self, parts: Iterable[Piece[StripInput] | StripEnd[StripInput]]
+    ) -> Iterator[Strip]:
+        """Strips of the output's grid, which is finer or coarser than the model's."""
+        plan, log = self._plan, self._log
+        source, target = ((g.height, g.width) for g in (plan.model_grid, plan.grid))
+        ended: deque[StripInput] = deque()
+        whole = _gather(parts, plan.chips.chip_height, self._runtime, ended)
+        columns = self._lane.left, self._lane.right
+        placed = regrid(whole, source, target, plan.factor, columns)
+        with plan.reader(plan.grid) as reader:
+            for number, (place, probs) in enumerate(log.timed("regrid", placed), self._needed):
+                row = ended.popleft()
+                if number < self._first:
+                    continue
+                strip = Strip(plan, place, self._specs, self._runtime)
+                if place is not None:
+                    with log.clock("read"):
+                        valid = reader.read(place)[1]
+                    with log.clock("decide"):
+                        _put_resampled(strip, place, probs, valid)
+                strip.close(row.run, row.skipped)
+                yield strip
+
+
+def _strip_maker(
+    plan: Plan, specs: Mapping[str, RasterSpec], runtime: Runtime
+) -> Callable[[Window], Strip]:
+    """Choose where strips are made: in memory, or on the runtime's device.
+
+    Args:
+        plan: of the run.
+        specs: of the rasters that are kept.
+        runtime: that gives the probabilities.
+
+    Returns:
+        A function that begins the strip of a window of the output's grid.
+    """
+    device = on_device(runtime)
+    if device is None:
+        return partial(Strip, plan, specs=specs, runtime=runtime)
+    from geoseg.prediction.on_device import DeviceStrips
+
+    return DeviceStrips(plan, specs, device).begin
 
 
 @dataclass(frozen=True)
 class _Chip:
-    """What is still needed of a chip when its probabilities come back.
+    """What is needed of a chip when its probabilities come back.
 
     Attributes:
         window: where it lies.
+        share: pixels that it stands for in the run's progress.
         pixels: raw numbers (C, H, W), where a CRF follows.
-        measured: (H, W), likewise.
+        measured: which pixels were measured, (H, W), where a CRF follows.
     """
 
     window: Window
-    pixels: NDArray[Any] | None = None
-    measured: NDArray[np.bool_] | None = None
+    share: float
+    pixels: Any = None
+    measured: Any = None
+
+
+def _smoothed(crf: ChipCRF, chip: _Chip, probs: Any, classes: int) -> Any:
+    """A chip's probabilities (K, H, W) after the CRF; the members' agreement is left as it is."""
+    smooth = crf(probs[None, :classes], chip.pixels[None], chip.measured[None], [chip.window])[0]
+    if len(probs) == classes:
+        return smooth
+    return np.concatenate([smooth, probs[-1:]])
+
+
+def _gather(
+    parts: Iterable[Piece[StripInput] | StripEnd[StripInput]],
+    height: int,
+    runtime: Runtime,
+    ended: deque[StripInput],
+) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    """Put pieces together to whole strips.
+
+    Args:
+        parts: of :func:`geoseg.prediction.stitch.stitch`.
+        height: of the highest strip, px.
+        runtime: on whose device the pieces are.
+        ended: to which each strip's row of chips is added.
+
+    Yields:
+        (strip's window, probabilities (K, height, width)), 0 where there is no piece; the next
+        strip overwrites the array.
+    """
+    buffer: Any = None
+    for part in parts:
+        strip = part.row.window
+        if buffer is None:
+            buffer = runtime.zeros((runtime.classes, height, strip.width))
+        if isinstance(part, StripEnd):
+            ended.append(part.row)
+            yield strip, runtime.to_numpy(buffer)[:, : strip.height]
+            buffer[:] = 0.0
+        else:
+            w = part.window
+            top, left = w.row - strip.row, w.col - strip.col
+            buffer[:, top : top + w.height, left : left + w.width] = part.probs
+
+
+def _put_resampled(
+    strip: Strip, place: Window, probs: NDArray[np.float32], valid: NDArray[np.bool_]
+) -> None:
+    """Fill a whole strip, some rows at a time."""
+    # Beside a chip that was skipped there may be nothing to interpolate from.
+    valid &= probs.sum(axis=0) > 0
+    thin = max(1, DECIDED_AT_ONCE // place.width)
+    for top in range(0, place.height, thin):
+        rows = slice(top, top + thin)
+        height = len(valid[rows])
+        window = Window(place.row + top, place.col, height, place.width)
+        strip.put(window, probs[:, rows], valid[rows])

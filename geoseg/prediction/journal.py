@@ -33,6 +33,8 @@ from geoseg.core.workers import StoppedError
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
 from geoseg.rasters.vrt import Source, virtual_raster
+from geoseg.prediction.plan import HELD_STRIPS
+from geoseg.prediction.strip import FinishedStrip
 from geoseg.rasters.writing import RasterSpec
 
 __all__ = ["JournalEntry", "StripStore"]
@@ -70,13 +72,20 @@ class StripStore:
     One thread may write them while others read.
     """
 
-    def __init__(self, folder: Path, specs: Mapping[str, RasterSpec], lanes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        specs: Mapping[str, RasterSpec],
+        lanes: int,
+        cancelled: threading.Event | None = None,
+    ) -> None:
         """Read the journal of what is there.
 
         Args:
             folder: of the strips; made where it is missing.
             specs: of the outputs' rasters by name.
             lanes: how many there are.
+            cancelled: set when the run ends before its time, so that nobody waits for strips.
 
         Raises:
             OutputError: the folder can't be made or read.
@@ -85,7 +94,8 @@ class StripStore:
         self.specs = dict(specs)
         self._strips: list[list[JournalEntry]] = []
         self._changed = threading.Condition()
-        self._stopped = False
+        self._held: dict[int, Mapping[str, NDArray[Any]]] = {}
+        self._cancelled = cancelled or threading.Event()
         self._failure: OutputError | None = None
         try:
             folder.mkdir(exist_ok=True)
@@ -115,22 +125,12 @@ class StripStore:
         for strips in self._strips:
             yield from strips
 
-    def write(
-        self,
-        lane: int,
-        window: Window | None,
-        arrays: Mapping[str, NDArray[Any]],
-        counts: Sequence[int],
-        chips: tuple[int, int],
-    ) -> None:
-        """Add the next strip of a lane.
+    def write(self, lane: int, strip: FinishedStrip) -> None:
+        """Add the next strip of a lane, and wake who waits for its rows.
 
         Args:
             lane: its number.
-            window: of the output's grid, or None for a strip without rows.
-            arrays: raster -> (height, width) or (bands, height, width) of its spec's dtype.
-            counts: pixels of each class.
-            chips: how many were run and how many skipped.
+            strip: of it.
 
         Raises:
             OutputError: the disk is full or fails, now or when an earlier strip was written.
@@ -139,23 +139,25 @@ class StripStore:
             number = len(self._strips[lane])
             crc: dict[str, tuple[int, ...]] = {}
             sizes: dict[str, int] = {}
-            if window is not None:
-                for name, values in arrays.items():
-                    bands = values[None] if values.ndim == 2 else values
-                    crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
-                    file = self._raster(name, lane, number)
-                    self._write_raster(file, name, bands)
-                    sizes[name] = file.stat().st_size
-            strip = JournalEntry(window, tuple(int(n) for n in counts), *chips, crc, sizes)
+            for name, values in strip.arrays.items():
+                bands = values[None] if values.ndim == 2 else values
+                crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
+                file = self._raster(name, lane, number)
+                self._write_raster(file, name, bands)
+                sizes[name] = file.stat().st_size
+            entry = JournalEntry(strip.window, strip.counts, strip.run, strip.skipped, crc, sizes)
             path = self._entry(lane, number)
             partial = path.with_suffix(".partial")
             try:
-                partial.write_text(json.dumps(asdict(strip)), encoding="utf-8")
+                partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
                 os.replace(partial, path)
             except OSError as error:
                 raise explain_write_error(error, self.folder) from error
         with self._changed:
-            self._strips[lane].append(strip)
+            self._strips[lane].append(entry)
+            if len(self._strips) == 1:
+                self._held[number] = strip.arrays
+                self._held.pop(number - HELD_STRIPS, None)
             self._changed.notify_all()
 
     @contextmanager
@@ -226,20 +228,10 @@ class StripStore:
             StoppedError: the run has ended, and they won't come.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self.rows >= rows)
-            if self.rows < rows:
-                raise StoppedError
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run has ended for a reason of its own, so that nobody needs the strips."""
-        return self._stopped
-
-    def stop(self) -> None:
-        """Send home who waits for strips."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+            while self.rows < rows:
+                if self._cancelled.is_set():
+                    raise StoppedError
+                self._changed.wait(timeout=0.1)
 
     def read(self, name: str, top: int, bottom: int) -> NDArray[Any]:
         """Finished rows of a raster.
@@ -264,17 +256,31 @@ class StripStore:
                 if w is None or w.bottom <= top or w.row >= bottom:
                     continue
                 first, last = max(top, w.row), min(bottom, w.bottom)
-                part = RasterioWindow(0, first - w.row, w.width, last - first)
-                path = self._raster(name, lane, number)
-                try:
-                    with rasterio.open(path) as dataset:
-                        found = dataset.read(window=part)
-                except GDAL_ERRORS as error:
-                    raise OutputError(
-                        f"{path} can't be read ({error}); begin anew with --restart"
-                    ) from error
+                part = Window(first - w.row, 0, last - first, w.width)
+                found = self._from_memory(name, lane, number, part)
+                if found is None:
+                    found = self._from_disk(name, lane, number, part)
                 rows[:, first - top : last - top, w.col : w.right] = found
         return rows
+
+    def _from_memory(self, name: str, lane: int, number: int, part: Window) -> NDArray[Any] | None:
+        """Rows of a strip's raster, (bands, height, width), where it is one of the newest."""
+        held = self._held.get(number) if lane == 0 else None
+        return None if held is None else held[name][..., part.rows, :]
+
+    def _from_disk(self, name: str, lane: int, number: int, part: Window) -> NDArray[Any]:
+        """Rows of a strip's raster, (bands, height, width)."""
+        path = self._raster(name, lane, number)
+        try:
+            with rasterio.open(path) as dataset:
+                found: NDArray[Any] = dataset.read(
+                    window=RasterioWindow(0, part.row, part.width, part.height)
+                )
+                return found
+        except GDAL_ERRORS as error:
+            raise OutputError(
+                f"{path} can't be read ({error}); begin anew with --restart"
+            ) from error
 
     @contextmanager
     def few_open(self) -> Iterator[None]:

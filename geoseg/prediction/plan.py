@@ -39,7 +39,7 @@ from geoseg.scene.scene import Scene, SceneBand, finest_grid, open_scene
 from geoseg.scene.sources import Rules
 from geoseg.zoo import choose_model, find_model
 
-__all__ = ["OutputLane", "Plan", "make_plan"]
+__all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
 
 #: What a CRS that PROJ doesn't know ends in.
 BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
@@ -48,6 +48,8 @@ BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
 BLEND = 8
 #: Rows of the tallest blocks that are common in GeoTIFFs.
 BLOCK_ROWS = 512
+#: The newest finished strips that stay in memory for who follows them, where there is one lane.
+HELD_STRIPS = 2
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,13 @@ class Plan:
         read = lane.model.starts[-1] + self.chips.chip_width - lane.model.starts[0]
         # One row of chips in use, one waiting, and one in the making with what it keeps.
         pixels = 4 * (len(self.bands) * item + 1) * height * read
-        # A strip that is made and one that is written: classes and stored probabilities.
+        # A strip that is made, one that is written, and those that are held for who follows them:
+        # classes and stored probabilities.
         width = lane.right - lane.left
         left = 1 if self.options.probs_dtype == "uint8" else 4
         stored = 1 + agreement + (classes if self.outputs.probs is not None else 0)
         rows = math.ceil(height * max(1.0, self.factor[0]))
-        strips = 2 * (1 + left * stored) * rows * width
+        strips = (2 + HELD_STRIPS) * (1 + left * stored) * rows * width
         stitched = held_bytes(self.chips, lane.model, classes)
         if self.resampled:
             # A strip, the rows of it that are kept, and what is made of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -122,7 +123,8 @@ def predict(
         block_cache(plan.cache_bytes),
         staging.speaking_of_finals(),
     ):
-        store = StripStore(staging.scratch("strips"), raster_specs(plan), len(lanes))
+        cancelled = threading.Event()  # what every thread of the run looks at
+        store = StripStore(staging.scratch("strips"), raster_specs(plan), len(lanes), cancelled)
         check_disk(plan, store, staging)
         memory = {"limit_bytes": budget.limit, "lanes": len(lanes)}
         memory["arrays_bytes"] = max(plan.lane_bytes(lane) for lane in lanes)
@@ -140,9 +142,9 @@ def predict(
             log.tell("note", message=f"going on after {len(store)} finished strips")
         with (
             _kept_strips(staging, store, log),
-            in_background(plan, runtime, lanes, store, staging, log) as background,
+            in_background(plan, runtime, lanes, store, staging, log, cancelled) as background,
         ):
-            predict_strips(plan, runtime, lanes, store, background, log)
+            predict_strips(plan, runtime, lanes, store, background, log, cancelled)
             counts = _count_classes(plan, store, log)
             with log.clock("wait for rasters"):
                 log.wait(

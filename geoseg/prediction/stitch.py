@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +27,45 @@ from geoseg.geo.chip_grid import ChipGrid, Lane, Part
 from geoseg.geo.window import Window
 from geoseg.prediction.tapers import axis_weights
 
-__all__ = ["FloatArray", "blend", "held_bytes", "stitch"]
+__all__ = ["FloatArray", "Piece", "StripEnd", "blend", "held_bytes", "stitch"]
 
 FloatArray = NDArray[np.float32]
+R = TypeVar("R")
 
 #: Rows of a chip that numpy works on at a time: of a few classes they stay in a core's cache.
 THIN_ROWS = 128
 
 
+@dataclass(frozen=True)
+class Piece(Generic[R]):
+    """Finished pixels: what one chip completes of a strip.
+
+    Attributes:
+        row: what came with the row of chips.
+        window: of the pixels, within the strip.
+        probs: (K, height, width); a buffer that the next step overwrites.
+    """
+
+    row: R
+    window: Window
+    probs: Any
+
+
+@dataclass(frozen=True)
+class StripEnd(Generic[R]):
+    """All pieces of a strip have come.
+
+    Attributes:
+        row: what came with the row of chips.
+        window: of the strip.
+    """
+
+    row: R
+    window: Window
+
+
 def stitch(
-    chips: Iterable[tuple[Window, Any]],
+    rows: Iterable[tuple[R, Iterable[tuple[Window, Any]]]],
     grid: ChipGrid,
     *,
     classes: int,
@@ -45,15 +75,16 @@ def stitch(
     margin: int = 0,
     lane: Lane | None = None,
     first: int = 0,
-) -> Iterator[tuple[Window, Any]]:
+) -> Iterator[Piece[R] | StripEnd[R]]:
     """Blend chips into strips, piece by piece: a pixel leaves with the last chip that covers it.
 
     What waits is what two rows of chips share, of the lane's width, and what a chip shares with
     the next one; so most of a chip is read once, while it is in the cache.
 
     Args:
-        chips: (window, probabilities (K, height, width)), row by row from the left; all-nodata
-            chips may be absent.
+        rows: (what travels with the row, its chips) for each row of chips from ``first`` on. The
+            chips are (window, probabilities (K, height, width)) from the left; all-nodata chips may
+            be absent. They are taken before the next row is asked for.
         grid: where the chips lie.
         classes: K.
         zeros: shape -> float32 array of zeros on the runtime's device.
@@ -61,90 +92,159 @@ def stitch(
         taper: a key of :data:`TAPERS`.
         margin: see :func:`axis_weights`.
         lane: the columns that are wanted; None for all.
-        first: number of the row of chips that the first chip belongs to. Where it is not 0, rows
-            that chips above would touch, too, lack these chips' part.
+        first: number of the first row of chips. Where it is not 0, rows of pixels that chips above
+            would touch, too, are made without these chips' part.
 
     Raises:
         ModelError: a chip's probabilities or the runtime's arrays are of another shape, or chips
             come in another order.
+        ValueError: there are more or fewer rows than in the grid.
 
     Yields:
-        (window, probabilities (K, height, width)): pieces, disjoint, strip by strip from the top
-        and within one chip by chip from the left. The array is a buffer that the next step
-        overwrites. Pixels that lie in no piece are those of absent chips. After the last piece of
-        a strip (strip's window, None), whether it had pieces or not.
+        The pieces of a strip and then its end, strip by strip from the top. Pieces are disjoint,
+        and come chip by chip from the left. Pixels that lie in no piece are those of absent chips.
     """
     lane = lane or Lane.whole(grid)
-    rows, cols = grid.row_starts, grid.col_starts
-    height, width = grid.chip_height, grid.chip_width
-    options = {"taper": taper, "margin": margin}
-    row_weights = axis_weights(rows, height, grid.height, **options)  # type: ignore[arg-type]
-    col_weights = axis_weights(cols, width, grid.width, **options)  # type: ignore[arg-type]
-    row_arrays, col_arrays = (
-        {start: _whole(asarray(w), w.shape) for start, w in zip(starts, weights, strict=True)}
-        for starts, weights in ((rows, row_weights), (cols, col_weights))
-    )
-    # Where the next chip of a row begins: what lies before that is finished.
-    ends = dict(zip(lane.starts, (*lane.starts[1:], lane.right), strict=True))
-
-    shared = _shared(rows, height)
-    above, beside = (_whole(zeros(shape), shape) for shape in _waiting(grid, lane, classes))
-    blend_here, thin = _how(above, height)
-    room = (classes * min(thin, height) * width,)
-    scratch = _whole(zeros(room), room)
-
-    waiting = iter(chips)
-    chip = next(waiting, None)
-    for number in range(first, len(rows)):
+    waiting = _Waiting(grid, lane, classes, zeros, asarray, {"taper": taper, "margin": margin})
+    shared = _shared(grid.row_starts, grid.chip_height)
+    numbers = range(first, len(grid.row_starts))
+    for number, (row, chips) in zip(numbers, rows, strict=True):
         strip = grid.strip(number, lane)
-        kept = shared[number - 1] if number > first else 0
-        cuts = 0, kept, strip.height, min(height, grid.height - strip.row)
-        finished = reached = lane.left  # columns, by the chips of this row so far
-        while chip is not None and chip[0].row == strip.row:
-            window, probs = chip
-            if tuple(probs.shape) != (classes, height, width):
-                raise ModelError(
-                    f"a chip's probabilities are {tuple(probs.shape)} and must be "
-                    f"{(classes, height, width)}; correct the runtime"
-                )
-            left, right = max(window.col, lane.left), min(window.right, lane.right)
-            # Then what waits beside and above holds every column and row of the parts below: both
-            # are as large as what two neighbours share at most.
-            if window.col not in ends or left < finished:
-                raise ModelError(
-                    f"a chip came at column {window.col} that is not due; chips must come row by "
-                    f"row, each from the left"
-                )
-            end = max(ends[window.col], left)
-            above[:, :, finished - lane.left : left - lane.left] = 0.0  # of absent chips
-            for top, bottom in _slices(cuts, thin):
-                part = Part(
-                    top,
-                    bottom,
-                    left - window.col,
-                    right - window.col,
-                    known=max(min(reached, right) - left, 0),
-                    start=left - finished,
-                    end=end - left,
-                    kept=kept,
-                    finished=strip.height,
-                    place=left - lane.left,
-                )
-                shape = classes, bottom - top, end - left
-                out = scratch[: math.prod(shape)].reshape(shape)
-                weights = row_arrays[strip.row], col_arrays[window.col]
-                blend_here(probs, *weights, beside, above, part, out)
-                if top < strip.height and end > left:
-                    yield Window(strip.row + top, left, bottom - top, end - left), out
-            finished, reached = end, right
-            chip = next(waiting, None)
-        above[:, :, finished - lane.left :] = 0.0
-        yield strip, None
-    if chip is not None:
-        raise ModelError(
-            f"a chip came at row {chip[0].row} that is not due any more; chips must come row by "
-            f"row, each from the left"
-        )
+        waiting.begin(strip, shared[number - 1] if number > first else 0)
+        for window, probs in chips:
+            for part, out in waiting.add(window, probs):
+                yield Piece(row, part, out)
+        waiting.end()
+        yield StripEnd(row, strip)
+
+
+class _Waiting:
+    """The sums of pixels that chips to come will add to, above and beside."""
+
+    def __init__(
+        self,
+        grid: ChipGrid,
+        lane: Lane,
+        classes: int,
+        zeros: Callable[[tuple[int, ...]], Any],
+        asarray: Callable[[FloatArray], Any],
+        options: dict[str, Any],
+    ) -> None:
+        """Nothing waits yet; see :func:`stitch`.
+
+        Args:
+            grid: where the chips lie.
+            lane: the columns that are wanted.
+            classes: K.
+            zeros: shape -> float32 array of zeros on the runtime's device.
+            asarray: float32 numpy array -> array on the runtime's device.
+            options: of :func:`axis_weights`.
+        """
+        height, width = grid.chip_height, grid.chip_width
+        self._grid, self._lane, self._classes = grid, lane, classes
+        self._row_weights = _weights(grid.row_starts, height, grid.height, asarray, options)
+        self._col_weights = _weights(grid.col_starts, width, grid.width, asarray, options)
+        # Where the next chip of a row begins: what lies before that is finished.
+        self._ends = dict(zip(lane.starts, (*lane.starts[1:], lane.right), strict=True))
+        shapes = _waiting_shapes(grid, lane, classes)
+        self._above, self._beside = (_whole(zeros(shape), shape) for shape in shapes)
+        self._blend, self._thin = _how(self._above, height)
+        room = (classes * min(self._thin, height) * width,)
+        self._scratch = _whole(zeros(room), room)
+
+    def begin(self, strip: Window, kept: int) -> None:
+        """Begin a row of chips.
+
+        Args:
+            strip: that it finishes.
+            kept: its rows, from the top, that chips above gave something to, too.
+        """
+        rest = self._grid.height - strip.row
+        self._strip, self._kept = strip, kept
+        self._cuts = 0, kept, strip.height, min(self._grid.chip_height, rest)
+        # Columns that are finished, and that the chips of this row have reached so far.
+        self._finished = self._reached = self._lane.left
+
+    def add(self, window: Window, probs: Any) -> Iterator[tuple[Window, Any]]:
+        """Add a chip, and give what it finishes; the array is overwritten by the next step.
+
+        Raises:
+            ModelError: see :func:`stitch`.
+        """
+        self._check(window, probs)
+        strip, lane = self._strip, self._lane
+        left, right = max(window.col, lane.left), min(window.right, lane.right)
+        end = max(self._ends[window.col], left)
+        # Of absent chips.
+        self._above[:, :, self._finished - lane.left : left - lane.left] = 0.0
+        for top, bottom in _slices(self._cuts, self._thin):
+            part = Part(
+                top,
+                bottom,
+                left - window.col,
+                right - window.col,
+                known=max(min(self._reached, right) - left, 0),
+                start=left - self._finished,
+                end=end - left,
+                kept=self._kept,
+                finished=strip.height,
+                place=left - lane.left,
+            )
+            shape = self._classes, bottom - top, end - left
+            out = self._scratch[: math.prod(shape)].reshape(shape)
+            weights = self._row_weights[strip.row], self._col_weights[window.col]
+            self._blend(probs, *weights, self._beside, self._above, part, out)
+            if top < strip.height and end > left:
+                yield Window(strip.row + top, left, bottom - top, end - left), out
+        self._finished, self._reached = end, right
+
+    def end(self) -> None:
+        """End the row of chips: nothing waits above where the last chips of it are absent."""
+        self._above[:, :, self._finished - self._lane.left :] = 0.0
+
+    def _check(self, window: Window, probs: Any) -> None:
+        """Refuse a chip that is not due, or is no chip.
+
+        What waits beside and above then holds every column and row of the parts: both are as large
+        as what two neighbours share at most.
+        """
+        shape = self._classes, self._grid.chip_height, self._grid.chip_width
+        if tuple(probs.shape) != shape:
+            raise ModelError(
+                f"a chip's probabilities are {tuple(probs.shape)} and must be {shape}; correct the "
+                f"runtime"
+            )
+        due = window.row == self._strip.row and window.col in self._ends
+        if not due or max(window.col, self._lane.left) < self._finished:
+            raise ModelError(
+                f"a chip came at row {window.row}, column {window.col}, which is not due; chips "
+                f"must come row by row, each from the left"
+            )
+
+
+def _weights(
+    starts: Sequence[int],
+    chip: int,
+    length: int,
+    asarray: Callable[[FloatArray], Any],
+    options: dict[str, Any],
+) -> dict[int, Any]:
+    """The weights of the chips along one axis by where they start, on the runtime's device.
+
+    Most chips have the same, so that a few rows go there, in one piece.
+    """
+    number: dict[bytes, int] = {}
+    of_chip: dict[int, int] = {}
+    kinds: list[FloatArray] = []
+    for start, weight in zip(
+        starts, axis_weights(list(starts), chip, length, **options), strict=True
+    ):
+        of_chip[start] = number.setdefault(weight.tobytes(), len(number))
+        if of_chip[start] == len(kinds):
+            kinds.append(weight)
+    table = np.stack(kinds)
+    there = _whole(asarray(table), table.shape)
+    return {start: there[kind] for start, kind in of_chip.items()}
 
 
 def _whole(array: Any, shape: tuple[int, ...]) -> Any:
@@ -172,10 +272,10 @@ def held_bytes(grid: ChipGrid, lane: Lane, classes: int) -> int:
         classes: K.
     """
     leaves = classes, min(THIN_ROWS, grid.chip_height), grid.chip_width
-    return 4 * sum(math.prod(shape) for shape in (*_waiting(grid, lane, classes), leaves))
+    return 4 * sum(math.prod(shape) for shape in (*_waiting_shapes(grid, lane, classes), leaves))
 
 
-def _waiting(grid: ChipGrid, lane: Lane, classes: int) -> tuple[tuple[int, ...], ...]:
+def _waiting_shapes(grid: ChipGrid, lane: Lane, classes: int) -> tuple[tuple[int, ...], ...]:
     """Shapes of what waits above and of what waits beside."""
     rows = max(_shared(grid.row_starts, grid.chip_height), default=0)
     cols = max(_shared(lane.starts, grid.chip_width), default=0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,17 @@ from geoseg.core.importing import missing, require
 from geoseg.errors import DeviceError, UsageError
 from geoseg.scene.radiometry import Radiometry
 
-__all__ = ["PRECISIONS", "RUNTIMES", "Entry", "Request", "Runtime", "load_runtime", "one_by_one"]
+__all__ = [
+    "PRECISIONS",
+    "RUNTIMES",
+    "DeviceRuntime",
+    "Entry",
+    "Request",
+    "Runtime",
+    "load_runtime",
+    "on_device",
+    "one_by_one",
+]
 
 T = TypeVar("T")
 
@@ -73,7 +83,8 @@ class Runtime(Protocol):
         probabilities are does not depend on the chips around it.
 
         Args:
-            chips: (what comes back with it, raw numbers (C, H, W)).
+            chips: (what comes back with it, raw numbers (C, H, W)); arrays, or tensors on the
+                device of a :class:`DeviceRuntime`.
             batch_size: the most chips in one forward pass on a GPU; a CPU takes them one by one,
                 which is fastest there and gives the same bits whatever is asked for.
 
@@ -100,6 +111,44 @@ class Runtime(Protocol):
 
     def to_numpy(self, array: Any) -> NDArray[np.float32]:
         """The other way round; may share memory."""
+
+
+class DeviceRuntime(Runtime, Protocol):
+    """A runtime with a memory of its own, which takes chips that lie there already.
+
+    Rows of chips go there once and finished strips come back once, whatever the number of chips.
+
+    Attributes:
+        on_device: True.
+    """
+
+    on_device: bool
+
+    def upload(self, arrays: Sequence[NDArray[Any]]) -> Callable[[], list[Any]]:
+        """Begin to copy arrays to the device, together; any thread may do it.
+
+        Args:
+            arrays: of any dtypes and shapes; they may change once this returns.
+
+        Returns:
+            A function to be called by the thread that computes, which gives the tensors; what is
+            computed with them waits for the copy, the caller does not.
+        """
+
+    def download(self, tensors: Sequence[Any]) -> Callable[[], list[NDArray[Any]]]:
+        """Begin to copy tensors from the device, together, once they are computed.
+
+        Args:
+            tensors: of any dtypes and shapes, on the device.
+
+        Returns:
+            A function that waits for the copy and gives the arrays; any thread may call it.
+        """
+
+
+def on_device(runtime: Runtime) -> DeviceRuntime | None:
+    """The runtime, where it has a memory of its own, else None."""
+    return cast(DeviceRuntime, runtime) if getattr(runtime, "on_device", False) else None
 
 
 def one_by_one(

@@ -11,14 +11,14 @@ from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from geoseg.runtimes import Runtime
+from geoseg.runtimes import DeviceRuntime
 
 __all__ = ["BatchRuntime", "MultiDevice"]
 
 T = TypeVar("T")
 
 
-class BatchRuntime(Runtime, Protocol):
+class BatchRuntime(DeviceRuntime, Protocol):
     """A runtime that takes batches.
 
     Attributes:
@@ -27,12 +27,14 @@ class BatchRuntime(Runtime, Protocol):
 
     batch_size: int
 
-    def answers(self, chips: Sequence[NDArray[Any]]) -> list[Any]:
+    def answers(self, chips: Sequence[Any], shape: int) -> list[Any]:
         """Each chip's probabilities (K, H, W), on the runtime's device.
 
         Args:
-            chips: raw numbers (C, H, W) of each; those that do not fit into the device's memory
-                together are computed in smaller batches, and so are all after them.
+            chips: raw numbers (C, H, W) of each, arrays or tensors on any device; those that do
+                not fit into the device's memory together are computed in smaller batches, and so
+                are all after them.
+            shape: chips in a forward pass, at least as many as there are chips.
 
         Raises:
             DeviceError: not even one fits.
@@ -63,6 +65,11 @@ class MultiDevice:
         self.choice, self.graph = first.choice, first.graph
         self.probs, self.zeros, self.prepare = first.probs, first.zeros, first.prepare
         self.asarray, self.to_numpy = first.asarray, first.to_numpy
+        self.on_device, self.upload, self.download = (
+            first.on_device,
+            first.upload,
+            first.download,
+        )
 
     def run(
         self, chips: Iterable[tuple[T, NDArray[Any]]], batch_size: int | None = None
@@ -83,11 +90,13 @@ class MultiDevice:
                 yield from zip(items, map(first.take, answers.result()), strict=True)
 
             try:
+                shape = 0
                 while batch := list(islice(waiting, size)):
+                    shape = shape or len(batch)
                     runtime, pool = next(turns)
                     pixels = [pixels for _, pixels in batch]
                     begun.append(
-                        ([item for item, _ in batch], pool.submit(runtime.answers, pixels))
+                        ([item for item, _ in batch], pool.submit(runtime.answers, pixels, shape))
                     )
                     # One that is computed and one that waits for each device.
                     if len(begun) == 2 * len(pools):

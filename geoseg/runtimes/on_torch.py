@@ -21,6 +21,7 @@ from geoseg.networks.normalize import normalize
 from geoseg.runtimes import Runtime, one_by_one
 from geoseg.runtimes.checked import check_probs
 from geoseg.runtimes.multi_device import MultiDevice
+from geoseg.runtimes.transfers import Transfers
 from geoseg.scene.radiometry import Radiometry
 
 __all__ = ["TorchRuntime", "load", "precisions"]
@@ -111,7 +112,8 @@ class TorchRuntime:
         self.batch_size = BATCH_SIZES.get(device.type, 1)
         self._most: int | None = None  # chips that fit into the device's memory, once it is known
         # What leaves is numpy on a CPU; elsewhere it stays on the device until it is asked for.
-        self._gives_numpy = device.type == "cpu"
+        self.on_device = device.type != "cpu"
+        self._transfers = Transfers(device)
         self._card = card
         self._network = network.to(device).to(memory_format=torch.channels_last)
         shape = (1, -1, 1, 1)
@@ -121,8 +123,11 @@ class TorchRuntime:
     def prepare(self, pixels: NDArray[Any]) -> None:
         """Nothing: the network takes any chip as it is."""
 
-    def probs(self, pixels: NDArray[Any]) -> Any:
+    def probs(self, pixels: Any) -> Any:
         """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`.
+
+        Args:
+            pixels: raw numbers (N, C, H, W), an array or a tensor on any device.
 
         Raises:
             DeviceError: the device failed, or has no room.
@@ -131,8 +136,8 @@ class TorchRuntime:
         """
         try:
             with explained_failures(self.device), torch.inference_mode():
-                found = self._forward(torch.from_numpy(pixels))
-                probs = found.numpy() if self._gives_numpy else found
+                found = self._forward(self._taken(pixels))
+                probs = found if self.on_device else found.numpy()
         except NoRoomError as error:
             raise NoRoomError(
                 f"{self.device} ran out of memory on {len(pixels)} chips of {pixels.shape[2]}x"
@@ -155,44 +160,74 @@ class TorchRuntime:
 
         On a GPU a batch that does not fit into its memory is halved, and so are all after it.
         """
-        if self._device.type == "cpu":
+        if not self.on_device:
             # A CPU's cache overflows beyond one or two chips.
             yield from one_by_one(self.probs, chips)
             return
         waiting = iter(chips)
+        shape = 0  # chips of the first batch, which are the most
         while batch := list(islice(waiting, batch_size or self.batch_size)):
-            for item, probs in zip(batch, self._each([p for _, p in batch]), strict=True):
+            shape = shape or len(batch)
+            for item, probs in zip(batch, self._each([p for _, p in batch], shape), strict=True):
                 yield item[0], probs
 
-    def answers(self, chips: Sequence[NDArray[Any]]) -> list[Any]:
-        """Each chip's probabilities; see :class:`geoseg.runtimes.multi_device.BatchRuntime`."""
-        return list(self._each(chips))
+    def upload(self, arrays: Sequence[NDArray[Any]]) -> Callable[[], list[Any]]:
+        """Begin to copy arrays; see :meth:`geoseg.runtimes.DeviceRuntime.upload`."""
+        with explained_failures(self.device):
+            return self._transfers.upload(arrays)
 
-    def _each(self, chips: Sequence[NDArray[Any]]) -> Iterator[Any]:
-        """Each chip's probabilities, from one forward pass where the memory suffices."""
+    def download(self, tensors: Sequence[Any]) -> Callable[[], list[NDArray[Any]]]:
+        """Begin to copy tensors; see :meth:`geoseg.runtimes.DeviceRuntime.download`."""
+        with explained_failures(self.device):
+            return self._transfers.download(tensors)
+
+    def answers(self, chips: Sequence[Any], shape: int) -> list[Any]:
+        """Each chip's probabilities; see :class:`geoseg.runtimes.multi_device.BatchRuntime`."""
+        return list(self._each(chips, shape))
+
+    def _each(self, chips: Sequence[Any], shape: int) -> Iterator[Any]:
+        """Each chip's probabilities, from one forward pass where the memory suffices.
+
+        Every pass has as many chips as the first one of the run, some of them twice where fewer
+        are left: a GPU prepares each shape anew.
+        """
         done = 0
         while done < len(chips):
-            size = min(self._most or len(chips), len(chips) - done)
+            most = min(self._most or shape, shape)
+            size = min(most, len(chips) - done)
+            taken = [*chips[done : done + size], *([chips[-1]] * (most - size))]
             try:
-                probs = self.probs(np.stack(chips[done : done + size]))
+                probs = self.probs(self._stacked(taken))
             except NoRoomError:
-                if size == 1:
+                if most == 1:
                     raise
-                self._most = (size + 1) // 2
+                self._most = (most + 1) // 2
                 continue
-            yield from probs
+            yield from probs[:size]
             done += size
+
+    def _stacked(self, chips: Sequence[Any]) -> Any:
+        """Chips as one batch, where they are."""
+        with explained_failures(self.device):
+            return np.stack(chips) if isinstance(chips[0], np.ndarray) else torch.stack(list(chips))
 
     def take(self, probs: Any) -> Any:
         """Another one's probabilities, on this device."""
         with explained_failures(self.device):
             return probs if isinstance(probs, np.ndarray) else probs.to(self._device)
 
+    def _taken(self, pixels: Any) -> Tensor:
+        """Raw numbers on the device."""
+        if not isinstance(pixels, np.ndarray):
+            there: Tensor = pixels.to(self._device, non_blocking=True)
+            return there
+        if self.on_device:
+            found: Tensor = self._transfers.upload([pixels])()[0]
+            return found
+        return torch.from_numpy(pixels)
+
     def _forward(self, raw: Tensor) -> Tensor:
-        if self._device.type == "cuda":
-            # Pinned memory is copied while the host goes on.
-            raw = raw.pin_memory()
-        x = raw.to(self._device, non_blocking=True).to(torch.float32)
+        x = raw.to(torch.float32)
         x = normalize(x * self._gain + self._bias, self._card.normalization)
         with torch.autocast(
             self._device.type, dtype=self._autocast, enabled=self._autocast is not None
@@ -205,7 +240,7 @@ class TorchRuntime:
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """A float32 array of zeros on the device."""
-        if self._gives_numpy:
+        if not self.on_device:
             return np.zeros(shape, dtype=np.float32)
         try:
             with explained_failures(self.device):
@@ -219,7 +254,7 @@ class TorchRuntime:
     def asarray(self, array: NDArray[np.float32]) -> Any:
         """A float32 numpy array on the device."""
         with explained_failures(self.device):
-            return array if self._gives_numpy else torch.from_numpy(array).to(self._device)
+            return self._transfers.upload([array])()[0] if self.on_device else array
 
     def to_numpy(self, array: Any) -> NDArray[np.float32]:
         """The other way round; shares memory on a CPU."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from geoseg.cards.card import ModelCard, Normalization
 from geoseg.cards.files import read_model
+from geoseg.core.prefetch import prefetch
 from geoseg.errors import OutputError, TrainingError, UsageError
 from geoseg.evaluation.metrics import mean_iou
 from geoseg.events import LogEvent, Progress
@@ -32,7 +33,6 @@ from geoseg.networks import save_model
 from geoseg.networks.create import chip_multiple
 from geoseg.networks.device import pick_device
 from geoseg.networks.normalize import normalize
-from geoseg.prediction.chips import prefetch
 from geoseg.scene.scene import first_line
 from geoseg.training.chips import Chip, ChipSource
 from geoseg.training.held_out import shown_size, write_held_out

@@ -21,7 +21,7 @@ from geoseg.errors import OutputError, TrainingError
 from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.chips import fill_nearest
+from geoseg.scene.fill import fill_nearest
 from geoseg.scene.radiometry import find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import finest_grid, open_scene

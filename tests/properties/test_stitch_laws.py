@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
-from geoseg.prediction.stitch import stitch
+from geoseg.prediction.stitch import StripEnd, stitch
 from geoseg.prediction.tapers import TAPERS, axis_weights
+from tests.helpers import by_row
 from tests.oracles import EdgeDistance, Poisoned
 from tests.properties.test_grid_laws import grids
 
@@ -25,14 +26,16 @@ def run(grid, chips, classes, xp=np, lane=None, first=0, fill=0.0, **options):
     out = np.full((classes, grid.height, grid.width), np.nan, np.float32)
     seen = np.zeros((grid.height, grid.width), bool)
     row, number, last = grid.row_starts[first], first, (-1, -1)
-    pieces = stitch(chips, grid, classes=classes, lane=lane, first=first, **tools, **options)
-    for window, values in pieces:
-        if values is None:
+    rows = by_row(chips, grid, first)
+    for part in stitch(rows, grid, classes=classes, lane=lane, first=first, **tools, **options):
+        window = part.window
+        if isinstance(part, StripEnd):
             assert window == grid.strip(number, lane)
             assert (window.row, window.col) == (row, lane.left)
             assert window.right == lane.right
             row, number, last = window.bottom, number + 1, (-1, -1)
             continue
+        values = part.probs
         strip = grid.strip(number, lane)
         assert strip.intersection(window) == window
         assert (window.col, window.row) > last

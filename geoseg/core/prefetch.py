@@ -1,0 +1,74 @@
+"""Run an iterator ahead in a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable
+from typing import Any, TypeVar
+
+from geoseg.core.workers import StoppedError
+
+__all__ = ["prefetch"]
+
+T = TypeVar("T")
+
+_END = object()
+
+
+def prefetch(
+    items: Iterable[T], depth: int = 1, cancelled: threading.Event | None = None
+) -> Generator[T, None, None]:
+    """Run an iterator ahead in a thread, so that reading overlaps with computing.
+
+    An error in the iterator is raised here, at its place. Leaving the loop early ends the thread.
+
+    Args:
+        items: the iterator.
+        depth: how many items may wait.
+        cancelled: once it is set, the thread ends after the item in hand.
+
+    Raises:
+        StoppedError: it was cancelled, and what is asked for won't come.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+    flags = [flag for flag in (stop, cancelled) if flag is not None]
+
+    def put(item: object) -> bool:
+        while not any(flag.is_set() for flag in flags):
+            try:
+                waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((_END, None))
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+            put((_END, error))
+
+    thread = threading.Thread(target=work, name="geoseg-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                # Not longer: on Windows Ctrl-C is noticed after it alone.
+                item, error = waiting.get(timeout=0.1)
+            except queue.Empty:
+                if cancelled is not None and cancelled.is_set():
+                    raise StoppedError from None
+                continue
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
