@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from geoseg.errors import OutputError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.journal import StripStore
+from geoseg.prediction.plan import HELD_STRIPS
 from geoseg.prediction.strip import FinishedStrip
 from geoseg.rasters.writing import RasterSpec
 from tests.helpers import make_raster
@@ -28,7 +30,7 @@ def store_of(folder: Path) -> tuple[StripStore, np.ndarray]:
     """Two lanes of many strips."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 9, (HEIGHT * STRIPS, 40)).astype(np.uint8)
-    grid = PixelGrid(*pixels.shape, rasterio.Affine(10, 0, 500000, 0, -10, 5000000), None)
+    grid = PixelGrid(*pixels.shape, Affine(10, 0, 500000, 0, -10, 5000000), None)
     store = StripStore(folder, {"raster": RasterSpec(grid, "uint8", 255, ("land cover",))}, 2)
     for lane, (left, right) in enumerate(((0, 25), (25, 40))):
         for row in range(0, HEIGHT * STRIPS, HEIGHT):
@@ -84,3 +86,27 @@ def test_a_raster_that_is_not_what_its_strips_were_is_refused(tmp_path: Path, st
                 store.verify("raster", path)
         else:
             store.verify("raster", path)
+
+
+def test_the_newest_strips_are_read_from_memory_and_older_ones_from_disk(tmp_path: Path) -> None:
+    grid = PixelGrid(50, 7, Affine(10, 0, 0, 0, -10, 0), None)
+    store = StripStore(tmp_path / "s", {"raster": RasterSpec(grid, "uint8", 255, ("x",))}, 1)
+    pixels = np.random.default_rng(0).integers(0, 9, (50, 7), np.uint8)
+    for top in range(0, 50, 10):
+        window = Window(top, 0, 10, 7)
+        part = {"raster": pixels[window.rows].copy()}
+        store.write(0, FinishedStrip(window, part, (1,), 1, 0))
+        assert len(store._held) <= HELD_STRIPS
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            store,
+            "_from_disk",
+            lambda *given: [opened.append(given[2]), StripStore._from_disk(store, *given)][1],
+        )
+        np.testing.assert_array_equal(store.read("raster", 33, 50)[0], pixels[33:])
+        assert opened == []
+        np.testing.assert_array_equal(store.read("raster", 5, 47)[0], pixels[5:47])
+        assert opened == [0, 1, 2]
+    again = StripStore(tmp_path / "s", {"raster": RasterSpec(grid, "uint8", 255, ("x",))}, 1)
+    np.testing.assert_array_equal(again.read("raster", 0, 50)[0], pixels)

@@ -119,19 +119,37 @@ def _write_overviews(store: StripStore, log: RunLog) -> list[Path]:
     """The class raster's overviews, as its rows are finished in all lanes."""
     grid = store.specs["raster"].grid
 
-    def ids(top: int, bottom: int) -> NDArray[Any]:
-        found: NDArray[Any] = _finished(store, "raster", top, bottom, log)[0]
-        return found
-
+    rows = _Rows(store, log)
     with log.clock("overviews"):
-        return write_overviews(ids, (grid.height, grid.width), store.folder, NODATA)
+        return write_overviews(
+            lambda top, bottom: rows.ids(top, bottom)[0],
+            (grid.height, grid.width),
+            store.folder,
+            NODATA,
+        )
 
 
-def _finished(store: StripStore, name: str, top: int, bottom: int, log: RunLog) -> NDArray[Any]:
-    """Rows of a raster, once they are finished."""
-    with log.clock("wait for strips"):
-        store.wait(bottom)
-    return store.read(name, top, bottom)
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of the run's rasters for who follows the network; each call waits for its rows."""
+
+    store: StripStore
+    log: RunLog
+
+    def finished(self, name: str, top: int, bottom: int) -> NDArray[Any]:
+        """Rows of a raster, (bands, bottom - top, width)."""
+        with self.log.clock("wait for strips"):
+            self.store.wait(bottom)
+        return self.store.read(name, top, bottom)
+
+    def ids(self, top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Class ids, and where there are any."""
+        found = self.finished("raster", top, bottom)[0]
+        return found, found != NODATA
+
+    def shares(self, name: str) -> Callable[[int, int], NDArray[np.float32]]:
+        """Gives rows of probabilities."""
+        return lambda top, bottom: decode_probability(self.finished(name, top, bottom))
 
 
 def _write_polygons(
@@ -159,19 +177,12 @@ def _write_polygons(
     from geoseg.polygons.polygonize import write_rows
     from geoseg.rasters.class_raster import grid_as_written
 
-    def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        found = _finished(store, "raster", top, bottom, log)[0]
-        return found, found != NODATA
-
-    def shares(name: str) -> Callable[[int, int], NDArray[np.float32]]:
-        return lambda top, bottom: decode_probability(_finished(store, name, top, bottom, log))
-
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         # Before, how far the network is says more.
         if store.rows == total:
             log.tell("progress", stage="polygons", done=done, total=total)
 
-    raster = plan.outputs.raster
+    rows, raster = _Rows(store, log), plan.outputs.raster
     try:
         with log.clock("polygons"):
             write_rows(
@@ -179,16 +190,16 @@ def _write_polygons(
                 MapRows(
                     str(raster),
                     grid_as_written(plan.grid, raster),
-                    ids,
-                    shares("confidence"),
-                    shares("probs") if "probs" in store.specs else None,
+                    rows.ids,
+                    rows.shares("confidence"),
+                    rows.shares("probs") if "probs" in store.specs else None,
                 ),
                 plan.card.classes,
                 min_area=plan.options.min_area,
                 simplify=plan.options.simplify,
                 threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),
                 most=float("inf") if plan.options.force else MOST_POLYGONS,
-                progress=tell,
+                progress=report,
                 stopped=cancelled.is_set,
             )
     except TooManyPolygonsError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.cards.card import CARD_NAME, ChipBorder, ModelCard
-from geoseg.cards.files import card_text
+from geoseg.cards.files import ModelFiles, card_text
 from geoseg.core.gdal import block_cache
 from geoseg.core.importing import require
 from geoseg.core.staging import Staging, explain_write_error
@@ -25,7 +25,7 @@ from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan, make_plan
-from geoseg.runtimes import checked, load_runtime
+from geoseg.runtimes import Runtime, checked, load_runtime
 from geoseg.scene.fill import fill_nearest
 from geoseg.scene.radiometry import Radiometry
 from geoseg.zoo import check_changeable, find_model
@@ -94,13 +94,11 @@ def probe_border(
             numbers in the range of the model's normalization.
         size: chip side, px, rounded up to the card's multiple; by default the card's, or the
             largest that the scene has room for. Chips need half their side of ground around them.
-        bands: of the scene, and the next three, see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        bands: of the scene, as for ``predict``.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
-        input_root: folders into which files may point, see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        input_root: folders into which files may point.
         allow_vrt: ``any`` lets files point anywhere.
         threads: for computing on a CPU.
         write: put the result into the card in the model's folder.
@@ -124,10 +122,7 @@ def probe_border(
     if size is not None and size < LEAST:
         raise UsageError(f"--size is {size}; a chip to probe has at least {LEAST} px")
     if scene is None:
-        side = _round_up(size or card.size, card.multiple)
-        ones, zeros = (1.0,) * len(card.bands), (0.0,) * len(card.bands)
-        radiometry = Radiometry(ones, zeros, "random numbers")
-        ground, around = "random smooth numbers", _random_ground(card, side)
+        ground = _random(card, size)
     else:
         options = PredictOptions(
             model=files.path,
@@ -139,44 +134,87 @@ def probe_border(
             allow_vrt=allow_vrt,
             no_vector=True,
         )
-        plan = make_plan(scene, options)
-        radiometry, ground = plan.radiometry, plan.scene.name
-        room = min(plan.model_grid.height, plan.model_grid.width)
-        fits = _largest_side(room, card.multiple)
-        side = _round_up(size or min(card.size, fits), card.multiple)
-        shape = f"{plan.scene.name} is {plan.model_grid.height}x{plan.model_grid.width} px"
-        if fits < LEAST:
-            raise UsageError(
-                f"{shape}, which is too few for a chip of {LEAST} px with half as much ground "
-                f"around; give a larger scene, or none for random numbers"
-            )
-        if side > fits:
-            raise UsageError(
-                f"{shape}, which has room for chips of {fits} px with half as much ground around, "
-                f"and not for {side}; give a smaller --size, or a larger scene"
-            )
-        around = _scene_ground(plan, side)
+        ground = _of_scene(make_plan(scene, options), size)
     runtime = load_runtime(
-        files, radiometry, runtime="torch", precision="fp32", device="cpu", threads=threads
+        files, ground.radiometry, runtime="torch", precision="fp32", device="cpu", threads=threads
     )
-    border_of = _Curves(side)
-    context = _context(side, card.multiple)
+    curves = _measured(runtime, ground, files)
+    card = replace(card, border=curves.border(ground.name))
+    written = _write(card, files.path) if write else None
+    return Probe(card, curves.chips, written)
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """Where a model is probed.
+
+    Attributes:
+        name: of it, in words.
+        radiometry: what its numbers mean.
+        side: of a chip, px.
+        chips: with the ground around them, (C, side + 2 context, side + 2 context).
+    """
+
+    name: str
+    radiometry: Radiometry
+    side: int
+    chips: Iterator[NDArray[Any]]
+
+
+def _random(card: ModelCard, size: int | None) -> _Ground:
+    """Random smooth numbers."""
+    side = _round_up(size or card.size, card.multiple)
+    ones, zeros = (1.0,) * len(card.bands), (0.0,) * len(card.bands)
+    radiometry = Radiometry(ones, zeros, "random numbers")
+    return _Ground("random smooth numbers", radiometry, side, _random_ground(card, side))
+
+
+def _of_scene(plan: Plan, size: int | None) -> _Ground:
+    """Places all over a scene.
+
+    Raises:
+        UsageError: it is too small.
+    """
+    card = plan.card
+    fits = _largest_side(min(plan.model_grid.height, plan.model_grid.width), card.multiple)
+    side = _round_up(size or min(card.size, fits), card.multiple)
+    shape = f"{plan.scene.name} is {plan.model_grid.height}x{plan.model_grid.width} px"
+    if fits < LEAST:
+        raise UsageError(
+            f"{shape}, which is too few for a chip of {LEAST} px with half as much ground "
+            f"around; give a larger scene, or none for random numbers"
+        )
+    if side > fits:
+        raise UsageError(
+            f"{shape}, which has room for chips of {fits} px with half as much ground around, "
+            f"and not for {side}; give a smaller --size, or a larger scene"
+        )
+    return _Ground(plan.scene.name, plan.radiometry, side, _scene_ground(plan, side))
+
+
+def _measured(runtime: Runtime, ground: _Ground, files: ModelFiles) -> _Curves:
+    """Run a model on each chip with the ground around it and without.
+
+    Raises:
+        ModelError: it gives NaN.
+        SceneError: there is no chip.
+    """
+    curves, side = _Curves(ground.side), ground.side
+    context = _context(side, files.card.multiple)
     inner = (..., slice(context, context + side), slice(context, context + side))
-    for pixels in around:
+    for pixels in ground.chips:
         wide = runtime.to_numpy(checked.probs(runtime, pixels[None]))[0][inner]
         alone = np.ascontiguousarray(pixels[inner])
         chip = runtime.to_numpy(checked.probs(runtime, alone[None]))[0]
         if not (np.isfinite(wide).all() and np.isfinite(chip).all()):
             raise ModelError(f"{files.path}: the model gave NaN or infinite probabilities")
-        border_of.add(wide, chip)
-    if not border_of.chips:
+        curves.add(wide, chip)
+    if not curves.chips:
         raise SceneError(
-            f"{ground}: no place of {side + 2 * context} px is measured for the most part; give "
-            f"another scene, a smaller --size, or no scene for random numbers"
+            f"{ground.name}: no place of {side + 2 * context} px is measured for the most part; "
+            f"give another scene, a smaller --size, or no scene for random numbers"
         )
-    card = replace(card, border=border_of.border(ground))
-    written = _write(card, files.path) if write else None
-    return Probe(card, border_of.chips, written)
+    return curves
 
 
 class _Curves:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from geoseg.prediction.paths import old_companions
 from geoseg.prediction.plan import OutputLane, Plan, make_plan
 from geoseg.prediction.preflight import preflight
 from geoseg.prediction.report import Progress, RunLog, plan_report, runtime_report
-from geoseg.runtimes import checked
+from geoseg.runtimes import Runtime, checked
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -57,12 +57,65 @@ class DryRun:
     report: dict[str, Any]
 
 
+class _Chip(NamedTuple):
+    """A chip to try: where it lies, raw numbers (C, H, W), which were measured (H, W)."""
+
+    window: Window
+    pixels: NDArray[Any]
+    measured: NDArray[np.bool_]
+
+
 def _to_read(plan: Plan, lanes: Sequence[OutputLane], limit: int) -> Sequence[OutputLane]:
     """Lanes to read the scene by: the run's, or narrower ones where the scene is very wide."""
     try:
         return plan.lanes(min(limit, READ_BYTES))
     except UsageError:
         return lanes
+
+
+def _read(plan: Plan, lanes: Sequence[OutputLane], wanted: int) -> tuple[int, list[_Chip]]:
+    """Read a scene's validity.
+
+    Args:
+        plan: of the run.
+        lanes: to read it by.
+        wanted: how many chips to keep.
+
+    Returns:
+        How many chips hold a measured pixel, and the first of them.
+    """
+    needed, some, last = 0, list[_Chip](), -1
+    with plan.reader(plan.model_grid) as reader:
+        for lane in lanes:
+            shared = bisect_right(lane.model.starts, last)
+            for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
+                # Chips that reach into two lanes are run for both, but are no more chips.
+                windows = row.windows[shared:]
+                if row.alike is None:
+                    windows = [window for window in windows if row.is_measured(window)]
+                elif not row.alike:
+                    windows = ()
+                needed += len(windows)
+                for window in windows[: wanted - len(some)]:
+                    if (pixels := row.chip(window)) is not None:
+                        some.append(_Chip(window, pixels, row.measured(window)))
+            last = lane.model.starts[-1]
+    return needed, some
+
+
+def _seconds_a_chip(plan: Plan, runtime: Runtime, chips: Sequence[_Chip]) -> float:
+    """Run the network, and the CRF, on some chips."""
+    crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
+    given = [(chip, chip.pixels) for chip in chips]
+    for _ in checked.run(runtime, given[:1]):  # warms up
+        pass
+    start = time.perf_counter()
+    for chip, probs in checked.run(runtime, given, plan.options.batch_size, classes=plan.channels):
+        probs = probs[None, : len(plan.card.classes)]
+        if crf is not None:
+            probs = crf(probs, chip.pixels[None], chip.measured[None], [chip.window])
+        runtime.to_numpy(probs)
+    return (time.perf_counter() - start) / len(chips)
 
 
 def dry_run(
@@ -72,18 +125,18 @@ def dry_run(
     progress: Progress | None = None,
     **options: Any,
 ) -> DryRun:
-    """Say what :func:`predict` would do and cost; write nothing.
+    """Say what :func:`geoseg.predict` would do and cost; write nothing.
 
     The whole scene's validity is read, and the network runs on a few chips.
 
     Args:
-        scene: see :func:`predict`.
-        output: likewise.
-        progress: likewise.
-        **options: likewise.
+        scene: as for ``predict``.
+        output: as for ``predict``.
+        progress: as for ``predict``.
+        **options: as for ``predict``.
 
     Raises:
-        GeosegError: as :func:`predict` would.
+        GeosegError: where ``predict`` would raise one.
     """
     log = RunLog(progress)
     plan = make_plan(scene, PredictOptions(output=output, **options))
@@ -97,39 +150,13 @@ def dry_run(
         for message in [*plan.warnings, *old_companions(plan.outputs), *preflight(plan)]:
             log.warn(message)
         held = peak_memory()
-        needed, probe = 0, list[tuple[Window, NDArray[Any], NDArray[np.bool_]]]()
-        last = -1
-        with plan.reader(plan.model_grid) as reader, log.clock("read"):
-            for lane in _to_read(plan, lanes, budget.arrays):
-                shared = bisect_right(lane.model.starts, last)
-                for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
-                    # Chips that reach into two lanes are run for both, but are no more chips.
-                    windows = row.windows[shared:]
-                    if row.alike is None:
-                        windows = [window for window in windows if row.is_measured(window)]
-                    elif not row.alike:
-                        windows = ()
-                    needed += len(windows)
-                    for window in windows[: wanted - len(probe)]:
-                        if (chip := row.chip(window)) is not None:
-                            probe.append((window, chip, row.measured(window)))
-                last = lane.model.starts[-1]
-    if not probe:
+        with log.clock("read"):
+            needed, some = _read(plan, _to_read(plan, lanes, budget.arrays), wanted)
+    if not some:
         raise SceneError(
             f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the AOI)"
         )
-    crf = ChipCRF(plan.card, plan.radiometry, plan.crf) if plan.crf else None
-    chips = [((window, pixels, measured), pixels) for window, pixels, measured in probe]
-    for _ in checked.run(runtime, chips[:1]):  # warms up
-        pass
-    start = time.perf_counter()
-    answers = checked.run(runtime, chips, plan.options.batch_size, classes=plan.channels)
-    for (window, pixels, measured), probs in answers:
-        probs = probs[None, : len(plan.card.classes)]
-        if crf is not None:
-            probs = crf(probs, pixels[None], measured[None], [window])
-        runtime.to_numpy(probs)
-    seconds = log.seconds["read"] + (time.perf_counter() - start) / len(chips) * needed
+    seconds = log.seconds["read"] + _seconds_a_chip(plan, runtime, some) * needed
     arrays = max(plan.lane_bytes(lane) for lane in lanes)
     memory = max(held + arrays + plan.polygon_bytes, peak_memory())
     sizes = plan.output_bytes

@@ -24,13 +24,13 @@ from geoseg.errors import (
 )
 from geoseg.events import PROTOCOL
 from geoseg.geo.window import Window
-from geoseg.prediction.background import in_background
+from geoseg.prediction.background import Background, in_background
 from geoseg.prediction.budget import memory_budget
 from geoseg.prediction.engine import predict_strips
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.load import lanes_of, load_members
 from geoseg.prediction.options import PredictOptions
-from geoseg.prediction.paths import old_companions
+from geoseg.prediction.paths import Outputs, old_companions
 from geoseg.prediction.plan import Plan, make_plan
 from geoseg.prediction.rasters import (
     check_disk,
@@ -109,8 +109,7 @@ def predict(
     with log.clock("plan"):
         name = runtime if isinstance(runtime, str) else "auto"
         plan = make_plan(scene, PredictOptions(output=output, runtime=name, **options))
-    outputs = plan.outputs
-    staging = Staging(outputs.all(), overwrite=plan.options.overwrite)
+    staging = Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
     earlier = (None if plan.options.restart else staging.earlier()) or {}
     with log.clock("load"):
         if isinstance(runtime, str):
@@ -126,42 +125,17 @@ def predict(
         cancelled = threading.Event()  # what every thread of the run looks at
         store = StripStore(staging.scratch("strips"), raster_specs(plan), len(lanes), cancelled)
         check_disk(plan, store, staging)
-        memory = {"limit_bytes": budget.limit, "lanes": len(lanes)}
-        memory["arrays_bytes"] = max(plan.lane_bytes(lane) for lane in lanes)
-        log.tell(
-            "start",
-            protocol=PROTOCOL,
-            version=version("geoseg"),
-            memory=memory,
-            runtime=runtime_report(runtime),
-            **plan_report(plan),
-        )
-        for message in (*plan.warnings, *old_companions(outputs)):
-            log.warn(message)
-        if len(store):
-            log.tell("note", message=f"going on after {len(store)} finished strips")
+        arrays = max(plan.lane_bytes(lane) for lane in lanes)
+        memory = {"limit_bytes": budget.limit, "lanes": len(lanes), "arrays_bytes": arrays}
+        _report_start(plan, runtime, store, memory, log)
         with (
             _kept_strips(staging, store, log),
             in_background(plan, runtime, lanes, store, staging, log, cancelled) as background,
         ):
             predict_strips(plan, runtime, lanes, store, background, log, cancelled)
             counts = _count_classes(plan, store, log)
-            with log.clock("wait for rasters"):
-                log.wait(
-                    background.start(write_rasters, plan, store, staging, background.overviews, log)
-                )
-            log.wait(background.readiness)
-            with log.clock("wait for polygons"):
-                if not log.wait(background.polygons):
-                    outputs = replace(outputs, vector=None)
-                    plan = replace(plan, outputs=outputs)
-            with explained(outputs.qml):
-                write_qml(staging.path(outputs.qml), plan.card.classes)
-            if outputs.preview is not None:
-                from geoseg.prediction.preview import write_preview
-
-                with log.clock("preview"), explained(outputs.preview):
-                    write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
+            outputs = _write_outputs(plan, store, staging, background, log)
+            plan = replace(plan, outputs=outputs)
             text = json_text({**run_report(plan, runtime, counts, log), "memory": memory}, indent=2)
             with explained(outputs.report):
                 staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
@@ -169,6 +143,49 @@ def predict(
     report: dict[str, Any] = json.loads(text)
     log.tell("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
+
+
+def _report_start(
+    plan: Plan, runtime: Runtime, store: StripStore, memory: dict[str, int], log: RunLog
+) -> None:
+    """Report what was decided, what is odd about it, and what is there already."""
+    log.tell(
+        "start",
+        protocol=PROTOCOL,
+        version=version("geoseg"),
+        memory=memory,
+        runtime=runtime_report(runtime),
+        **plan_report(plan),
+    )
+    for message in (*plan.warnings, *old_companions(plan.outputs)):
+        log.warn(message)
+    if len(store):
+        log.tell("note", message=f"going on after {len(store)} finished strips")
+
+
+def _write_outputs(
+    plan: Plan, store: StripStore, staging: Staging, background: Background, log: RunLog
+) -> Outputs:
+    """Make the files of finished strips, and wait for what is made in the background.
+
+    Returns:
+        The final paths, without the polygons where these were too many.
+    """
+    outputs = plan.outputs
+    with log.clock("wait for rasters"):
+        log.wait(background.start(write_rasters, plan, store, staging, background.overviews, log))
+    log.wait(background.readiness)
+    with log.clock("wait for polygons"):
+        if not log.wait(background.polygons):
+            outputs = replace(outputs, vector=None)
+    with explained(outputs.qml):
+        write_qml(staging.path(outputs.qml), plan.card.classes)
+    if outputs.preview is not None:
+        from geoseg.prediction.preview import write_preview
+
+        with log.clock("preview"), explained(outputs.preview):
+            write_preview(plan, staging.path(outputs.raster), staging.path(outputs.preview))
+    return outputs
 
 
 @contextmanager

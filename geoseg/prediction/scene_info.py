@@ -13,7 +13,7 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
 from geoseg.scene.declared import pixel_limit
-from geoseg.scene.scene import open_scene
+from geoseg.scene.scene import Scene, open_scene
 from geoseg.scene.sources import Rules
 from geoseg.zoo import list_embedded
 
@@ -55,10 +55,16 @@ def scene_info(
     """
     with pixel_limit(max_pixels):
         scene = open_scene(source, Rules.of(input_root, allow_vrt))
-    grid = scene.grid
     options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
     options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
     options["max_pixels"] = max_pixels
+    tried = [_try_model(source, model, options) for model in models or list_embedded()]
+    return {**_described(scene), "models": tried}
+
+
+def _described(scene: Scene) -> dict[str, Any]:
+    """A scene as JSON."""
+    grid = scene.grid
     return {
         "name": scene.name,
         "paths": list(scene.paths),
@@ -84,7 +90,6 @@ def scene_info(
             for b in scene.bands
         ],
         "ignored": list(scene.ignored),
-        "models": [_try_model(source, m, options) for m in models or list_embedded()],
     }
 
 
