@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 
 import geoseg
 from geoseg.errors import UsageError
-from geoseg.prediction import report
+from geoseg.prediction import meter
 from geoseg.prediction.dry_run import dry_run
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot
@@ -81,7 +81,7 @@ def test_how_far_a_wide_scene_is_told_between_its_strips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A single row of chips is a single strip."""
-    monkeypatch.setattr(report, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(meter, "EVERY_SECONDS", 0.0)
     model = tiny_model(tmp_path / "model", ("red",), ("a", "b"))
     values = np.zeros((1, 32, 400), np.uint8)
     values[:, :, 100:160] = 9

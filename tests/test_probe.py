@@ -15,7 +15,8 @@ from geoseg.errors import GeosegError, ModelError, SceneError, UsageError
 from geoseg.networks import load_network
 from geoseg.prediction.border_probe import PROBED_CHIPS, SAME, _in_quantity, _scene_ground
 from geoseg.prediction.options import PredictOptions
-from geoseg.prediction.plan import BLEND, make_plan
+from geoseg.prediction.overlap import BLEND
+from geoseg.prediction.plan import make_plan
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import OneHot, Poisoned
 from tests.test_predict import blocks

@@ -22,9 +22,7 @@ from geoseg.errors import (
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.preflight import preflight
-from geoseg.prediction.report import (
-    RunLog,
-)
+from geoseg.prediction.run_log import RunLog
 from geoseg.rasters.writing import (
     NODATA,
     decode_probability,

@@ -74,14 +74,9 @@ def probe_border(
     scene: str | Path | Sequence[str | Path] | None = None,
     *,
     size: int | None = None,
-    bands: str | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    src_nodata: float | None = None,
-    input_root: str | Path | Sequence[str | Path] = (),
-    allow_vrt: str = "local",
     threads: int | None = None,
     write: bool = False,
+    **reading: Any,
 ) -> Probe:
     """Measure how far from a chip's edge a model's predictions still change.
 
@@ -94,14 +89,10 @@ def probe_border(
             numbers in the range of the model's normalization.
         size: chip side, px, rounded up to the card's multiple; by default the card's, or the
             largest that the scene has room for. Chips need half their side of ground around them.
-        bands: of the scene, as for ``predict``.
-        scale: quantity per number.
-        offset: quantity at number 0.
-        src_nodata: the scene's number for "not measured".
-        input_root: folders into which files may point.
-        allow_vrt: ``any`` lets files point anywhere.
         threads: for computing on a CPU.
         write: put the result into the card in the model's folder.
+        **reading: how the scene is read: ``bands``, ``scale``, ``offset``, ``src_nodata``,
+            ``input_root`` and ``allow_vrt`` of ``predict``.
 
     Returns:
         The card with its border, see :class:`geoseg.cards.card.ChipBorder`.
@@ -124,16 +115,7 @@ def probe_border(
     if scene is None:
         ground = _random(card, size)
     else:
-        options = PredictOptions(
-            model=files.path,
-            bands=bands,
-            scale=scale,
-            offset=offset,
-            src_nodata=src_nodata,
-            input_root=input_root,
-            allow_vrt=allow_vrt,
-            no_vector=True,
-        )
+        options = PredictOptions(model=files.path, no_vector=True, **reading)
         ground = _of_scene(make_plan(scene, options), size)
     runtime = load_runtime(
         files, ground.radiometry, runtime="torch", precision="fp32", device="cpu", threads=threads

@@ -16,6 +16,7 @@ from geoseg.core.gdal import block_cache
 from geoseg.core.machine import available_cores, peak_memory
 from geoseg.core.staging import Staging
 from geoseg.errors import SceneError, UsageError
+from geoseg.events import Progress
 from geoseg.geo.window import Window
 from geoseg.prediction.budget import memory_budget
 from geoseg.prediction.chip_crf import ChipCRF
@@ -25,7 +26,8 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.paths import old_companions
 from geoseg.prediction.plan import OutputLane, Plan, make_plan
 from geoseg.prediction.preflight import preflight
-from geoseg.prediction.report import Progress, RunLog, plan_report, runtime_report
+from geoseg.prediction.report import plan_report, runtime_report
+from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime, checked
 
 __all__ = ["DryRun", "dry_run"]

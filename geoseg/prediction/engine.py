@@ -29,10 +29,11 @@ from geoseg.prediction.background import Background
 from geoseg.prediction.chip_crf import ChipCRF
 from geoseg.prediction.chips import ChipRow, StripInput, chip_rows
 from geoseg.prediction.journal import StripStore
+from geoseg.prediction.meter import Meter
 from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.rasters import pixels_done
 from geoseg.prediction.regrid import regrid
-from geoseg.prediction.report import Meter, RunLog
+from geoseg.prediction.run_log import RunLog
 from geoseg.prediction.sink import Sink
 from geoseg.prediction.stitch import Piece, StripEnd, stitch
 from geoseg.prediction.strip import Strip

@@ -32,9 +32,9 @@ from geoseg.core.staging import explain_write_error
 from geoseg.core.workers import StoppedError
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
-from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.prediction.plan import HELD_STRIPS
 from geoseg.prediction.strip import FinishedStrip
+from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.rasters.writing import RasterSpec
 
 __all__ = ["JournalEntry", "StripStore"]

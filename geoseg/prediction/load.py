@@ -12,9 +12,7 @@ from geoseg.core.machine import machine_mark
 from geoseg.prediction.budget import Budget
 from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.preflight import sample_chips
-from geoseg.prediction.report import (
-    RunLog,
-)
+from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, load_runtime
 from geoseg.runtimes.choose import LEAST_CHIPS, sample_size
 from geoseg.runtimes.ensemble import Ensemble

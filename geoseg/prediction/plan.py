@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio.warp
-from rasterio.crs import CRS
 
-from geoseg.cards.card import ChipBorder, ModelCard
+from geoseg.cards.card import ModelCard
 from geoseg.cards.files import ModelFiles
-from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.importing import require
-from geoseg.core.names import public_name
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
 from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
-from geoseg.geo.window import Window
+from geoseg.prediction.area import crop_grid, read_aoi
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.options import PredictOptions
+from geoseg.prediction.overlap import overlap_of
 from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
 from geoseg.prediction.regrid import source_cols
 from geoseg.prediction.stitch import held_bytes
@@ -36,16 +33,10 @@ from geoseg.scene.declared import pixel_limit
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import Scene, SceneBand, finest_grid, open_scene
-from geoseg.scene.sources import Rules
 from geoseg.zoo import choose_model, find_model
 
 __all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
 
-#: What a CRS that PROJ doesn't know ends in.
-BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
-#: Px over which chips are blended with --overlap auto. What is left of the border's error there
-#: turns less than a label in a thousand, but its probabilities should not step at a line.
-BLEND = 8
 #: Rows of the tallest blocks that are common in GeoTIFFs.
 BLOCK_ROWS = 512
 #: The newest finished strips that stay in memory for who follows them, where there is one lane.
@@ -261,15 +252,8 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     with pixel_limit(options.max_pixels):
         opened = open_scene(scene, options.rules)
     outputs = outputs_of(opened.name, options)
-    if options.model is None:
-        files, chosen = choose_model(opened, options.bands)
-        members: tuple[ModelFiles, ...] = (files,)
-    else:
-        members, chosen = tuple(map(find_model, options.models)), "asked for"
-        if not members:
-            raise UsageError("the list of models is empty; name one, or leave it out")
-        files = members[0]
-    _check_members(members)
+    members, chosen = _find_members(opened, options)
+    files = members[0]
     inputs: list[str | Path] = [*opened.paths, *opened.files, *(m.path for m in members)]
     protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
     card = files.card
@@ -278,36 +262,20 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         opened, bands, card.quantity, scale=options.scale, offset=options.offset
     )
     full = finest_grid(bands)
-    aoi = _read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
+    aoi = read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
     grid = crop_grid(full, options, aoi)
     check_vector_format(outputs, options, grid)
     model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
-    if radiometry.doubt:
-        notes.append(radiometry.doubt)
     try_creation_options(options.creation_options, _raster_dtypes(options))
     size = options.size or card.size
     multiple = math.lcm(*(m.card.multiple for m in members))
-    overlap, margin = _overlap(options, members, size, multiple, model_grid)
+    overlap, margin = overlap_of(options, members, size, multiple, model_grid)
     chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, multiple)
     if options.crf:
         require("torch", "--crf")
         crf = parse_options(options.crf_options)
         check_chip(crf, chips.chip_height, chips.chip_width)
-    if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:
-        notes.append(
-            f"overlap {overlap} is at most twice the model's margin of {margin} px: seams may "
-            f"show; give --overlap {2 * margin + 1} or more"
-        )
-    notes += [
-        f"the scene's {band} serves as the model's {wanted}"
-        for band, wanted in zip(bands, card.bands, strict=True)
-        if options.bands is None and band.name != wanted
-    ]
-    if full.crs is None:
-        notes.append(
-            "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
-        )
-    return Plan(
+    plan = Plan(
         options=replace(
             options,
             size=chips.size,
@@ -328,79 +296,41 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         outputs=outputs,
         warnings=tuple(notes),
     )
+    return replace(plan, warnings=(*notes, *_warnings(plan)))
 
 
-def _overlap(
-    options: PredictOptions,
-    members: Sequence[ModelFiles],
-    size: int,
-    multiple: int,
-    grid: PixelGrid,
-) -> tuple[int, int]:
-    """Overlap and margin of the chips, px.
+def _warnings(plan: Plan) -> Iterator[str]:
+    """What the user should know of the radiometry, the chips, the bands and the CRS."""
+    chips, margin = plan.chips, plan.margin
+    if plan.radiometry.doubt:
+        yield plan.radiometry.doubt
+    if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:
+        yield (
+            f"overlap {plan.options.overlap} is at most twice the model's margin of {margin} px: "
+            f"seams may show; give --overlap {2 * margin + 1} or more"
+        )
+    if plan.options.bands is None:
+        for band, wanted in zip(plan.bands, plan.card.bands, strict=True):
+            if band.name != wanted:
+                yield f"the scene's {band} serves as the model's {wanted}"
+    if plan.grid.crs is None:
+        yield "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
 
-    Args:
-        options: the user's.
-        members: the models; the first says how chips lie, the margin is the widest.
-        size: chip side, px.
-        multiple: chip sides and places are multiples of this, px.
-        grid: that the network sees.
+
+def _find_members(scene: Scene, options: PredictOptions) -> tuple[tuple[ModelFiles, ...], str]:
+    """The models that were asked for, or the one that suits a scene, and why these.
 
     Raises:
-        UsageError: a card does not tell what is asked for, or the chips are too small for it.
+        GeosegError: there is none, or they can't be averaged.
     """
-    if options.exact and options.overlap is not None:
-        raise UsageError("--exact chooses the overlap; leave --overlap out")
-    margin = max(files.card.margin for files in members)
-    if isinstance(options.overlap, int):
-        return options.overlap, margin
-    if options.overlap is None and not options.exact:
-        # A smaller chip than the card's keeps the card's overlap as far as it can.
-        return min(members[0].card.overlap, 3 * size // 4), margin
-    option = "--exact" if options.exact else "--overlap auto"
-    names = options.models or [files.card.name for files in members]
-    borders = [
-        _border(files.card, option, name) for files, name in zip(members, names, strict=True)
-    ]
-    distances = [border.exact if options.exact else border.enough for border in borders]
-    if None in distances:
-        number = distances.index(None)
-        raise UsageError(
-            f"{option}: the predictions of {names[number]} change up to the middle of a chip of "
-            f"{borders[number].size} px, so it looks at the whole chip (global pooling, attention) "
-            f"or farther; leave {option} out, or probe it with larger chips (geoseg models probe "
-            f"--size)"
-        )
-    margin = max(distance for distance in distances if distance is not None)
-    # One px more than both margins, so that each pixel has a chip whose edge is far enough.
-    overlap = 2 * margin + (1 if options.exact else BLEND)
-    if all(border.exact == 0 for border in borders):  # each pixel is seen by itself
-        overlap = 0
-    overlap = math.ceil(overlap / multiple) * multiple
-    side = math.ceil(size / multiple) * multiple
-    if max(grid.height, grid.width) <= side:  # one chip
-        return min(overlap, size - 1), margin
-    if side < overlap + multiple:
-        raise UsageError(
-            f"{option}: predictions change up to {margin} px from a chip's edge, and chips of "
-            f"{size} px have too little inside; give --size {overlap + multiple} or more"
-        )
-    return overlap, margin
-
-
-def _border(card: ModelCard, option: str, name: str | Path) -> ChipBorder:
-    """What a card tells of its border.
-
-    Raises:
-        UsageError: nothing.
-    """
-    if card.border is None:
-        raise UsageError(
-            f"{option} needs to know how far from a chip's edge the predictions of {name} still "
-            f"change, and its card does not tell; measure it once with geoseg models probe {name} "
-            f"--write"
-        )
-    return card.border
+    if options.model is None:
+        files, chosen = choose_model(scene, options.bands)
+        return (files,), chosen
+    members = tuple(map(find_model, options.models))
+    if not members:
+        raise UsageError("the list of models is empty; name one, or leave it out")
+    _check_members(members)
+    return members, "asked for"
 
 
 def _check_members(members: Sequence[ModelFiles]) -> None:
@@ -428,103 +358,3 @@ def _raster_dtypes(options: PredictOptions) -> list[str]:
     """Of the rasters that a run writes."""
     rasters = (options.probs, options.confidence, options.agreement)
     return sorted({"uint8"} | ({options.probs_dtype} if any(rasters) else set()))
-
-
-def crop_grid(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:
-    """The part of the scene inside bbox and AOI, in whole pixels."""
-    window = Window(0, 0, full.height, full.width)
-    if options.bbox is not None:
-        west, south, east, north = options.bbox
-        if not (west < east and south < north and all(map(math.isfinite, options.bbox))):
-            raise UsageError(
-                f"--bbox {options.bbox}: give finite west,south,east,north, west < east and "
-                f"south < north"
-            )
-        bounds = (west, south, east, north)
-        if options.bbox_crs is not None:
-            bounds = _to_crs(bounds, options.bbox_crs, full.crs)
-        window = _inside(full, window, bounds, "--bbox")
-    if aoi:
-        from shapely.geometry import shape
-
-        boxes = [shape(g).bounds for g in aoi]
-        bounds = (
-            min(b[0] for b in boxes),
-            min(b[1] for b in boxes),
-            max(b[2] for b in boxes),
-            max(b[3] for b in boxes),
-        )
-        window = _inside(full, window, bounds, "--aoi")
-    return full if window == Window(0, 0, full.height, full.width) else full.crop(window)
-
-
-def _to_crs(
-    bounds: tuple[float, float, float, float], source: str, target: CRS | None
-) -> tuple[float, float, float, float]:
-    if target is None:
-        raise UsageError("--bbox-crs needs a scene with a CRS; this one has none: leave it out")
-    try:
-        west, south, east, north = rasterio.warp.transform_bounds(source, target, *bounds)
-    except BAD_CRS as error:
-        raise UsageError(f"--bbox-crs {source!r}: {error}; give e.g. EPSG:4326") from error
-    return west, south, east, north
-
-
-def _inside(
-    grid: PixelGrid, window: Window, bounds: tuple[float, float, float, float], what: str
-) -> Window:
-    """The pixels of a window that bounds in the grid's CRS touch.
-
-    Raises:
-        UsageError: none.
-    """
-    west, south, east, north = bounds
-    inverse = ~grid.transform
-    corners = [inverse @ p for p in ((west, south), (west, north), (east, south), (east, north))]
-    first_col, last_col = min(c[0] for c in corners), max(c[0] for c in corners)
-    first_row, last_row = min(c[1] for c in corners), max(c[1] for c in corners)
-    # A bbox copied from a pixel's edge must not take in the next pixel for a rounding error.
-    col, right = math.floor(first_col + 1e-6), math.ceil(last_col - 1e-6)
-    row, bottom = math.floor(first_row + 1e-6), math.ceil(last_row - 1e-6)
-    wanted = Window(row, col, max(1, bottom - row), max(1, right - col))
-    found = window.intersection(wanted)
-    if found is None:
-        edges = [
-            grid.transform @ p
-            for p in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height))
-        ]
-        extent = (
-            min(p[0] for p in edges),
-            min(p[1] for p in edges),
-            max(p[0] for p in edges),
-            max(p[1] for p in edges),
-        )
-        shown = [",".join(f"{v:.10g}" for v in b) for b in (bounds, extent)]
-        raise UsageError(
-            f"{what} {shown[0]} lies outside the scene, which covers {shown[1]} in "
-            f"{grid.crs or 'its own coordinates'}"
-        )
-    return found
-
-
-def _read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[str, Any], ...]:
-    """The AOI's polygons in the scene's CRS, as GeoJSON-like dicts.
-
-    Raises:
-        UsageError: the file can't be read, holds no polygon, or one side has no CRS.
-    """
-    import geopandas
-
-    from geoseg.labels.vector_files import read_vector
-
-    frame, path = read_vector(path, rules), public_name(path)
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise UsageError(f"--aoi {path} is a table without geometry; give a file of polygons")
-    if frame.crs is None or crs is None:
-        side = "the AOI" if frame.crs is None else "the scene"
-        raise UsageError(f"--aoi {path}: {side} has no CRS, so they can't be brought together")
-    shapes = frame.to_crs(crs.to_wkt()).geometry.explode(index_parts=False)
-    polygons = shapes[(shapes.geom_type == "Polygon") & ~shapes.is_empty]
-    if polygons.empty:
-        raise UsageError(f"--aoi {path} holds no polygon; an area of interest is made of polygons")
-    return tuple(g.__geo_interface__ for g in polygons)

@@ -14,10 +14,8 @@ from geoseg.errors import (
 )
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.plan import Plan
-from geoseg.prediction.report import (
-    RunLog,
-    raster_tags,
-)
+from geoseg.prediction.report import raster_tags
+from geoseg.prediction.run_log import RunLog
 from geoseg.rasters.writing import (
     NODATA,
     PROBABILITY_STEPS,

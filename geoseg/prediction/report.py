@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,199 +22,18 @@ from geoseg.core.jsontext import nodata_value
 from geoseg.core.machine import machine_mark, peak_memory
 from geoseg.core.names import public_name
 from geoseg.core.ownership import holds_statistics_alone, significant_text
-from geoseg.events import Event, Progress
-from geoseg.geo.window import Window
 from geoseg.prediction.plan import OutputLane, Plan
+from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime
 
 __all__ = [
     "ClassCounts",
-    "Meter",
-    "Progress",
-    "RunLog",
     "plan_report",
     "raster_tags",
     "run_record",
     "run_report",
     "runtime_report",
 ]
-
-T = TypeVar("T")
-
-
-@dataclass
-class RunLog:
-    """Counts, times and warnings of a run, and who hears of them."""
-
-    progress: Progress | None = None
-    started: float = field(default_factory=time.perf_counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    chips_run: int = 0
-    chips_skipped: int = 0
-
-    def __post_init__(self) -> None:
-        """Set up what the clocks share."""
-        self._lock = threading.Lock()
-        self._nested = threading.local()
-        self._owner = threading.get_ident()
-        self._events: deque[Event] = deque()
-
-    @contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        """Add the time inside to a stage, less what clocks inside of it count; in any thread."""
-        inner: list[float] = getattr(self._nested, "inner", [])
-        self._nested.inner = inner
-        inner.append(0.0)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - start
-            own = spent - inner.pop()
-            if inner:
-                inner[-1] += spent
-            with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + own
-
-    def clocked(self, stage: str, function: Callable[..., T]) -> Callable[..., T]:
-        """A function whose calls are clocked."""
-
-        def call(*arguments: Any) -> T:
-            with self.clock(stage):
-                return function(*arguments)
-
-        return call
-
-    def timed(self, stage: str, items: Iterable[T]) -> Generator[T, None, None]:
-        """An iterator whose steps are clocked; closing it closes the iterator."""
-        iterator = iter(items)
-        try:
-            while True:
-                with self.clock(stage):
-                    try:
-                        item = next(iterator)
-                    except StopIteration:
-                        return
-                yield item
-        finally:
-            if isinstance(iterator, Generator):
-                iterator.close()
-
-    def tell(self, event: str, **values: Any) -> None:
-        """Report an event.
-
-        The receiver hears of all events in the thread that made this log, in their order: of what
-        other threads report when that one reports next, or waits.
-        """
-        self._events.append(cast(Event, {"event": event, **values}))
-        if threading.get_ident() == self._owner:
-            self._deliver()
-
-    def _deliver(self) -> None:
-        while self._events:
-            event = self._events.popleft()
-            if self.progress is not None:
-                self.progress(event)
-
-    def wait(self, future: Future[T]) -> T:
-        """Wait for what another thread does, and pass on what threads report meanwhile.
-
-        Args:
-            future: of its work.
-
-        Returns:
-            Its result; what it failed by is raised.
-        """
-        while not future.done():
-            self._deliver()
-            with suppress(TimeoutError):
-                # Not longer: on Windows Ctrl-C is noticed after it alone.
-                return future.result(timeout=0.1)
-        self._deliver()
-        return future.result()
-
-    def warn(self, message: str) -> None:
-        """Report and keep a warning."""
-        self.warnings.append(message)
-        self.tell("warning", message=message)
-
-
-#: What a run waits for -> the stages of its main thread that are spent on it.
-BOTTLENECKS = {
-    "reading": ("wait for reading",),
-    "computing": ("chips", "forward", "crf", "stitch", "regrid", "decide"),
-    "writing": ("wait for writing",),
-}
-
-
-#: At least so long lies between what is told of chips.
-EVERY_SECONDS = 1.0
-
-
-class Meter:
-    """Tells how far the strips are, how fast they come and what they wait for."""
-
-    def __init__(self, plan: Plan, lanes: Sequence[OutputLane], done: int, log: RunLog) -> None:
-        """Start.
-
-        Args:
-            plan: of the run.
-            lanes: all of them.
-            done: pixels of strips that were there before.
-            log: whom to tell, and what is clocked.
-        """
-        self._log = log
-        self._before = self._done = done
-        self._total = plan.grid.height * sum(lane.right - lane.left for lane in lanes)
-        self._seen = float(done)
-        # A pixel of the model's grid in those of the output.
-        mine, models = plan.grid, plan.model_grid
-        self._factor = mine.height * mine.width / (models.height * models.width)
-        self._started = self._told = time.perf_counter()
-
-    def chip(self, pixels: float) -> None:
-        """A chip is done; told now and then, since a strip of a wide scene takes long.
-
-        Args:
-            pixels: of the model's grid that are its share of its strip.
-        """
-        self._seen += pixels * self._factor
-        if time.perf_counter() - self._told >= EVERY_SECONDS:
-            self._tell()
-
-    def tell(self, window: Window | None) -> None:
-        """A strip is finished.
-
-        Args:
-            window: of it.
-        """
-        if window is None:
-            return
-        self._done += window.height * window.width
-        self._tell()
-
-    def _tell(self) -> None:
-        # Chips come before their strips; that of a strip which was resampled may be rounded.
-        done = min(max(self._done, int(self._seen)), self._total)
-        if done <= self._before:
-            return  # how fast it is can't be said yet
-        self._told = time.perf_counter()
-        spent = max(time.perf_counter() - self._started, 1e-6)
-        speed = (done - self._before) / spent
-        waits = {
-            name: sum(self._log.seconds.get(stage, 0.0) for stage in stages)
-            for name, stages in BOTTLENECKS.items()
-        }
-        self._log.tell(
-            "progress",
-            stage="predict",
-            done=done,
-            total=self._total,
-            mpx_s=round(speed / 1e6, 3),
-            seconds_left=round((self._total - done) / speed),
-            bottleneck=max(waits, key=waits.__getitem__),
-        )
 
 
 @dataclass(frozen=True)

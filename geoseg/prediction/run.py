@@ -22,7 +22,7 @@ from geoseg.errors import (
     SceneError,
     UsageError,
 )
-from geoseg.events import PROTOCOL
+from geoseg.events import PROTOCOL, Progress
 from geoseg.geo.window import Window
 from geoseg.prediction.background import Background, in_background
 from geoseg.prediction.budget import memory_budget
@@ -31,7 +31,7 @@ from geoseg.prediction.journal import StripStore
 from geoseg.prediction.load import lanes_of, load_members
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.paths import Outputs, old_companions
-from geoseg.prediction.plan import Plan, make_plan
+from geoseg.prediction.plan import OutputLane, Plan, make_plan
 from geoseg.prediction.rasters import (
     check_disk,
     explained,
@@ -40,13 +40,12 @@ from geoseg.prediction.rasters import (
 )
 from geoseg.prediction.report import (
     ClassCounts,
-    Progress,
-    RunLog,
     plan_report,
     run_record,
     run_report,
     runtime_report,
 )
+from geoseg.prediction.run_log import RunLog
 from geoseg.rasters.writing import (
     write_qml,
 )
@@ -110,23 +109,11 @@ def predict(
         name = runtime if isinstance(runtime, str) else "auto"
         plan = make_plan(scene, PredictOptions(output=output, runtime=name, **options))
     staging = Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
-    earlier = (None if plan.options.restart else staging.earlier()) or {}
-    with log.clock("load"):
-        if isinstance(runtime, str):
-            runtime = load_members(plan, log, earlier)
-        budget = memory_budget(plan, runtime)
-    lanes = lanes_of(plan, budget, earlier)
-    staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
-    with (
-        staging,
-        block_cache(plan.cache_bytes),
-        staging.speaking_of_finals(),
-    ):
+    runtime, lanes, memory = _load(plan, runtime, staging, log)
+    with staging, block_cache(plan.cache_bytes), staging.speaking_of_finals():
         cancelled = threading.Event()  # what every thread of the run looks at
         store = StripStore(staging.scratch("strips"), raster_specs(plan), len(lanes), cancelled)
         check_disk(plan, store, staging)
-        arrays = max(plan.lane_bytes(lane) for lane in lanes)
-        memory = {"limit_bytes": budget.limit, "lanes": len(lanes), "arrays_bytes": arrays}
         _report_start(plan, runtime, store, memory, log)
         with (
             _kept_strips(staging, store, log),
@@ -143,6 +130,33 @@ def predict(
     report: dict[str, Any] = json.loads(text)
     log.tell("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
+
+
+def _load(
+    plan: Plan, runtime: Runtime | str, staging: Staging, log: RunLog
+) -> tuple[Runtime, Sequence[OutputLane], dict[str, int]]:
+    """Load the models, and cut lanes by the memory that is left; a stopped run's choices stay.
+
+    Returns:
+        The runtime, the lanes, and what the report says of memory.
+    """
+    earlier = (None if plan.options.restart else staging.earlier()) or {}
+    with log.clock("load"):
+        if isinstance(runtime, str):
+            runtime = load_members(plan, log, earlier)
+        budget = memory_budget(plan, runtime)
+    lanes = lanes_of(plan, budget, earlier)
+    staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
+    arrays = max(plan.lane_bytes(lane) for lane in lanes)
+    return (
+        runtime,
+        lanes,
+        {
+            "limit_bytes": budget.limit,
+            "lanes": len(lanes),
+            "arrays_bytes": arrays,
+        },
+    )
 
 
 def _report_start(

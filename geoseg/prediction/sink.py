@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from geoseg.prediction.journal import StripStore
-from geoseg.prediction.report import RunLog
+from geoseg.prediction.run_log import RunLog
 from geoseg.prediction.strip import Strip
 
 __all__ = ["Sink"]
