@@ -1,6 +1,6 @@
 # make demo: a map from the example scene, by the light install (no torch).
 # make test: every extra, and the whole suite.   make test-light: the tests that need no extra.
-# make bench: speed.
+# make test-quick: ten minutes of it.   make docs: the manual, into site/.   make bench: speed.
 # Nothing is needed but Python 3.11 or newer and make.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # files for other Pythons, which can't be compiled.
 COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib || true
 
-.PHONY: demo test test-light lint bench clean
+.PHONY: demo test test-light test-quick lint docs bench clean
 
 $(VENV)/.geoseg: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,8 +52,23 @@ lint: $(VENV)/.geoseg-test
 test: $(VENV)/.geoseg-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+# Laws, oracles and the core of each room, without what takes minutes: networks, training, kernels
+# under bounds checks, servers, stopping and resuming, real scenes.
+QUICK = tests/properties tests/test_[a-jlo-q]*.py tests/test_reader.py tests/test_readme.py \
+  tests/test_runtimes*.py tests/test_s[ce]*.py tests/test_vectorize.py
+test-quick: $(VENV)/.geoseg-test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(QUICK)
+
+$(VENV)/.geoseg-docs: $(VENV)/.geoseg
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.geoseg-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the manual    site/index.html"
+
 bench: $(VENV)/.geoseg-test
 	$(BIN)/python benchmarks/peers.py
 
 clean:
-	rm -rf $(VENV) $(OUT) build *.egg-info
+	rm -rf $(VENV) $(OUT) site build *.egg-info

@@ -1,10 +1,11 @@
-"""Parameters, GFLOPs and speed of every network, for the package and the README.
+"""Parameters, GFLOPs and speed of every network, for the package and the manual.
 
     python benchmarks/networks.py [--rounds 3] [--names 'pspnet*']
 
 Every network runs once a round on a 512 x 512 chip of three bands, one thread, fp32, and the
 median over the rounds counts; rounds are interleaved, and CPU time is measured, since wall time on
-a shared machine proves nothing. Writes geoseg/networks/published.json and the README's table.
+a shared machine proves nothing. Writes geoseg/networks/published.json and the table of
+docs/evidence/networks.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from geoseg.networks.bench import measure_speed, networks_table
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "geoseg" / "networks" / "published.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "evidence" / "networks.md"
 MARKS = ("<!-- networks: made by benchmarks/networks.py -->", "<!-- end of networks -->")
 SIDE = 512
 
@@ -30,11 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--names", default="*")
-    parser.add_argument("--readme-only", action="store_true", help="only write the table anew")
+    parser.add_argument("--table-only", action="store_true", help="only write the table anew")
     arguments = parser.parse_args()
-    if not arguments.readme_only:
+    if not arguments.table_only:
         measure(arguments.names, arguments.rounds)
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def measure(pattern: str, rounds: int) -> None:
@@ -80,7 +81,7 @@ def measure(pattern: str, rounds: int) -> None:
 
 
 def with_table(text: str) -> str:
-    """The README's text with the table of networks between its marks."""
+    """The page's text with the table of networks between its marks."""
     head, rest = text.split(MARKS[0])
     tail = rest.split(MARKS[1])[1]
     return f"{head}{MARKS[0]}\n{networks_table(markdown=True)}\n{MARKS[1]}{tail}"

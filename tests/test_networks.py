@@ -747,9 +747,9 @@ def test_the_published_table_holds_what_the_code_says() -> None:
         assert count_flops(network, 3, 512) == pytest.approx(entry["gflops"]), name
 
 
-def test_the_readme_has_the_table() -> None:
-    from benchmarks.networks import MARKS, README, with_table
+def test_the_manual_has_the_table() -> None:
+    from benchmarks.networks import MARKS, PAGE, with_table
 
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     assert all(mark in text for mark in MARKS)
     assert with_table(text) == text

@@ -95,8 +95,7 @@ def train(
             Fabric.
         threads: for computing on a CPU; None leaves one core to the making of chips.
         **options: the fields of :class:`geoseg.training.make_recipe.TrainOptions`, where config is
-        no
-            :class:`~geoseg.training.recipe.TrainConfig`.
+            no :class:`~geoseg.training.recipe.TrainConfig`.
 
     Returns:
         The card that was written, with the scores on the held-out side.

@@ -1,0 +1,296 @@
+"""Fill the pages of the manual with what the code says: options, events, recipes, cards, errors.
+
+MkDocs calls :func:`on_page_markdown` for each page. A line ``<!-- generate: WHAT NAME -->`` becomes
+the tables that :data:`MADE` makes of the code. Classes are read as text, so that nothing heavy is
+imported and no extra is needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "geoseg"
+DOCS = ROOT / "docs"
+
+#: A line that stands for what is made.
+MARK = re.compile(r"^<!-- generate: (\w+) ?(.*?) -->$", re.MULTILINE)
+#: Roles of Sphinx in docstrings.
+ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`~?")
+
+
+# What MkDocs calls
+
+
+def on_page_markdown(markdown: str, *, page: Any = None, **_: Any) -> str:
+    """Replace the marks of a page."""
+    return MARK.sub(lambda match: MADE[match[1]](match[2]), markdown)
+
+
+# Classes
+
+
+@cache
+def _classes() -> dict[str, list[ast.ClassDef]]:
+    """All classes of the package, by name."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(node)
+    return found
+
+
+def class_source(name: str) -> ast.ClassDef:
+    """A class of the package by its name.
+
+    Raises:
+        LookupError: there is none, or more than one.
+    """
+    found = _classes().get(name, [])
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} classes are called {name}")
+    return found[0]
+
+
+def described(node: ast.ClassDef) -> tuple[str, dict[str, str]]:
+    """The text of a class's docstring, and what it says of each attribute."""
+    text = ast.get_docstring(node) or ""
+    head, _, rest = text.partition("\nAttributes:\n")
+    attributes: dict[str, str] = {}
+    name = ""
+    for line in rest.splitlines():
+        if match := re.match(r" {4}(\w+): (.*)", line):
+            name = match[1]
+            attributes[name] = match[2]
+        elif line.startswith(" " * 8) and name:
+            attributes[name] += " " + line.strip()
+        elif line.strip():
+            break
+    return plain(head), {key: plain(value) for key, value in attributes.items()}
+
+
+def plain(text: str) -> str:
+    """A docstring's reStructuredText as Markdown."""
+    text = ROLE.sub("`", text).replace("``", "`")
+    return re.sub(r"`geoseg(?:\.\w+)*\.(\w+)`", r"`\1`", text).strip()
+
+
+def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
+    """Name, type and default of the fields of a dataclass or TypedDict."""
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            default = "" if line.value is None else ast.unparse(line.value)
+            if match := re.fullmatch(r"field\(default_factory=(\w+)\)", default):
+                default = {"dict": "{}", "tuple": "()"}.get(match[1], f"{match[1]}()")
+            yield line.target.id, ast.unparse(line.annotation), default
+
+
+def cell(text: str) -> str:
+    """Text that may stand in a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _kind(annotation: str, linked: set[str]) -> str:
+    """A type for people, with links to those that have a section of their own."""
+    annotation = re.sub(r"NotRequired\[(.*)\]$", r"\1 (optional)", annotation)
+    if annotation.startswith("Literal["):
+        names = ast.literal_eval(annotation.removeprefix("Literal"))
+        return " or ".join(f"`{name}`" for name in names)
+    if annotation in linked:
+        return f"[{annotation}](#{annotation.lower()})"
+    return f"`{annotation}`"
+
+
+def class_table(name: str, *, linked: set[str] | None = None) -> str:
+    """The fields of a class: name, type, default and meaning."""
+    node = class_source(name)
+    text, meanings = described(node)
+    rows = list(fields(node))
+    has_defaults = any(default for _, _, default in rows)
+    head = "| field | type | default | meaning |" if has_defaults else "| field | type | meaning |"
+    lines = [text, "", head, "|---" * (head.count("|") - 1) + "|"]
+    for field, annotation, default in rows:
+        cells = [f"`{field}`", _kind(annotation, linked or set())]
+        if has_defaults:
+            cells.append(f"`{default}`" if default else "required")
+        meaning = meanings.get(field, "")
+        if meaning == "see there.":
+            meaning = "see its own table."
+        cells.append(meaning)
+        lines.append(f"| {' | '.join(cell(c) for c in cells)} |")
+    return "\n".join(lines)
+
+
+# Pages
+
+
+def events(_: str) -> str:
+    """All events and what they are made of, as geoseg/events.py has them."""
+    source = (PACKAGE / "events.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    named = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
+    head = (ast.get_docstring(tree) or "").partition("\n")[2]
+    union = re.search(r"^Event = \((.*?)\)", source, re.MULTILINE | re.DOTALL)
+    assert union is not None
+    sent = [name for name in re.findall(r"\w+", union[1]) if name in named]
+    parts = [plain(head), "## Events at a glance", "| event | stage | section |\n|---|---|---|"]
+    for name in sent:
+        kinds = {field: annotation for field, annotation, _ in _inherited(named, name)}
+        event, stage = (_kind(kinds[k], set()) if k in kinds else "" for k in ("event", "stage"))
+        parts[-1] += f"\n| {event} | {stage} | [{name}](#{name.lower()}) |"
+    parts.append("## Each event")
+    parts += [f"### {name}\n\n{_with_base(named, name)}" for name in sent]
+    parts.append("## What events hold")
+    held = [name for name in named if name not in sent]
+    parts += [f"### {name}\n\n{_with_base(named, name)}" for name in held]
+    return "\n\n".join(parts)
+
+
+def _inherited(named: dict[str, ast.ClassDef], name: str) -> list[tuple[str, str, str]]:
+    bases = [b.id for b in named[name].bases if isinstance(b, ast.Name) and b.id in named]
+    return [*(f for base in bases for f in _inherited(named, base)), *fields(named[name])]
+
+
+def _with_base(named: dict[str, ast.ClassDef], name: str) -> str:
+    bases = [b.id for b in named[name].bases if isinstance(b, ast.Name) and b.id in named]
+    table = class_table(name, linked=set(named))
+    links = ", ".join(f"[{base}](#{base.lower()})" for base in bases)
+    return f"{table}\n\nAnd all fields of {links}." if bases else table
+
+
+def errors(_: str) -> str:
+    """The tree of errors, and what each means."""
+    tree = ast.parse((PACKAGE / "errors.py").read_text(encoding="utf-8"))
+    lines = ["| error | is a | means | exit code |", "|---|---|---|---|"]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
+            code = {"GeosegError": 1, "UsageError": 2, "TooManyPolygonsError": 2}.get(node.name, 1)
+            lines.append(f"| `{node.name}` | {bases} | {cell(described(node)[0])} | {code} |")
+    return "\n".join(lines).replace("Attributes: exit_code: what the command line exits with.", "")
+
+
+def sensors(_: str) -> str:
+    """The sensors that are known by name, with their bands and the meaning of their numbers."""
+    from geoseg.scene.sensors import SENSORS
+
+    lines = ["| sensor | bands by code | whole numbers mean |", "|---|---|---|"]
+    for sensor in SENSORS:
+        codes = ", ".join(f"{code} {name}" for code, name in sensor.codes.items())
+        if sensor.scale is None:
+            meaning = f"not known: {sensor.why}"
+        else:
+            offset = f" {sensor.offset:+g}" if sensor.offset else ""
+            meaning = f"reflectance = number * {sensor.scale:g}{offset} ({sensor.why})"
+        lines.append(f"| {sensor.name} | {cell(codes) or 'by name only'} | {cell(meaning)} |")
+    return "\n".join(lines)
+
+
+def public(_: str) -> str:
+    """The public names, with a line each."""
+    import geoseg
+
+    lines = ["| name | |", "|---|---|"]
+    for name in geoseg.__all__:
+        if name == "__version__":
+            lines.append("| `geoseg.__version__` | The version, as text. |")
+            continue
+        text = summary(name)
+        lines.append(f"| [`geoseg.{name}`][geoseg.{name}] | {cell(text)} |")
+    return "\n".join(lines)
+
+
+def summary(name: str) -> str:
+    """The first line of a public name's docstring, read as text: train's needs an extra."""
+    import geoseg
+
+    module, attribute = geoseg._PUBLIC[name]
+    path = ROOT / Path(*module.split("."))
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    for file in files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == attribute:
+                return plain((ast.get_docstring(node) or "").partition("\n\n")[0])
+    return ""
+
+
+def include(name: str) -> str:
+    """A page of the repository, with its links as they are from here."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"\]\(docs/", "](", text)
+
+    def there(match: re.Match[str]) -> str:
+        target = match[2].partition("#")[0]
+        known = re.match(r"https?://|#", match[2]) or (DOCS / target).is_file()
+        return match[0] if known else match[1]  # a file of the repository is not in the manual
+
+    return re.sub(r"(?<!!)\[([^]]+)\]\(([^)]+)\)", there, text)
+
+
+def file(name: str) -> str:
+    """A file of the repository as a block."""
+    path = ROOT / name
+    text = path.read_text(encoding="utf-8").rstrip()
+    return f"```{path.suffix[1:]}\n{text}\n```"
+
+
+# The command line
+
+
+def cli(_: str) -> str:
+    """Every command and its options."""
+    import click
+
+    from geoseg.cli.app import _cli
+
+    context = click.Context(_cli, info_name="geoseg")
+    parts = []
+    for name in _cli.list_commands(context):
+        command = _cli.get_command(context, name)
+        assert command is not None
+        parts += _command(command, f"geoseg {name}", context, level=2)
+    return "\n\n".join(parts)
+
+
+def _command(command: Any, name: str, parent: Any, *, level: int) -> Iterator[str]:
+    import click
+
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent)
+    yield f"{'#' * level} {name}"
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"```text\n{name} {usage}\n```"
+    yield plain(inspect.cleandoc(command.help or ""))
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from _command(found, f"{name} {inner}", context, level=level + 1)
+        return
+    lines = ["| option | |", "|---|---|"]
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and parameter.name != "help":
+            option, text = record
+            text = re.sub(r"\s*\[default: (.*?)\]$", r" Default: \1.", text)
+            lines.append(f"| `{cell(option)}` | {cell(text)} |")
+    yield "\n".join(lines)
+
+
+#: What stands for what.
+MADE: dict[str, Callable[[str], str]] = {
+    "class": class_table,
+    "cli": cli,
+    "errors": errors,
+    "events": events,
+    "file": file,
+    "include": include,
+    "public": public,
+    "sensors": sensors,
+}
