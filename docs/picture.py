@@ -1,5 +1,7 @@
 """Draw the picture of README: a scene beside the polygons of its map.
 
+Made by these commands::
+
     geoseg train --images examples/landsat7_nc_2000.tif \
       --labels examples/landsat7_nc_2000_labels.tif -o raleigh
     geoseg predict examples/landsat7_nc_2000.tif -m raleigh -o raleigh.tif

@@ -11,7 +11,6 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
