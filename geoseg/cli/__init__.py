@@ -1,6 +1,9 @@
-"""The command line: one thin file a command, of which ``app.py`` has the list.
+"""The command line: one thin file for each command, of which ``app.py`` has the list.
 
-Only what Ctrl-C needs (``interrupts.py``) is loaded with this package; the rest in :func:`main`.
+A command takes options (those that several share are in ``options.py``), calls one public function
+and prints what it gives; ``progress.py`` draws the bar, ``streams.py`` keeps a run alive when
+nobody reads what it prints. Only what Ctrl-C needs (``interrupts.py``) is loaded with this package;
+the rest in :func:`main`. Start with ``app.py``.
 """
 
 from __future__ import annotations

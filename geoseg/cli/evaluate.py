@@ -64,7 +64,9 @@ __all__ = ["command"]
     help="How far off a border may be.  [default: 2 pixels]",
 )
 @click.option("--json", type=click.Path(), metavar="FILE", help="Write the report as JSON.")
-@click.option("--csv", type=click.Path(), metavar="FILE", help="Write a table, a measure a line.")
+@click.option(
+    "--csv", type=click.Path(), metavar="FILE", help="Write a table, one measure per line."
+)
 @click.option("--html", type=click.Path(), metavar="FILE", help="Write a page with pictures.")
 @click.option("--write-card", is_flag=True, help="Put the scores into the model's card.")
 @click.option(

@@ -24,11 +24,11 @@ def command() -> None:
 @click.option("--networks", is_flag=True, help="List the networks that can be trained, instead.")
 @json_option
 def list_command(networks: bool, as_json: bool) -> None:
-    """List the embedded models, or with --networks what geoseg train and create_model can build.
+    """List the embedded models, or the networks.
 
-    The networks come with their paper, parameters in millions and GFLOPs (21 classes, three bands,
-    512 px) and Mpx/s, million pixels per second of one core's time, as measured by
-    benchmarks/networks.py.
+    With --networks it is what geoseg train and create_model can build: with paper, parameters in
+    millions, GFLOPs (21 classes, three bands, 512 px) and Mpx/s, million pixels per second of one
+    core's time, as measured by benchmarks/networks.py.
     """
     if networks:
         _list_networks(as_json)
@@ -148,10 +148,11 @@ def export_command(name: str, output: str, size: int | None) -> None:
 @command.command("graph")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def graph_command(names: tuple[str, ...]) -> None:
-    """Write model.onnx into model folders, in place of older ones that geoseg wrote.
+    """Write model.onnx beside the weights of models.
 
     With that file OpenVINO and ONNX Runtime run a model, and torch is not imported. NAME is a model
-    folder. The file is small: it refers to the weights beside it.
+    folder; an older model.onnx in it is replaced if geoseg wrote it. The file is small: it refers
+    to the weights beside it.
     """
     from geoseg.networks.export import write_graph
     from geoseg.zoo import check_changeable, find_model
@@ -202,7 +203,7 @@ def quantize_command(
 @click.option("--bands", "in_channels", type=int, help="Bands of the input.  [default: 3]")
 @click.option("--classes", type=int, help="Classes of the output.  [default: 21]")
 @click.option("--size", type=int, default=512, show_default=True, help="Chip side, px.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Chips a batch.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Chips per batch.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--precision",
@@ -281,7 +282,7 @@ def bench_command(
 def probe_command(
     model: str, scene: tuple[str, ...], as_json: bool, write: bool, **options: Any
 ) -> None:
-    """Measure how far from a chip's edge a model's predictions still change.
+    """Measure how far from a chip's edge predictions change.
 
     MODEL is an embedded model, a model folder or a .zip. The same ground of SCENE, or of random
     smooth numbers without one, is seen as a chip and with ample ground around it. What is found is

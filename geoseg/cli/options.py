@@ -27,7 +27,6 @@ __all__ = [
     "progress_option",
     "root_options",
     "scene_argument",
-    "share_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -205,17 +204,6 @@ def force_option(function: F) -> F:
     )(function)
 
 
-def share_options(function: F) -> F:
-    """Add --probs and --confidence: rasters beside the class raster."""
-    decorators = (
-        click.option(
-            "--probs", type=click.Path(), help="Raster of all probabilities, one band a class."
-        ),
-        click.option("--confidence", type=click.Path(), help="Raster of the winning probability."),
-    )
-    return _all(decorators, function)
-
-
 class Pixels(click.ParamType):  # type: ignore[type-arg]
     """A number of pixels, such as ``2e11``."""
 
@@ -281,7 +269,7 @@ def output_options(function: F) -> F:
             "-v",
             "--verbose",
             count=True,
-            help="Print more, where there is more; -vv shows tracebacks.",
+            help="Print more details; -vv shows tracebacks.",
         ),
         click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
     )

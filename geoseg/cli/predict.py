@@ -20,7 +20,6 @@ from geoseg.cli.options import (
     progress_option,
     root_options,
     scene_argument,
-    share_options,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.events import DryRunEvent
@@ -49,11 +48,14 @@ __all__ = ["command"]
     help="Polygons: .gpkg, .fgb, .parquet or .geojson.  [default: the raster's name with .gpkg]",
 )
 @click.option("--no-vector", is_flag=True, help="Write no polygons.")
-@share_options
+@click.option(
+    "--probs", type=click.Path(), help="Write a raster of all probabilities, one band per class."
+)
+@click.option("--confidence", type=click.Path(), help="Write a raster of the winning probability.")
 @click.option(
     "--agreement",
     type=click.Path(),
-    help="Raster of the share of members (--tta, several -m) that agree on the class.",
+    help="Write a raster of the share of members (--tta, several -m) that agree on the class.",
 )
 @click.option(
     "--probs-dtype",
@@ -62,7 +64,9 @@ __all__ = ["command"]
     show_default=True,
     help="uint8 holds probability * 254 and a scale tag.",
 )
-@click.option("--preview", type=click.Path(), help="PNG of the scene beside its class raster.")
+@click.option(
+    "--preview", type=click.Path(), help="Write a PNG of the scene beside its class raster."
+)
 @band_options
 @root_options
 @click.option("--bbox", type=Bbox(), help="Predict only this part, in the scene's CRS.")

@@ -14,7 +14,6 @@ from geoseg.cli.options import (
     overwrite_option,
     progress_option,
     root_options,
-    share_options,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.errors import UsageError
@@ -97,7 +96,14 @@ __all__ = ["command"]
     metavar="CLASS=CLASS",
     help="Make the first class part of the second, by name or id; repeatable.",
 )
-@share_options
+@click.option(
+    "--probs", type=click.Path(), help="All probabilities, of predict --probs, for more columns."
+)
+@click.option(
+    "--confidence",
+    type=click.Path(),
+    help="The winning probability, of predict --confidence, for more columns.",
+)
 @click.option(
     "-m",
     "--model",
@@ -108,7 +114,7 @@ __all__ = ["command"]
     "--threads",
     type=click.IntRange(min=0),
     default=0,
-    help="Threads for computing.  [default: one a processor]",
+    help="Threads for computing.  [default: one per processor]",
 )
 @force_option
 @root_options

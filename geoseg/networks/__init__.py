@@ -1,7 +1,12 @@
-"""The networks by name, and model folders in and out.
+"""The networks, in torch: by name, with their weights, in and out of model folders.
 
-To add an architecture: one file in ``papers/``, and one line in :mod:`geoseg.networks.table`.
-Importing this package is cheap: torch and the architectures are loaded when they are used.
+In goes a name (``table.py`` lists them) or a model folder; out comes a module that gives logits,
+built by ``create.py``. What networks share is ``base.py``; ``papers/`` has one file per paper,
+``encoders.py`` takes features from timm, ``weights/`` finds pretrained weights, ``crf/`` is the
+dense CRF. ``folder.py`` loads and saves models, ``export.py`` writes them as ONNX, ``bench.py``
+times them. To add an architecture, write a file in ``papers/`` and a line in ``table.py``.
+Importing this package is cheap: torch and the architectures are loaded when they are used. Start
+with ``table.py``.
 """
 
 from geoseg.networks.create import ModelInfo, create_model, model_info

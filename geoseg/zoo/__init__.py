@@ -1,6 +1,8 @@
 """The embedded models: one folder each, found by name, or chosen for a scene.
 
-Card and weights are what ``geoseg train`` made of the recipes in configs/.
+In goes a name, a path or a scene; out comes a model, read. Card and weights are what ``geoseg
+train`` made of the recipes in configs/; to add a model, put a folder of them here. Start with
+:func:`find_model`.
 """
 
 from __future__ import annotations
