@@ -384,7 +384,7 @@ def test_kinds_of_convolutions_stay() -> None:
 
 
 def test_bands_must_be_as_many_as_the_channels() -> None:
-    with pytest.raises(ModelError, match=r"2 bands .* in_channels=3"):
+    with pytest.raises(ModelError, match=r"in_channels is 3 and .*red"):
         adapt_stem(stem(3), weights.RGB, 3, ["red", "green"])
 
 
