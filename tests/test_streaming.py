@@ -15,7 +15,7 @@ import pytest
 
 import geoseg
 from geoseg.errors import OutputError, SceneError
-from geoseg.polygons import polygonize as polygons
+from geoseg.polygons.source import Source
 from geoseg.prediction import background
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.options import PredictOptions
@@ -49,7 +49,7 @@ def thin_strips(monkeypatch: pytest.MonkeyPatch) -> None:
         height = self.grid.height
         return ((top, min(top + ROWS, height)) for top in range(0, height, ROWS))
 
-    monkeypatch.setattr(polygons._Source, "strips", strips)
+    monkeypatch.setattr(Source, "strips", strips)
 
 
 def threads() -> list[str]:

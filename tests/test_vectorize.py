@@ -22,8 +22,9 @@ from rasterio.transform import Affine
 from scipy import ndimage
 
 import geoseg
+from geoseg.core.ours import SHORT_NAMES
 from geoseg.errors import OutputError, SceneError, UsageError
-from geoseg.polygons.formats import SHORT_NAMES, VECTORIZE_FORMATS
+from geoseg.polygons.formats import VECTORIZE_FORMATS
 from geoseg.polygons.polygonize import polygonize
 
 NAMES = {1: "wood", 2: "water & ice", 5: "rock"}

@@ -22,7 +22,7 @@ from geoseg.core.names import public_name
 from geoseg.core.workers import Stop
 from geoseg.errors import SceneError, UsageError
 from geoseg.geo.geodesy import GroundGrid
-from geoseg.polygons import arcs as kernels
+from geoseg.polygons.kernels.regions import notice
 from geoseg.rasters.class_raster import MAX_ID, ClassRaster
 from geoseg.rasters.writing import NODATA
 from geoseg.scene.scene import first_line, opened
@@ -64,7 +64,7 @@ def legend_of(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
             ids = strip.ids[strip.valid] if not strip.valid.all() else strip.ids
             if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
                 raise SceneError(outside(raster.path, ids))
-            kernels.notice(np.ascontiguousarray(ids), seen)
+            notice(np.ascontiguousarray(ids), seen)
         if np.dtype(raster.dataset.dtypes[0]) == np.uint8:
             seen[NODATA] = False
         names = {i: f"class {i}" for i in np.flatnonzero(seen).tolist()}

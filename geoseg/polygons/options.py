@@ -1,4 +1,4 @@
-"""What a user may ask of polygons."""
+"""What a user may ask of polygons; and how their rings are made, in pixels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 
 from geoseg.cards.legend import ClassInfo
 from geoseg.errors import UsageError
-from geoseg.polygons.coverage import METHODS
 
-__all__ = ["MOST_THREADS", "PolygonOptions", "by_id"]
+__all__ = ["METHODS", "MOST_POLYGONS", "MOST_THREADS", "PolygonOptions", "RingOptions", "by_id"]
 
-
+#: Of simplification.
+METHODS = ("visvalingam", "douglas-peucker")
 #: Threads that are of use.
 MOST_THREADS = 4
-
-
 #: More polygons than this are not made unless asked for.
 MOST_POLYGONS = 10_000_000
 
@@ -36,9 +34,10 @@ class PolygonOptions:
             which they share the longest border; the smallest first, until none is left. A region
             surrounded by nodata stays. One number, or class -> number. Measured before
             ``simplify`` and ``smooth``, after which a polygon may be somewhat smaller.
-        min_hole: likewise; regions that fill a hole of another one go to it when the hole is
-            smaller than this. By the class of the other one. A hole with nodata in it stays.
-        sieve: regions of fewer pixels than this go, likewise.
+        min_hole: square metres, geodesic; regions that fill a hole of another one go to it when
+            the hole is smaller than this. One number, or class of the other one -> number. A hole
+            with nodata in it stays.
+        sieve: regions of fewer pixels than this go to a neighbour, as with ``min_area``.
         simplify: tolerance, metres on the ground (see ``units``), 0 for the exact pixel borders.
             Borders stay shared, none cross and no polygon vanishes. Borders to nodata and to the
             scene's edge stay as they are, so that neighbouring scenes fit.
@@ -108,8 +107,27 @@ class PolygonOptions:
         ]
 
 
+@dataclass(frozen=True)
+class RingOptions:
+    """How rings are made, in pixels.
+
+    Attributes:
+        connectivity: 4, or 8: what meets at corners only is one feature of several parts.
+        tolerance: of simplification, px; 0 for none.
+        method: of METHODS.
+        smooth: how often corners are cut.
+        reverse: have exterior rings run clockwise where rows go up, not down.
+    """
+
+    connectivity: int = 4
+    tolerance: float = 0.0
+    method: str = METHODS[0]
+    smooth: int = 0
+    reverse: bool = False
+
+
 def by_id(options: PolygonOptions, legend: Sequence[ClassInfo], path: str | Path) -> PolygonOptions:
-    """The options with ids in place of classes' names.
+    """Give the options with ids in place of classes' names.
 
     Raises:
         UsageError: a class is not in the legend.

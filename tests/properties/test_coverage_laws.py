@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from geoseg.core.workers import Workers
-from geoseg.polygons.coverage import METHODS, CodeRows, Shape, count_regions, polygons
+from geoseg.polygons.counting import count_regions
+from geoseg.polygons.coverage import polygons
+from geoseg.polygons.options import METHODS, RingOptions
+from geoseg.polygons.strips import CodeRows
 from tests.maps import block_maps, nested, random_maps, spiral
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -85,7 +88,7 @@ maps = st.one_of(
 )
 cuts = st.tuples(st.integers(1, 9), st.integers(1, 3))
 shapes = st.builds(
-    Shape,
+    RingOptions,
     tolerance=st.sampled_from([0.0, 0.8, 1.5, 4.0, 100.0]),
     method=st.sampled_from(METHODS),
     smooth=st.integers(0, 2),
@@ -97,7 +100,7 @@ def coverage(codes, shape=None, rows=1000, threads=1):
     height, width = codes.shape
     none = np.zeros((0, width), np.float32)
     bands = (CodeRows(codes[t : t + rows], none, none[None][:0]) for t in range(0, height, rows))
-    shape = shape or Shape()
+    shape = shape or RingOptions()
     found = []
     with Workers(threads) as workers:
         several = list(polygons(bands, width, height, shape, workers))
@@ -130,14 +133,14 @@ def expected(codes, connectivity):
 @pytest.mark.parametrize("rows", [1, 2, 5, 1000])
 def test_adversarial_maps_are_gdals(name, connectivity, rows):
     codes = SHAPED[name]
-    found = coverage(codes, Shape(connectivity), rows, 2)
+    found = coverage(codes, RingOptions(connectivity), rows, 2)
     assert sorted((plain(g), code) for g, code, *_ in found) == expected(codes, connectivity)
 
 
 @given(maps, st.sampled_from([4, 8]), cuts)
 @settings(deadline=None)
 def test_polygons_are_gdals(codes, connectivity, cut):
-    found = coverage(codes, Shape(connectivity), *cut)
+    found = coverage(codes, RingOptions(connectivity), *cut)
     assert sorted((plain(g), code) for g, code, *_ in found) == expected(codes, connectivity)
     for geometry, code, pixels, first in found:
         assert geometry.area == pixels
@@ -176,7 +179,7 @@ def test_a_generalized_map_is_a_valid_coverage_of_the_same_regions(codes, shape)
 @given(maps, st.integers(1, 4))
 @settings(deadline=None)
 def test_smoothing_stays_within_half_a_pixel(codes, times):
-    exact, smooth = coverage(codes), coverage(codes, Shape(smooth=times))
+    exact, smooth = coverage(codes), coverage(codes, RingOptions(smooth=times))
     for (one, *_), (other, *_) in zip(exact, smooth, strict=True):
         assert shapely.hausdorff_distance(one.boundary, other.boundary, densify=0.25) < 0.5
 
@@ -201,9 +204,12 @@ def test_the_example_labels_are_gdals():
         codes = np.where(dataset.read_masks(1) > 0, dataset.read(1).astype(int) + 1, 0)
     codes = codes.astype(np.uint8)
     for connectivity in (4, 8):
-        found = coverage(codes, Shape(connectivity), 37, 2)
+        found = coverage(codes, RingOptions(connectivity), 37, 2)
         assert sorted((plain(g), c) for g, c, *_ in found) == expected(codes, connectivity)
-    for shape in (Shape(tolerance=1.5), Shape(tolerance=2.0, method=METHODS[1], smooth=2)):
+    for shape in (
+        RingOptions(tolerance=1.5),
+        RingOptions(tolerance=2.0, method=METHODS[1], smooth=2),
+    ):
         geometries = np.array([f[0] for f in coverage(codes, shape, 37, 2)], object)
         assert shapely.is_valid(geometries).all()
         assert shapely.coverage_is_valid(geometries)
@@ -216,7 +222,7 @@ def test_visvalingam_and_whyatt_take_the_smallest_triangle_first():
     codes[3, 4:] = 2
     codes[2, 8:] = 2
     for tolerance, vertices in ((0.5, 6), (20.0, 2)):
-        (upper, *_), _ = coverage(codes, Shape(tolerance=tolerance))
+        (upper, *_), _ = coverage(codes, RingOptions(tolerance=tolerance))
         border = [c for c in upper.exterior.coords[:-1] if c[1] > 0]
         assert len(border) == vertices
 
@@ -227,7 +233,7 @@ def test_douglas_and_peucker_keep_what_is_far():
     codes[5, 5:7] = 2  # one pixel off the line
     codes[2:6, 12:14] = 2  # four
     for tolerance, far, near in ((0.9, 2, 5), (1.5, 2, 6), (5.0, 6, 6)):
-        (upper, *_), _ = coverage(codes, Shape(tolerance=tolerance, method=METHODS[1]))
+        (upper, *_), _ = coverage(codes, RingOptions(tolerance=tolerance, method=METHODS[1]))
         ys = [y for x, y in upper.exterior.coords if 0 < x < 20]
         assert min([*(y for y in ys if y > 0), 6]) == far
         inside = [y for x, y in upper.exterior.coords if 4 < x < 8 and y > 0]
