@@ -11,7 +11,6 @@ import torch
 from geoseg.errors import TrainingError
 from geoseg.training.augment import (
     WAVELENGTH,
-    Augmentation,
     add_haze,
     blend_weights,
     change_light,
@@ -25,6 +24,7 @@ from geoseg.training.augment import (
     smooth_field,
     turn,
 )
+from geoseg.training.augment_options import Augmentation
 from tests.trainhelpers import WILD
 
 NINE = tuple(WAVELENGTH)[:9]

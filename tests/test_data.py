@@ -24,14 +24,16 @@ from geoseg.errors import BandError, SceneError, TrainingError
 from geoseg.networks.normalize import normalize
 from geoseg.training.chips import ChipSource
 from geoseg.training.class_pixels import pixels_by_class
+from geoseg.training.class_weights import median_frequency_weights
 from geoseg.training.held_out import JUDGED, held_out_windows, reflect, write_held_out
-from geoseg.training.losses import median_frequency_weights
-from geoseg.training.recipe import SceneConfig, TrainConfig
-from geoseg.training.scenes import load_scene, teach
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
+from geoseg.training.scenes import load_scene
 from geoseg.training.sides import split_scenes
 from geoseg.training.split import MARGIN, TRAIN, VALIDATION, SplitConfig
 from geoseg.training.statistics import band_statistics, measure_normalization
-from geoseg.training.targets import UNKNOWN, load_teacher
+from geoseg.training.targets import UNKNOWN
+from geoseg.training.teacher import load_teacher, teach
 from tests.helpers import make_raster
 from tests.trainhelpers import (
     BANDS,
@@ -481,7 +483,8 @@ MEMORY = """
 import sys, threading, time
 from pathlib import Path
 import geoseg.training.scenes as data
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
 from geoseg.cards.legend import ClassInfo
 from geoseg.training.sides import split_scenes
 from geoseg.training.split import SplitConfig

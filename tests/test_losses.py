@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoseg.errors import TrainingError
+from geoseg.training.class_weights import median_frequency_weights
 from geoseg.training.loss_spec import make_loss
 from geoseg.training.losses import (
     LOSSES,
@@ -21,7 +22,6 @@ from geoseg.training.losses import (
     focal,
     logit_regression,
     lovasz,
-    median_frequency_weights,
     ohem,
     soft_cross_entropy,
 )

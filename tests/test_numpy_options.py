@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import geoseg
-from geoseg.training.augment import Augmentation
-from geoseg.training.make_recipe import TrainOptions, make_recipe
+from geoseg.training.augment_options import Augmentation
+from geoseg.training.make_recipe import make_recipe
+from geoseg.training.options import TrainOptions
 from geoseg.training.recipe_file import dump_config, load_config
 from geoseg.training.split import SplitConfig
 from tests.helpers import make_raster

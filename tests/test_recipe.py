@@ -12,8 +12,9 @@ import pytest
 
 from geoseg.errors import TrainingError
 from geoseg.networks import model_info
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import dump_config, load_config, make_config
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.schedules import SCHEDULES
 from geoseg.training.split import SplitConfig
 from tests.trainhelpers import WILD, tiny_recipe

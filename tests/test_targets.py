@@ -24,9 +24,11 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.split import SplitConfig
-from geoseg.training.targets import UNKNOWN, load_teacher, open_targets
+from geoseg.training.targets import UNKNOWN, open_targets
+from geoseg.training.teacher import load_teacher
 from geoseg.zoo import find_model
 from tests.helpers import make_raster
 from tests.trainhelpers import BANDS, CLASSES, IDS, tiny_recipe, write_teacher

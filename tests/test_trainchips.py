@@ -14,13 +14,16 @@ from geoseg.cards.legend import ClassInfo
 from geoseg.errors import TrainingError
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
-from geoseg.training.augment import Augmentation, blend_weights
+from geoseg.training.augment import blend_weights
+from geoseg.training.augment_options import Augmentation
 from geoseg.training.chips import Chip, ChipSource, _Cut, _mixed
 from geoseg.training.loss_spec import make_loss
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.scenes import TrainingScene
 from geoseg.training.split import MARGIN, TRAIN, VALIDATION, SplitConfig
-from geoseg.training.targets import UNKNOWN, Teacher, load_teacher
+from geoseg.training.targets import UNKNOWN
+from geoseg.training.teacher import Teacher, load_teacher
 from geoseg.zoo import find_model
 from tests.trainhelpers import BANDS, WILD, scene_of, tiny_recipe, write_teacher
 

@@ -25,19 +25,20 @@ import shapely.affinity
 import torch
 from PIL import Image
 
-import geoseg.training.run
-import geoseg.training.run_folder
+import geoseg.training.loop
+import geoseg.training.process
 from geoseg.cards.files import read_model
 from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
-from geoseg.training.augment import Augmentation
+from geoseg.training.augment_options import Augmentation
 from geoseg.training.held_out import JUDGED
 from geoseg.training.loss_spec import make_loss
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import load_config
 from geoseg.training.run import train
 from geoseg.training.run_folder import RunFolder
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.split import MARGIN, VALIDATION, SplitConfig
 from tests.helpers import make_raster
 from tests.trainhelpers import (
@@ -191,7 +192,7 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(options)
         return Restless(in_channels, classes)
 
-    monkeypatch.setattr("geoseg.training.setup.create_model", create)
+    monkeypatch.setattr("geoseg.training.network_setup.create_model", create)
     return asked
 
 
@@ -231,7 +232,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path, changes: dict[s
 def test_a_run_stopped_twice_and_between_checkpoints_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geoseg.training.run_folder, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.training.process, "REPORT_EVERY", 0.0)
     write_teacher(tmp_path / "teacher")
     config = tiny_recipe(
         tmp_path, teacher=tmp_path / "teacher", teacher_halo=4, pool=16, accumulate=2, keep="best"
@@ -256,10 +257,10 @@ def test_a_long_run_is_saved_between_validations_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Before the first one as well; what the log says of the losses is the same."""
-    monkeypatch.setattr(geoseg.training.run_folder, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.training.process, "REPORT_EVERY", 0.0)
     config = tiny_recipe(tmp_path, pool=16, accumulate=2)
     train(config, tmp_path / "straight")
-    monkeypatch.setattr(geoseg.training.run, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(geoseg.training.loop, "SAVE_EVERY", 0.0)
     with pytest.raises(PowerCutError):
         train(
             config,
@@ -936,7 +937,7 @@ def test_class_weights_are_measured_on_the_training_side(
         seen.append(options["weight"])
         return make_loss(spec, **options)
 
-    monkeypatch.setattr("geoseg.training.run.make_loss", spy)
+    monkeypatch.setattr("geoseg.training.loop.make_loss", spy)
     config = tiny_recipe(tmp_path, scenes=3, steps=1, class_weights="median_frequency")
     split = [*config.scenes[:2], replace(config.scenes[2], split="validation")]
     scenes = tuple(replace(s, ignore_label=(255,)) for s in split)
@@ -1054,7 +1055,7 @@ def test_the_smallest_batch_trains_through_batch_norm(tmp_path: Path) -> None:
 def test_a_network_that_does_not_fit_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: torch.nn.Module, message: str
 ) -> None:
-    monkeypatch.setattr("geoseg.training.setup.create_model", lambda *_, **__: network)
+    monkeypatch.setattr("geoseg.training.network_setup.create_model", lambda *_, **__: network)
     config = tiny_recipe(tmp_path)
     missing = tuple(replace(scene, path=tmp_path / "gone.tif") for scene in config.scenes)
     with pytest.raises(TrainingError, match=message):

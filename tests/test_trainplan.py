@@ -23,7 +23,8 @@ from geoseg.cli import main
 from geoseg.errors import GeosegError, SceneError, TrainingError, UsageError
 from geoseg.geo.window import Window
 from geoseg.scene.scene import open_scene
-from geoseg.training.make_recipe import TrainOptions, make_recipe
+from geoseg.training.make_recipe import make_recipe
+from geoseg.training.options import TrainOptions
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import dump_config, load_config
 from geoseg.training.targets import UNKNOWN, open_targets

@@ -17,8 +17,9 @@ from geoseg.cards.card import ModelCard, Normalization
 from geoseg.cards.legend import ClassInfo
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.networks import create_model, save_model
-from geoseg.training.augment import Augmentation
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.augment_options import Augmentation
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.scenes import TrainingScene, load_scene
 from geoseg.training.sides import split_scenes
 from geoseg.training.split import SplitConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoseg.core.jsontext import builtin_fields
-from geoseg.errors import TrainingError
+from geoseg.training.augment_options import Augmentation
 
 __all__ = [
-    "Augmentation",
     "add_haze",
     "blend_weights",
     "change_light",
@@ -52,154 +50,6 @@ WAVELENGTH = {
     "swir1": 1.614,
     "swir2": 2.202,
 }
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How chips are changed. By default chips are flipped and turned, and nothing else.
-
-    Attributes:
-        flips: whether to flip and turn by quarters.
-        zoom: (smallest, largest) factor by which pixels are enlarged; drawn evenly in logarithm.
-        zoom_share: share of the chips that are zoomed.
-        gsd_max: the coarsest gsd as a multiple of the scene's; 3 turns 10 m into up to 30 m.
-        gsd_share: share of the chips that are made coarser.
-        light_share: share of the chips whose brightness is changed as the next four say.
-        gain: standard deviation of the logarithm of the factor on all bands.
-        band_gain: of the factor on each band.
-        tilt: of its slope, and a little less of its curvature, over the logarithm of wavelength.
-        band_offset: standard deviation of what is added to each band, in parts of white.
-        haze: the most path radiance in blue, in reflectance (see :func:`add_haze`); as much is
-            also taken away, as far as the darkest pixels allow.
-        haze_share: share of the chips with it.
-        veil: the most of a light grey, evenly over the chip, in place of haze for numbers that are
-            no reflectance; 0.4 leaves 60 % of the picture.
-        veil_share: share of the chips with it.
-        contrast: largest change of the logarithm of the contrast about the chip's mean.
-        brightness: the most that is added, or taken away, in parts of white.
-        gamma: largest change of the logarithm of the exponent.
-        saturation: likewise of how far each band lies from the bands' mean.
-        saturation_share: share of the chips with it.
-        hue: the most by which colours of three bands turn about grey, degrees.
-        grey_share: share of the chips of which all bands become one random mixture.
-        shuffle_share: share of the chips whose bands change places.
-        blur: largest standard deviation of a Gaussian blur, px.
-        blur_share: share of the chips with it.
-        sharpen: the most of the difference from a blurred picture that is added to it, once more
-            each: fields and woods become as rough as a town.
-        sharpen_share: share of the chips with it, others mixed in already.
-        speckle: the most of a grain of 1 to 4 px, as a standard deviation of the logarithm of the
-            brightness.
-        speckle_share: share of the chips with it, others mixed in already.
-        shadow: largest logarithm of smooth brightness across the chip.
-        shadow_share: share of the chips with it.
-        noise: the most noise, as a standard deviation, in parts of white.
-        noise_share: share of the chips with it.
-        dropout: share of the chips of which one band is lost: it becomes its mean over the chip.
-        mix: share of the chips into which another one is mixed.
-        mix_again: of these, share into which a further one is mixed.
-        mix_kinds: relative shares of mixing as a whole (mixup, https://arxiv.org/abs/1710.09412),
-            in rectangles (CutMix, https://arxiv.org/abs/1905.04899), along smooth fields and in
-            grains of 1 to 4 px.
-        statistics: share of the chips that are moved towards the mean and spread of another one,
-            band by band, in the logarithm of reflectance.
-        covariance: share of the chips whose spectra are moved towards the mean and covariance of
-            another one's, all bands together (see :func:`move_covariance`).
-        ease: share of the run, at its end, in which light and colours are changed less: what is
-            learned last then suits pictures as they are.
-        ease_to: by what the changes of light and colours, and the shares of chips that become
-            grey, change bands or lose one, are multiplied then.
-    """
-
-    flips: bool = True
-    zoom: tuple[float, float] = (1.0, 1.0)
-    zoom_share: float = 1.0
-    gsd_max: float = 1.0
-    gsd_share: float = 0.5
-    light_share: float = 1.0
-    gain: float = 0.0
-    band_gain: float = 0.0
-    tilt: float = 0.0
-    band_offset: float = 0.0
-    haze: float = 0.0
-    haze_share: float = 0.5
-    veil: float = 0.0
-    veil_share: float = 0.15
-    contrast: float = 0.0
-    brightness: float = 0.0
-    gamma: float = 0.0
-    saturation: float = 0.0
-    saturation_share: float = 1.0
-    hue: float = 0.0
-    grey_share: float = 0.0
-    shuffle_share: float = 0.0
-    blur: float = 0.0
-    blur_share: float = 0.2
-    sharpen: float = 0.0
-    sharpen_share: float = 0.2
-    speckle: float = 0.0
-    speckle_share: float = 0.2
-    shadow: float = 0.0
-    shadow_share: float = 0.3
-    noise: float = 0.0
-    noise_share: float = 0.5
-    dropout: float = 0.0
-    mix: float = 0.0
-    mix_again: float = 0.0
-    mix_kinds: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
-    statistics: float = 0.0
-    covariance: float = 0.0
-    ease: float = 0.0
-    ease_to: float = 0.4
-
-    def __post_init__(self) -> None:
-        """Check the rules.
-
-        Raises:
-            TrainingError: a value breaks its rule.
-        """
-        builtin_fields(self)
-        for name, value in vars(self).items():
-            if isinstance(value, tuple | bool):
-                continue
-            most = 1.0 if name.endswith("share") or name in _SHARES else math.inf
-            if name == "haze":
-                most = MOST_HAZE
-            if not 0 <= value <= most or math.isinf(value):
-                limit = "0 and above" if math.isinf(most) else f"0 to {most:g}"
-                raise TrainingError(f"augmentation.{name} is {value}; it must be {limit}")
-        if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
-            raise TrainingError(
-                f"augmentation.zoom is {self.zoom}; give (smallest, largest) factor, above 0"
-            )
-        if self.gsd_max < 1:
-            raise TrainingError(f"augmentation.gsd_max is {self.gsd_max}; it must be 1 at least")
-        kinds = self.mix_kinds
-        if len(kinds) != 4 or not sum(kinds) > 0 or min(kinds) < 0:
-            raise TrainingError(
-                f"augmentation.mix_kinds is {kinds}; give four shares (whole, rectangles, "
-                f"fields, grains), 0 at least and not all 0"
-            )
-
-    def at(self, done: float) -> Augmentation:
-        """How chips are changed at one moment of a run.
-
-        Args:
-            done: share of the run that is over, 0 to 1.
-        """
-        if done < 1 - self.ease:
-            return self
-        return replace(self, **{name: getattr(self, name) * self.ease_to for name in _EASED})
-
-
-#: Above 1 / 4.4 nothing of the ground's light would be left in blue.
-MOST_HAZE = 0.2
-_SHARES = ("dropout", "mix", "mix_again", "statistics", "covariance", "ease", "ease_to")
-#: What is eased at the end of a run.
-_EASED = (
-    *("gain", "band_gain", "tilt", "band_offset", "haze", "veil", "shadow", "dropout"),
-    *("contrast", "brightness", "gamma", "saturation", "hue", "grey_share", "shuffle_share"),
-)
 
 
 def add_haze(pixels: Floats, bands: Sequence[str], amount: float) -> Floats:
@@ -280,7 +130,7 @@ def change_light(
 def _gains(
     rng: np.random.Generator, x: Floats, bands: Sequence[str], a: Augmentation, white: float
 ) -> Floats:
-    """Factors on all bands, on each one, and along the wavelength."""
+    """Multiply all bands, each one, and along the wavelength."""
     if a.gain or a.band_gain or a.tilt:
         log: NDArray[np.float64] = rng.normal(0, a.gain) + rng.normal(0, a.band_gain, len(x))
         slope, bend = rng.normal(0, a.tilt, 2)
@@ -299,7 +149,7 @@ def _factor(rng: np.random.Generator, most: float) -> np.float32:
 
 
 def _rotation(angle: float) -> Floats:
-    """Of three bands about their mean (Rodrigues' formula about (1, 1, 1))."""
+    """Make the matrix that turns three bands about grey (Rodrigues' formula about (1, 1, 1))."""
     c, s = math.cos(angle), math.sin(angle) / math.sqrt(3)
     q = (1 - c) / 3
     return np.array(
@@ -318,14 +168,13 @@ def move_statistics(rng: np.random.Generator, x: Floats, other: Floats) -> Float
     Returns:
         float32 (C, H, W), 0 and above.
     """
-    mine, theirs = (np.log1p(50 * v.clip(0, None)) for v in (x, other))
+    mine, theirs = _logarithm(x), _logarithm(other)
     mean, goal = mine.mean(axis=(1, 2)), theirs.mean(axis=(1, 2))
     spread, wide = (v.std(axis=(1, 2)) + 0.03 for v in (mine, theirs))
     far = rng.uniform()
     factor = np.exp(far * np.log(wide / spread).clip(-1.1, 1.1))[:, None, None]
     moved = (mine - mean[:, None, None]) * factor + (mean + far * (goal - mean))[:, None, None]
-    result: Floats = np.maximum(np.expm1(moved) / 50, 0).astype(np.float32)
-    return result
+    return _reflectance(moved)
 
 
 def move_covariance(rng: np.random.Generator, x: Floats, other: Floats) -> Floats:
@@ -346,9 +195,7 @@ def move_covariance(rng: np.random.Generator, x: Floats, other: Floats) -> Float
         float32 (C, H, W), 0 and above.
     """
     bands = len(x)
-    mine, theirs = (
-        np.log1p(50 * v.clip(0, None)).reshape(bands, -1).astype(np.float64) for v in (x, other)
-    )
+    mine, theirs = (_logarithm(v).reshape(bands, -1).astype(np.float64) for v in (x, other))
     # An even chip has no covariance to divide by.
     source, target = (np.atleast_2d(np.cov(v)) + np.eye(bands) * 0.03**2 for v in (mine, theirs))
     root = _power(source, 0.5)
@@ -361,18 +208,27 @@ def move_covariance(rng: np.random.Generator, x: Floats, other: Floats) -> Float
     part = (1 - far) * np.eye(bands) + far * whole
     mean, goal = mine.mean(axis=1, keepdims=True), theirs.mean(axis=1, keepdims=True)
     moved = part @ (mine - mean) + (mean + far * (goal - mean))
-    result: Floats = np.maximum(np.expm1(moved) / 50, 0).astype(np.float32).reshape(x.shape)
-    return result
+    return _reflectance(moved).reshape(x.shape)
+
+
+def _logarithm(x: Floats) -> Floats:
+    """Compute log(50 x + 1) of reflectance, in which spectra are about normally distributed."""
+    return np.asarray(np.log1p(50 * x.clip(0, None)))
+
+
+def _reflectance(logarithm: NDArray[Any]) -> Floats:
+    """Undo :func:`_logarithm`; float32, 0 and above."""
+    return np.asarray(np.maximum(np.expm1(logarithm) / 50, 0).astype(np.float32))
 
 
 def _power(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    """Of a symmetric matrix without negative eigenvalues."""
+    """Raise a symmetric matrix without negative eigenvalues to a power."""
     values, axes = np.linalg.eigh(matrix)
     return np.asarray((axes * values.clip(0, None) ** exponent) @ axes.T)
 
 
 def smooth_field(rng: np.random.Generator, side: int, fewest: int, most: int) -> Floats:
-    """A random field (side, side) with mean 0 and deviation 1, of ``fewest`` to ``most`` hills."""
+    """Draw a field (side, side) of mean 0 and deviation 1, with ``fewest`` to ``most`` hills."""
     nodes = int(rng.integers(fewest, most + 1))
     coarse = torch.from_numpy(rng.standard_normal((1, 1, nodes, nodes), dtype=np.float32))
     fine = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)[0, 0]
@@ -380,7 +236,7 @@ def smooth_field(rng: np.random.Generator, side: int, fewest: int, most: int) ->
 
 
 def blend_weights(rng: np.random.Generator, side: int, kinds: Sequence[float]) -> Floats:
-    """How much of a chip is its own when another one is mixed in.
+    """Draw how much of a chip stays its own when another one is mixed in.
 
     Args:
         rng: all that is random.
@@ -408,7 +264,7 @@ def blend_weights(rng: np.random.Generator, side: int, kinds: Sequence[float]) -
 
 
 def grains(rng: np.random.Generator, side: int) -> Floats:
-    """A random field (side, side) with mean 0 and deviation 1, alike over 1 to 4 px."""
+    """Draw a field (side, side) of mean 0 and deviation 1 that is alike over 1 to 4 px."""
     from scipy.ndimage import gaussian_filter
 
     field = gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), rng.uniform(0, 2))
@@ -416,7 +272,7 @@ def grains(rng: np.random.Generator, side: int) -> Floats:
 
 
 def roughen(rng: np.random.Generator, pixels: Floats, a: Augmentation) -> Floats:
-    """Sharper, or grainy, after other chips were mixed in.
+    """Sharpen a chip, or make it grainy, after other chips were mixed in.
 
     Args:
         rng: all that is random.
@@ -441,7 +297,7 @@ def roughen(rng: np.random.Generator, pixels: Floats, a: Augmentation) -> Floats
 
 
 def finish(rng: np.random.Generator, pixels: Floats, a: Augmentation, white: float) -> Floats:
-    """Shadow, noise and lost bands, after other chips were mixed in.
+    """Add shadow and noise, and lose a band, after other chips were mixed in.
 
     Args:
         rng: all that is random.
@@ -467,7 +323,7 @@ def finish(rng: np.random.Generator, pixels: Floats, a: Augmentation, white: flo
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with antialiasing, corners not aligned.
+    """Resample bilinearly with antialiasing, corners not aligned.
 
     Args:
         x: float (C, H, W).

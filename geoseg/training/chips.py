@@ -17,7 +17,6 @@ from torch import Tensor
 
 from geoseg.errors import TrainingError
 from geoseg.training.augment import (
-    Augmentation,
     blend_weights,
     change_light,
     coarsen,
@@ -28,12 +27,14 @@ from geoseg.training.augment import (
     roughen,
     turn,
 )
+from geoseg.training.augment_options import Augmentation
 from geoseg.training.class_pixels import pixels_by_class
 from geoseg.training.held_out import reflect
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scenes import TrainingScene
 from geoseg.training.split import TRAIN
-from geoseg.training.targets import UNKNOWN, Teacher
+from geoseg.training.targets import UNKNOWN
+from geoseg.training.teacher import Teacher
 
 __all__ = ["Chip", "ChipSource"]
 
@@ -136,7 +137,7 @@ class ChipSource:
         self._pool: dict[int, Chip] = {}
 
     def batch(self, step: int) -> list[Chip]:
-        """The chips of a step, in the order in which they are learned.
+        """Give the chips of a step, in the order in which they are learned.
 
         Args:
             step: from 0.
@@ -211,14 +212,14 @@ class ChipSource:
         return Chip(pixels, target.half(), known.float(), cut.origin)
 
     def _done(self, number: int) -> float:
-        """Share of the run that is over when a chip is first drawn."""
+        """Compute the share of the run that is over when a chip is first drawn."""
         config = self._config
         if config.pool:
             return max(number - config.pool, 0) / max(config.steps * config.fresh, 1)
         return number / (config.steps * config.batch * config.accumulate)
 
     def _source(self, rng: np.random.Generator, side: int, a: Augmentation, depth: int = 0) -> _Cut:
-        """A piece under another light, with others mixed in."""
+        """Cut a piece, put it under another light, and mix others in."""
         cut = self._cut(rng, side)
         values = cut.pixels
         if a.statistics > 0 and rng.random() < a.statistics:
@@ -233,7 +234,7 @@ class ChipSource:
         return cut
 
     def _cut(self, rng: np.random.Generator, side: int) -> _Cut:
-        """A piece of a scene, zoomed."""
+        """Cut a piece of a scene at a random place, and zoom it."""
         a = self._config.augmentation
         for _ in range(TRIES):
             index, row, col = self._place(rng)
@@ -267,7 +268,7 @@ class ChipSource:
         return _Cut(values, probs, labelled, seen, origin)
 
     def _place(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """A scene and a pixel of it around which a chip is laid."""
+        """Draw a scene and a pixel of it around which a chip is laid."""
         balanced = rng.random() < self._config.balance
         if balanced:
             k = int(rng.choice(self._classes))
@@ -292,7 +293,7 @@ class ChipSource:
 
 
 def _mixed(cut: _Cut, other: _Cut, rng: np.random.Generator, a: Augmentation) -> _Cut:
-    """Two pieces in one."""
+    """Mix two pieces into one."""
     own = blend_weights(rng, cut.seen.shape[0], a.mix_kinds)
     mine, theirs = own > 0, own < 1
     return _Cut(

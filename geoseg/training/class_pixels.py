@@ -1,4 +1,4 @@
-"""How many pixels each class has."""
+"""How many pixels each class has, square by square."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is held out, and written down for whoever checks."""
+"""The held-out side: its windows, and its labels as rasters for whoever checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["JUDGED", "held_out_windows", "quiet", "reflect", "shown_size", "writ
 
 
 def held_out_windows(scene: TrainingScene, size: int, halo: int) -> Iterator[tuple[Window, Window]]:
-    """Squares that cover the held-out pixels of a scene once, each with the window around it.
+    """Yield squares that cover a scene's held-out pixels once, each with the window around it.
 
     Args:
         scene: the scene.
@@ -48,7 +48,7 @@ JUDGED = (VALIDATION, MARGIN)
 
 
 def reflect(start: int, side: int, length: int) -> slice | NDArray[np.int64]:
-    """``side`` px from ``start`` on; a scene that is too small is continued by mirror.
+    """Choose ``side`` px from ``start`` on; a scene that is too small is continued by mirror.
 
     Args:
         start: first px; moved so that the span lies in the scene where that is long enough.
@@ -63,7 +63,7 @@ def reflect(start: int, side: int, length: int) -> slice | NDArray[np.int64]:
 
 
 def shown_size(scenes: Sequence[TrainingScene]) -> str:
-    """How much there is to learn from, for people."""
+    """Say how much there is to learn from, for people."""
     pixels = sum(math.prod(scene.shape) for scene in scenes)
     return f"{len(scenes)} scenes, {pixels / 1e6:.3g} Mpx"
 
@@ -131,7 +131,7 @@ def write_held_out(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Scenes without a place on Earth can be learned from; rasterio's warning does not help."""
+    """Silence rasterio's warning of scenes without a place on Earth: they can be learned from."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         yield

@@ -25,7 +25,7 @@ __all__ = ["join"]
 
 
 def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
-    """A virtual raster of parts that lie side by side.
+    """Make a virtual raster of parts that lie side by side.
 
     It is kept in geoseg's cache folder; its name changes with the parts.
 
@@ -45,8 +45,8 @@ def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
     """
     if len(parts) % columns:
         raise TrainingError(
-            f"{parts[0].parent}: {len(parts)} parts don't fill rows of {columns} columns; mend "
-            f"columns, or the pattern of the images"
+            f"{parts[0].parent}: {len(parts)} parts don't fill rows of {columns} columns; "
+            f"correct columns, or the pattern of the images"
         )
     found = [_look_at(part, columns, rules) for part in parts]
     heights = [part.height for part in found[::columns]]
@@ -71,7 +71,7 @@ def join(parts: Sequence[Path], columns: int, rules: Rules = LOCAL) -> Path:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a part is.
+    """A part of a picture, as its file has it.
 
     Attributes:
         path: of its file.
@@ -91,6 +91,12 @@ class _Part:
 
 
 def _look_at(path: Path, columns: int, rules: Rules) -> _Part:
+    """Read what a part is, and refuse one that has a place on Earth.
+
+    Raises:
+        TrainingError: it has a CRS.
+        SceneError: it can't be read.
+    """
     with opened(str(path), rules) as dataset:
         if dataset.crs is not None:
             raise TrainingError(
@@ -116,12 +122,12 @@ def _check(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]
             raise TrainingError(
                 f"{part.path} has {part.height} rows and {part.width} columns, where row "
                 f"{row + 1}, column {col + 1} of its picture has {heights[row]} and "
-                f"{widths[col]}; mend columns, or the pattern of the images"
+                f"{widths[col]}; correct columns, or the pattern of the images"
             )
 
 
 def _virtual(parts: Sequence[_Part], heights: Sequence[int], widths: Sequence[int]) -> bytes:
-    """The text of the virtual raster."""
+    """Write the text of the virtual raster."""
     tops, lefts = ([0, *accumulate(sizes)] for sizes in (heights, widths))
     placed = []
     for number, part in enumerate(parts):

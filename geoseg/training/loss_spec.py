@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoseg.errors import TrainingError
-from geoseg.training.losses import LOSSES, SOFT_LOSSES, as_computable, one_hot_targets, truth_of
+from geoseg.training.loss_parts import as_computable, one_hot_targets, truth_of
+from geoseg.training.losses import LOSSES, SOFT_LOSSES
 
 __all__ = ["Loss", "make_loss"]
 
@@ -143,17 +144,7 @@ def make_loss(
         raise TrainingError(f"aux_weight is {aux_weight}; it must be 0 at least: 0.4 is usual")
     weights = None if weight is None else torch.as_tensor(weight).detach().double()
     if weights is not None:
-        sound = weights.ndim == 1 and len(weights) and weights.isfinite().all()
-        if not sound or (weights < 0).any() or not weights.any():
-            raise TrainingError(
-                f"the class weights are {weights.tolist()}; give one number a class, each 0 at "
-                f"least and not all 0"
-            )
-        if not any(_takes(name, "weight") for _, name, _ in terms):
-            raise TrainingError(
-                f"the loss {spec!r} has no use for class weights; leave them out, or add a term "
-                f"that has: {[name for name in LOSSES if _takes(name, 'weight')]}"
-            )
+        _check_weights(weights, spec, [name for _, name, _ in terms])
     hard: list[tuple[float, Callable[..., Tensor]]] = []
     soft: list[tuple[float, Callable[..., Tensor]]] = []
     for factor, name, options in terms:
@@ -163,14 +154,33 @@ def make_loss(
             options["ignore_index"] = ignore_index
         (soft if name in SOFT_LOSSES else hard).append((factor, partial(LOSSES[name], **options)))
     loss = Loss(tuple(hard), tuple(soft), ignore_index, aux_weight)
-    # One pixel that says nothing, so that an option that breaks its rule is told now.
+    # One pixel that says nothing, so that an option that breaks its rule is refused now.
     classes = 2 if weights is None else len(weights)
     loss(torch.zeros(1, classes, 1, 1), torch.full((1, 1, 1), ignore_index))
     return loss
 
 
+def _check_weights(weights: Tensor, spec: str, names: Sequence[str]) -> None:
+    """Refuse class weights that are unsound, or that no term of the loss takes.
+
+    Raises:
+        TrainingError: they are.
+    """
+    sound = weights.ndim == 1 and len(weights) and weights.isfinite().all()
+    if not sound or (weights < 0).any() or not weights.any():
+        raise TrainingError(
+            f"the class weights are {weights.tolist()}; give one number a class, each 0 at "
+            f"least and not all 0"
+        )
+    if not any(_takes(name, "weight") for name in names):
+        raise TrainingError(
+            f"the loss {spec!r} has no use for class weights; leave them out, or add a term "
+            f"that has: {[name for name in LOSSES if _takes(name, 'weight')]}"
+        )
+
+
 def _parse(spec: str) -> list[tuple[float, str, dict[str, Any]]]:
-    """The terms of a loss's text: factor, name, options."""
+    """Read the terms of a loss's text: factor, name, options."""
     terms: list[tuple[float, str, dict[str, Any]]] = []
     place = 0
     while True:
@@ -196,7 +206,7 @@ def _parse(spec: str) -> list[tuple[float, str, dict[str, Any]]]:
 
 
 def _options(spec: str, name: str, text: str) -> dict[str, Any]:
-    """The keywords of one term; their types are those of the function's defaults."""
+    """Read the keywords of one term; their types are those of the function's defaults."""
     known = {
         key: parameter.default
         for key, parameter in inspect.signature(LOSSES[name]).parameters.items()

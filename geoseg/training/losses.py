@@ -1,6 +1,6 @@
-"""What training makes small.
+"""The losses that a recipe may name: what training makes small.
 
-The losses share a form: logits float (N, K, H, W) and integer labels (N, H, W) in, a scalar out.
+They share a form: logits float (N, K, H, W) and integer labels (N, H, W) in, a scalar out.
 Pixels labelled ``ignore_index`` have no part in the value, and their gradient is 0. A batch without
 any other pixel gives 0 with a gradient of 0, never NaN. float16 and bfloat16 logits are computed in
 float32.
@@ -14,13 +14,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from geoseg.errors import TrainingError
+from geoseg.training.loss_parts import (
+    as_computable,
+    minus_log_p,
+    one_hot_targets,
+    truth_of,
+    weighted_mean,
+    weights_or_ones,
+)
 
 __all__ = [
     "LOSSES",
@@ -29,7 +35,6 @@ __all__ = [
     "focal",
     "logit_regression",
     "lovasz",
-    "median_frequency_weights",
     "ohem",
     "soft_cross_entropy",
 ]
@@ -65,7 +70,7 @@ def soft_cross_entropy(
     logits = as_computable(logits)
     total = pixel_weight
     if weight is not None:
-        probs = probs * _class_weights(weight, logits)[:, None, None]
+        probs = probs * weights_or_ones(weight, logits)[:, None, None]
         total = pixel_weight * probs.sum(dim=1)
     per_pixel = -(probs * F.log_softmax(logits, dim=1)).sum(dim=1)
     # Without any weight the sum is 0 already; the clamp only keeps 0 / 0 away.
@@ -118,7 +123,7 @@ def logit_regression(
         beta=beta,
     )
     if weight is not None:
-        each = each * _class_weights(weight, logits)[:, None, None]
+        each = each * weights_or_ones(weight, logits)[:, None, None]
     return (each.sum(dim=1) * pixel_weight).sum() / pixel_weight.sum().clamp_min(1e-6)
 
 
@@ -149,8 +154,8 @@ def cross_entropy(
     """
     logits = as_computable(logits)
     truth, known = truth_of(logits, labels, ignore_index)
-    each = _class_weights(weight, logits)[truth] * known
-    return _weighted_mean(_minus_log_p(logits, truth, known), each)
+    each = weights_or_ones(weight, logits)[truth] * known
+    return weighted_mean(minus_log_p(logits, truth, known), each)
 
 
 def focal(
@@ -161,7 +166,7 @@ def focal(
     weight: Tensor | None = None,
     ignore_index: int = 255,
 ) -> Tensor:
-    """Cross-entropy in which a pixel that is told well already counts for little.
+    """Cross-entropy in which a pixel that is recognized well already counts for little.
 
     The mean over the labelled pixels of -alpha_t (1 - p_t)^gamma log p_t, where p_t is the softmax
     probability of the labelled class: Lin et al. 2017, equation 5
@@ -192,11 +197,11 @@ def focal(
         raise TrainingError(f"focal: gamma is {gamma}; it must be 0 at least: 2 is usual")
     logits = as_computable(logits)
     truth, known = truth_of(logits, labels, ignore_index)
-    alpha = _class_weights(weight, logits)[truth]
-    loss = _minus_log_p(logits, truth, known)
+    alpha = weights_or_ones(weight, logits)[truth]
+    loss = minus_log_p(logits, truth, known)
     # At p = 1 and gamma < 1 the power's slope is infinite, and infinite times 0 is NaN.
     rest = (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).tiny)
-    return _weighted_mean(alpha * rest**gamma * loss, known.to(loss))
+    return weighted_mean(alpha * rest**gamma * loss, known.to(loss))
 
 
 def ohem(
@@ -243,14 +248,14 @@ def ohem(
         )
     logits = as_computable(logits)
     truth, known = truth_of(logits, labels, ignore_index)
-    loss = _minus_log_p(logits, truth, known)
+    loss = minus_log_p(logits, truth, known)
     # What is ignored is the easiest of all.
     ease = torch.exp(-loss.detach()).masked_fill(~known, math.inf)
     hard = ease < threshold
     if hard.sum() < min_kept:
         order = ease.flatten().topk(min(min_kept, ease.numel()), largest=False).indices
         hard = torch.zeros_like(hard).flatten().index_fill(0, order, True).view_as(hard) & known
-    return _weighted_mean(loss, _class_weights(weight, logits)[truth] * hard)
+    return weighted_mean(loss, weights_or_ones(weight, logits)[truth] * hard)
 
 
 def dice(
@@ -288,7 +293,7 @@ def dice(
         TrainingError: smooth is below 0, shapes do not fit, or a label is no class.
 
     Examples:
-        Two classes are told without any doubt; of the third there is no label:
+        Two classes are recognized without any doubt; of the third there is no label:
 
         >>> labels = torch.tensor([[[0, 1]]])
         >>> logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]).view(1, 3, 1, 2)
@@ -367,96 +372,3 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 #: Those of them whose target is probabilities and the pixels' weights.
 SOFT_LOSSES = frozenset({"logits", "soft_ce"})
-
-
-def median_frequency_weights(counts: ArrayLike, appearances: ArrayLike) -> NDArray[np.float64]:
-    """Class weights by which rare classes count more: median frequency balancing.
-
-    The frequency of a class is its share of the pixels of those images in which it occurs; its
-    weight is the median of the frequencies divided by its own. Badrinarayanan et al. 2017, SegNet,
-    section 4.1 (https://arxiv.org/abs/1511.00561), after Eigen and Fergus 2015.
-
-    Args:
-        counts: K numbers: pixels of each class.
-        appearances: K numbers: labelled pixels of the images in which the class occurs, all of
-            their pixels, whatever their class.
-
-    Returns:
-        float64 (K,); 1 for a class without pixels, which has no part in the median either.
-
-    Raises:
-        TrainingError: the numbers are no such counts.
-
-    Examples:
-        The second class is on one of two images of 100 px:
-
-        >>> median_frequency_weights([150, 50, 0], [200, 100, 0]).round(3)
-        array([0.833, 1.25 , 1.   ])
-    """
-    counts = np.asarray(counts, np.float64)
-    appearances = np.asarray(appearances, np.float64)
-    fits = counts.ndim == 1 and counts.shape == appearances.shape
-    if not fits or not ((counts >= 0) & (counts <= appearances)).all() or not counts.any():
-        raise TrainingError(
-            f"the pixels of each class are {counts.tolist()} and those of the images with it "
-            f"{appearances.tolist()}; give two lists of one number a class, the first nowhere "
-            f"above the second and not all 0"
-        )
-    seen = counts > 0
-    frequency = counts[seen] / appearances[seen]
-    weights = np.ones(len(counts))
-    weights[seen] = np.median(frequency) / frequency
-    return weights
-
-
-def as_computable(logits: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def truth_of(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Labels int64 (N, H, W), 0 where they are ignored, and bool (N, H, W): True where not."""
-    if logits.ndim != 4 or labels.shape != (logits.shape[0], *logits.shape[2:]):
-        raise TrainingError(
-            f"the logits have the shape {tuple(logits.shape)} and the labels "
-            f"{tuple(labels.shape)}; they must be (N, K, H, W) and (N, H, W)"
-        )
-    known = labels != ignore_index
-    truth = labels.long().masked_fill(~known, 0)
-    classes = logits.shape[1]
-    stray = (truth < 0) | (truth >= classes)
-    if stray.any():
-        raise TrainingError(
-            f"the labels hold {sorted(set(truth[stray].tolist()))[:8]}; they must be 0 to "
-            f"{classes - 1}, or {ignore_index} where they say nothing"
-        )
-    return truth, known
-
-
-def one_hot_targets(truth: Tensor, known: Tensor, like: Tensor) -> Tensor:
-    """What :func:`truth_of` gave as (N, K, H, W): 0 or 1, all 0 where a label is ignored."""
-    return torch.zeros_like(like).scatter_(1, truth[:, None], known[:, None].to(like))
-
-
-def _minus_log_p(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """-log p of the labelled class, (N, H, W); 0 where the label is ignored."""
-    # -100 is what torch ignores unless told otherwise.
-    return F.cross_entropy(logits, truth.masked_fill(~known, -100), reduction="none")
-
-
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """0 where there is no weight, so also where there is no value."""
-    return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)
-
-
-def _class_weights(weight: Tensor | None, logits: Tensor) -> Tensor:
-    """The K weights in the logits' dtype and on their device; ones for None."""
-    classes = logits.shape[1]
-    if weight is None:
-        return logits.new_ones(classes)
-    if weight.shape != (classes,):
-        raise TrainingError(
-            f"there are {weight.numel()} class weights and {classes} classes; give one number a "
-            f"class"
-        )
-    return weight.to(logits)

@@ -22,7 +22,7 @@ VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".k
 
 
 def find_files(given: Iterable[Path]) -> list[Path]:
-    """The files that paths, folders and globs stand for.
+    """Find the files that paths, folders and globs stand for.
 
     A folder of one-band files of one product stays a folder: it is one scene. Any other folder
     stands for the rasters and vector files in it and below.
@@ -40,7 +40,7 @@ def find_files(given: Iterable[Path]) -> list[Path]:
     for path in given:
         here = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not here:
-            raise TrainingError(f"{path}: no such file or folder, and none matches; mend the path")
+            raise TrainingError(f"{path}: no such file or folder, and none matches; correct it")
         for place in here:
             if place.is_file() or place.suffix.lower() == ".gdb" or _is_product(place):
                 found.append(place)
@@ -58,7 +58,7 @@ def find_files(given: Iterable[Path]) -> list[Path]:
 
 
 def _is_product(folder: Path) -> bool:
-    """Whether a folder's files are the bands of one scene."""
+    """Say whether a folder's files are the bands of one scene."""
     if folder.suffix.upper() == ".SAFE":
         return True
     codes = [
@@ -112,7 +112,7 @@ def pair(
 def _by_name(
     images: Sequence[Path], labels: Sequence[Path]
 ) -> list[tuple[Path, tuple[Path, ...]]] | None:
-    """Pairs by name, or None where an image has no partner or several."""
+    """Pair by name; None where an image has no partner or several."""
     known_images = {part for path in images for part in path.parent.parts}
     known_labels = {part for path in labels for part in path.parent.parts}
     shared = known_images & known_labels
@@ -149,7 +149,7 @@ def _by_name(
 def _by_place(
     images: Sequence[Path], labels: Sequence[Path], rules: Rules
 ) -> list[tuple[Path, tuple[Path, ...]]]:
-    """Every image with all labels that reach over it, on WGS 84."""
+    """Pair every image with all labels that reach over it, on WGS 84."""
     footprints = [_footprint(path, rules) for path in labels]
     bare = [path for path, box in zip(labels, footprints, strict=True) if box is None]
     if bare:
@@ -187,7 +187,7 @@ def _shown(box: Any) -> str:
 
 
 def _scene_footprint(path: Path, rules: Rules) -> Any:
-    """A scene's outline on WGS 84, or None without a CRS."""
+    """Read a scene's outline on WGS 84; None without a CRS."""
     grid = open_scene(path, rules).grid
     if grid.crs is None:
         return None
@@ -197,7 +197,7 @@ def _scene_footprint(path: Path, rules: Rules) -> Any:
 
 
 def _footprint(path: Path, rules: Rules) -> Any:
-    """A label file's extent on WGS 84, or None without a CRS."""
+    """Read a label file's extent on WGS 84; None without a CRS."""
     import pyogrio
     import pyogrio.errors
 

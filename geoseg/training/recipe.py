@@ -1,9 +1,9 @@
-"""A recipe: what a training run does, and its file."""
+"""A recipe: what a training run does. Its file is read in :mod:`geoseg.training.recipe_file`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from geoseg.cards.card import QUANTITIES
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import TrainingError
-from geoseg.scene.sources import Rules
-from geoseg.training.augment import Augmentation
+from geoseg.training.augment_options import Augmentation
 from geoseg.training.loss_spec import make_loss
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.schedules import OPTIMIZERS, SCHEDULES, TRAINING_PRECISIONS
 from geoseg.training.split import SplitConfig
 from geoseg.training.tables import check_kinds, make_table
 
-__all__ = ["STAGED", "SceneConfig", "TrainConfig"]
+__all__ = ["STAGED", "TrainConfig"]
 
 
 #: Keys of a recipe that a stage may change.
@@ -29,85 +29,28 @@ STAGED = (
     *("weight_decay", "warmup", "schedule", "ema", "freeze_norm", "precision", "balance"),
     *("every", "patience", "keep", "seed", "augmentation", "scenes"),
 )
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """One scene of the recipe.
-
-    Attributes:
-        path: a raster file, or a folder of one-band files.
-        labels: what is there: rasters of class ids or of class colours, or vector files; where
-            several say something of a pixel, the first one counts. Empty: only a teacher knows.
-        place: scenes of one place lie on the same side of the split; by default each is its own.
-        split: ``train`` or ``validation`` (for a split by scenes).
-        column: of vector labels, with the class.
-        ignore_label: ids, or names in a vector's column, that say nothing.
-        radius: metres around points and lines of vector labels that are of their class.
-        bands: as ``geoseg predict --bands``: numbers or labels in the recipe's order; or names of
-            all bands, in the file's order, for files that don't name them.
-        scale: quantity per number, in place of what the file or its sensor says.
-        offset: quantity at number 0, likewise.
-        src_nodata: the number that means "not measured".
-        input_root: folders into which the scene's and the labels' files may point, besides their
-            own.
-        allow_vrt: ``any`` lets them point anywhere; see
-            :class:`geoseg.prediction.options.PredictOptions`.
-        window: (row, col, height, width), px: the part of the scene to use; None is all of it.
-        ignore: such windows in which the target is wrong or unknown.
-    """
-
-    path: Path
-    labels: tuple[Path, ...] = ()
-    place: str = ""
-    split: str = "train"
-    column: str | None = None
-    ignore_label: tuple[int | str, ...] = ()
-    radius: float = 0.0
-    bands: tuple[str, ...] = ()
-    scale: float | None = None
-    offset: float | None = None
-    src_nodata: float | None = None
-    input_root: tuple[str, ...] = ()
-    allow_vrt: str = "local"
-    window: tuple[int, int, int, int] | None = None
-    ignore: tuple[tuple[int, int, int, int], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check the rules.
-
-        Raises:
-            TrainingError: a value breaks its rule.
-            UsageError: allow_vrt is no word that is known.
-        """
-        builtin_fields(self)
-        if isinstance(self.src_nodata, str):  # as dump_config writes it
-            if self.src_nodata not in ("nan", "inf", "-inf"):
-                raise TrainingError(
-                    f"{self.path}: src_nodata is {self.src_nodata!r}; it must be a number, nan, "
-                    f"inf or -inf"
-                )
-            object.__setattr__(self, "src_nodata", float(self.src_nodata))
-        Rules.of((), self.allow_vrt)
-        if self.split not in ("train", "validation"):
-            raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
-        if not (math.isfinite(self.radius) and self.radius >= 0):
-            raise TrainingError(f"{self.path}: radius is {self.radius}; it must be 0 m at least")
-
-    @property
-    def rules(self) -> Rules:
-        """What the files may point to."""
-        return Rules.of(self.input_root, self.allow_vrt)
-
-    @property
-    def name(self) -> str:
-        """The file's or folder's name without suffix."""
-        return self.path.stem
-
-    @property
-    def where(self) -> str:
-        """The place, or the scene itself where none is given."""
-        return self.place or str(self.path)
+#: Field of a recipe -> the words that it may be.
+_CHOICES: dict[str, Collection[str]] = {
+    "precision": TRAINING_PRECISIONS,
+    "quantity": QUANTITIES,
+    "keep": ("best", "last"),
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+#: Fields of a recipe that are numbers, whether one is in their range, and the range in words.
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("steps", "batch", "accumulate", "chip", "fresh", "every"), lambda n: n >= 1, "1 at least"),
+    (
+        (
+            *("pool", "warmup", "patience", "teacher_halo", "seed"),
+            *("learning_rate", "encoder_rate", "weight_decay"),
+        ),
+        lambda n: 0 <= n < math.inf,
+        "0 at least",
+    ),
+    (("balance", "ema", "freeze_norm"), lambda n: 0 <= n <= 1, "0 to 1"),
+    (("gsd", "teacher_temperature"), lambda n: 0 < n < math.inf, "above 0"),
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +78,7 @@ class TrainConfig:
             resampled to it. Scenes without a place on Earth are taken as they are.
         gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
         scale: for scenes that have none of their own.
-        offset: likewise.
+        offset: for scenes that have none of their own.
         inference: the card's size, overlap, margin and multiple; the network's own multiple where
             none is given.
         plausible: for the card: band -> (low, high) of a sound scene's median.
@@ -157,8 +100,8 @@ class TrainConfig:
             that take labels take each pixel's most likely class.
         aux_weight: factor of the loss of an auxiliary output, for networks that have one.
         class_weights: ``none``; ``median_frequency``, measured on the training side (see
-            :func:`geoseg.training.losses.median_frequency_weights`); or a number a class. They come
-            on top of ``balance``, which shows rare classes more often.
+            :func:`geoseg.training.class_weights.median_frequency_weights`); or a number a class.
+            They come on top of ``balance``, which shows rare classes more often.
         optimizer: ``adamw``, or ``sgd`` with a momentum of 0.9.
         learning_rate: the highest.
         encoder_rate: the encoder's learning rate as a share of it.
@@ -266,37 +209,12 @@ class TrainConfig:
                 f"{self.scenes[0].path} has no labels, nor has any other scene, and the recipe has "
                 f"no teacher; give one of them"
             )
-        for name, choices in (
-            ("precision", TRAINING_PRECISIONS),
-            ("quantity", QUANTITIES),
-            ("keep", ("best", "last")),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-        ):
-            if getattr(self, name) not in choices:
-                raise TrainingError(
-                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(sorted(choices))}"
-                )
-        for name in ("steps", "batch", "accumulate", "chip", "fresh", "every"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 1 at least")
-        whole = ("pool", "warmup", "patience", "teacher_halo", "seed")
-        for name in (*whole, "learning_rate", "encoder_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 at least")
-        for name in ("balance", "ema", "freeze_norm"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}; it must be 0 to 1")
-        if self.chip < 8:
-            raise TrainingError(f"chip is {self.chip} px; it must be 8 at least")
+        self._check_values()
         if self.pool and self.pool < self.batch * self.accumulate:
             raise TrainingError(
                 f"pool is {self.pool} chips and a step takes {self.batch * self.accumulate}; make "
                 f"it 0 or larger than that"
             )
-        for name in ("gsd", "teacher_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not self.validation_gsds or not all(1 <= f < math.inf for f in self.validation_gsds):
             raise TrainingError(
                 f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
@@ -304,8 +222,26 @@ class TrainConfig:
         self._check_loss()
         self.in_stages()
 
+    def _check_values(self) -> None:
+        """Refuse words that are not among the choices, and numbers outside their range.
+
+        Raises:
+            TrainingError: there is one.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise TrainingError(
+                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(sorted(choices))}"
+                )
+        for names, is_right, rule in _RANGES:
+            for name in names:
+                if not is_right(getattr(self, name)):
+                    raise TrainingError(f"{name} is {getattr(self, name)}; it must be {rule}")
+        if self.chip < 8:
+            raise TrainingError(f"chip is {self.chip} px; it must be 8 at least")
+
     def in_stages(self) -> tuple[TrainConfig, ...]:
-        """The recipe of each stage, the first one's included; none has stages itself.
+        """Make the recipe of each stage, the first one's included; none has stages itself.
 
         Raises:
             TrainingError: a stage has a key that is unknown or of the model as a whole, or a value
@@ -352,6 +288,11 @@ class TrainConfig:
             )
 
     def _check_split(self) -> None:
+        """Refuse scenes whose sides contradict the split, or each other.
+
+        Raises:
+            TrainingError: they do.
+        """
         sides: dict[str, set[str]] = {}
         for scene in self.scenes:
             sides.setdefault(scene.where, set()).add(scene.split)
@@ -377,6 +318,11 @@ class TrainConfig:
                 )
 
     def _check_loss(self) -> None:
+        """Refuse a loss that can't be made, or class weights that don't fit.
+
+        Raises:
+            TrainingError: so it is.
+        """
         given = self.class_weights
         weight: Sequence[float] | None = None
         if isinstance(given, tuple) and all(isinstance(w, int | float) for w in given):
@@ -397,7 +343,7 @@ class TrainConfig:
 
 
 def _is_range(value: Any) -> bool:
-    """Whether it is (low, high)."""
+    """Say whether it is (low, high)."""
     if not isinstance(value, tuple) or len(value) != 2:
         return False
     return all(isinstance(v, int | float) for v in value) and value[0] < value[1]

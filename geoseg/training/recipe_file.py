@@ -15,9 +15,10 @@ from geoseg.cards.legend import ClassInfo
 from geoseg.core.jsontext import json_text, nodata_value
 from geoseg.errors import TrainingError
 from geoseg.scene.sources import Rules
-from geoseg.training.augment import Augmentation
+from geoseg.training.augment_options import Augmentation
 from geoseg.training.pairing import find_files, pair
-from geoseg.training.recipe import SceneConfig, TrainConfig
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
 from geoseg.training.split import SplitConfig
 from geoseg.training.tables import make_table
 
@@ -32,7 +33,7 @@ def load_config(path: str | Path) -> TrainConfig:
     for many: files or globs, each paired with its ``labels`` (see
     :func:`geoseg.training.pairing.pair`); with ``columns`` the images of a folder, in order of
     their names, are parts of one picture, row by row with so many columns, and their labels
-    likewise (see :func:`geoseg.training.joined_images.join`).
+    parts of another one (see :func:`geoseg.training.joined_images.join`).
 
     Args:
         path: a TOML file, or JSON as :func:`dump_config` writes it.
@@ -46,7 +47,7 @@ def load_config(path: str | Path) -> TrainConfig:
 
 
 def load_document(path: Path) -> dict[str, Any]:
-    """What a recipe's file holds, unchecked.
+    """Read what a recipe's file holds, unchecked.
 
     Args:
         path: a TOML or JSON file.
@@ -99,7 +100,7 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
 
 
 def dump_config(config: TrainConfig) -> str:
-    """A recipe as JSON that :func:`load_config` reads, with absolute paths.
+    """Write a recipe as JSON that :func:`load_config` reads, with absolute paths.
 
     Args:
         config: the recipe.
@@ -127,7 +128,7 @@ def dump_config(config: TrainConfig) -> str:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists become tuples, at any depth."""
+    """Turn lists into tuples, at any depth."""
     if isinstance(value, list | tuple):
         return tuple(_tuples(v) for v in value)
     if isinstance(value, Mapping):
@@ -136,7 +137,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _tables(value: Any, key: str, where: str) -> Sequence[Mapping[str, Any]]:
-    """A list of tables as it is.
+    """Refuse what is no list of tables.
 
     Raises:
         TrainingError: it is something else.
@@ -147,7 +148,7 @@ def _tables(value: Any, key: str, where: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _all_scenes(document: Mapping[str, Any], folder: Path, where: str) -> tuple[SceneConfig, ...]:
-    """The scenes of a recipe, or of one of its stages."""
+    """Make the scenes of a recipe, or of one of its stages."""
     return tuple(
         scene
         for entry in _tables(document.get("scenes", ()), "scenes", where)
@@ -156,6 +157,7 @@ def _all_scenes(document: Mapping[str, Any], folder: Path, where: str) -> tuple[
 
 
 def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneConfig]:
+    """Make the scenes that one table stands for."""
     values: dict[str, Any] = {k: _tuples(v) for k, v in entry.items()}
     for key in ("labels", "images", "input_root"):
         if key in values:
@@ -187,7 +189,7 @@ def _scenes(entry: Mapping[str, Any], folder: Path, where: str) -> list[SceneCon
 def _joined(
     pairs: Sequence[tuple[Path, tuple[Path, ...]]], columns: Any, where: str, rules: Rules
 ) -> list[tuple[Path, tuple[Path, ...]]]:
-    """Images of a folder as one picture, and their labels likewise.
+    """Join the images of each folder into one picture, and their labels into another one.
 
     Raises:
         TrainingError: columns is no number of columns, or not each image has a label file.
@@ -214,12 +216,14 @@ def _joined(
 
 
 def _teacher(text: str, base: Path) -> Path:
-    """A path, or the name of an embedded model as it is."""
+    """Resolve the path of a model; the name of an embedded one stays as it is."""
     path = _path(text, base)
     return path if path.exists() or "/" in text or "$" in text else Path(text)
 
 
 def _path(text: str | Path, base: Path) -> Path:
+    """Resolve a path: put in environment variables, and start at a folder if it is relative."""
+
     def variable(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if not value:

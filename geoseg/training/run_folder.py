@@ -1,4 +1,4 @@
-"""The folder of a training run: checkpoint, log, curve, TensorBoard events.
+"""The folder of a training run: recipe, checkpoint, log, curve.
 
 ``<output>.training`` lies beside the model folder to be. Each file in it is written whole or not at
 all, so that a run that is killed at any moment leaves a sound checkpoint.
@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 import gc
 import io
-import math
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,10 +22,9 @@ from geoseg.core.files import replace_file, sync_file
 from geoseg.core.locking import BusyError, Lock
 from geoseg.core.workfolder import claim_folder, leave_folder
 from geoseg.errors import OutputError, TrainingError
-from geoseg.events import Event, Progress
 from geoseg.scene.scene import first_line
 
-__all__ = ["RunFolder", "Teller", "draw_curve", "kept_alone"]
+__all__ = ["RECIPE_NAME", "RunFolder", "draw_curve", "kept_alone"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
@@ -36,9 +33,6 @@ LOCK_NAME = ".lock"
 #: How often a folder that other runs remove meanwhile is made again.
 _TRIES = 1000
 RECIPE_NAME = "recipe.json"
-
-#: Seconds between two events of progress.
-TELL_EVERY = 1.0
 
 
 @contextmanager
@@ -99,12 +93,12 @@ class RunFolder:
 
     @property
     def scratch(self) -> Path:
-        """For the scenes' flat files; removed at the end."""
+        """Where the scenes' flat files lie; removed at the end."""
         return self.path / "scratch"
 
     @property
     def held_out(self) -> Path:
-        """For rasters of the held-out labels."""
+        """Where rasters of the held-out labels lie."""
         return self.path / "held_out"
 
     def prepare(self) -> None:
@@ -193,7 +187,7 @@ class RunFolder:
             self.path.rmdir()
 
     def read(self) -> dict[str, Any] | None:
-        """The checkpoint, or None where there is none. Nothing in it can run code.
+        """Read the checkpoint; None where there is none. Nothing in it can run code.
 
         Raises:
             TrainingError: it is of another recipe, or damaged.
@@ -217,7 +211,7 @@ class RunFolder:
 
 
 def draw_curve(log: Sequence[Mapping[str, float]]) -> bytes:
-    """The loss and the held-out scores over the steps.
+    """Draw the loss and the held-out scores over the steps.
 
     Args:
         log: rows with ``step``, ``loss`` and scores.
@@ -249,45 +243,3 @@ def draw_curve(log: Sequence[Mapping[str, float]]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-class Teller:
-    """Sends events, not too often."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        """Send to nobody but who asked.
-
-        Args:
-            progress: called with those of :mod:`geoseg.events`, or None.
-        """
-        self._progress = progress
-        self._last = -math.inf
-
-    def __call__(self, event: Event) -> None:
-        """Send an event at once."""
-        if self._progress is not None:
-            self._progress(event)
-
-    def note(self, message: str) -> None:
-        """Send what is good to know."""
-        self({"event": "note", "message": message})
-
-    def warn(self, message: str) -> None:
-        """Send a warning."""
-        self({"event": "warning", "message": message})
-
-    def progress(self, done: int, total: int, loss: float, left: float) -> None:
-        """Say how far training is, where that was last said a second ago."""
-        now = time.monotonic()
-        if now - self._last >= TELL_EVERY or done == total:
-            self._last = now
-            self(
-                {
-                    "event": "progress",
-                    "stage": "train",
-                    "done": done,
-                    "total": total,
-                    "loss": round(loss, 4),
-                    "seconds_left": round(left),
-                }
-            )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.fill import fill_nearest
-from geoseg.scene.radiometry import find_radiometry
+from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import finest_grid, open_scene
-from geoseg.training.recipe import SceneConfig, TrainConfig
-from geoseg.training.split import MARGIN, TRAIN, VALIDATION
-from geoseg.training.targets import UNKNOWN, Targets, Teacher, open_targets
+from geoseg.scene.scene import SceneBand, finest_grid, open_scene
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.scene_config import SceneConfig
+from geoseg.training.targets import UNKNOWN, Targets, open_targets
 
-__all__ = ["LARGE_CELL", "TrainingScene", "load_scene", "short_names", "teach"]
+__all__ = ["LARGE_CELL", "TrainingScene", "load_scene", "short_names", "squares"]
 
 #: Pixels of a strip.
 STRIP_PIXELS = 1 << 20
@@ -83,7 +84,7 @@ class TrainingScene:
         return self.measured.shape[0], self.measured.shape[1]
 
     def strips(self) -> Iterator[slice]:
-        """Rows, about a million pixels at a time."""
+        """Yield rows, about a million pixels at a time."""
         rows = max(1, STRIP_PIXELS // self.shape[1])
         for top in range(0, self.shape[0], rows):
             yield slice(top, min(top + rows, self.shape[0]))
@@ -95,14 +96,14 @@ class TrainingScene:
         sides: Sequence[int],
         bands: Sequence[int] | slice = slice(None),
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-        """Physical values of a window, of which only some sides may be seen.
+        """Cut out the physical values of a window, of which only some sides may be seen.
 
         What was not measured, or lies on another side, takes the value of the nearest pixel that
         may be seen, as in prediction.
 
         Args:
             rows: a slice, or row numbers.
-            cols: likewise.
+            cols: a slice, or column numbers.
             sides: that may be seen.
             bands: places of the bands wanted.
 
@@ -119,7 +120,7 @@ class TrainingScene:
         return (values if seen.all() else fill_nearest(values, seen)), seen
 
     def usable(self, rows: slice, side: int) -> NDArray[np.bool_]:
-        """Where rows are measured, have a target and lie on a side; bool (H, W)."""
+        """Say where rows are measured, have a target and lie on a side; bool (H, W)."""
         known = self.target[rows] != UNKNOWN
         return np.asarray(self.measured[rows] & known & (self.sides[rows] == side))
 
@@ -151,37 +152,13 @@ def load_scene(
         TrainingError: labels or windows do not fit the scene.
         OutputError: the disk is full.
     """
-    opened = open_scene(scene.path, scene.rules)
-    own = tuple(config.bands)
-    spec = ",".join(scene.bands) or None
-    chosen = opened.choose(own, spec)
-    extra = tuple(b for b in bands if b not in own)
-    chosen += opened.choose(extra, spec) if extra else ()
-    radiometry = find_radiometry(
-        opened,
-        chosen,
-        config.quantity,
-        scale=config.scale if scene.scale is None else scene.scale,
-        offset=config.offset if scene.offset is None else scene.offset,
-    )
-    full = finest_grid(chosen)
-    whole, _ = on_model_grid(full, config.gsd, config.gsd_range, config.name)
+    chosen, radiometry = _choose(config, scene, bands)
+    whole, _ = on_model_grid(finest_grid(chosen), config.gsd, config.gsd_range, config.name)
     area = Window(0, 0, whole.height, whole.width)
     if scene.window is not None:
         area = _inside(scene.window, whole, scene)
     shape = (area.height, area.width)
-
-    def array(name: str, dtype: Any, *leading: int) -> NDArray[Any]:
-        path = scratch / f"{number}-{name}.npy"
-        try:
-            if not fill:
-                return np.lib.format.open_memmap(path, mode="r")
-            return np.lib.format.open_memmap(
-                path, mode="w+", dtype=np.dtype(dtype), shape=(*leading, *shape)
-            )
-        except OSError as error:
-            raise OutputError(f"{path} can't be written ({error}); free some space") from error
-
+    array = partial(_flat_file, scratch, number, shape, fill)
     with (
         block_cache(CACHE_BYTES),
         SceneReader(chosen, whole.crop(area), src_nodata=scene.src_nodata) as reader,
@@ -199,57 +176,92 @@ def load_scene(
             sure=array("sure", bool),
             sides=array("sides", np.uint8),
         )
-        if not fill:
-            return found
-        for rows in found.strips():
-            height = rows.stop - rows.start
-            window = Window(rows.start, 0, height, area.width)
-            found.pixels[:, rows], found.measured[rows] = reader.read(window)
-            found.target[rows] = targets.read(
-                Window(area.row + rows.start, area.col, height, area.width)
-            )
-            found.labelled[rows] = found.target[rows] != UNKNOWN
-        targets.check(", ".join(f"{c.id} {c.name}" for c in config.classes))
-    for place in scene.ignore:
-        here = _inside(place, whole, scene).intersection(area)
-        if here is not None:
-            rows = slice(here.row - area.row, here.bottom - area.row)
-            cols = slice(here.col - area.col, here.right - area.col)
-            found.measured[rows, cols] = False
-    found.fault = _fault(found, targets)
-    found.disputed = targets.disputed
+        if fill:
+            _fill(found, reader, targets, area)
+            targets.check(", ".join(f"{c.id} {c.name}" for c in config.classes))
+    if fill:
+        _ignore(found, whole, area)
+        found.fault = _fault(found, targets)
+        found.disputed = targets.disputed
     return found
 
 
-def teach(scene: TrainingScene, teacher: Teacher, bands: Sequence[int]) -> None:
-    """Fill in a teacher's most likely class where no label is, in place.
+def _choose(
+    config: TrainConfig, scene: SceneConfig, bands: Sequence[str]
+) -> tuple[tuple[SceneBand, ...], Radiometry]:
+    """Choose a scene's bands, the recipe's own first, and find what their numbers mean."""
+    opened = open_scene(scene.path, scene.rules)
+    own = tuple(config.bands)
+    spec = ",".join(scene.bands) or None
+    chosen = opened.choose(own, spec)
+    extra = tuple(b for b in bands if b not in own)
+    chosen += opened.choose(extra, spec) if extra else ()
+    radiometry = find_radiometry(
+        opened,
+        chosen,
+        config.quantity,
+        scale=config.scale if scene.scale is None else scene.scale,
+        offset=config.offset if scene.offset is None else scene.offset,
+    )
+    return chosen, radiometry
 
-    It is what drawing is balanced by, and what the held-out side is compared with.
 
-    Args:
-        scene: all bands that the teacher needs are among its own.
-        teacher: to be asked.
-        bands: places of the teacher's bands in the scene.
+def _flat_file(
+    scratch: Path,
+    number: int,
+    shape: tuple[int, int],
+    fill: bool,
+    name: str,
+    dtype: Any,
+    *leading: int,
+) -> NDArray[Any]:
+    """Map one flat file of a scene into memory; makes it where it is to be filled.
+
+    Raises:
+        OutputError: it can't be made.
     """
-    card = teacher.card
-    halo = min(max(card.margin, card.overlap // 2), card.size // 4)
-    for core, window in squares(scene.shape, card.size, halo):
-        cut = scene.cut(window.rows, window.cols, (TRAIN, VALIDATION, MARGIN), bands)
-        if cut is None:
-            continue
-        inner = np.s_[
-            core.row - window.row : core.bottom - window.row,
-            core.col - window.col : core.right - window.col,
-        ]
-        probs = teacher.probs(cut[0])[:, *inner]
-        place = np.s_[core.rows, core.cols]
-        answered = scene.measured[place] & ~scene.labelled[place]
-        scene.target[place] = np.where(answered, probs.argmax(axis=0), scene.target[place])
-        scene.sure[place] = answered & (probs.max(axis=0) > 0.5)
+    path = scratch / f"{number}-{name}.npy"
+    try:
+        if not fill:
+            return np.lib.format.open_memmap(path, mode="r")
+        return np.lib.format.open_memmap(
+            path, mode="w+", dtype=np.dtype(dtype), shape=(*leading, *shape)
+        )
+    except OSError as error:
+        raise OutputError(f"{path} can't be written ({error}); free some space") from error
+
+
+def _fill(scene: TrainingScene, reader: SceneReader, targets: Targets, area: Window) -> None:
+    """Read pixels and labels of a scene's window into its flat files, strip by strip."""
+    for rows in scene.strips():
+        height = rows.stop - rows.start
+        scene.pixels[:, rows], scene.measured[rows] = reader.read(
+            Window(rows.start, 0, height, area.width)
+        )
+        scene.target[rows] = targets.read(
+            Window(area.row + rows.start, area.col, height, area.width)
+        )
+        scene.labelled[rows] = scene.target[rows] != UNKNOWN
+
+
+def _ignore(scene: TrainingScene, whole: PixelGrid, area: Window) -> None:
+    """Take the recipe's ``ignore`` windows of the whole scene for not measured."""
+    for place in scene.config.ignore:
+        here = _inside(place, whole, scene.config).intersection(area)
+        if here is not None:
+            rows = slice(here.row - area.row, here.bottom - area.row)
+            cols = slice(here.col - area.col, here.right - area.col)
+            scene.measured[rows, cols] = False
 
 
 def squares(shape: tuple[int, int], size: int, halo: int) -> Iterator[tuple[Window, Window]]:
-    """Squares that cover a scene once, each with the window around it."""
+    """Yield squares that cover a scene once, each with the window around it.
+
+    Args:
+        shape: (H, W) of the scene.
+        size: side of a window, px; smaller at the scene's edges.
+        halo: px of the window around its square.
+    """
     height, width = shape
     side = max(size - 2 * halo, 1)
     for row in range(0, height, side):
@@ -271,7 +283,7 @@ def _inside(window: tuple[int, int, int, int], grid: PixelGrid, scene: SceneConf
 
 
 def _fault(scene: TrainingScene, targets: Targets) -> str:
-    """What is wrong where no label lies on a measured pixel; both extents are in it."""
+    """Say what is wrong where no label lies on a measured pixel, with both extents."""
     if not scene.config.labels:
         return ""
     if any((scene.labelled[rows] & scene.measured[rows]).any() for rows in scene.strips()):
@@ -287,13 +299,13 @@ def _fault(scene: TrainingScene, targets: Targets) -> str:
         )
     return (
         f"no label of {names} lies on a measured pixel of "
-        f"{scene.config.path}: {targets.extents()}; give labels of this place, or mend the CRS of "
-        f"one of them"
+        f"{scene.config.path}: {targets.extents()}; give labels of this place, or correct the "
+        f"CRS of one of them"
     )
 
 
 def short_names(scenes: Sequence[TrainingScene]) -> dict[str, str]:
-    """Each scene's path -> its name without suffix, or as much as tells it from the others."""
+    """Name each scene: path -> name without suffix, or as much of the path as no other one has."""
     paths = sorted({str(scene.config.path) for scene in scenes})
     if len({Path(path).stem for path in paths}) == len(paths):
         return {path: Path(path).stem for path in paths}

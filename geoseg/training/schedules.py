@@ -32,12 +32,12 @@ OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], float, float], torch.o
 
 
 def _cosine(done: float) -> float:
-    """Half a cosine, Loshchilov and Hutter 2017 (https://arxiv.org/abs/1608.03983)."""
+    """Fall by half a cosine, Loshchilov and Hutter 2017 (https://arxiv.org/abs/1608.03983)."""
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _poly(done: float) -> float:
-    """With the power of Chen et al. 2017, DeepLabV2 (https://arxiv.org/abs/1606.00915)."""
+    """Fall with the power of Chen et al. 2017, DeepLabV2 (https://arxiv.org/abs/1606.00915)."""
     return float((1.0 - done) ** 0.9)
 
 

@@ -1,199 +1,138 @@
-"""What a run of training needs before its first step."""
+"""What a run has before its first step: scenes, where its chips come from, and the card to be."""
 
 from __future__ import annotations
 
-import copy
-import glob
-import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from geoseg.cards.card import ModelCard, Normalization
-from geoseg.errors import GeosegError, ModelError, TrainingError
-from geoseg.labels.vector_files import is_vector
-from geoseg.networks import create_model, load_network
-from geoseg.scene.scene import files_behind, first_line, open_scene
-from geoseg.scene.sources import Rules
+from geoseg.errors import ModelError, TrainingError
+from geoseg.networks.create import chip_multiple
 from geoseg.training.chips import ChipSource
-from geoseg.training.held_out import quiet
-from geoseg.training.losses import median_frequency_weights
+from geoseg.training.held_out import shown_size, write_held_out
+from geoseg.training.process import Process
 from geoseg.training.recipe import TrainConfig
-from geoseg.training.run_folder import RunFolder, Teller
+from geoseg.training.recipe_file import dump_config
+from geoseg.training.run_folder import RECIPE_NAME
 from geoseg.training.scenes import TrainingScene, load_scene
+from geoseg.training.sides import split_scenes
 from geoseg.training.split import VALIDATION
 from geoseg.training.statistics import band_statistics, measure_normalization
+from geoseg.training.teacher import Teacher, load_teacher, teach
+from geoseg.training.validation import check_gsds
 from geoseg.zoo import find_model
 
-__all__ = [
-    "card_to_be",
-    "class_weights",
-    "create_network",
-    "find_normalization",
-    "parameter_groups",
-    "read_scenes",
-    "recipe_digest",
-    "shown_split",
-    "try_network",
-    "white_of",
-]
-
-#: Parts of a network that are its encoder, by the names of their modules.
-ENCODERS = {"encoder", "backbone", "groups", "features"}
+__all__ = ["Setup", "set_up"]
 
 
-def recipe_digest(config: TrainConfig) -> str:
-    """Of the recipe and the state of its files: a checkpoint goes with these alone."""
-    digest = hashlib.sha256(repr(config).encode())
-    files: set[Path] = set()
-    for model in (config.teacher, config.start):
-        if model is not None:
-            files.update(model.rglob("*") if model.is_dir() else [model])
-    for scene in config.scenes:
-        files.update(_scene_files(scene.path, scene.rules))
-        for path in scene.labels:
-            files.update(_label_files(path, scene.rules))
-    for file in sorted(files):
-        if file.is_file():
-            about = file.stat()
-            digest.update(f"{file}|{about.st_size}|{about.st_mtime_ns}".encode())
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class Setup:
+    """What a run has before its first step.
 
-
-def _scene_files(path: Path, rules: Rules) -> list[Path]:
-    """What a scene is read from, and all else that lies at the top of its folder.
-
-    What is wrong with a scene is told when it is read.
+    Attributes:
+        scenes: what it learns from and what is held out.
+        source: makes training chips of them.
+        card: of the model to be, without scores.
     """
-    inside = [*path.iterdir()] if path.is_dir() else [path]
-    with suppress(GeosegError), quiet():
-        inside += map(Path, open_scene(path, rules).files)
-    return inside
+
+    scenes: list[TrainingScene]
+    source: ChipSource
+    card: ModelCard
 
 
-def _label_files(path: Path, rules: Rules) -> list[Path]:
-    """A label file and what belongs to it: a shapefile's tables lie beside it."""
-    if path.is_dir():
-        return [*path.rglob("*")]
-    if is_vector(path):
-        return [*path.parent.glob(f"{glob.escape(path.stem)}.*")]
-    return [path, *map(Path, files_behind(str(path), rules))]
+def set_up(process: Process, network: nn.Module) -> Setup:
+    """Read the scenes and split them, measure what the network needs, and make the card.
 
+    The first process reads and writes; the others map what it has read into memory.
 
-def create_network(config: TrainConfig) -> nn.Module:
-    """The network with its first weights."""
-    options = dict(config.network_options)
-    if options.get("encoder_weights") is not None:
-        # Which of the bands the encoder has filters for already.
-        options.setdefault("bands", config.bands)
-    torch.manual_seed(config.seed)
-    if config.start is not None:
-        options.pop("encoder_weights", None)
-    network = create_model(
-        config.network,
-        in_channels=len(config.bands),
-        classes=len(config.classes),
-        **options,
-    )
-    if config.start is not None:
-        _begin_with(config, network)
-    return network
-
-
-def _begin_with(config: TrainConfig, network: nn.Module) -> None:
-    """Take over a model's weights, all that have the same name and shape.
+    Args:
+        process: what this process works on.
+        network: that will learn.
 
     Raises:
-        TrainingError: the model takes other bands or values, or hardly anything of it fits.
+        SceneError: a scene can't be read.
+        TrainingError: labels, teacher, split or recipe don't fit the scenes.
+        OutputError: the run's folder can't be written.
     """
-    assert config.start is not None
-    model = find_model(config.start)
-    for name in ("bands", "quantity"):
-        theirs, ours = getattr(model.card, name), getattr(config, name)
-        if theirs != ours:
-            raise TrainingError(
-                f"start: {config.start} has the {name} {theirs} and the recipe {ours}; they must "
-                f"be the same, in the same order"
-            )
-    given = load_network(model).state_dict()
-    own = network.state_dict()
-    fits = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    known, total = (sum(v.numel() for v in state.values()) for state in (fits, own))
-    if known < total / 2:
-        raise TrainingError(
-            f"start: {config.start} is {model.card.network!r} and fits {known} of the {total} "
-            f"numbers of {config.network!r} with {dict(config.network_options)}; give its own "
-            f"network and options: {dict(model.card.network_options)}"
+    config, report = process.config, process.report
+    teacher = load_teacher(config, process.fabric.device)
+    bands = tuple(dict.fromkeys((*config.bands, *(teacher.card.bands if teacher else ()))))
+    scenes = _read_scenes(process, bands)
+    if process.first:
+        if teacher is not None:
+            _ask(teacher, scenes, bands, process)
+        for doubt in split_scenes(config, scenes):
+            report.warn(doubt)
+        process.folder.write(RECIPE_NAME, dump_config(config).encode())
+        write_held_out(process.folder.held_out, scenes, config.classes)
+    process.fabric.barrier()
+    if config.split.by == "random":
+        report.warn(
+            "the split is random: training and validation chips are neighbours and look alike, so "
+            "the scores flatter; split by blocks or files for honest ones"
         )
-    network.load_state_dict(fits, strict=False)
+    normalization = _find_normalization(config, scenes)
+    source = ChipSource(config, scenes, bands, _white_of(config, scenes), teacher)
+    missing = [c.name for c, n in zip(config.classes, source.class_pixels, strict=True) if n == 0]
+    if missing and teacher is None:
+        report.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
+    report.note(f"{shown_size(scenes)}; {_shown_split(config, scenes)}")
+    card = _card_to_be(config, normalization, chip_multiple(network))
+    if process.first:
+        check_gsds(config, scenes, card)
+    return Setup(scenes, source, card)
 
 
-def try_network(config: TrainConfig, network: nn.Module, device: torch.device) -> None:
-    """Send zeros through a copy: what does not fit is told before the scenes are read.
+def _ask(
+    teacher: Teacher, scenes: Sequence[TrainingScene], bands: Sequence[str], process: Process
+) -> None:
+    """Fill in a teacher's answers where scenes have no label."""
+    places = [bands.index(b) for b in teacher.card.bands]
+    for number, scene in enumerate(scenes, start=1):
+        teach(scene, teacher, places)
+        process.report(
+            {"event": "progress", "stage": "teacher", "done": number, "total": len(scenes)}
+        )
 
-    Raises:
-        TrainingError: the network takes no such chips, or gives logits of another shape.
+
+def _read_scenes(process: Process, bands: Sequence[str]) -> list[TrainingScene]:
+    """Read all scenes in the first process into flat files, and map these in the others.
+
+    Scenes without labels are left out, unless there is a teacher.
     """
-    shape = (config.batch, len(config.bands), config.chip, config.chip)
-    try:
-        with torch.no_grad():
-            zeros = torch.zeros(shape, device=device)
-            output = copy.deepcopy(network).train()(zeros)
-    except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"the network {config.network!r} fails on {config.batch} chips of {config.chip} px "
-            f"({first_line(error)}); change batch, chip or network_options"
-        ) from error
-    logits = dict(output) if isinstance(output, Mapping) else {"out": output}
-    wanted = (config.batch, len(config.classes), config.chip, config.chip)
-    for name, value in logits.items():
-        if tuple(value.shape) != wanted:
-            raise TrainingError(
-                f"the network {config.network!r} gives {name} of the shape {tuple(value.shape)}; "
-                f"logits must have one channel a class at the chip's size, {wanted}: change chip "
-                f"or network_options"
-            )
-
-
-def read_scenes(
-    fabric: Any, config: TrainConfig, bands: Sequence[str], folder: RunFolder, tell: Teller
-) -> list[TrainingScene]:
-    """All scenes; the first process reads them into flat files, the others map these."""
+    config, fabric, report = process.config, process.fabric, process.report
     scenes: dict[int, TrainingScene] = {}
     asked = [i for i, s in enumerate(config.scenes) if s.labels or config.teacher is not None]
     for first in (True, False):
-        if (fabric.global_rank == 0) == first:
+        if process.first == first:
             for done, i in enumerate(asked, start=1):
-                scene = config.scenes[i]
-                scenes[i] = load_scene(config, scene, bands, folder.scratch, i, fill=first)
-                tell({"event": "progress", "stage": "scenes", "done": done, "total": len(asked)})
+                scratch = process.folder.scratch
+                scenes[i] = load_scene(config, config.scenes[i], bands, scratch, i, fill=first)
+                report({"event": "progress", "stage": "scenes", "done": done, "total": len(asked)})
         fabric.barrier()
     kept = [i for i, s in scenes.items() if not s.fault or config.teacher is not None]
-    if fabric.global_rank == 0 and not kept:
+    if process.first and not kept:
         raise TrainingError(next(s.fault for s in scenes.values() if s.fault))
     for i, scene in enumerate(config.scenes):
         if i not in asked:
-            tell.warn(f"{scene.path} has no labels: it is left out")
+            report.warn(f"{scene.path} has no labels: it is left out")
         elif scenes[i].fault:
-            tell.warn(scenes[i].fault)
+            report.warn(scenes[i].fault)
     worst = max(scenes.values(), key=lambda scene: scene.disputed)
     if worst.disputed:
         pixels = sum(scene.disputed for scene in scenes.values())
-        tell.warn(
+        report.warn(
             f"shapes of different classes overlap in {pixels} pixels, {worst.disputed} of them in "
             f"{worst.config.path}; these have no label"
         )
     return [scenes[i] for i in fabric.broadcast(kept)]
 
 
-def find_normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> Normalization:
-    """The recipe's own, or that of the model to begin with, or measured on the training side."""
+def _find_normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> Normalization:
+    """Take the recipe's normalization or that of the model to begin with, or measure one."""
     if config.normalization_parameters:
         return Normalization(
             config.normalization, dict(config.normalization_parameters), config.clip
@@ -204,8 +143,8 @@ def find_normalization(config: TrainConfig, scenes: Sequence[TrainingScene]) -> 
     return measure_normalization(scenes, len(config.bands), config.normalization, config.clip)
 
 
-def white_of(config: TrainConfig, scenes: Sequence[TrainingScene]) -> float:
-    """The value of white: 1 for reflectance, 255 for bytes, else what few pixels exceed."""
+def _white_of(config: TrainConfig, scenes: Sequence[TrainingScene]) -> float:
+    """Find the value of white: 1 for reflectance, 255 for bytes, else what few pixels exceed."""
     if config.quantity == "reflectance":
         return 1.0
     if all(scene.pixels.dtype == np.uint8 for scene in scenes):
@@ -214,53 +153,20 @@ def white_of(config: TrainConfig, scenes: Sequence[TrainingScene]) -> float:
     return float((mean + 3 * deviation).max())
 
 
-def shown_split(config: TrainConfig, scenes: Sequence[TrainingScene]) -> str:
-    """How the scenes were split, in words."""
+def _shown_split(config: TrainConfig, scenes: Sequence[TrainingScene]) -> str:
+    """Say how the scenes were split."""
     held = sum(int(s.usable(rows, VALIDATION).sum()) for s in scenes for rows in s.strips())
     return f"split by {config.split.by}, {held} pixels with a target held out"
 
 
-def class_weights(
-    config: TrainConfig, source: ChipSource
-) -> Sequence[float] | NDArray[np.float64] | None:
-    """The recipe's class weights, measured on the training side where it says so."""
-    if isinstance(config.class_weights, tuple):
-        return config.class_weights
-    if config.class_weights == "none":
-        return None
-    return median_frequency_weights(source.class_pixels, source.class_appearances)
-
-
-def parameter_groups(config: TrainConfig, network: nn.Module) -> list[dict[str, Any]]:
-    """The optimizer's groups: those of the encoder may learn at a smaller rate.
-
-    Raises:
-        TrainingError: a smaller rate is asked for and the network has no encoder.
-    """
-    named = list(network.named_parameters())
-    encoder = [p for name, p in named if ENCODERS & set(name.split("."))]
-    if config.encoder_rate == 1.0:
-        return [{"params": [p for _, p in named], "rate": 1.0}]
-    if not encoder:
-        raise TrainingError(
-            f"encoder_rate is {config.encoder_rate} and the network {config.network!r} has no "
-            f"encoder; leave it out"
-        )
-    ids = {id(p) for p in encoder}
-    return [
-        {"params": [p for _, p in named if id(p) not in ids], "rate": 1.0},
-        {"params": encoder, "rate": config.encoder_rate},
-    ]
-
-
 def _temperature(config: TrainConfig) -> float:
-    """What brings back a teacher's own softness where its sharpened answer was learned."""
+    """Find the temperature that undoes the sharpening of a teacher's answers, if any."""
     only_taught = config.teacher is not None and not any(s.labels for s in config.scenes)
     return 1 / config.teacher_temperature if only_taught else 1.0
 
 
-def card_to_be(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
-    """The card of the model to be, made before training so that its errors come first."""
+def _card_to_be(config: TrainConfig, normalization: Normalization, multiple: int) -> ModelCard:
+    """Make the card of the model to be; before training, so that its errors come first."""
     try:
         return ModelCard(
             name=config.name,

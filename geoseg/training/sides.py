@@ -84,7 +84,7 @@ def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> list[s
 
 
 def _same_ground(scenes: Sequence[TrainingScene], *, whole: bool) -> list[list[TrainingScene]]:
-    """Scenes in groups: those whose footprints overlap, and those of one place.
+    """Group scenes: those whose footprints overlap, and those of one place.
 
     Where blocks are split, not whole scenes, those of one place that have no footprint are together
     if they are alike; windows of one file are not.
@@ -112,7 +112,7 @@ def _same_ground(scenes: Sequence[TrainingScene], *, whole: bool) -> list[list[T
 
 
 def _outline(grid: PixelGrid) -> Any:
-    """A grid's outline on WGS 84; None without a CRS that leads there."""
+    """Compute a grid's outline on WGS 84; None without a CRS that leads there."""
     if grid.crs is None:
         return None
     x, y = np.linspace(0, grid.width, 22), np.linspace(0, grid.height, 22)
@@ -128,7 +128,7 @@ def _outline(grid: PixelGrid) -> Any:
 
 
 def _overlap(a: Any, b: Any) -> bool:
-    """Whether two outlines share ground, and not only an edge."""
+    """Say whether two outlines share ground, and not only an edge."""
     if a is None or b is None or not a.intersects(b):
         return False
     return bool(a.intersection(b).area > 1e-6 * min(a.area, b.area))

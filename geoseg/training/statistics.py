@@ -1,4 +1,4 @@
-"""What is measured on the training side: pixels of each class, means and spreads of bands."""
+"""Means and spreads of bands, measured on the training side, and a normalization of them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def band_statistics(
     bands: int,
     change: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda x: x,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each band on the training side, each scene counting the same.
+    """Measure mean and deviation of each band on the training side, each scene counting the same.
 
     Args:
         scenes: all of them.

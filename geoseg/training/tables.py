@@ -1,4 +1,4 @@
-"""Tables of a file, made into dataclasses whose fields they name."""
+"""Tables of a recipe's file, made into dataclasses whose fields they name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from geoseg.errors import TrainingError
 
-__all__ = ["make_table"]
+__all__ = ["check_kinds", "make_table"]
 
 
 #: Type of a default -> what may stand in its place, and its name.
@@ -27,7 +27,16 @@ _FREE = ("class_weights",)
 
 
 def make_table(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """Build a dataclass from a table; a misspelt key is an error, not a default in silence."""
+    """Build a dataclass from a table; a misspelt key is an error, not a default in silence.
+
+    Args:
+        kind: the dataclass.
+        values: the table.
+        where: it stands, for messages.
+
+    Raises:
+        TrainingError: a key is unknown or missing, or a value is of another type.
+    """
     if not isinstance(values, Mapping):
         raise TrainingError(f"{where}: found {values!r}; a table of keys belongs there")
     names = [f.name for f in fields(kind)]
@@ -47,6 +56,11 @@ def make_table(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
 
 def check_kinds(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
     """Refuse values of another type than their default's.
+
+    Args:
+        kind: the dataclass whose defaults count.
+        values: the table.
+        where: it stands, for messages.
 
     Raises:
         TrainingError: one is.

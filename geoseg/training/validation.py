@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.cards.card import ModelCard, Normalization
+from geoseg.cards.card import ModelCard
 from geoseg.errors import TrainingError
 from geoseg.evaluation.metrics import confusion, iou, mean_iou, pixel_accuracy
 from geoseg.networks.normalize import normalize
@@ -20,11 +20,11 @@ from geoseg.training.recipe import TrainConfig
 from geoseg.training.scenes import TrainingScene, short_names
 from geoseg.training.split import VALIDATION
 
-__all__ = ["check_gsds", "judge", "scores_of"]
+__all__ = ["Judgement", "check_gsds", "judge", "scores_of"]
 
 
-class _Judgement:
-    """How a network did on the held-out side.
+class Judgement:
+    """Counts how a network does on the held-out side.
 
     Attributes:
         counts: int64 (K, K), all scenes together.
@@ -32,6 +32,11 @@ class _Judgement:
     """
 
     def __init__(self, classes: int) -> None:
+        """Begin with nothing counted.
+
+        Args:
+            classes: K.
+        """
         self.counts = np.zeros((classes, classes), np.int64)
         self.scenes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
@@ -44,7 +49,7 @@ class _Judgement:
         )
 
     def summary(self) -> dict[str, float]:
-        """What the log says."""
+        """Give the numbers that go to the log."""
         found = {
             "agreement": round(pixel_accuracy(self.counts), 4),
             "mean_iou": round(mean_iou(self.counts), 4),
@@ -52,7 +57,7 @@ class _Judgement:
         return {**found, **self.by_scene()}
 
     def by_scene(self) -> dict[str, float]:
-        """Averages over scenes, for a teacher; empty without one."""
+        """Average over scenes, for a teacher; empty without one."""
         sure = [s[0] / s[1] for _, s in self.scenes.values() if s[1] > 0]
         if not sure:
             return {}
@@ -66,17 +71,23 @@ class _Judgement:
 def judge(
     config: TrainConfig,
     network: nn.Module,
-    normalization: Normalization,
     scenes: Sequence[TrainingScene],
     factor: float,
     card: ModelCard,
-    device: torch.device,
-) -> _Judgement:
-    """Predict the held-out side made ``factor`` times coarser, and count."""
-    classes = len(config.classes)
-    found = _Judgement(classes)
+) -> Judgement:
+    """Predict the held-out side made ``factor`` times coarser, and count.
+
+    Args:
+        config: the recipe.
+        network: in evaluation mode.
+        scenes: all of them, split.
+        factor: multiple of the gsd, 1 and more.
+        card: of the network: its normalization, and size and overlap of chips.
+    """
+    classes, device = len(config.classes), next(network.parameters()).device
+    found = Judgement(classes)
     for held in _held_out(config, scenes, factor, card):
-        x = normalize(held.pixels[None].to(device), normalization)
+        x = normalize(held.pixels[None].to(device), card.normalization)
         with torch.inference_mode():
             logits = network(x.contiguous(memory_format=torch.channels_last))
         predicted = logits[0].argmax(dim=0).cpu().numpy()
@@ -90,7 +101,7 @@ def judge(
 
 
 def _by_labels(scenes: Sequence[TrainingScene]) -> bool:
-    """Whether something held out is labelled: a teacher's answers judge nothing then."""
+    """Say whether something held out is labelled: a teacher's answers judge nothing then."""
     return any(
         (scene.usable(rows, VALIDATION) & scene.labelled[rows]).any()
         for scene in scenes
@@ -120,7 +131,7 @@ class _HeldOut(NamedTuple):
 def _held_out(
     config: TrainConfig, scenes: Sequence[TrainingScene], factor: float, card: ModelCard
 ) -> Iterator[_HeldOut]:
-    """The held-out side made ``factor`` times coarser, window by window."""
+    """Yield the held-out side made ``factor`` times coarser, window by window."""
     halo = min(max(card.margin, card.overlap // 2), card.size // 4)
     legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
     by_labels = _by_labels(scenes)
@@ -164,12 +175,17 @@ def check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: Model
 def scores_of(
     config: TrainConfig,
     network: nn.Module,
-    normalization: Normalization,
     scenes: Sequence[TrainingScene],
     card: ModelCard,
-    device: torch.device,
 ) -> dict[str, Any]:
-    """What the card says about the held-out side."""
+    """Judge a network, and write down what its card says about the held-out side.
+
+    Args:
+        config: the recipe.
+        network: in evaluation mode.
+        scenes: all of them, split.
+        card: of the network, still without scores.
+    """
     scores: dict[str, Any] = {
         "split": f"by {config.split.by}"
         + (
@@ -184,7 +200,7 @@ def scores_of(
     if config.keep == "best":
         scores["chosen"] = "the step that did best on these same held-out pixels, which flatters"
     for factor in config.validation_gsds:
-        found = judge(config, network, normalization, scenes, factor, card, device)
+        found = judge(config, network, scenes, factor, card)
         scores.setdefault("held_out_pixels", int(found.counts.sum()))
         entry: dict[str, Any] = {
             **found.summary(),

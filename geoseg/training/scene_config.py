@@ -1,0 +1,92 @@
+"""One scene of a recipe: its files, and how they are read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoseg.core.jsontext import builtin_fields
+from geoseg.errors import TrainingError
+from geoseg.scene.sources import Rules
+
+__all__ = ["SceneConfig"]
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """One scene of the recipe.
+
+    Attributes:
+        path: a raster file, or a folder of one-band files.
+        labels: what is there: rasters of class ids or of class colours, or vector files; where
+            several say something of a pixel, the first one counts. Empty: only a teacher knows.
+        place: scenes of one place lie on the same side of the split; by default each is its own.
+        split: ``train`` or ``validation`` (for a split by scenes).
+        column: of vector labels, with the class.
+        ignore_label: ids, or names in a vector's column, that say nothing.
+        radius: metres around points and lines of vector labels that are of their class.
+        bands: as ``geoseg predict --bands``: numbers or labels in the recipe's order; or names of
+            all bands, in the file's order, for files that don't name them.
+        scale: quantity per number, in place of what the file or its sensor says.
+        offset: quantity at number 0, in place of what the file or its sensor says.
+        src_nodata: the number that means "not measured".
+        input_root: folders into which the scene's and the labels' files may point, besides their
+            own.
+        allow_vrt: ``any`` lets them point anywhere; see
+            :class:`geoseg.prediction.options.PredictOptions`.
+        window: (row, col, height, width), px: the part of the scene to use; None is all of it.
+        ignore: such windows in which the target is wrong or unknown.
+    """
+
+    path: Path
+    labels: tuple[Path, ...] = ()
+    place: str = ""
+    split: str = "train"
+    column: str | None = None
+    ignore_label: tuple[int | str, ...] = ()
+    radius: float = 0.0
+    bands: tuple[str, ...] = ()
+    scale: float | None = None
+    offset: float | None = None
+    src_nodata: float | None = None
+    input_root: tuple[str, ...] = ()
+    allow_vrt: str = "local"
+    window: tuple[int, int, int, int] | None = None
+    ignore: tuple[tuple[int, int, int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            TrainingError: a value breaks its rule.
+            UsageError: allow_vrt is no word that is known.
+        """
+        builtin_fields(self)
+        if isinstance(self.src_nodata, str):  # as dump_config writes it
+            if self.src_nodata not in ("nan", "inf", "-inf"):
+                raise TrainingError(
+                    f"{self.path}: src_nodata is {self.src_nodata!r}; it must be a number, nan, "
+                    f"inf or -inf"
+                )
+            object.__setattr__(self, "src_nodata", float(self.src_nodata))
+        Rules.of((), self.allow_vrt)
+        if self.split not in ("train", "validation"):
+            raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise TrainingError(f"{self.path}: radius is {self.radius}; it must be 0 m at least")
+
+    @property
+    def rules(self) -> Rules:
+        """What the files may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's name without suffix."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """The place, or the scene itself where none is given."""
+        return self.place or str(self.path)
