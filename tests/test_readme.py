@@ -15,9 +15,20 @@ from dataclasses import fields
 import pytest
 
 import geoseg
+from geoseg.evaluation.options import EvaluateOptions
+from geoseg.evaluation.sample_design import SampleOptions
 from geoseg.prediction.options import PredictOptions
+from geoseg.training.options import TrainOptions
 from geoseg.zoo import list_embedded
 from tests.pages import ROOT, Page, pages
+
+#: Function -> what its keywords are beyond its signature.
+OPTIONS = {
+    "predict": PredictOptions,
+    "evaluate": EvaluateOptions,
+    "sample": SampleOptions,
+    "train": TrainOptions,
+}
 
 PAGES = list(pages())
 README = PAGES[0]
@@ -101,14 +112,9 @@ def test_python_calls_what_there_is() -> None:
         if name == "train" and importlib.util.find_spec("torch") is None:
             continue  # its module takes an extra
         taken = set(inspect.signature(getattr(geoseg, name)).parameters)
-        if name == "predict":
-            taken |= {f.name for f in fields(PredictOptions)}
+        taken |= {f.name for f in fields(OPTIONS[name])} if name in OPTIONS else set()
         if name == "create_model":
             taken |= set(keywords)  # a network's own
-        if name == "train":
-            from geoseg.training.make_recipe import TrainOptions
-
-            taken |= {f.name for f in fields(TrainOptions)}
         assert set(keywords) <= taken, name
 
 

@@ -29,11 +29,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, or one a class, that a sample tells, and how sure it is.
+    """A number, or one a class, estimated from a sample, and how sure it is.
 
     Attributes:
         value: float64, () or (K,).
-        standard_error: likewise; NaN where the sample is too small to tell.
+        standard_error: float64, () or (K,); NaN where the sample is too small to know it.
     """
 
     value: Floats
@@ -84,7 +84,9 @@ def estimate(
     *,
     complete: Sequence[bool] | NDArray[np.bool_] | None = None,
 ) -> Accuracy:
-    """Accuracy and areas from a stratified random sample whose strata are the map's classes.
+    """Estimate accuracy and areas from a stratified random sample.
+
+    Its strata are the map's classes.
 
     Args:
         counts: (K, K) whole numbers: points by map class (rows) and reference class (columns).
@@ -97,9 +99,9 @@ def estimate(
 
     Returns:
         Estimates, standard errors and 95 % intervals. Where a class with mapped area holds a
-        single point, its share of every reference class has a standard error that one point can't
-        tell: all that depends on it is NaN. A share of 0 or 1 has the standard error 0, as the
-        formulas have it, however few the points.
+        single point, the standard errors of its shares are unknown, and all that depends on them
+        is NaN. A share of 0 or 1 has the standard error 0, as the formulas have it, however few
+        the points.
 
     Raises:
         EvaluationError: the shapes differ; a number is negative, broken or not finite; a class has
@@ -120,43 +122,59 @@ def estimate(
     """
     n, mapped = np.asarray(counts, np.float64), np.asarray(areas, np.float64)
     _check(n, mapped, names)
-    points = n.sum(axis=1)
     total = mapped.sum()
     weight = mapped / total
     there = weight > 0
-    # Rows without mapped area are 0 in every sum, whatever is divided by their 0 points.
-    share = _divide(n, points[:, None], where=there[:, None], otherwise=0.0)
-    matrix = weight[:, None] * share
-    # V(share) = share (1 - share) / (points - 1); unknown for a single point.
-    spread = _divide(share * (1 - share), points[:, None] - 1, where=there[:, None], otherwise=0.0)
+    share, spread = _shares(n, there)
     if complete is not None:
         spread[np.asarray(complete, bool)] = 0.0
-    cells = weight[:, None] ** 2 * spread
+    matrix, cells = weight[:, None] * share, weight[:, None] ** 2 * spread
     hits = np.diag(share)
-    overall = Estimate(np.asarray(np.trace(matrix)), np.sqrt(np.asarray(np.trace(cells))))
-    users = Estimate(
-        np.where(there, hits, np.nan), np.where(there, np.sqrt(np.diag(spread)), np.nan)
+    return Accuracy(
+        matrix,
+        Estimate(np.asarray(np.trace(matrix)), np.sqrt(np.asarray(np.trace(cells)))),
+        Estimate(np.where(there, hits, np.nan), np.where(there, np.sqrt(np.diag(spread)), np.nan)),
+        _producers(matrix, cells),
+        Estimate(total * matrix.sum(axis=0), total * np.sqrt(cells.sum(axis=0))),
     )
+
+
+def _shares(n: Floats, there: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Estimate each map class's shares of the reference classes, (K, K), and their variances.
+
+    Args:
+        n: (K, K) points by map class (rows) and reference class (columns).
+        there: (K,) whether the class has mapped area.
+    """
+    points = n.sum(axis=1)[:, None]
+    # Rows without mapped area are 0 in every sum, whatever is divided by their 0 points.
+    share = _divide(n, points, where=there[:, None], otherwise=0.0)
+    # V(share) = share (1 - share) / (points - 1); unknown for a single point.
+    spread = _divide(share * (1 - share), points - 1, where=there[:, None], otherwise=0.0)
+    return share, spread
+
+
+def _producers(matrix: Floats, cells: Floats) -> Estimate:
+    """Estimate the producer's accuracies, (K,), by eq. 3 and 7.
+
+    Args:
+        matrix: (K, K) share of the area by map class (rows) and reference class (columns).
+        cells: (K, K) variances of these shares.
+    """
     truth = matrix.sum(axis=0)
     producer = _divide(np.diag(matrix), truth, where=truth > 0, otherwise=np.nan)
-    others = np.where(np.eye(len(n), dtype=bool), 0.0, cells).sum(axis=0)
+    others = np.where(np.eye(len(matrix), dtype=bool), 0.0, cells).sum(axis=0)
     variance = _divide(
         (1 - producer) ** 2 * np.diag(cells) + producer**2 * others,
         truth**2,
         where=truth > 0,
         otherwise=np.nan,
     )
-    return Accuracy(
-        matrix,
-        overall,
-        users,
-        Estimate(producer, np.sqrt(variance)),
-        Estimate(total * truth, total * np.sqrt(cells.sum(axis=0))),
-    )
+    return Estimate(producer, np.sqrt(variance))
 
 
 def _divide(part: Any, whole: Any, *, where: Any, otherwise: float) -> Floats:
-    """The ratio, or ``otherwise`` where not ``where``; 0 / 0 is NaN."""
+    """Divide; gives ``otherwise`` where not ``where``, and NaN for 0 / 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(where, np.divide(part, whole), otherwise)
 
@@ -201,7 +219,7 @@ def sample_size(
     users: Sequence[float] | NDArray[Any],
     standard_error: float,
 ) -> int:
-    """Points that a stratified sample needs for a standard error of the overall accuracy.
+    """Compute the points that a sample needs for a standard error of the overall accuracy.
 
     n = (sum W S / S(O))^2 with S = sqrt(U (1 - U)): Cochran 1977, eq. 5.25, as eq. 13 of Olofsson
     et al. 2014.

@@ -13,11 +13,12 @@ is no border.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from geoseg.evaluation.metrics import class_mean
 
 __all__ = ["Boundaries", "BoundaryScores"]
 
@@ -26,7 +27,7 @@ Places = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class BoundaryScores:
-    """Of K classes; NaN where undefined (0 / 0).
+    """How well the borders of K classes are met; NaN where undefined (0 / 0).
 
     Attributes:
         mapped: int64 (K,), border pixels of the map.
@@ -53,7 +54,7 @@ class Boundaries:
     """
 
     def __init__(self, classes: int, gsd: tuple[float, float], tolerance: float) -> None:
-        """Prepare.
+        """Begin before the first strip.
 
         Args:
             classes: K.
@@ -81,7 +82,7 @@ class Boundaries:
         Args:
             truth: int16 (H, W), places of the labels' classes, 0 to K - 1; -1 where label or class
                 is missing.
-            mapped: the map's, likewise.
+            mapped: int16 (H, W), those of the map's classes.
         """
         strip = np.stack((truth, mapped))
         self._rows = strip if self._rows is None else np.concatenate((self._rows, strip), axis=1)
@@ -98,12 +99,10 @@ class Boundaries:
         with np.errstate(invalid="ignore"):
             recall, precision = self._met / self._border
             f1 = 2 * precision * recall / (precision + recall)
-        # Where nothing meets, or the map lacks a border, none is met. Labels without a border, such
-        # as polygons that don't touch, tell nothing of where one is.
+        # Where nothing meets, or the map has no border, none is met. Labels without a border, such
+        # as polygons that don't touch, say nothing of where one is.
         f1 = np.where((labelled > 0) & np.isnan(f1), 0.0, f1)
-        defined = f1[~np.isnan(f1)]
-        mean = float(defined.mean()) if len(defined) else math.nan
-        return BoundaryScores(mapped, labelled, precision, recall, f1, mean)
+        return BoundaryScores(mapped, labelled, precision, recall, f1, class_mean(f1))
 
     def _count(self, end: int) -> None:
         """Count rows up to one, of which all neighbours have come or there are none."""
@@ -125,7 +124,7 @@ class Boundaries:
     def _near(
         self, mask: NDArray[np.bool_], rows: NDArray[np.int64], cols: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """(N,) whether a pixel of the mask lies within the tolerance of pixels."""
+        """Say of pixels (N,) whether one of the mask lies within the tolerance."""
         height, width = mask.shape
         before = np.zeros((height, width + 1), np.int32)
         np.cumsum(mask, axis=1, out=before[:, 1:], dtype=np.int32)
@@ -141,7 +140,7 @@ class Boundaries:
 
 
 def _borders(places: Places) -> NDArray[np.bool_]:
-    """(H, W) where a pixel has a neighbour of another class."""
+    """Find pixels that have a neighbour of another class, (H, W)."""
     out = np.zeros(places.shape, bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differs = (places[one] != places[other]) & (places[one] >= 0) & (places[other] >= 0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,20 @@ from numpy.typing import NDArray
 
 from geoseg.errors import EvaluationError, UsageError
 from geoseg.evaluation import metrics
-from geoseg.evaluation.boundary_f1 import Boundaries, BoundaryScores
-from geoseg.evaluation.calibration import BINS, Calibration, Probabilities, Reliability, open_probs
-from geoseg.evaluation.polygon_scores import Objects, ObjectScores
+from geoseg.evaluation.boundary_f1 import Boundaries
+from geoseg.evaluation.calibration import Calibration, Probabilities, Reliability, open_probs
+from geoseg.evaluation.options import EvaluateOptions
+from geoseg.evaluation.polygon_scores import Objects
+from geoseg.evaluation.report import (
+    add_boundaries,
+    add_calibration,
+    add_objects,
+    class_entries,
+    number,
+    shown_bounds,
+    shown_ids,
+)
+from geoseg.evaluation.result import Evaluation
 from geoseg.evaluation.thumbnails import Pictures
 from geoseg.geo.window import Window
 from geoseg.labels.colours import open_color_labels, parse_colors
@@ -25,9 +35,8 @@ from geoseg.labels.labels import RasterLabels, open_labels
 from geoseg.labels.polygons import PlacedPolygons
 from geoseg.labels.window import Bounds
 from geoseg.rasters.class_raster import ClassRaster, MapStrip, survey
-from geoseg.scene.sources import LOCAL, Rules
 
-__all__ = ["Comparison", "compare", "number", "shown"]
+__all__ = ["by_labels"]
 
 #: The tolerance of borders where the user says none, px.
 TOLERANCE_PIXELS = 2
@@ -35,28 +44,81 @@ TOLERANCE_PIXELS = 2
 PROBS_CHUNK = 1 << 22
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was found.
+def by_labels(
+    raster: ClassRaster, path: str, options: EvaluateOptions, probs: str | Path | None
+) -> tuple[Evaluation, Pictures]:
+    """Judge a map by labels.
 
-    Attributes:
-        report: as JSON has it; what is undefined is None.
-        matrix: int64 (K, K), pixels by label (rows) and map class (columns).
-        warnings: what makes the numbers less sure.
-        pictures: of map and labels.
+    Args:
+        raster: the map, open.
+        path: of the labels, raster or polygons.
+        options: how the labels are read, and the tolerance of borders.
+        probs: raster of the map's probabilities, or None.
+
+    Returns:
+        What was found, and pictures of map and labels.
+
+    Raises:
+        UsageError: an option does not fit.
+        SceneError: a raster can't be read.
+        EvaluationError: the two can't be compared.
     """
+    classes = raster.legend
+    if not classes:
+        found = survey(raster)
+        classes = dict(zip(found.ids, found.names, strict=True))
+    with ExitStack() as stack:
+        labels = stack.enter_context(_open(raster, path, classes, options))
+        reach = _tolerance(options.boundary_tolerance, raster)
+        opened = None
+        if probs is not None:
+            opened = stack.enter_context(open_probs(probs, raster, classes, options.rules))
+        done = _Pass(raster, classes, labels, reach, opened)
+        for strip in raster.strips():
+            done.add(strip)
+        _check(done, raster, classes, path, labels.bounds)
+    report = _counted(done, raster, classes, path)
+    warnings = _doubts(done, raster, classes)
+    if done.boundaries is not None and reach is not None:
+        add_boundaries(report, done.boundaries.finish(), reach)
+    if done.objects is not None and isinstance(labels, PlacedPolygons):
+        add_objects(report, done.objects.finish(), labels)
+    if done.reliability is not None:
+        calibration = done.reliability.finish()
+        add_calibration(report, calibration, str(probs))
+        warnings += _doubts_of_probs(calibration, int(done.counts.sum()))
+    report["warnings"] = warnings
+    return Evaluation(report, done.counts, None, tuple(warnings)), done.pictures
 
-    report: dict[str, Any]
-    matrix: NDArray[np.int64]
-    warnings: tuple[str, ...]
-    pictures: Pictures
+
+def _open(
+    raster: ClassRaster, path: str, classes: dict[int, str], options: EvaluateOptions
+) -> AbstractContextManager[RasterLabels | PlacedPolygons]:
+    """Open the labels on the map's pixels."""
+    if options.colors:
+        colors = parse_colors(options.colors, classes)
+        return open_color_labels(path, raster.pixels, colors, raster.path, options.rules)
+    return open_labels(
+        path,
+        raster.pixels,
+        classes,
+        raster.path,
+        column=options.column,
+        ignore=options.ignore,
+        rules=options.rules,
+    )
 
 
 class _Pass:
-    """What is added up strip by strip."""
+    """Adds up, strip by strip, how map and labels agree."""
 
     def __init__(
-        self, raster: ClassRaster, classes: dict[int, str], labels: RasterLabels | PlacedPolygons
+        self,
+        raster: ClassRaster,
+        classes: dict[int, str],
+        labels: RasterLabels | PlacedPolygons,
+        reach: float | None,
+        probs: Probabilities | None,
     ) -> None:
         self.ids = list(classes)
         size = len(self.ids)
@@ -69,12 +131,19 @@ class _Pass:
         self.stray: Counter[int] = Counter()
         self.strange: Counter[int] = Counter()
         self.pictures = Pictures(raster.grid.height, raster.grid.width)
-        self.boundaries: Boundaries | None = None
-        self.objects: Objects | None = None
-        self.probs: Probabilities | None = None
-        self.reliability: Reliability | None = None
+        gsd = raster.pixels.gsd
+        self.boundaries = None
+        if gsd is not None and reach is not None:
+            self.boundaries = Boundaries(size, gsd, reach)
+        self.objects = None
+        if isinstance(labels, PlacedPolygons):
+            own = self.table[labels.source.ids].astype(np.int64)
+            self.objects = Objects(own, size)
+        self.probs = probs
+        self.reliability = None if probs is None else Reliability(size, probs.least)
 
     def add(self, strip: MapStrip) -> None:
+        """Take the next strip of the map."""
         truth, known, disputed, ignored = self.labels.strip(strip.top, strip.bottom)
         self.ignored += int(ignored.sum())
         self.disputed += int(disputed.sum())
@@ -111,7 +180,7 @@ class _Pass:
     def _places(
         self, ids: NDArray[Any], where: NDArray[np.bool_], unknown: Counter[int]
     ) -> NDArray[np.int16]:
-        """(H, W) places of the classes, -1 elsewhere; ids that are no class are tallied."""
+        """Look up the places of the classes, (H, W), -1 elsewhere; tally ids that are no class."""
         inside = where & (ids >= 0) & (ids <= 65535)
         places = self.table[np.where(inside, ids.astype(np.int64), 65536)]
         values, numbers = np.unique(ids[where & (places < 0)], return_counts=True)
@@ -120,114 +189,27 @@ class _Pass:
 
 
 def _thin(shape: tuple[int, ...], classes: int) -> Iterator[tuple[int, int]]:
-    """Top and bottom of parts of a strip that hold not too many probabilities."""
+    """Yield top and bottom of parts of a strip that hold not too many probabilities."""
     rows = max(1, PROBS_CHUNK // (shape[1] * classes))
     for top in range(0, shape[0], rows):
         yield top, min(top + rows, shape[0])
 
 
-def compare(
-    raster: ClassRaster,
-    path: str,
-    *,
-    column: str | None = None,
-    ignore: Sequence[int | str] = (),
-    colors: Sequence[str] = (),
-    probs: str | Path | None = None,
-    tolerance: float | None = None,
-    rules: Rules = LOCAL,
-) -> Comparison:
-    """Compare a class raster with labels.
-
-    Args:
-        raster: open.
-        path: of the labels, raster or polygons.
-        column: of polygons, with the class.
-        ignore: labels that mean no class.
-        colors: of a mask in class colours, each as NAME=#RRGGBB.
-        probs: raster of the map's probabilities.
-        tolerance: of borders, metres; None for two of the map's pixels.
-        rules: what the files may point to.
+def _tolerance(asked: float | None, raster: ClassRaster) -> float | None:
+    """Find the tolerance of borders, metres; None where the map has no metres.
 
     Raises:
-        UsageError: an option does not fit.
-        SceneError: a raster can't be read.
-        EvaluationError: the two can't be compared.
+        UsageError: one is asked for and the map has no metres; or all of the map would be within
+            it, and rows wait in memory for as long as it is.
     """
-    if raster.legend:
-        classes = raster.legend
-    else:
-        found = survey(raster)
-        classes = dict(zip(found.ids, found.names, strict=True))
-    warnings: list[str] = []
-    with ExitStack() as stack:
-        labels = stack.enter_context(
-            open_color_labels(
-                path, raster.pixels, parse_colors(colors, classes), raster.path, rules
-            )
-            if colors
-            else open_labels(
-                path,
-                raster.pixels,
-                classes,
-                raster.path,
-                column=column,
-                ignore=ignore,
-                rules=rules,
-            )
+    gsd = raster.pixels.gsd
+    if gsd is None:
+        if asked is None:
+            return None
+        raise UsageError(
+            f"{raster.path} has no CRS that gives metres, so that a tolerance of {asked:g} "
+            f"m means nothing; leave --boundary-tolerance out, or give the map its CRS"
         )
-        done = _Pass(raster, classes, labels)
-        gsd = raster.pixels.gsd
-        if gsd is not None:
-            reach = _tolerance(tolerance, gsd, raster)
-            done.boundaries = Boundaries(len(classes), gsd, reach)
-        elif tolerance is not None:
-            raise UsageError(
-                f"{raster.path} has no CRS that gives metres, so that a tolerance of {tolerance:g} "
-                f"m means nothing; leave --boundary-tolerance out, or give the map its CRS"
-            )
-        if isinstance(labels, PlacedPolygons):
-            own = done.table[labels.source.ids].astype(np.int64)
-            done.objects = Objects(own, len(classes))
-        if probs is not None:
-            done.probs = stack.enter_context(open_probs(probs, raster, classes, rules))
-            done.reliability = Reliability(len(classes), done.probs.least)
-        for strip in raster.strips():
-            done.add(strip)
-        _check(done, raster, classes, path, labels.bounds)
-    warnings += _doubts(done, raster, classes)
-    report: dict[str, Any] = {
-        "map": raster.path,
-        "labels": path,
-        "counted": {
-            "pixels": int(done.counts.sum()),
-            "unlabelled": done.unlabelled,
-            "ignored": done.ignored,
-            "disputed": done.disputed,
-            "on_nodata": int(done.unmapped.sum()),
-        },
-        "measures": {name: number(f(done.counts)) for name, f in metrics.MEASURES.items()},
-        "classes": _classes(done, classes),
-        "counts": {"rows": "labels", "columns": "map", "pixels": done.counts.tolist()},
-    }
-    if done.boundaries is not None:
-        _add_boundaries(report, done.boundaries.finish(), reach)
-    if done.objects is not None and isinstance(labels, PlacedPolygons):
-        _add_objects(report, done.objects.finish(), labels)
-    if done.reliability is not None:
-        calibration = done.reliability.finish()
-        _add_calibration(report, calibration, str(probs))
-        warnings += _doubts_of_probs(calibration, int(done.counts.sum()))
-    report["warnings"] = warnings
-    return Comparison(report, done.counts, tuple(warnings), done.pictures)
-
-
-def _tolerance(asked: float | None, gsd: tuple[float, float], raster: ClassRaster) -> float:
-    """The tolerance of borders, metres.
-
-    Raises:
-        UsageError: all of the map would be within it, and rows wait in memory for as long as it is.
-    """
     usual = TOLERANCE_PIXELS * max(gsd)
     if asked is None:
         return usual
@@ -252,25 +234,45 @@ def _check(
     legend = ", ".join(f"{i} {name}" for i, name in classes.items())
     if done.strange:
         raise EvaluationError(
-            f"{raster.path} holds the ids {_tally(done.strange)}, and the legend in its tags has "
-            f"only {legend}; give the raster as it was written, or mend its tags"
+            f"{raster.path} holds the ids {shown_ids(done.strange)}, and the legend in its tags "
+            f"has only {legend}; give the raster as it was written, or correct its tags"
         )
     if done.stray:
         raise EvaluationError(
-            f"{path} holds the ids {_tally(done.stray)}, and the map's classes are {legend}; bring "
-            f"the labels to the map's ids, or leave such pixels out with --ignore ID"
+            f"{path} holds the ids {shown_ids(done.stray)}, and the map's classes are {legend}; "
+            f"bring the labels to the map's ids, or leave such pixels out with --ignore ID"
         )
     if not done.counts.sum():
         raise EvaluationError(
             f"no pixel has both a class and a label: {int(done.unmapped.sum())} labels lie on the "
             f"map's nodata, {done.ignored} are ignored; {raster.path} reaches over "
-            f"{shown(raster.bounds)}, {path} over {shown(bounds)} (west, south, east, north in the "
-            f"map's CRS)"
+            f"{shown_bounds(raster.bounds)}, {path} over {shown_bounds(bounds)} (west, south, "
+            f"east, north in the map's CRS)"
         )
 
 
+def _counted(
+    done: _Pass, raster: ClassRaster, classes: dict[int, str], path: str
+) -> dict[str, Any]:
+    """Report what the confusion matrix says."""
+    return {
+        "map": raster.path,
+        "labels": path,
+        "counted": {
+            "pixels": int(done.counts.sum()),
+            "unlabelled": done.unlabelled,
+            "ignored": done.ignored,
+            "disputed": done.disputed,
+            "on_nodata": int(done.unmapped.sum()),
+        },
+        "measures": {name: number(f(done.counts)) for name, f in metrics.MEASURES.items()},
+        "classes": class_entries(done.counts, done.unmapped, classes),
+        "counts": {"rows": "labels", "columns": "map", "pixels": done.counts.tolist()},
+    }
+
+
 def _doubts(done: _Pass, raster: ClassRaster, classes: dict[int, str]) -> list[str]:
-    """What makes the counts less sure."""
+    """Say what makes the counts less sure."""
     doubts, theirs = [], done.labels.legend
     others = [
         f"{i} ({name}, {theirs[i]})"
@@ -294,6 +296,7 @@ def _doubts(done: _Pass, raster: ClassRaster, classes: dict[int, str]) -> list[s
 
 
 def _doubts_of_probs(found: Calibration, pixels: int) -> list[str]:
+    """Say what makes the calibration less sure."""
     doubts = []
     if found.unlikely:
         doubts.append(
@@ -304,102 +307,6 @@ def _doubts_of_probs(found: Calibration, pixels: int) -> list[str]:
         doubts.append(f"{pixels - int(found.pixels.sum())} compared pixels have no probabilities")
     if not math.isfinite(found.temperature):
         doubts.append(
-            "no temperature of 0.02 to 50 fits: all pixels are right, or probabilities tell nothing"
+            "no temperature of 0.02 to 50 fits: all pixels are right, or probabilities say nothing"
         )
     return doubts
-
-
-def _classes(done: _Pass, classes: dict[int, str]) -> list[dict[str, Any]]:
-    per_class = {name: measure(done.counts) for name, measure in metrics.CLASS_MEASURES.items()}
-    return [
-        {
-            "id": i,
-            "name": name,
-            "labelled_pixels": int(done.counts[k].sum()),
-            "mapped_pixels": int(done.counts[:, k].sum()),
-            "labels_on_nodata": int(done.unmapped[k]),
-            **{measure: number(values[k]) for measure, values in per_class.items()},
-        }
-        for k, (i, name) in enumerate(classes.items())
-    ]
-
-
-def _add_boundaries(report: dict[str, Any], found: BoundaryScores, tolerance: float) -> None:
-    report["boundaries"] = {"tolerance_m": tolerance}
-    report["measures"]["mean_boundary_f1"] = number(found.mean_f1)
-    for k, entry in enumerate(report["classes"]):
-        entry["labelled_border_pixels"] = int(found.labelled[k])
-        entry["mapped_border_pixels"] = int(found.mapped[k])
-        entry["boundary_precision"] = number(found.precision[k])
-        entry["boundary_recall"] = number(found.recall[k])
-        entry["boundary_f1"] = number(found.f1[k])
-
-
-def _add_objects(report: dict[str, Any], found: ObjectScores, labels: PlacedPolygons) -> None:
-    def values(k: int) -> dict[str, Any]:
-        return {
-            "polygons": int(found.polygons[k]),
-            "polygons_right": number(found.right[k]),
-            "polygons_mean_share": number(found.mean_share[k]),
-            "polygons_median_share": number(found.median_share[k]),
-        }
-
-    source = labels.source
-    report["column"] = source.column
-    report["objects"] = {
-        "features": source.features,
-        "unlabelled": source.unlabelled,
-        "ignored": source.ignored,
-        "without_pixel": int(found.empty[-1]),
-        **values(-1),
-    }
-    report["measures"].update({k: v for k, v in values(-1).items() if k != "polygons"})
-    for k, entry in enumerate(report["classes"]):
-        entry.update(values(k))
-
-
-def _add_calibration(report: dict[str, Any], found: Calibration, probs: str) -> None:
-    report["calibration"] = {
-        "probs": probs,
-        "pixels": int(found.pixels.sum()),
-        "ece": number(found.ece),
-        "mce": number(found.mce),
-        "brier": number(found.brier),
-        "nll": number(found.nll),
-        "bins": [
-            {
-                "low": k / BINS,
-                "high": (k + 1) / BINS,
-                "pixels": int(found.pixels[k]),
-                "confidence": number(found.confidence[k]),
-                "accuracy": number(found.accuracy[k]),
-            }
-            for k in range(BINS)
-        ],
-        "temperature": {
-            "value": number(found.temperature),
-            "sampled_pixels": found.sampled,
-            "ece_before": number(found.ece_sampled),
-            "ece_after": number(found.ece_after),
-            "nll_after": number(found.nll_after),
-        },
-    }
-    for name in ("ece", "mce", "brier", "nll"):
-        report["measures"][name] = report["calibration"][name]
-    report["measures"]["temperature"] = report["calibration"]["temperature"]["value"]
-
-
-def _tally(counts: Counter[int]) -> str:
-    """Ids and pixels for a message."""
-    listed = ", ".join(f"{i} ({n} px)" for i, n in sorted(counts.items())[:8])
-    return listed + (f" and {len(counts) - 8} more" if len(counts) > 8 else "")
-
-
-def shown(bounds: Bounds) -> str:
-    """Bounds for a message."""
-    return ", ".join(f"{v:.7g}" for v in bounds)
-
-
-def number(value: Any) -> float | None:
-    """None for what is undefined: JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 is right in 8 of 10 pixels, and a temperature that mends it.
+"""Whether a probability of 0.8 is right in 8 of 10 pixels, and a temperature that corrects it.
 
 The formulas are those of Guo et al. 2017, "On calibration of modern neural networks",
 https://arxiv.org/abs/1706.04599: reliability diagram, expected and maximum calibration error over
@@ -50,7 +50,7 @@ class Probabilities:
         path: the file.
         dataset: rasterio's.
         bands: of each of the map's classes, from 1.
-        least: half of the smallest step that the file can tell, or 1e-12 for floats. With eight
+        least: half of the smallest step that the file can hold, or 1e-12 for floats. With eight
             bits, temperatures of very sure models come out some percent too low.
     """
 
@@ -60,7 +60,7 @@ class Probabilities:
     least: float
 
     def rows(self, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Full-width rows.
+        """Read full-width rows.
 
         Returns:
             float32 (K, H, W), 0 to 1, in the order of the map's classes; and (H, W), True where
@@ -135,7 +135,7 @@ def open_probs(
 
 
 def _bands(dataset: Any, legend: dict[int, str]) -> tuple[int, ...] | None:
-    """The band of each class, from 1; None where that can't be told."""
+    """Find the band of each class, from 1; None where that is unknown."""
     try:
         named = json.loads(dataset.tags().get("GEOSEG_CLASSES", "{}"))
         order = [int(key) for key in named]
@@ -160,15 +160,15 @@ class Calibration:
         ece: expected calibration error, the mean of |accuracy - confidence| over pixels.
         mce: the largest of these differences.
         brier: mean over pixels of the sum over classes of (p - truth)^2, 0 to 2.
-        nll: mean over pixels of -log p of the true class, in nats, with p at least what the file
-            can tell.
+        nll: mean over pixels of -log p of the true class, in nats, with p at least ``least`` of
+            the file.
         unlikely: pixels whose mapped class is not the most probable one.
         sampled: pixels that the temperature was fitted to.
         temperature: softmax(log p / T) has the least ``nll`` of these pixels; NaN where none of
             0.02 to 50 has.
-        nll_after: of these pixels, with the temperature.
-        ece_after: likewise.
-        ece_sampled: of these pixels, without the temperature.
+        nll_after: ``nll`` of these pixels, with the temperature.
+        ece_after: ``ece`` of these pixels, with the temperature.
+        ece_sampled: ``ece`` of these pixels, without the temperature.
     """
 
     pixels: NDArray[np.int64]
@@ -187,10 +187,13 @@ class Calibration:
 
 
 class Reliability:
-    """Sums over parts of a map. Memory is a sample of at most 1e7 probabilities, twice."""
+    """Adds up over parts of a map how right probabilities are.
+
+    Memory is a sample of at most 1e7 probabilities, twice.
+    """
 
     def __init__(self, classes: int, least: float) -> None:
-        """Prepare.
+        """Begin before the first part.
 
         Args:
             classes: K.
@@ -247,7 +250,7 @@ class Reliability:
             self._facts = self._facts[kept]
 
     def logs(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, K) logarithms of probabilities that add up to 1."""
+        """Compute logarithms of probabilities that add up to 1, (N, K)."""
         clipped = np.maximum(probs, np.float32(self._least))
         return np.asarray(np.log(clipped / clipped.sum(axis=1, keepdims=True)))
 
@@ -282,14 +285,14 @@ class Reliability:
 
 
 def _binned(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
-    """(3, BINS): pixels, sums of probabilities, right pixels."""
+    """Count by bins, (3, BINS): pixels, sums of probabilities, right pixels."""
     place = (np.ceil(confidence * BINS).astype(np.int64) - 1).clip(0, BINS - 1)
     weights = (None, confidence, right)
     return np.stack([np.bincount(place, w, BINS).astype(np.float64) for w in weights])
 
 
 def _errors(bins: Floats) -> tuple[float, float, Floats, Floats]:
-    """ECE, MCE, and mean probability and accuracy of each bin."""
+    """Compute ECE, MCE, and mean probability and accuracy of each bin."""
     pixels, sums, right = bins
     none = np.full(BINS, np.nan)
     confidence = np.divide(sums, pixels, out=none.copy(), where=pixels > 0)
@@ -302,13 +305,14 @@ def _errors(bins: Floats) -> tuple[float, float, Floats, Floats]:
 
 
 def _chunks(logs: NDArray[np.float32]) -> Iterator[slice]:
+    """Yield rows, about a million numbers at a time."""
     rows = max(1, (1 << 20) // logs.shape[1])
     for start in range(0, len(logs), rows):
         yield slice(start, start + rows)
 
 
 def _softened(logs: NDArray[np.float32], temperature: float) -> Floats:
-    """Log softmax(log p / T), float64 (N, K)."""
+    """Compute log softmax(log p / T), float64 (N, K)."""
     z = logs.astype(np.float64) / temperature
     z -= z.max(axis=1, keepdims=True)
     return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
@@ -320,7 +324,7 @@ def _sampled(
     mapped: NDArray[np.int64],
     temperature: float,
 ) -> Floats:
-    """Bins of a sample's pixels with a temperature."""
+    """Count a sample's pixels by bins, with a temperature."""
     bins = np.zeros((3, BINS))
     for part in _chunks(logs):
         soft = np.exp(_softened(logs[part], temperature))
@@ -330,6 +334,7 @@ def _sampled(
 
 
 def _nll(logs: NDArray[np.float32], truth: NDArray[np.int64], temperature: float) -> float:
+    """Compute the mean of -log p of the true class, with a temperature."""
     total = 0.0
     for part in _chunks(logs):
         soft = _softened(logs[part], temperature)
@@ -338,7 +343,7 @@ def _nll(logs: NDArray[np.float32], truth: NDArray[np.int64], temperature: float
 
 
 def fit_temperature(logs: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    """The temperature with the least mean negative log likelihood of the truth.
+    """Find the temperature with the least mean negative log likelihood of the truth.
 
     With u = 1/T the likelihood's slope, the mean over pixels of (the mean of log p under
     softmax(u log p)) - (log p of the truth), rises with u, so it has one zero or none.
@@ -349,7 +354,7 @@ def fit_temperature(logs: NDArray[np.float32], truth: NDArray[np.int64]) -> floa
 
     Returns:
         T > 0; NaN where none of 0.02 to 50 is best: without pixels, where all pixels are right, or
-        where probabilities tell nothing.
+        where probabilities say nothing.
 
     Examples:
         Called right in 2 of 3 pixels, each time with 90 %:
@@ -377,7 +382,7 @@ def fit_temperature(logs: NDArray[np.float32], truth: NDArray[np.int64]) -> floa
 
 
 def _scramble(index: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A hash of 64 bits without collisions: the finaliser of splitmix64 (Steele et al. 2014)."""
+    """Hash to 64 bits without collisions: the finaliser of splitmix64 (Steele et al. 2014)."""
     x = index.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv as csv_format
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoseg.core.ownership import TABLE_HEAD
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["write_table"]
 
 
 def write_table(report: dict[str, Any]) -> str:
-    """The report as CSV: one measure a line, without class where it is of the whole map.
+    """Write a report as CSV: one measure a line, without class where it is of the whole map.
 
     The confusion matrix comes last, by label or reference class: ``pixels_mapped_as_3``.
     """

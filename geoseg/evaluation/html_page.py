@@ -40,8 +40,8 @@ footer { margin-top: 3rem; font-size: .85em; opacity: .75; }
 """
 
 
-def page(report: Mapping[str, Any], pictures: Pictures | None, colors: Mapping[int, RGB]) -> str:
-    """An evaluation's report as a page.
+def page(report: Mapping[str, Any], pictures: Pictures, colors: Mapping[int, RGB]) -> str:
+    """Write an evaluation's report as a page.
 
     Args:
         report: of :func:`geoseg.evaluate`.
@@ -62,8 +62,7 @@ def page(report: Mapping[str, Any], pictures: Pictures | None, colors: Mapping[i
         parts += _points(report, colors)
     else:
         parts += _labels(report, colors)
-    if pictures is not None:
-        parts += _maps(pictures, colors)
+    parts += _maps(pictures, colors)
     if "calibration" in report:
         parts += _calibration(report["calibration"])
     parts.append(f"<footer>geoseg {escape(version('geoseg'))}</footer>")
@@ -79,6 +78,7 @@ def page(report: Mapping[str, Any], pictures: Pictures | None, colors: Mapping[i
 
 
 def _name(path: Any) -> str:
+    """Give the last part of a path or address."""
     return str(path).rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -87,7 +87,7 @@ def _words(key: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A number for people."""
+    """Write a number for people."""
     if value is None:
         return "–"
     if isinstance(value, int):
@@ -96,7 +96,7 @@ def _shown(value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells of the rows are HTML already: a whole ``<td>`` or a text for one."""
+    """Write a table; cells of the rows are HTML already: a whole ``<td>`` or a text for one."""
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "\n".join(
         "<tr>" + "".join(c if c.startswith("<t") else f"<td>{c}</td>" for c in row) + "</tr>"
@@ -107,6 +107,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _facts(report: Mapping[str, Any], truth: str) -> str:
+    """Write what was compared, and how much was counted."""
     rows = [("map", report["map"])]
     if "model" in report:
         model, speed = report["model"], report["speed"]
@@ -133,7 +134,7 @@ def _class_cell(entry: Mapping[str, Any], colors: Mapping[int, RGB]) -> str:
 
 
 def _bar(value: float | None) -> str:
-    """A share of 0 to 1 as a cell with a bar."""
+    """Write a share of 0 to 1 as a cell with a bar."""
     if value is None:
         return "<td>–</td>"
     size = 100 * min(max(value, 0.0), 1.0)
@@ -141,6 +142,7 @@ def _bar(value: float | None) -> str:
 
 
 def _labels(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
+    """Write what is known from labels."""
     parts = ["<h2>The whole map</h2>"]
     values = [(f"<th>{escape(_words(k))}</th>", _shown(v)) for k, v in report["measures"].items()]
     parts.append(_table((), values))
@@ -182,7 +184,7 @@ def _confusion(
     rows_are: str,
     columns_are: str,
 ) -> str:
-    """Counts, or shares of the whole, shaded by their share of the row."""
+    """Write counts, or shares of the whole, shaded by their share of the row."""
     rows = []
     for entry, row in zip(classes, counts, strict=True):
         total = sum(row)
@@ -199,6 +201,7 @@ def _confusion(
 
 
 def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
+    """Write what is known from points."""
     unit = {"m2": "m²", "px": "px"}[report["area_unit"]]
     rows = (
         [
@@ -227,6 +230,7 @@ def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
 
 
 def _interval(found: Mapping[str, float | None], digits: int | None) -> str:
+    """Write an estimate and half of its 95 % interval, with so many digits."""
     value, low, high = found["value"], found["low"], found["high"]
     if value is None:
         return "–"
@@ -279,7 +283,7 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
 
 
 def _diagram(bins: Sequence[Mapping[str, Any]]) -> bytes:
-    """Reliability above, pixels below, in inks that dark and light grounds bear; PNG."""
+    """Draw reliability above, pixels below, in inks for dark and light grounds; PNG."""
     # The object interface: pyplot would open a window system and keep the figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

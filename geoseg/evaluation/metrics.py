@@ -1,4 +1,4 @@
-"""How well a map agrees with the truth.
+"""How well a map agrees with the truth, in numbers.
 
 Everything comes from one confusion matrix, int64 (K, K), truth in rows and prediction in columns,
 over all pixels of all images. Matrices of parts add up to that of the whole, so a large raster is
@@ -27,13 +27,12 @@ from geoseg.errors import EvaluationError
 __all__ = [
     "CLASS_MEASURES",
     "MEASURES",
+    "class_mean",
     "confusion",
     "f1",
     "frequency_weighted_iou",
     "iou",
     "kappa",
-    "mean_class_accuracy",
-    "mean_f1",
     "mean_iou",
     "pixel_accuracy",
     "precision",
@@ -93,7 +92,11 @@ def confusion(
 
 
 def _places(array: NDArray[Any], ids: NDArray[np.int64], what: str) -> NDArray[np.int64]:
-    """The place of each pixel's id in the table."""
+    """Look up the place of each pixel's id in the table.
+
+    Raises:
+        EvaluationError: an id is not in it, or the array is not of integers.
+    """
     if array.dtype.kind not in "iu":
         raise EvaluationError(
             f"the {what} is of {array.dtype}; class ids are integers: take the class raster, not "
@@ -116,19 +119,30 @@ def _places(array: NDArray[Any], ids: NDArray[np.int64], what: str) -> NDArray[n
 def _hits_truth_predicted(
     counts: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of each class: pixels on the diagonal, pixels of it in truth, pixels called it."""
+    """Count of each class pixels that are right, pixels of it in truth, and pixels called it."""
     return np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """NaN where the whole is 0."""
+    """Divide; NaN where the whole is 0."""
     result = np.full(np.shape(part), np.nan)
     np.divide(part, whole, out=result, where=np.asarray(whole) > 0)
     return result
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of what is defined; NaN where nothing is, without numpy's warning."""
+def class_mean(values: NDArray[np.float64]) -> float:
+    """Average a measure over the classes for which it is defined.
+
+    Args:
+        values: float64 (K,), NaN where undefined.
+
+    Returns:
+        The mean; NaN where nothing is defined, without numpy's warning.
+
+    Examples:
+        >>> class_mean(np.array([0.5, np.nan, 1.0]))
+        0.75
+    """
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -202,31 +216,7 @@ def mean_iou(counts: NDArray[np.int64]) -> float:
         >>> mean_iou(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
         0.775
     """
-    return _mean(iou(counts))
-
-
-def mean_f1(counts: NDArray[np.int64]) -> float:
-    """Mean of :func:`f1` over the classes that are in truth or prediction.
-
-    Args:
-        counts: int64 (K, K) of :func:`confusion`.
-
-    Returns:
-        0 to 1; NaN where there is no pixel.
-    """
-    return _mean(f1(counts))
-
-
-def mean_class_accuracy(counts: NDArray[np.int64]) -> float:
-    """Mean of :func:`recall` over the classes that are in truth.
-
-    Args:
-        counts: int64 (K, K) of :func:`confusion`.
-
-    Returns:
-        0 to 1; NaN where there is no pixel.
-    """
-    return _mean(recall(counts))
+    return class_mean(iou(counts))
 
 
 def pixel_accuracy(counts: NDArray[np.int64]) -> float:
@@ -277,10 +267,10 @@ def kappa(counts: NDArray[np.int64]) -> float:
 #: Name -> one number for the whole map.
 MEASURES: dict[str, Callable[[NDArray[np.int64]], float]] = {
     "pixel_accuracy": pixel_accuracy,
-    "mean_class_accuracy": mean_class_accuracy,
+    "mean_class_accuracy": lambda counts: class_mean(recall(counts)),
     "mean_iou": mean_iou,
     "frequency_weighted_iou": frequency_weighted_iou,
-    "mean_f1": mean_f1,
+    "mean_f1": lambda counts: class_mean(f1(counts)),
     "kappa": kappa,
 }
 

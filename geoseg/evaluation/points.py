@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -14,21 +14,41 @@ from numpy.typing import NDArray
 
 from geoseg.errors import EvaluationError
 from geoseg.evaluation import metrics
-from geoseg.evaluation.area_estimates import Estimate, estimate
-from geoseg.evaluation.by_labels import number, shown
+from geoseg.evaluation.area_estimates import estimate
+from geoseg.evaluation.options import EvaluateOptions
+from geoseg.evaluation.report import estimates, shown_bounds
+from geoseg.evaluation.result import Evaluation
 from geoseg.evaluation.thumbnails import Pictures
 from geoseg.labels.classes import class_ids, match_classes, spelled
 from geoseg.labels.vector_files import read_features
 from geoseg.labels.window import Bounds, check_crs
 from geoseg.rasters.class_raster import MAX_ID, ClassRaster, Survey, survey
 from geoseg.scene.scene import first_line
-from geoseg.scene.sources import Rules
-
-if TYPE_CHECKING:
-    pass
-from geoseg.evaluation.result import Evaluation
 
 __all__ = ["by_points"]
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Points with a class.
+
+    Attributes:
+        frame: N points.
+        column: that has their classes.
+        reference: (N,) ids of these.
+        found: the map's classes, and those that only points have.
+        omitted: id -> name of these.
+        asked: points in the file.
+        ignored: of them, those whose label means no class.
+    """
+
+    frame: geopandas.GeoDataFrame
+    column: str
+    reference: NDArray[np.int64]
+    found: Survey
+    omitted: dict[int, str]
+    asked: int
+    ignored: int
 
 
 @dataclass(frozen=True)
@@ -38,134 +58,142 @@ class _Read:
     Attributes:
         ids: (N,) int64 the map's class; -1 where it has none.
         inside: (N,) within the map's edges.
+        pixels: (N, 2) row and column.
         pictures: of the map.
     """
 
     ids: NDArray[np.int64]
     inside: NDArray[np.bool_]
+    pixels: NDArray[np.int64]
     pictures: Pictures
+
+    @property
+    def outside(self) -> int:
+        """How many points lie outside the map."""
+        return int((~self.inside).sum())
+
+    @property
+    def on_nodata(self) -> int:
+        """How many points lie on the map's nodata."""
+        return int((self.inside & (self.ids < 0)).sum())
 
 
 def by_points(
-    raster: ClassRaster, path: str, column: str, ignore: Sequence[int | str], rules: Rules
+    raster: ClassRaster, path: str, options: EvaluateOptions
 ) -> tuple[Evaluation, Pictures]:
     """Judge a map by points.
 
     Args:
         raster: the map.
         path: of the points.
-        column: that has their classes.
-        ignore: names or ids that mean no class.
-        rules: what the file may point to.
+        options: how the points are read.
 
     Returns:
         What was found, and pictures of the map.
 
     Raises:
-        GeosegError: the points can't be read, or say nothing of the map.
+        GeosegError: the points can't be read, or nothing can be said from them.
     """
-    frame = read_features(path, column, ("Point",), "point", rules)
-    found = survey(raster)
-    classes = dict(zip(found.ids, found.names, strict=True))
-    omitted = _omitted(frame[column], classes, ignore)
-    found = _with_omitted(found, omitted)
-    classes |= omitted
-    reference, ignored = class_ids(frame[column], classes, ignore, path)
-    asked = len(frame)
-    looked = reference >= 0
-    frame, reference = frame[looked], reference[looked]
-    if not len(frame):
-        raise EvaluationError(
-            f"{path}: none of its {asked} points has a class in the column {column!r}; fill it "
-            f"with names ({', '.join(found.names)}) or ids"
-        )
-    cols, rows, bounds = _pixels_of(frame, raster, path)
-    read = _read_map(raster, cols, rows)
-    mapped = read.ids >= 0
-    outside, on_nodata = int((~read.inside).sum()), int((read.inside & ~mapped).sum())
-    if not mapped.any():
-        raise EvaluationError(
-            f"none of the {len(frame)} labelled points of {path} lies on a class of {raster.path}: "
-            f"{outside} are outside and {on_nodata} on nodata; the map reaches over "
-            f"{shown(raster.bounds)}, the points over {shown(bounds)} (west, south, east, north "
-            f"in the map's CRS)"
-        )
-    _check_strata(frame, column, read.ids, raster.path, path)
-    warnings = []
-    if omitted:
-        named = ", ".join(f"{name} ({int((reference == i).sum())})" for i, name in omitted.items())
-        warnings.append(
-            f"the map has no class {named}: it is wrong at these points, and they count so; mend "
-            f"what is misspelt, and leave out with --ignore only what is no class (a cloud, say)"
-        )
-    if outside or on_nodata:
-        warnings.append(
-            f"{outside} labelled points lie outside the map and {on_nodata} on its nodata; they "
-            f"are left out"
-        )
-    pairs = np.column_stack((read.ids, rows, cols))[mapped]
-    distinct = np.unique(pairs, axis=0)
-    twice = len(pairs) - len(distinct)
-    if twice:
-        warnings.append(
-            f"{twice} labelled points lie in a pixel that holds another one; a random sample takes "
-            f"each pixel once, so the intervals are too narrow"
-        )
+    points = _read_points(raster, path, options)
+    read = _read_map(raster, points.frame, path)
+    _check_strata(points.frame, points.column, read.ids, raster.path, path)
+    found, mapped = points.found, read.ids >= 0
+    distinct = np.unique(np.column_stack((read.ids, read.pixels))[mapped], axis=0)
     places = {i: place for place, i in enumerate(found.ids)}
-    truth, called = (np.array([places[i] for i in v[mapped]]) for v in (reference, read.ids))
+    truth, called = (np.array([places[i] for i in v[mapped]]) for v in (points.reference, read.ids))
     counts = metrics.confusion(truth, called, len(places), ignore_index=None)
     seen = (distinct[:, :1] == np.asarray(found.ids)).sum(axis=0)
     complete = seen == found.pixels
-    single = np.flatnonzero((counts.sum(axis=0) == 1) & ~complete)
-    if len(single):
-        warnings.append(
-            f"a single labelled point lies on {', '.join(found.names[i] for i in single)}: "
-            f"standard errors that depend on it are unknown; label at least 2 points of each "
-            f"mapped class"
-        )
-    if found.area_m2 is None:
-        warnings.append("the map's CRS gives no areas on the ground; areas are pixels")
+    warnings = _doubts(points, read, int(mapped.sum()) - len(distinct))
+    warnings += _doubts_of_classes(found, counts, complete)
     accuracy = estimate(counts.T, found.areas, found.names, complete=complete)
     report = {
         "map": raster.path,
         "points": path,
-        "column": column,
+        "column": points.column,
         "counted": {
-            "points": asked,
+            "points": points.asked,
             "used": int(mapped.sum()),
-            "unlabelled": asked - len(frame) - ignored,
-            "ignored": ignored,
-            "outside": outside,
-            "on_nodata": on_nodata,
+            "unlabelled": points.asked - len(points.frame) - points.ignored,
+            "ignored": points.ignored,
+            "outside": read.outside,
+            "on_nodata": read.on_nodata,
         },
-        "area_unit": "px" if found.area_m2 is None else "m2",
-        "confidence_level": 0.95,
-        "overall_accuracy": _numbers(accuracy.overall),
-        "classes": [
-            {
-                "id": None if found.ids[i] > MAX_ID else found.ids[i],
-                "name": found.names[i],
-                "points": int(counts[:, i].sum()),
-                "reference_points": int(counts[i].sum()),
-                "mapped_pixels": int(found.pixels[i]),
-                "mapped_area": float(found.areas[i]),
-                "area": _numbers(accuracy.areas, i),
-                "users_accuracy": _numbers(accuracy.users, i),
-                "producers_accuracy": _numbers(accuracy.producers, i),
-            }
-            for i in range(len(found.ids))
-        ],
-        "counts": {"rows": "reference", "columns": "map", "points": counts.tolist()},
-        "area_shares": {"rows": "map", "columns": "reference", "shares": accuracy.matrix.tolist()},
+        **estimates(found, counts, accuracy),
         "warnings": warnings,
     }
     return Evaluation(report, counts, accuracy, tuple(warnings)), read.pictures
 
 
+def _read_points(raster: ClassRaster, path: str, options: EvaluateOptions) -> _Labelled:
+    """Read points, and find the class of each.
+
+    Raises:
+        UsageError: the file has no such column.
+        EvaluationError: no point has a class.
+    """
+    column = options.column or "reference"
+    frame = read_features(path, column, ("Point",), "point", options.rules)
+    found = survey(raster)
+    classes = dict(zip(found.ids, found.names, strict=True))
+    omitted = _omitted(frame[column], classes, options.ignore)
+    found = _with_omitted(found, omitted)
+    reference, ignored = class_ids(frame[column], classes | omitted, options.ignore, path)
+    looked = reference >= 0
+    if not looked.any():
+        raise EvaluationError(
+            f"{path}: none of its {len(frame)} points has a class in the column {column!r}; fill "
+            f"it with names ({', '.join(found.names)}) or ids"
+        )
+    return _Labelled(frame[looked], column, reference[looked], found, omitted, len(frame), ignored)
+
+
+def _doubts(points: _Labelled, read: _Read, twice: int) -> list[str]:
+    """Say what of the points makes the numbers less sure; ``twice`` share a pixel with another."""
+    doubts = []
+    if points.omitted:
+        named = ", ".join(
+            f"{name} ({int((points.reference == i).sum())})" for i, name in points.omitted.items()
+        )
+        doubts.append(
+            f"the map has no class {named}: it is wrong at these points, and they count so; "
+            f"correct what is misspelt, and leave out with --ignore only what is no class (a "
+            f"cloud, say)"
+        )
+    if read.outside or read.on_nodata:
+        doubts.append(
+            f"{read.outside} labelled points lie outside the map and {read.on_nodata} on its "
+            f"nodata; they are left out"
+        )
+    if twice:
+        doubts.append(
+            f"{twice} labelled points lie in a pixel that holds another one; a random sample takes "
+            f"each pixel once, so the intervals are too narrow"
+        )
+    return doubts
+
+
+def _doubts_of_classes(
+    found: Survey, counts: NDArray[np.int64], complete: NDArray[np.bool_]
+) -> list[str]:
+    """Say what of the classes makes the numbers less sure."""
+    doubts = []
+    single = np.flatnonzero((counts.sum(axis=0) == 1) & ~complete)
+    if len(single):
+        doubts.append(
+            f"a single labelled point lies on {', '.join(found.names[i] for i in single)}: "
+            f"standard errors that depend on it are unknown; label at least 2 points of each "
+            f"mapped class"
+        )
+    if found.area_m2 is None:
+        doubts.append("the map's CRS gives no areas on the ground; areas are pixels")
+    return doubts
+
+
 def _omitted(
     values: Iterable[Any], classes: Mapping[int, str], ignore: Sequence[int | str]
 ) -> dict[int, str]:
-    """Classes of the reference that the map has not, as id -> name with ids beyond a map's.
+    """Find classes that only points have: id -> name, with ids beyond a map's.
 
     There are none where no point is of a class of the map: then the map's names are others.
     """
@@ -182,7 +210,7 @@ def _omitted(
 
 
 def _with_omitted(found: Survey, omitted: Mapping[int, str]) -> Survey:
-    """A survey with further classes, of which the map has no pixel."""
+    """Add classes to a survey, of which the map has no pixel."""
     none = np.zeros(len(omitted))
     return replace(
         found,
@@ -196,7 +224,7 @@ def _with_omitted(found: Survey, omitted: Mapping[int, str]) -> Survey:
 def _pixels_of(
     frame: geopandas.GeoDataFrame, raster: ClassRaster, path: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Bounds]:
-    """Columns and rows (N,) of the map's pixels under the points, and the points' bounds.
+    """Find columns and rows (N,) of the map's pixels under points, and the points' bounds.
 
     A point without a place in the map's CRS gets the pixel (-1, -1), which is outside.
 
@@ -225,8 +253,13 @@ def _pixels_of(
     return cols.astype(np.int64), rows.astype(np.int64), bounds
 
 
-def _read_map(raster: ClassRaster, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> _Read:
-    """The map's class at pixels, in one pass."""
+def _read_map(raster: ClassRaster, frame: geopandas.GeoDataFrame, path: str) -> _Read:
+    """Read the map's class at points, in one pass.
+
+    Raises:
+        EvaluationError: no point lies on a class.
+    """
+    cols, rows, bounds = _pixels_of(frame, raster, path)
     height, width = raster.grid.height, raster.grid.width
     inside = (cols >= 0) & (cols < width) & (rows >= 0) & (rows < height)
     ids = np.full(len(cols), -1, np.int64)
@@ -236,7 +269,15 @@ def _read_map(raster: ClassRaster, cols: NDArray[np.int64], rows: NDArray[np.int
         here = np.flatnonzero(inside & (rows >= strip.top) & (rows < strip.bottom))
         place = rows[here] - strip.top, cols[here]
         ids[here] = np.where(strip.valid[place], strip.ids[place].astype(np.int64), -1)
-    return _Read(ids, inside, pictures)
+    read = _Read(ids, inside, np.column_stack((rows, cols)), pictures)
+    if not (ids >= 0).any():
+        raise EvaluationError(
+            f"none of the {len(frame)} labelled points of {path} lies on a class of {raster.path}: "
+            f"{read.outside} are outside and {read.on_nodata} on nodata; the map reaches over "
+            f"{shown_bounds(raster.bounds)}, the points over {shown_bounds(bounds)} (west, south, "
+            f"east, north in the map's CRS)"
+        )
+    return read
 
 
 def _check_strata(
@@ -258,12 +299,3 @@ def _check_strata(
             f"(class_id) than {map_path} has there; the classes that points were drawn by must be "
             f"those of the map: give the map that the sample was drawn from, or draw a new sample"
         )
-
-
-def _numbers(found: Estimate, place: Any = ()) -> dict[str, float | None]:
-    return {
-        "value": number(found.value[place]),
-        "standard_error": number(found.standard_error[place]),
-        "low": number(found.low[place]),
-        "high": number(found.high[place]),
-    }

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """Of polygons of K classes and, in the last place, of all; NaN where there is no polygon.
+    """How polygons of K classes fare and, in the last place, all; NaN where there is none.
 
     Attributes:
         polygons: int64 (K + 1,), polygons with at least one pixel that counts.
@@ -44,7 +44,7 @@ class Objects:
     """Counts the mapped classes of each polygon's pixels. Memory is polygons times classes."""
 
     def __init__(self, own: NDArray[np.int64], classes: int) -> None:
-        """Prepare.
+        """Begin before the first part of the map.
 
         Args:
             own: (F,) places of the polygons' classes, 0 to K - 1.

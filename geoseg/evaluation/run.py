@@ -1,15 +1,14 @@
-"""How right a class raster or a model is: against labelled points, or against labels.
+"""The straight line of ``geoseg evaluate``: a map, or a model's map of a scene, against the truth.
 
-Points that were drawn by chance tell the accuracy of the map and the true areas of the classes,
+Points that were drawn by chance give the accuracy of the map and the true areas of the classes,
 with intervals (see :mod:`geoseg.evaluation.area_estimates`). Labels, as a raster or as polygons,
-tell how their own pixels agree with the map (see :mod:`geoseg.evaluation.by_labels`), and nothing
+say how their own pixels agree with the map (see :mod:`geoseg.evaluation.by_labels`), and nothing
 of the ground that they leave out.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,57 +16,38 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from geoseg.cards.card import CARD_NAME
-from geoseg.cards.files import ModelFiles, card_text
-from geoseg.core.jsontext import builtin, json_text
+from geoseg.cards.files import ModelFiles
+from geoseg.core.jsontext import json_text
 from geoseg.core.names import public_name
 from geoseg.core.staging import Staging, explain_write_error
-from geoseg.errors import EvaluationError, OutputError, UsageError
-from geoseg.evaluation.by_labels import compare
+from geoseg.errors import UsageError
+from geoseg.evaluation.by_labels import by_labels
 from geoseg.evaluation.csv_table import write_table
 from geoseg.evaluation.html_page import page
+from geoseg.evaluation.of_models import (
+    card_to_write,
+    check_model_options,
+    map_scene,
+    new_card,
+    scene_name,
+    scene_paths,
+    with_model,
+)
+from geoseg.evaluation.options import EvaluateOptions
 from geoseg.evaluation.points import by_points
 from geoseg.evaluation.result import Evaluation
-from geoseg.evaluation.thumbnails import Pictures, class_colors
+from geoseg.evaluation.thumbnails import RGB, Pictures, class_colors
 from geoseg.rasters.class_raster import open_class_raster
 from geoseg.scene.scene import is_remote
-from geoseg.scene.sources import Rules
-from geoseg.zoo import check_changeable, find_model, list_embedded
+from geoseg.zoo import find_model
 
 if TYPE_CHECKING:
-    from geoseg.events import Event, Progress
-    from geoseg.prediction.run import Prediction
+    from geoseg.events import Progress
 
 __all__ = ["evaluate"]
 
 
-def evaluate(
-    raster: str | Path,
-    *,
-    points: str | Path | None = None,
-    labels: str | Path | None = None,
-    column: str | None = None,
-    ignore: Sequence[int | str] = (),
-    colors: Sequence[str] = (),
-    scene: str | Path | Sequence[str | Path] | None = None,
-    bands: str | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    src_nodata: float | None = None,
-    input_root: str | Path | Sequence[str | Path] = (),
-    allow_vrt: str = "local",
-    device: str = "auto",
-    threads: int | None = None,
-    probs: str | Path | None = None,
-    boundary_tolerance: float | None = None,
-    json: str | Path | None = None,
-    csv: str | Path | None = None,
-    html: str | Path | None = None,
-    write_card: bool = False,
-    write_temperature: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Evaluation:
+def evaluate(raster: str | Path, *, progress: Progress | None = None, **options: Any) -> Evaluation:
     """Compare a class raster, or a model's map of a scene, with what is really there.
 
     Rasters are read strip by strip, so that memory does not depend on their height. Polygons are
@@ -76,43 +56,9 @@ def evaluate(
     Args:
         raster: class raster; its classes are those in its tags, or where it has none, those of
             its pixels. With ``scene``, a model: an embedded one's name, or a folder or .zip.
-        points: vector file of labelled points: a random sample with the map's classes as strata,
-            as :func:`geoseg.sample` draws it; or
-        labels: raster of labels on any grid, with the map's ids, or vector file of polygons; in
-            any CRS. At the centre of each of the map's pixels the label is taken that is there.
-            Where polygons of different classes overlap, there is none.
-        column: of points or polygons, with the name or id of the class that is really there, empty
-            where nobody looked.  [default: reference for points, class_id for polygons] Points of
-            a class that the map has not are errors of the map.
-        ignore: labels that mean no class ("cloud", 0): ids, or for points and polygons names, too.
-        colors: of labels that are a mask in class colours, each as "NAME=#RRGGBB"; any other
-            colour is ignored.
-        scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
-            probabilities go into the system's temporary folder (TMPDIR) and are removed.
-        bands: of the scene, and the next five, see
-            :class:`geoseg.prediction.options.PredictOptions`.
-        scale: quantity per number.
-        offset: quantity at number 0.
-        src_nodata: the scene's number for "not measured".
-        input_root: folders into which files may point, see
-            :class:`geoseg.prediction.options.PredictOptions`.
-        allow_vrt: ``any`` lets files point anywhere.
-        device: where the model runs.
-        threads: for computing on a CPU.
-        probs: raster of the map's probabilities, as ``geoseg predict --probs`` writes it: they are
-            compared with how often the map is right (see :mod:`geoseg.evaluation.calibration`). A
-            model's are at hand anyway.
-        boundary_tolerance: metres by which a border may lie elsewhere (see
-            :mod:`geoseg.evaluation.boundary_f1`); by default twice the side of a pixel in the map's
-            middle.
-        json: file for the report.
-        csv: file for a table, one measure a line.
-        html: file for a page with tables and pictures.
-        write_card: put the scores into the card of the model, under ``evaluations``.
-        write_temperature: put the temperature that fits these labels into the card, so that the
-            model's probabilities are right on average from then on.
-        overwrite: replace files that exist.
         progress: called with those of :mod:`geoseg.events` while the model runs.
+        **options: the fields of :class:`geoseg.evaluation.options.EvaluateOptions`: ``points`` or
+            ``labels``, files for the results, and more.
 
     Returns:
         For points, accuracies and areas with 95 % intervals; for labels, the measures of
@@ -121,89 +67,28 @@ def evaluate(
         :mod:`geoseg.evaluation.calibration` (with probabilities).
 
     Raises:
-        UsageError: the options contradict each other, or a vector file lacks the column.
+        UsageError: the options contradict each other, or a vector file has no such column.
         SceneError: a raster can't be read.
         ModelError: the model can't be read.
         EvaluationError: map and labels don't overlap, can't be brought together, or differ in
-            their classes; or the sample tells nothing.
+            their classes; or nothing can be said from the sample.
         OutputError: a file can't be written.
+
+    Example:
+        >>> import geoseg
+        >>> done = geoseg.evaluate("map.tif", labels="fields.gpkg")  # doctest: +SKIP
+        >>> done.report["measures"]["mean_iou"]  # doctest: +SKIP
     """
-    if (points is None) == (labels is None):
-        raise UsageError("give either points (--points) or labels (--labels)")
-    if points is not None:
-        for option, value in (("--probs", probs), ("--boundary-tolerance", boundary_tolerance)):
-            if value is not None:
-                raise UsageError(f"{option} is for labels; leave it out with --points")
-    if colors and (points is not None or column is not None or ignore):
-        raise UsageError(
-            "--class gives the colours of a mask (--labels), of which all others are ignored; "
-            "leave --points, --column and --ignore out"
-        )
-    boundary_tolerance = builtin(boundary_tolerance)
-    if boundary_tolerance is not None and not 0 <= boundary_tolerance < math.inf:
-        raise UsageError(
-            f"the boundary tolerance is {boundary_tolerance:g} m; it must be at least 0"
-        )
-    rules = Rules.of(input_root, allow_vrt)
-    reading = {"bands": bands, "scale": scale, "offset": offset, "src_nodata": src_nodata}
-    files = None if scene is None else find_model(raster)
-    _check_model_options(raster, files, {**reading, "threads": threads}, probs, labels)
-    card = _card_to_write(files, write_card, write_temperature, labels)
-    truth = points if labels is None else labels
-    finals = [Path(path) for path in (json, csv, html) if path is not None]
-    inputs = [truth, probs, *([raster] if scene is None else _paths(scene))]
-    read = {Path(p).resolve() for p in inputs if p is not None and not is_remote(str(p))}
-    if files is not None:
-        read.add(files.path.resolve())
-    for final in finals:
-        resolved = final.resolve()
-        if resolved in read or (files is not None and files.path.resolve() in resolved.parents):
-            raise UsageError(f"{final} is an input of this run; give the output another name")
-    finals += [card] if card is not None else []
-    with (
-        Staging(finals, overwrite=overwrite, replaced=[card] if card else []) as staging,
-        ExitStack() as stack,
-    ):
-        run = None
-        if files is not None and scene is not None:
-            wanted: dict[str, Any] = {**reading, "device": device, "threads": threads}
-            wanted |= {"input_root": rules.roots, "allow_vrt": rules.vrt}
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="geoseg-")))
-            run = _run(raster, scene, folder, labels is not None, progress, wanted)
-            raster, probs = run.raster, folder / "probs.tif"
-        opened = stack.enter_context(open_class_raster(raster, rules=rules))
-        if files is not None:
-            opened = replace(opened, path=f"{files.card.name} on {_stem(scene)}")
-        if labels is not None:
-            found = compare(
-                opened,
-                public_name(labels),
-                column=column,
-                ignore=ignore,
-                colors=colors,
-                probs=probs,
-                tolerance=boundary_tolerance,
-                rules=rules,
-            )
-            done = Evaluation(found.report, found.matrix, None, found.warnings)
-            pictures: Pictures | None = found.pictures
-        else:
-            truth = public_name(str(points))
-            done, pictures = by_points(opened, truth, column or "reference", ignore, rules)
-        if files is not None and run is not None:
-            done = _with_model(done, files, run, scene)
-        done = replace(done, report={"geoseg": version("geoseg"), **done.report})
-        of_map = [c["id"] for c in done.report["classes"] if c["id"] is not None]
-        inks = class_colors(opened.dataset, of_map)
-        texts: dict[Path, str] = {}
-        if json is not None:
-            texts[Path(json)] = json_text(done.report, indent=2) + "\n"
-        if csv is not None:
-            texts[Path(csv)] = write_table(done.report)
-        if html is not None:
-            texts[Path(html)] = page(done.report, pictures, inks)
+    asked = EvaluateOptions(**options)
+    files = None if asked.scene is None else find_model(raster)
+    check_model_options(raster, files, asked)
+    card = card_to_write(files, asked)
+    finals = _finals(raster, files, asked) + ([] if card is None else [card])
+    with Staging(finals, overwrite=asked.overwrite, replaced=[card] if card else []) as staging:
+        done, pictures, colors = _judge(raster, files, asked, progress)
+        texts = _texts(done, pictures, colors, asked)
         if card is not None and files is not None:
-            texts[card] = _new_card(files, done.report, scene, write_card, write_temperature)
+            texts[card] = new_card(files, done.report, asked)
         for path, text in texts.items():
             try:
                 staging.path(path).write_text(text, encoding="utf-8", newline="")
@@ -213,172 +98,66 @@ def evaluate(
     return done
 
 
-# Models
+def _finals(raster: str | Path, files: ModelFiles | None, asked: EvaluateOptions) -> list[Path]:
+    """List the files that are asked for.
+
+    Raises:
+        UsageError: one is an input.
+    """
+    truth = asked.points if asked.labels is None else asked.labels
+    mapped = [raster] if asked.scene is None else scene_paths(asked.scene)
+    inputs = [truth, asked.probs, *mapped]
+    read = {Path(p).resolve() for p in inputs if p is not None and not is_remote(str(p))}
+    if files is not None:
+        read.add(files.path.resolve())
+    finals = [Path(path) for path in (asked.json, asked.csv, asked.html) if path is not None]
+    for final in finals:
+        resolved = final.resolve()
+        if resolved in read or (files is not None and files.path.resolve() in resolved.parents):
+            raise UsageError(f"{final} is an input of this run; give the output another name")
+    return finals
 
 
-def _check_model_options(
+def _judge(
     raster: str | Path,
     files: ModelFiles | None,
-    reading: dict[str, Any],
-    probs: str | Path | None,
-    labels: str | Path | None,
-) -> None:
-    """Refuse options that only a model has, without one, and the other way round.
-
-    Raises:
-        UsageError: it is so.
-    """
-    if files is not None:
-        if probs is not None:
-            raise UsageError("--probs is of a map; a model's probabilities are at hand: leave it")
-        return
-    given = [name for name, value in reading.items() if value is not None]
-    if given:
-        raise UsageError(
-            f"--{given[0].replace('_', '-')} says how a model reads its scene; give a model and "
-            f"--scene, or leave it out"
-        )
-    path = Path(raster)
-    known = not path.exists() and str(raster) in list_embedded()
-    if known or path.is_dir() or path.suffix.lower() == ".zip":
-        raise UsageError(
-            f"{raster} is a model, not a map; say with --scene what it shall map, or give a class "
-            f"raster"
-        )
-
-
-def _card_to_write(
-    files: ModelFiles | None, scores: bool, temperature: bool, labels: str | Path | None
-) -> Path | None:
-    """The card's file, where it shall be written.
-
-    Raises:
-        UsageError: it can't be.
-    """
-    if not (scores or temperature):
-        return None
-    option = "--write-card" if scores else "--write-temperature"
-    if files is None:
-        raise UsageError(f"{option} writes into a model's card; give a model and --scene")
-    check_changeable(files, option)
-    if temperature and labels is None:
-        raise UsageError("--write-temperature needs --labels: points are too few to fit it")
-    if temperature and files.card.activation != "softmax":
-        raise UsageError(
-            f"the model's activation is {files.card.activation}; a temperature is of softmax: "
-            f"leave --write-temperature out"
-        )
-    return files.path / CARD_NAME
-
-
-def _paths(scene: str | Path | Sequence[str | Path]) -> list[str]:
-    return [public_name(s) for s in ([scene] if isinstance(scene, str | Path) else scene)]
-
-
-def _stem(scene: Any) -> str:
-    return Path(_paths(scene)[0].split("?")[0]).name
-
-
-def _run(
-    model: str | Path,
-    scene: str | Path | Sequence[str | Path],
-    folder: Path,
-    probs: bool,
+    asked: EvaluateOptions,
     progress: Progress | None,
-    options: dict[str, Any],
-) -> Prediction:
-    """A model's map of a scene, and its probabilities as floats, in a folder."""
-    from geoseg.prediction.run import predict  # maps are judged without torch
+) -> tuple[Evaluation, Pictures, dict[int, RGB]]:
+    """Compare a map, which a model makes first, with points or labels.
 
-    def hear(event: Event) -> None:
-        # Warnings are in the report, and would be heard twice.
-        if progress is not None and event["event"] in ("start", "progress"):
-            progress(event)
-
-    try:
-        return predict(
-            scene,
-            folder / "map.tif",
-            model=model,
-            probs=folder / "probs.tif" if probs else None,
-            probs_dtype="float32",
-            no_vector=True,
-            progress=hear,
-            **options,
-        )
-    except OutputError as error:
-        raise OutputError(
-            f"the map and its probabilities can't be kept in the temporary folder {folder.parent} "
-            f"({error}); set TMPDIR to a folder with more room"
-        ) from error
-
-
-def _with_model(done: Evaluation, files: ModelFiles, run: Prediction, scene: Any) -> Evaluation:
-    """An evaluation that says which model was judged, on what, and how quick it was.
-
-    Mpx/s are measured pixels by the time from the first chip to the finished files: what is spent
-    once, on planning and loading, is left out.
+    Returns:
+        What was found, pictures of map and labels, and the colours of the classes.
     """
-    seconds = run.report["seconds"]
-    spent = seconds["total"] - seconds["plan"] - seconds["load"]
-    report = {
-        "model": {
-            "name": files.card.name,
-            "path": str(files.path),
-            "sha256": files.sha256,
-            "temperature": files.card.temperature,
-        },
-        "scene": _paths(scene),
-        "speed": {
-            "mpx_s": run.report["pixels"]["valid"] / 1e6 / max(spent, 1e-3),
-            "seconds": seconds,
-            "device": run.report["runtime"]["device"],
-        },
-        **done.report,
-    }
-    if "calibration" in report:
-        report["calibration"]["probs"] = report["map"]  # those in the folder are gone by then
-    warnings = (*run.report["warnings"], *done.warnings)
-    report["warnings"] = list(warnings)
-    return replace(done, report=report, warnings=warnings)
-
-
-def _new_card(
-    files: ModelFiles, report: dict[str, Any], scene: Any, scores: bool, temperature: bool
-) -> str:
-    """The card's new text.
-
-    Raises:
-        EvaluationError: no temperature fits.
-    """
-    card = files.card
-    if scores:
-        truth = report.get("labels") or report["points"]
-        entry: dict[str, Any] = {"scene": _stem(scene), "counted": report["counted"]}
-        if card.temperature != 1.0:
-            entry["temperature"] = card.temperature
-        if "measures" in report:
-            entry["measures"] = report["measures"]
-            entry["iou"] = {c["name"]: c["iou"] for c in report["classes"]}
-            found = report["calibration"]
-            entry["calibration"] = {k: v for k, v in found.items() if k != "probs"}
+    with ExitStack() as stack:
+        run, probs = None, asked.probs
+        if files is not None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="geoseg-")))
+            run = map_scene(raster, folder, asked, progress)
+            raster, probs = run.raster, folder / "probs.tif"
+        opened = stack.enter_context(open_class_raster(raster, rules=asked.rules))
+        if files is not None:
+            opened = replace(opened, path=f"{files.card.name} on {scene_name(asked.scene)}")
+        if asked.labels is not None:
+            done, pictures = by_labels(opened, public_name(asked.labels), asked, probs)
         else:
-            entry["overall_accuracy"] = report["overall_accuracy"]
-            for name in ("users_accuracy", "producers_accuracy"):
-                entry[name] = {c["name"]: c[name] for c in report["classes"]}
-        earlier = card.scores.get("evaluations", {})
-        kept = dict(earlier) if isinstance(earlier, Mapping) else {"earlier": earlier}
-        card = card.with_scores(evaluations={**kept, f"{_stem(scene)} with {_stem(truth)}": entry})
-    if temperature:
-        fitted = report["calibration"]["temperature"]["value"]
-        if fitted is None:
-            raise EvaluationError(
-                f"no temperature of 0.02 to 50 fits {report['labels']}, so none was written; all "
-                f"pixels are right, or probabilities tell nothing: leave --write-temperature out"
-            )
-        # What was fitted softens probabilities that the card's own temperature had softened.
-        card = replace(card, temperature=files.card.temperature * fitted)
-    return card_text(card)
+            done, pictures = by_points(opened, public_name(str(asked.points)), asked)
+        if files is not None and run is not None:
+            done = with_model(done, files, run, asked.scene)
+        done = replace(done, report={"geoseg": version("geoseg"), **done.report})
+        of_map = [c["id"] for c in done.report["classes"] if c["id"] is not None]
+        return done, pictures, class_colors(opened.dataset, of_map)
 
 
-# Points
+def _texts(
+    done: Evaluation, pictures: Pictures, colors: Mapping[int, RGB], asked: EvaluateOptions
+) -> dict[Path, str]:
+    """Write the texts of the files that are asked for."""
+    texts: dict[Path, str] = {}
+    if asked.json is not None:
+        texts[Path(asked.json)] = json_text(done.report, indent=2) + "\n"
+    if asked.csv is not None:
+        texts[Path(asked.csv)] = write_table(done.report)
+    if asked.html is not None:
+        texts[Path(asked.html)] = page(done.report, pictures, colors)
+    return texts

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
 import pandas
 from numpy.typing import NDArray
 
+from geoseg.core.jsontext import builtin_fields
 from geoseg.core.staging import Staging
 from geoseg.errors import SceneError, UsageError
 from geoseg.evaluation.area_estimates import sample_size
@@ -23,7 +25,7 @@ from geoseg.rasters.class_raster import ClassRaster, Survey, open_class_raster, 
 from geoseg.scene.scene import is_remote
 from geoseg.scene.sources import Rules
 
-__all__ = ["ALLOCATIONS", "Sample", "Stratum", "allocate", "sample"]
+__all__ = ["ALLOCATIONS", "Sample", "SampleOptions", "Stratum", "allocate", "sample"]
 
 #: Below this, a stratum's variance is unknown.
 LEAST = 2
@@ -78,30 +80,11 @@ class Sample:
     warnings: tuple[str, ...]
 
 
-def sample(
-    raster: str | Path,
-    output: str | Path | None = None,
-    *,
-    count: int | None = None,
-    target_se: float | None = None,
-    expected: float | Mapping[str, float] = 0.8,
-    allocation: str = "proportional",
-    min_per_class: int = 50,
-    seed: int = 0,
-    blind: bool = False,
-    input_root: str | Path | Sequence[str | Path] = (),
-    allow_vrt: str = "local",
-    overwrite: bool = False,
-) -> Sample:
-    """Draw a stratified random sample of pixels for someone to label.
+@dataclass(frozen=True)
+class SampleOptions:
+    """What the user may say; each field is the command line's option of the same name.
 
-    The raster is read twice, strip by strip: once to count, once to find the pixels that were
-    drawn. Points lie at the centres of distinct pixels with a class. They come in random order,
-    so that neither order nor id tells the class to the one who labels.
-
-    Args:
-        raster: class raster.
-        output: vector file (.gpkg, .fgb, .parquet, .geojson), or None to write nothing.
+    Attributes:
         count: points in all; or
         target_se: standard error of the overall accuracy that is aimed at, which gives the count
             by Cochran's formula for a proportional allocation, and at least what the classes need.
@@ -117,6 +100,56 @@ def sample(
             :class:`geoseg.prediction.options.PredictOptions`.
         allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
+    """
+
+    count: int | None = None
+    target_se: float | None = None
+    expected: float | Mapping[str, float] = 0.8
+    allocation: str = "proportional"
+    min_per_class: int = 50
+    seed: int = 0
+    blind: bool = False
+    input_root: str | Path | Sequence[str | Path] = ()
+    allow_vrt: str = "local"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a map.
+
+        Raises:
+            UsageError: the options contradict each other, or one is out of range.
+        """
+        builtin_fields(self)
+        if (self.count is None) == (self.target_se is None):
+            raise UsageError("give either count (-n) or a target standard error (--target-se)")
+        if self.allocation not in ALLOCATIONS:
+            raise UsageError(
+                f"allocation {self.allocation!r} is unknown; it is {', '.join(ALLOCATIONS)}"
+            )
+        if self.seed < 0 or self.min_per_class < 0:
+            raise UsageError(
+                f"seed is {self.seed} and min_per_class {self.min_per_class}; both are whole "
+                f"numbers from 0"
+            )
+        Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def rules(self) -> Rules:
+        """What the raster may point to."""
+        return Rules.of(self.input_root, self.allow_vrt)
+
+
+def sample(raster: str | Path, output: str | Path | None = None, **options: Any) -> Sample:
+    """Draw a stratified random sample of pixels for someone to label.
+
+    The raster is read twice, strip by strip: once to count, once to find the pixels that were
+    drawn. Points lie at the centres of distinct pixels with a class. They come in random order,
+    so that neither order nor id gives the class away to the one who labels.
+
+    Args:
+        raster: class raster.
+        output: vector file (.gpkg, .fgb, .parquet, .geojson), or None to write nothing.
+        **options: the fields of :class:`SampleOptions`: ``count`` or ``target_se``, and more.
 
     Returns:
         The points and how they were shared out.
@@ -125,25 +158,21 @@ def sample(
         UsageError: the options contradict each other or the map.
         SceneError: the raster is no class raster, or is damaged.
         OutputError: the output can't be written.
+
+    Example:
+        >>> import geoseg
+        >>> drawn = geoseg.sample("map.tif", "points.gpkg", count=500)  # doctest: +SKIP
+        >>> drawn.strata[0].points  # doctest: +SKIP
     """
-    if (count is None) == (target_se is None):
-        raise UsageError("give either count (-n) or a target standard error (--target-se)")
-    if allocation not in ALLOCATIONS:
-        raise UsageError(f"allocation {allocation!r} is unknown; it is {', '.join(ALLOCATIONS)}")
-    if seed < 0 or min_per_class < 0:
-        raise UsageError(
-            f"seed is {seed} and min_per_class {min_per_class}; both are whole numbers from 0"
-        )
+    asked = SampleOptions(**options)
     final = None if output is None else Path(output)
     if final is not None:
         check_suffix(final)
         if not is_remote(str(raster)) and final.resolve() == Path(raster).resolve():
             raise UsageError(f"{final} is an input of this run; give the output another name")
-    with Staging([] if final is None else [final], overwrite=overwrite) as staging:
-        with open_class_raster(raster, rules=Rules.of(input_root, allow_vrt)) as opened:
-            drawn = _draw(
-                opened, count, target_se, expected, allocation, min_per_class, seed, blind
-            )
+    with Staging([] if final is None else [final], overwrite=asked.overwrite) as staging:
+        with open_class_raster(raster, rules=asked.rules) as opened:
+            drawn = _draw(opened, asked)
         if final is not None:
             with staging.speaking_of_finals():
                 write_points(drawn.points, staging.path(final))
@@ -151,30 +180,22 @@ def sample(
     return drawn
 
 
-def _draw(
-    raster: ClassRaster,
-    count: int | None,
-    target_se: float | None,
-    expected: float | Mapping[str, float],
-    allocation: str,
-    min_per_class: int,
-    seed: int,
-    blind: bool,
-) -> Sample:
-    """The sample of an open raster."""
+def _draw(raster: ClassRaster, asked: SampleOptions) -> Sample:
+    """Draw the sample of an open raster."""
     found = survey(raster)
     mapped = np.flatnonzero(found.pixels)
     ids, pixels, areas = np.asarray(found.ids)[mapped], found.pixels[mapped], found.areas[mapped]
     names = [found.names[i] for i in mapped]
-    weigh, least = ALLOCATIONS[allocation]
-    each = least(min_per_class)
-    if target_se is not None:
-        wanted = sample_size(areas, _expected(expected, ids.tolist(), names), target_se)
+    weigh, least = ALLOCATIONS[asked.allocation]
+    each, count = least(asked.min_per_class), asked.count
+    if asked.target_se is not None:
+        expected = _expected(asked.expected, ids.tolist(), names)
+        wanted = sample_size(areas, expected, asked.target_se)
         # The classes' minimum may ask for more, and a small map may have less.
         count = min(max(wanted, int(np.minimum(each, pixels).sum())), int(pixels.sum()))
     assert count is not None
     points = allocate(pixels, count, weigh(areas), each)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(asked.seed)
     # Ranks among the pixels of a class, row by row: they do not depend on how the raster is cut.
     # Generator.choice holds no more than 50 numbers for each that it draws.
     ranks = [np.sort(rng.choice(n, k, replace=False)) for n, k in zip(pixels, points, strict=True)]
@@ -183,7 +204,7 @@ def _draw(
     stratum = np.repeat(np.arange(len(ids)), points)[order]
     x, y = raster.grid.to_crs(places[order].astype(np.float64) + 0.5).T
     columns: dict[str, object] = {"id": np.arange(1, len(order) + 1, dtype=np.int32)}
-    if not blind:
+    if not asked.blind:
         columns["class_id"] = ids[stratum].astype(np.int32)
         columns["class_name"] = pandas.Series([names[i] for i in stratum], dtype=str)
     columns["reference"] = pandas.Series([None] * len(order), dtype=str)
@@ -240,7 +261,7 @@ def allocate(pixels: Ints, total: int, weights: Floats, least: int) -> Ints:
 
 
 def _expected(expected: float | Mapping[str, float], ids: list[int], names: list[str]) -> Floats:
-    """(K,) expected user's accuracies.
+    """Bring the expected user's accuracies into the order of the classes, (K,).
 
     Raises:
         UsageError: a class has none, or one is named that is not on the map.
@@ -258,7 +279,7 @@ def _expected(expected: float | Mapping[str, float], ids: list[int], names: list
 
 
 def _find(raster: ClassRaster, ids: Ints, ranks: list[Ints]) -> Ints:
-    """The pixels of the given ranks among those of their class, in one pass.
+    """Find the pixels of the given ranks among those of their class, in one pass.
 
     Args:
         raster: open.
@@ -291,7 +312,7 @@ def _find(raster: ClassRaster, ids: Ints, ranks: list[Ints]) -> Ints:
 
 
 def _warnings(found: Survey) -> list[str]:
-    """What to know before the work starts."""
+    """Say what to know before the work starts."""
     warnings = []
     if found.area_m2 is None:
         warnings.append("the map's CRS gives no areas on the ground; shares are those of pixels")

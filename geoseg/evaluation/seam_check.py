@@ -27,12 +27,12 @@ from geoseg.scene.sources import Rules
 
 __all__ = ["Seams", "check_seams"]
 
-#: Seams are told where lines change this much oftener than the others ...
+#: Seams are reported where lines change this much more often than the others ...
 RATIO = 1.1
 #: ... and by more than this many standard errors. Eight kinds of lines are looked at, and shares
 #: of lines have long tails, so that two or three would often be chance.
 ERRORS = 4.0
-#: Fewer lines than these don't tell what is usual.
+#: Fewer lines than these don't show what is usual.
 FEWEST_LINES = 16
 
 IntArray = NDArray[np.int64]
@@ -40,7 +40,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Seams:
-    """What was found.
+    """What a search for seams found.
 
     Attributes:
         verdict: ``seams``, ``none``, or ``unknown`` where there is nothing to compare.
@@ -115,7 +115,7 @@ def check_seams(
 
 
 def _from_tags(raster: ClassRaster) -> tuple[ChipGrid, int]:
-    """Chip grid and margin, as ``geoseg predict`` left them.
+    """Read chip grid and margin, as ``geoseg predict`` left them.
 
     Raises:
         UsageError: there are none, or they are of another grid of pixels.
@@ -123,7 +123,7 @@ def _from_tags(raster: ClassRaster) -> tuple[ChipGrid, int]:
     text = raster.dataset.tags().get("GEOSEG_CHIPS")
     if text is None:
         raise UsageError(
-            f"{raster.path} does not tell where its chips lay (it has no tag GEOSEG_CHIPS); give "
+            f"{raster.path} does not say where its chips lay (it has no tag GEOSEG_CHIPS); give "
             f"--size and --overlap"
         )
     try:
@@ -148,7 +148,7 @@ def _from_tags(raster: ClassRaster) -> tuple[ChipGrid, int]:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Of each line along an axis; number k is between pixels k - 1 and k.
+    """How often classes change across each line along an axis; line k is between k - 1 and k.
 
     Attributes:
         changes: pairs of pixels across it that differ, (length,).
@@ -160,7 +160,7 @@ class _Lines:
 
 
 def _count(raster: ClassRaster) -> tuple[_Lines, _Lines]:
-    """Columns' and rows' lines, in one pass."""
+    """Count changes across columns' and rows' lines, in one pass."""
     columns, rows = (
         _Lines(np.zeros(length, np.int64), np.zeros(length, np.int64))
         for length in (raster.grid.width, raster.grid.height)
@@ -181,7 +181,7 @@ def _count(raster: ClassRaster) -> tuple[_Lines, _Lines]:
 
 
 def _axis(starts: Sequence[int], chip: int, margin: int, lines: _Lines) -> dict[str, Any]:
-    """Shares of changes along one axis."""
+    """Compute the shares of changes along one axis."""
     length = len(lines.pairs)
     kinds: dict[str, list[int]] = {"begins": [], "middle": [], "ends": [], "blend": []}
     for left, right in pairwise(starts):
@@ -221,13 +221,13 @@ def _axis(starts: Sequence[int], chip: int, margin: int, lines: _Lines) -> dict[
 
 
 def _share(lines: _Lines, numbers: IntArray) -> float | None:
-    """Share of the pairs across these lines that differ."""
+    """Compute the share of the pairs across these lines that differ."""
     pairs = int(lines.pairs[numbers].sum())
     return int(lines.changes[numbers].sum()) / pairs if pairs else None
 
 
 def _verdict(axes: dict[str, dict[str, Any]]) -> tuple[str, str]:
-    """A word, and what it means."""
+    """Say whether there are seams: a word, and what it means."""
     if not any(axis["seams"] for axis in axes.values()):
         return "none", "one chip covers the map, so nothing can show"
     kinds = [(name, kind, axes[name][kind]) for name in axes for kind in _WHERE]
@@ -241,7 +241,7 @@ def _verdict(axes: dict[str, dict[str, Any]]) -> tuple[str, str]:
         )
     if all(entry["stands_out"] is None for _, _, entry in kinds):
         return "unknown", (
-            "can't be told: hardly a line lies outside the blend of two chips; check a map with "
+            "unknown: hardly a line lies outside the blend of two chips; check a map with "
             "larger chips or less overlap"
         )
     return "none", "no seams: where chips meet, classes change no more often than chance allows"

@@ -19,10 +19,10 @@ RGB = tuple[int, int, int]
 
 
 class Pictures:
-    """Every n-th pixel of every n-th row of a map and of its labels: nearest neighbours."""
+    """Keeps every n-th pixel of every n-th row of a map and of its labels: nearest neighbours."""
 
     def __init__(self, height: int, width: int) -> None:
-        """Prepare.
+        """Begin before the first strip.
 
         Args:
             height: of the map, px.
@@ -70,7 +70,7 @@ class Pictures:
         return np.concatenate(self._labels) if self._labels else None
 
     def paint(self, ids: NDArray[np.int32], colors: Mapping[int, RGB]) -> NDArray[np.uint8]:
-        """(h, w, 4) RGBA of ids; transparent where there is none."""
+        """Paint ids, (h, w, 4) RGBA; transparent where there is none."""
         out = np.zeros((*ids.shape, 4), np.uint8)
         for i in np.unique(ids).tolist():
             if i in colors:
@@ -78,7 +78,7 @@ class Pictures:
         return out
 
     def agreement(self) -> NDArray[np.uint8] | None:
-        """(h, w, 4) RGBA: where map and labels are the same, and where not; None without labels."""
+        """Paint where map and labels are the same, (h, w, 4) RGBA; None without labels."""
         labels, mapped = self.labels, self.mapped
         if labels is None:
             return None
@@ -90,12 +90,12 @@ class Pictures:
 
 
 def _signed(ids: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Ids with -1 where they mean nothing, whatever their dtype."""
+    """Put -1 where ids mean nothing, whatever their dtype."""
     return np.where(valid, ids.astype(np.int32), np.int32(-1))
 
 
 def class_colors(dataset: Any, ids: list[int]) -> dict[int, RGB]:
-    """Colours of the classes: of the raster's colour table, or where it has none, any.
+    """Choose colours of the classes: the raster's colour table, or where it has none, any.
 
     Args:
         dataset: rasterio's.
@@ -115,7 +115,7 @@ def class_colors(dataset: Any, ids: list[int]) -> dict[int, RGB]:
 
 
 def png(rgba: NDArray[np.uint8]) -> bytes:
-    """A picture as a PNG file."""
+    """Write a picture as a PNG file."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
