@@ -93,8 +93,15 @@ def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text that may stand in a cell of a table: Python-Markdown takes bars in code as they are."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(p if p.startswith("`") else p.replace("|", "\\|") for p in parts)
+
+
+def prose(text: str) -> str:
+    """The text of a command's help as Markdown: options as code, and no HTML."""
+    text = re.sub(r"(?<![\w`-])(--?[a-z][\w-]*|-[a-z])(?![\w-])", r"`\1`", text)
+    return re.sub(r"<(\w+)>(\S*\w)", r"`<\1>\2`", text)
 
 
 def _kind(annotation: str, linked: set[str]) -> str:
@@ -197,7 +204,7 @@ def public(_: str) -> str:
     """The public names, with a line each."""
     import geoseg
 
-    lines = ["| name | |", "|---|---|"]
+    lines = ["| name | is for |", "|---|---|"]
     for name in geoseg.__all__:
         if name == "__version__":
             lines.append("| `geoseg.__version__` | The version, as text. |")
@@ -225,6 +232,7 @@ def include(name: str) -> str:
     """A page of the repository, with its links as they are from here."""
     text = (ROOT / name).read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\]\((DESIGN|CONTRIBUTING|CHANGELOG)\.md", lambda m: m[0].lower(), text)
 
     def there(match: re.Match[str]) -> str:
         target = match[2].partition("#")[0]
@@ -266,20 +274,20 @@ def _command(command: Any, name: str, parent: Any, *, level: int) -> Iterator[st
     yield f"{'#' * level} {name}"
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"```text\n{name} {usage}\n```"
-    yield plain(inspect.cleandoc(command.help or ""))
+    yield prose(inspect.cleandoc(command.help or ""))
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
             found = command.get_command(context, inner)
             assert found is not None
             yield from _command(found, f"{name} {inner}", context, level=level + 1)
         return
-    lines = ["| option | |", "|---|---|"]
+    lines = ["| option | does |", "|---|---|"]
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and parameter.name != "help":
+        if record is not None and record[1] and parameter.name != "help":
             option, text = record
             text = re.sub(r"\s*\[default: (.*?)\]$", r" Default: \1.", text)
-            lines.append(f"| `{cell(option)}` | {cell(text)} |")
+            lines.append(f"| {cell(f'`{option}`')} | {cell(prose(text))} |")
     yield "\n".join(lines)
 
 

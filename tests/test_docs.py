@@ -263,7 +263,7 @@ def test_every_page_is_in_the_navigation_and_none_is_a_stub(generate: Any) -> No
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in PAGES:
         if DOCS in page.path.parents:
-            assert f" {page.path.relative_to(DOCS).as_posix()}\n" in config, page
+            assert f": {page.path.relative_to(DOCS).as_posix()}\n" in config, page
             assert len(generate.on_page_markdown(page.text)) > 1000, page
 
 
