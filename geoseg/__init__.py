@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from geoseg.prediction.border_probe import probe_border as probe_border
     from geoseg.prediction.dry_run import dry_run as dry_run
     from geoseg.prediction.run import predict as predict
-    from geoseg.scene.scene import open_scene as open_scene
+    from geoseg.scene.opening import open_scene as open_scene
     from geoseg.training.run import train as train
     from geoseg.zoo import find_model as load_model
 
@@ -43,7 +43,7 @@ _PUBLIC = {
     "list_models": ("geoseg.networks", "list_models"),
     "load_model": ("geoseg.zoo", "find_model"),
     "model_info": ("geoseg.networks", "model_info"),
-    "open_scene": ("geoseg.scene.scene", "open_scene"),
+    "open_scene": ("geoseg.scene.opening", "open_scene"),
     "predict": ("geoseg.prediction.run", "predict"),
     "probe_border": ("geoseg.prediction.border_probe", "probe_border"),
     "sample": ("geoseg.evaluation.sample_design", "sample"),

@@ -674,4 +674,4 @@ def test_polygons_on_the_command_line(tmp_path):
     assert "polygons right         1.0000" in result.stdout
     assert "3,trees,polygons_right,1.0,,," in (tmp_path / "r.csv").read_text().splitlines()
     lost = run("evaluate", "map.tif", "--labels", "l.gpkg", cwd=tmp_path)
-    assert lost.returncode == 2 and "which of kind tells the class" in lost.stderr
+    assert lost.returncode == 2 and "which of kind holds the class" in lost.stderr

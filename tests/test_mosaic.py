@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.errors import SceneError, TrainingError
-from geoseg.scene.scene import open_scene
+from geoseg.scene.opening import open_scene
 from geoseg.scene.sources import Rules
 from geoseg.training.joined_images import join
 from geoseg.training.recipe_file import load_config

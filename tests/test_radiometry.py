@@ -3,8 +3,8 @@ import math
 import pytest
 
 from geoseg.errors import RadiometryError, UsageError
+from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import find_radiometry
-from geoseg.scene.scene import open_scene
 from tests.helpers import make_raster
 from tests.test_scene import numbers
 

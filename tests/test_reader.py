@@ -11,8 +11,8 @@ from rasterio.enums import ColorInterp
 from geoseg.errors import BandError, SceneError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
+from geoseg.scene.opening import open_scene
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import open_scene
 from tests.helpers import make_raster
 
 UTM = CRS.from_epsg(32633)
@@ -373,7 +373,7 @@ def test_fill_of_0_at_a_coarse_bands_edge_never_mixes_in(tmp_path):
 
 
 def test_resampled_pixels_do_not_depend_on_the_window(tmp_path, monkeypatch):
-    monkeypatch.setattr("geoseg.scene.reader.RESAMPLE_SIDE", 7)
+    monkeypatch.setattr("geoseg.scene.resampling.RESAMPLE_SIDE", 7)
     values = noise((2, 31, 29), "float32")
     values[0, 4:8, 5:9] = math.nan
     path = make_raster(tmp_path / "s.tif", values)

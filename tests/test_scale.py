@@ -28,8 +28,8 @@ from geoseg.prediction.plan import Plan, make_plan
 from geoseg.prediction.report import raster_tags
 from geoseg.prediction.run import predict
 from geoseg.prediction.scene_info import scene_info
+from geoseg.scene.opening import open_scene
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import open_scene
 from tests.helpers import make_raster, tiny_model
 
 

@@ -11,8 +11,8 @@ from rasterio.enums import ColorInterp
 from geoseg.core.gdal import block_cache, gdal_options
 from geoseg.errors import BandError, SceneError
 from geoseg.geo.window import Window
+from geoseg.scene.opening import _bands, open_scene
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import _bands, open_scene
 from geoseg.scene.sources import LOCAL
 from tests.helpers import make_raster
 

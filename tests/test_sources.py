@@ -27,7 +27,7 @@ from geoseg.evaluation.seam_check import check_seams
 from geoseg.prediction.border_probe import probe_border
 from geoseg.prediction.quantizing import quantize
 from geoseg.prediction.scene_info import scene_info
-from geoseg.scene.scene import open_scene
+from geoseg.scene.opening import open_scene
 from geoseg.training.make_recipe import make_recipe
 from geoseg.training.options import TrainOptions
 from tests.canary import SIDE, Server, disguises, plain, serving, vectors, virtual

@@ -64,7 +64,7 @@ def test_results_errors_and_words_come_to_who_waits():
 
     def work(stop):
         for i in range(3):
-            stop.tell(lambda i=i: told.append((i, threading.current_thread())))
+            stop.report(lambda i=i: told.append((i, threading.current_thread())))
         return 7
 
     assert stoppable(work) == 7
@@ -77,7 +77,7 @@ def test_results_errors_and_words_come_to_who_waits():
         stoppable(fails)
 
     def tells(stop):
-        stop.tell(lambda: [][0])
+        stop.report(lambda: [][0])
         while True:
             stop.check()
             time.sleep(0.01)

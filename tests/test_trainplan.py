@@ -22,7 +22,7 @@ from geoseg.cards.files import read_model
 from geoseg.cli import main
 from geoseg.errors import GeosegError, SceneError, TrainingError, UsageError
 from geoseg.geo.window import Window
-from geoseg.scene.scene import open_scene
+from geoseg.scene.opening import open_scene
 from geoseg.training.make_recipe import make_recipe
 from geoseg.training.options import TrainOptions
 from geoseg.training.recipe import TrainConfig

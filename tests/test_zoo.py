@@ -11,7 +11,7 @@ import geoseg
 from geoseg import zoo
 from geoseg.errors import BandError
 from geoseg.networks import load_network
-from geoseg.scene.scene import open_scene
+from geoseg.scene.opening import open_scene
 from geoseg.zoo import choose_model, find_model, list_embedded
 from tests.helpers import make_raster, tiny_model
 

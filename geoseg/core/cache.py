@@ -26,13 +26,13 @@ class Cache:
     made again.
     """
 
-    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, report: Callable[[str], None] | None = None) -> None:
         """Make nothing yet.
 
         Args:
-            tell: is told once where the folder can't be written.
+            report: called once, with a message, where the folder can't be written.
         """
-        self._tell = tell
+        self._report = report
 
     def read(self, name: str) -> bytes | None:
         """A file's content, or None where there is none, or not as it was written."""
@@ -67,12 +67,12 @@ class Cache:
                 raise
             _forget_oldest(path.parent)
         except (OSError, RuntimeError) as error:
-            if self._tell is not None:
-                self._tell(
+            if self._report is not None:
+                self._report(
                     f"the cache can't be written ({error}), so the next run does this again; set "
                     f"GEOSEG_CACHE to a folder of your own"
                 )
-                self._tell = None
+                self._report = None
 
 
 def _mark(content: bytes) -> bytes:

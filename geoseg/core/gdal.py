@@ -62,8 +62,8 @@ NETWORK_OPTIONS = {
 #: GDAL retries requests that were refused, but not bodies that were cut short: so often is a file
 #: opened, or a window read, with these seconds before the next try.
 NETWORK_DELAYS = (0.5, 1.0, 2.0)
-#: What GDAL says where another try would end likewise; requests that were refused for now it has
-#: repeated itself.
+#: What GDAL says where another try would end in the same way; it has itself repeated requests that
+#: were refused for now.
 FINAL = re.compile(
     r"HTTP response code: \d|Range downloading|does not exist|[Aa]ccess ?[Dd]enied|Forbidden"
 )

@@ -20,7 +20,7 @@ __all__ = ["kernel", "warm_up"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Held while numba is told where to keep a kernel, which is one setting for the whole process.
+#: Held while numba's folder for kernels is set, which is one setting for the whole process.
 _SETTING = threading.Lock()
 
 
@@ -71,7 +71,7 @@ def _beside_main(compile_: Callable[..., Any], *args: Any) -> Any:
 
 @functools.cache
 def _elsewhere(folder: Path) -> str:
-    """The folder for kernels where none can be kept beside their module, else nothing."""
+    """Find the folder for kernels where none can be kept beside their module; else nothing."""
     beside = folder / "__pycache__"
     try:
         beside.mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ def _elsewhere(folder: Path) -> str:
 
 @functools.cache
 def _say_that_nothing_is_kept() -> None:
-    """A line on standard error, or wherever the program has its log."""
+    """Warn on standard error, or wherever the program has its log."""
     logging.getLogger("geoseg").warning(
         "compiled code can't be kept, neither beside geoseg nor in its cache folder, so every run "
         "compiles it again, which takes some ten seconds; set GEOSEG_CACHE to a folder of your own"
@@ -96,7 +96,7 @@ def _say_that_nothing_is_kept() -> None:
 
 @kernel
 def _nothing() -> None:
-    """For its first call."""
+    """Do nothing, for the sake of the first call."""
 
 
 def warm_up() -> None:

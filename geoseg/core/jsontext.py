@@ -78,7 +78,7 @@ def nodata_value(value: float | None) -> float | str | None:
         value: of a band; None where it has none.
 
     Returns:
-        The number, or ``"nan"``, ``"inf"`` or ``"-inf"``, which are told from "none" so.
+        The number, or ``"nan"``, ``"inf"`` or ``"-inf"``, so that they differ from "none".
 
     Examples:
         >>> nodata_value(float("nan")), nodata_value(-9999.0), nodata_value(None)

@@ -2,6 +2,10 @@
 
 A lock is an open file: it is held until it is released or the process ends, however it does. Some
 file systems (of networks) can't lock: there a lock keeps away the runs of this process alone.
+
+The library filelock (4.3) was tried in its place, and does less. Where a file system can't lock, it
+raises an error or goes over to marker files, which a killed process leaves behind; it locks pipes,
+too; and removing the file is left to its user, which is where the care is needed.
 """
 
 from __future__ import annotations

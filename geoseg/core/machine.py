@@ -32,7 +32,7 @@ GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def machine() -> list[Any]:
-    """What tells this machine from others that share a home folder, for JSON."""
+    """Describe what sets this machine apart from others that share a home folder, for JSON."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.startswith(("model name", "flags"))]
@@ -43,7 +43,7 @@ def machine() -> list[Any]:
 
 
 def machine_mark() -> str:
-    """What tells this machine from others, short."""
+    """Shorten to a name what sets this machine apart from others."""
     return hashlib.sha256(json.dumps(machine()).encode()).hexdigest()[:12]
 
 

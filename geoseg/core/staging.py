@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,14 +13,16 @@ from typing import Any
 from geoseg.core.files import NAME_BYTES, replace_file, sync_file
 from geoseg.core.jsontext import json_text
 from geoseg.core.ownership import holds_statistics_alone, is_ours
+from geoseg.core.signals import uninterrupted
 from geoseg.core.workfolder import WorkFolder, work_folder_of
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError
 
-__all__ = ["Staging", "explain_write_error"]
+__all__ = ["Staging"]
 
 #: What GDAL reads beside a raster as part of it: it would lie about a new one of that name.
 _RASTER_SIDECARS = (".ovr", ".msk", ".aux.xml")
-#: Likewise for a Shapefile: indexes and encodings of its rows, by the name without .shp.
+#: What is read beside a Shapefile: indexes and encodings of its rows, by the name without .shp.
 _SHAPEFILE_SIDECARS = (".qix", ".sbn", ".sbx", ".cst")
 #: What SQLite and QGIS keep beside a file that is open; empty ones go with it.
 _DATABASE_SIDECARS = ("-wal", "-shm", "-journal")
@@ -31,8 +30,6 @@ _DATABASE_SIDECARS = ("-wal", "-shm", "-journal")
 #: In the hidden folder: what is not published; what the run is made from; the outputs that are
 #: being renamed into place, and which files they are; what they replace, until all have names.
 _SCRATCH, _RECORD, _PUBLISHING, _BEFORE = "scratch", "run.json", "publishing.json", "before"
-#: A disk with less room than this is full, whatever a library calls it.
-_FULL_BYTES = 1 << 20
 
 
 class Staging:
@@ -136,7 +133,7 @@ class Staging:
     def earlier(self) -> dict[str, Any] | None:
         """What a run of these outputs that was stopped is made from, or None where there is none.
 
-        It may be of something else: entering tells.
+        It may be of something else, which entering finds out.
         """
         found = self._noted(_RECORD)
         return found if isinstance(found, dict) else None
@@ -229,7 +226,7 @@ class Staging:
         return folder / name
 
     def final_names(self, text: str) -> str:
-        """A message with the outputs' final paths in place of those in the hidden folders."""
+        """Put the outputs' final paths in a message in place of those in the hidden folders."""
         for final in self.finals:
             text = text.replace(str(self.path(final)), str(final))
         return text
@@ -243,7 +240,7 @@ class Staging:
             raise type(error)(self.final_names(str(error))) from error
 
     def free_bytes(self) -> int:
-        """Free space on the fullest file system among the outputs'."""
+        """Look up the free space on the fullest file system among the outputs'."""
         return min(shutil.disk_usage(folder.path).free for folder in self._folders.values())
 
     def publish(self, finals: Sequence[Path]) -> None:
@@ -267,7 +264,7 @@ class Staging:
                     f"there; nothing was replaced"
                 )
             _check_foreign(final)
-        with _uninterrupted():
+        with uninterrupted():
             if self._run is not None:
                 # Killed from here on, the next run knows its own.
                 noted = {str(f.absolute()): _about(self.path(f)) for f in finals}
@@ -364,7 +361,7 @@ def _check_foreign(final: Path) -> None:
 
 
 def _about(path: Path) -> list[int]:
-    """What tells a file from any other, and stays when it is renamed."""
+    """What sets a file apart from any other, and stays when it is renamed."""
     about = path.stat()
     return [about.st_ino, about.st_size, about.st_mtime_ns]
 
@@ -386,47 +383,3 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the outputs have their names, all of them."""
-    if threading.current_thread() is not threading.main_thread():
-        # Python's handlers run in the main thread alone: nothing interrupts this one.
-        yield
-        return
-    came: list[int] = []
-    # A mask of this thread's would not do: another thread, a runtime's, would take the signal.
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            # None: a handler that Python did not set and can't set again.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if came:
-            signal.raise_signal(came[0])
-
-
-def explain_write_error(error: BaseException, path: Path) -> OutputError:
-    """An OutputError that says why a file could not be written."""
-    code = error.errno if isinstance(error, OSError) else None
-    text = str(error)
-    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _is_full(path)
-    if full or "No space left" in text or "File too large" in text:
-        return OutputError(f"{path}: the disk is full; free some space or choose another folder")
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"{path}: the folder can't be written; choose another with -o")
-    return OutputError(f"{path} can't be written ({text.splitlines()[0] if text else error!r})")
-
-
-def _is_full(path: Path) -> bool:
-    """Whether there is no room; libraries often speak of something else then."""
-    folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
-    try:
-        return shutil.disk_usage(folder).free < _FULL_BYTES
-    except OSError:
-        return False

@@ -29,19 +29,19 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """Between work and who waits for it: whether to stop, and what is to be said meanwhile."""
+    """Stands between work and the one who waits for it: whether to stop, and what to report."""
 
     def __init__(self) -> None:
         """Nothing is to be stopped."""
         self._asked = threading.Event()
-        self._told: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def ask(self) -> None:
         """Have the work stop."""
         self._asked.set()
 
     def check(self) -> None:
-        """Called by the work, now and then.
+        """See whether to stop; the work calls this now and then.
 
         Raises:
             StoppedError: it is to stop.
@@ -49,9 +49,9 @@ class Stop:
         if self._asked.is_set():
             raise StoppedError
 
-    def tell(self, function: Callable[[], None]) -> None:
+    def report(self, function: Callable[[], None]) -> None:
         """Have a function called in the thread that waits."""
-        self._told.put(function)
+        self._calls.put(function)
 
 
 def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: False) -> B:
@@ -62,7 +62,7 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
     Whatever it has open must be its own.
 
     Args:
-        work: called with what it has to ask and to tell.
+        work: called with the :class:`Stop` by which it asks and reports.
         stopped: asked about ten times a second.
 
     Returns:
@@ -81,7 +81,7 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
             done.append(work(stop))
         except BaseException as error:  # noqa: BLE001 - it is raised where the work is waited for
             failed.append(error)
-        stop.tell(lambda: None)  # for who waits
+        stop.report(lambda: None)  # for who waits
 
     # What is set for who asks (such as how many pixels a raster may have) holds for the work, too.
     thread = threading.Thread(
@@ -93,11 +93,11 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
             if stopped():
                 raise StoppedError
             try:
-                stop._told.get(timeout=POLL)()
+                stop._calls.get(timeout=POLL)()
             except Empty:
                 continue
-        while not stop._told.empty():
-            stop._told.get()()
+        while not stop._calls.empty():
+            stop._calls.get()()
     except BaseException:
         stop.ask()
         thread.join(GRACE)
@@ -171,7 +171,7 @@ class Workers:
                 task()
 
     def map(self, function: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
-        """A function of each item, in order.
+        """Call a function with each item; the results come in order.
 
         Args:
             function: called in any of the threads.

@@ -24,8 +24,9 @@ from scipy.optimize import brentq
 from geoseg.core.gdal import GDAL_ERRORS, explain_read_error
 from geoseg.core.names import public_name
 from geoseg.errors import EvaluationError, SceneError
+from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.rasters.class_raster import ClassRaster
-from geoseg.scene.scene import opened
+from geoseg.scene.files import opened
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["BINS", "Calibration", "Probabilities", "Reliability", "fit_temperature", "open_probs"]
@@ -112,11 +113,7 @@ def open_probs(
     text = public_name(path)
     with opened(text, rules) as dataset:
         ours = raster.pixels
-        relative = ~dataset.transform @ ours.transform
-        corners = [(0, 0), (ours.width, 0), (0, ours.height)]
-        apart = max(abs(v - w) for at in corners for v, w in zip(relative @ at, at, strict=True))
-        same = dataset.shape == (ours.height, ours.width) and dataset.crs == ours.crs
-        if not same or apart > 1e-3:
+        if not ours.same_pixels(PixelGrid.of(dataset)):
             raise EvaluationError(
                 f"{text} is {dataset.width} x {dataset.height} px and {raster.path} "
                 f"{ours.width} x {ours.height} px, or they lie elsewhere; probabilities must lie "

@@ -12,6 +12,7 @@ import numpy as np
 import pyproj.exceptions
 from numpy.typing import NDArray
 
+from geoseg.core.gdal import first_line
 from geoseg.errors import EvaluationError
 from geoseg.evaluation import metrics
 from geoseg.evaluation.area_estimates import estimate
@@ -23,7 +24,6 @@ from geoseg.labels.classes import class_ids, match_classes, spelled
 from geoseg.labels.vector_files import read_features
 from geoseg.labels.window import Bounds, check_crs
 from geoseg.rasters.class_raster import MAX_ID, ClassRaster, Survey, survey
-from geoseg.scene.scene import first_line
 
 __all__ = ["by_points"]
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from geoseg.cards.files import ModelFiles
 from geoseg.core.jsontext import json_text
 from geoseg.core.names import public_name
-from geoseg.core.staging import Staging, explain_write_error
+from geoseg.core.staging import Staging
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import UsageError
 from geoseg.evaluation.by_labels import by_labels
 from geoseg.evaluation.csv_table import write_table
@@ -38,7 +39,7 @@ from geoseg.evaluation.points import by_points
 from geoseg.evaluation.result import Evaluation
 from geoseg.evaluation.thumbnails import RGB, Pictures, class_colors
 from geoseg.rasters.class_raster import open_class_raster
-from geoseg.scene.scene import is_remote
+from geoseg.scene.sources import is_remote
 from geoseg.zoo import find_model
 
 if TYPE_CHECKING:

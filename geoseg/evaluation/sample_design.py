@@ -22,8 +22,7 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.evaluation.area_estimates import sample_size
 from geoseg.polygons.formats import check_suffix, write_points
 from geoseg.rasters.class_raster import ClassRaster, Survey, open_class_raster, survey
-from geoseg.scene.scene import is_remote
-from geoseg.scene.sources import Rules
+from geoseg.scene.sources import Rules, is_remote
 
 __all__ = ["ALLOCATIONS", "Sample", "SampleOptions", "Stratum", "allocate", "sample"]
 

@@ -28,7 +28,7 @@ def on_model_grid(
         name: the model's, for messages.
 
     Returns:
-        The scene's grid, or one over the same ground with the model's gsd; and what to tell.
+        The scene's grid, or one over the same ground with the model's gsd; and what to report.
 
     Raises:
         SceneError: the scene is far too coarse.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -12,6 +13,10 @@ from rasterio.crs import CRS
 from geoseg.geo.window import Window
 
 __all__ = ["PixelGrid"]
+
+#: How far the corners of one grid may be from where the other has them, px: what rounding in
+#: headers leaves.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,11 @@ class PixelGrid:
     width: int
     transform: Affine
     crs: CRS | None
+
+    @classmethod
+    def of(cls, dataset: Any) -> PixelGrid:
+        """Take the grid of an open dataset of rasterio's."""
+        return cls(dataset.height, dataset.width, dataset.transform, dataset.crs)
 
     @cached_property
     def gsd(self) -> tuple[float, float] | None:
@@ -68,13 +78,53 @@ class PixelGrid:
             return None
         return across, down, abs(math.sin(math.radians(east - south)))
 
+    def place_in(self, whole: PixelGrid, tolerance: float = ROUNDING) -> tuple[int, int] | None:
+        """Find where this grid's pixels are among those of another one.
+
+        Args:
+            whole: the other grid.
+            tolerance: how far a corner may be off, px.
+
+        Returns:
+            (row, col) of this grid's first pixel in the other; None where their pixels differ, or
+            this grid reaches beyond the other.
+        """
+        if self.crs != whole.crs:
+            return None
+        relative = ~whole.transform @ self.transform
+        row, col = round(relative.f), round(relative.c)
+        inside = (
+            row >= 0
+            and col >= 0
+            and row + self.height <= whole.height
+            and col + self.width <= whole.width
+        )
+        # Two corners would not do: a square grid that is transposed has both in their places.
+        corners = [(x, y) for x in (0, self.width) for y in (0, self.height)]
+        apart = max(
+            max(abs(x - c - col), abs(y - r - row))
+            for c, r in corners
+            for x, y in [relative @ (c, r)]
+        )
+        return (row, col) if inside and apart <= tolerance else None
+
+    def same_pixels(self, other: PixelGrid, tolerance: float = ROUNDING) -> bool:
+        """Whether two grids have the same pixels.
+
+        Args:
+            other: the other grid.
+            tolerance: how far a corner may be off, px.
+        """
+        same_size = (self.height, self.width) == (other.height, other.width)
+        return same_size and self.place_in(other, tolerance) == (0, 0)
+
     def crop(self, window: Window) -> PixelGrid:
-        """The part of the grid in a window."""
+        """Cut out the part of the grid in a window."""
         shift = Affine.translation(window.col, window.row)
         return PixelGrid(window.height, window.width, self.transform @ shift, self.crs)
 
     def zoom(self, factor_x: float, factor_y: float) -> PixelGrid:
-        """A grid over the same ground whose pixels are larger by the factors.
+        """Make a grid over the same ground whose pixels are larger by the factors.
 
         The last row and column may reach beyond the ground by less than a pixel.
         """

@@ -60,7 +60,7 @@ def class_ids(
         shown = ", ".join(f"{value!r} ({n})" for value, n in unknown.most_common(8))
         known = ", ".join(f"{i} {name}" for i, name in legend.items())
         raise LabelError(
-            f"{path}: {shown} is no class of {owner} ({known}); mend the column, or leave such "
+            f"{path}: {shown} is no class of {owner} ({known}); correct the column, or leave such "
             f"{things} out with --ignore"
         )
     return ids, ignored

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
-from geoseg.core.gdal import GDAL_ERRORS, explain_read_error
+from geoseg.core.gdal import GDAL_ERRORS, explain_read_error, gdal_options
 from geoseg.core.names import public_name
 from geoseg.errors import LabelError, UsageError
 from geoseg.geo.geodesy import GroundGrid, Ints
@@ -23,10 +24,10 @@ from geoseg.labels.labels import RasterLabels, bounds_in, on_grid
 from geoseg.labels.vector_files import is_vector
 from geoseg.labels.window import Labels, check_crs
 from geoseg.rasters.class_raster import ClassRaster
-from geoseg.scene.scene import gdal_options, opened
+from geoseg.scene.files import opened
 from geoseg.scene.sources import LOCAL, Rules
 
-__all__ = ["ColorLabels", "open_color_labels", "parse_colors"]
+__all__ = ["ColorLabels", "color_table", "colors_on_grid", "open_color_labels", "parse_colors"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ColorLabels(RasterLabels):
 
 
 def parse_colors(classes: Sequence[str], legend: Mapping[int, str]) -> dict[int, int]:
-    """Which colour is which class: 0xRRGGBB -> id.
+    """Read which colour is which class: 0xRRGGBB -> id.
 
     Args:
         classes: ``NAME=#RRGGBB``, where the name may be an id.
@@ -101,7 +102,7 @@ def open_color_labels(
     other: str,
     rules: Rules = LOCAL,
 ) -> Iterator[ColorLabels]:
-    """A mask in class colours on a pixel grid.
+    """Open a mask in class colours, and bring it to a pixel grid.
 
     Args:
         path: a raster of red, green and blue, or of one band with a colour table.
@@ -126,14 +127,49 @@ def open_color_labels(
                 f"--class gives colours of a mask, and {path} has {bands} bands of "
                 f"{dataset.dtypes[0]}; it must have red, green and blue in uint8, or a colour table"
             )
-        table = None
-        if palette:  # a virtual warp has none
-            table = np.full(256, -1, np.int64)
-            for number, (red, green, blue, _) in dataset.colormap(1).items():
-                table[number] = (red << 16) + (green << 8) + blue
-        labels = ClassRaster(path, dataset, GroundGrid.of(dataset), {})
-        check_crs(grid.crs is not None, other, dataset.crs is not None, path)
-        with on_grid(labels, grid, other) as placed:
-            yield ColorLabels(
-                labels, placed, bounds_in(grid.crs, labels), colors=colors, table=table
-            )
+        table = color_table(dataset) if palette else None
+        with colors_on_grid(dataset, path, grid, colors, other, table) as labels:
+            yield labels
+
+
+def color_table(dataset: Any) -> Ints:
+    """Look up the colour of each number, (256,) 0xRRGGBB, -1 where there is none.
+
+    Args:
+        dataset: rasterio's, open, of one band.
+
+    Raises:
+        ValueError: it has no colour table.
+    """
+    table = np.full(256, -1, np.int64)
+    for number, (red, green, blue, _) in dataset.colormap(1).items():
+        table[number] = (red << 16) + (green << 8) + blue
+    return table
+
+
+@contextmanager
+def colors_on_grid(
+    dataset: Any,
+    path: str,
+    grid: PixelGrid,
+    colors: Mapping[int, int],
+    other: str,
+    table: Ints | None,
+) -> Iterator[ColorLabels]:
+    """Bring an open mask in class colours to a pixel grid.
+
+    Args:
+        dataset: rasterio's, of red, green and blue, or of one band with a colour table.
+        path: of its file.
+        grid: any.
+        colors: 0xRRGGBB -> class id.
+        other: whose grid it is, a path, for messages.
+        table: of :func:`color_table`, which a virtual warp does not have; or None.
+
+    Raises:
+        LabelError: labels and grid can't be brought together.
+    """
+    labels = ClassRaster(path, dataset, GroundGrid.of(dataset), {})
+    check_crs(grid.crs is not None, other, dataset.crs is not None, path)
+    with on_grid(labels, grid, other) as placed:
+        yield ColorLabels(labels, placed, bounds_in(grid.crs, labels), colors=colors, table=table)

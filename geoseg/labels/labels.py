@@ -20,7 +20,7 @@ import pyproj.exceptions
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
-from geoseg.core.gdal import GDAL_ERRORS
+from geoseg.core.gdal import GDAL_ERRORS, first_line
 from geoseg.core.names import public_name
 from geoseg.errors import LabelError, UsageError
 from geoseg.geo.pixel_grid import PixelGrid
@@ -29,7 +29,6 @@ from geoseg.labels.polygons import PlacedPolygons, read_polygons
 from geoseg.labels.vector_files import is_vector
 from geoseg.labels.window import Bounds, Labels, check_crs
 from geoseg.rasters.class_raster import ClassRaster, open_class_raster, read_class_window
-from geoseg.scene.scene import first_line
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["RasterLabels", "bounds_in", "on_grid", "open_labels"]
@@ -92,11 +91,7 @@ def on_grid(labels: ClassRaster, grid: PixelGrid, other: str) -> Iterator[Any]:
         LabelError: they can't be brought together.
     """
     theirs = labels.dataset
-    relative = ~theirs.transform @ grid.transform
-    corners = [(0, 0), (grid.width, 0), (0, grid.height)]
-    apart = max(abs(v - w) for at in corners for v, w in zip(relative @ at, at, strict=True))
-    # A thousandth of a pixel is what rounding in headers leaves.
-    if grid.crs == theirs.crs and (grid.height, grid.width) == theirs.shape and apart < 1e-3:
+    if grid.same_pixels(labels.pixels):
         yield theirs
         return
     if grid.crs is None:

@@ -15,6 +15,7 @@ import pyproj.exceptions
 import shapely
 from numpy.typing import NDArray
 
+from geoseg.core.gdal import first_line
 from geoseg.core.names import public_name
 from geoseg.errors import LabelError
 from geoseg.geo.geodesy import Floats, Ints, runs
@@ -23,7 +24,6 @@ from geoseg.geo.window import Window
 from geoseg.labels.classes import class_ids
 from geoseg.labels.vector_files import OWN_COLUMN, class_column, read_features
 from geoseg.labels.window import Bounds, Labels, check_crs
-from geoseg.scene.scene import first_line
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["PixelsOfFeatures", "PlacedPolygons", "PolygonFile", "read_polygons"]
@@ -117,7 +117,7 @@ def read_polygons(
         rules: what the file may point to.
 
     Raises:
-        UsageError: the file can't be read, lacks the column, or holds other shapes.
+        UsageError: the file can't be read, doesn't have the column, or holds other shapes.
         LabelError: the column holds what is no class, or no class at all.
     """
     path = public_name(path)

@@ -11,9 +11,10 @@ import geopandas
 import pyogrio
 import pyogrio.errors
 
+from geoseg.core.gdal import first_line
 from geoseg.core.names import full_address, public_name
 from geoseg.errors import UsageError
-from geoseg.scene.scene import RASTER_SUFFIXES, first_line
+from geoseg.scene.opening import RASTER_SUFFIXES
 from geoseg.scene.sources import LOCAL, Rules
 from geoseg.scene.vector_sources import check_vector, holds_shapes
 
@@ -171,6 +172,6 @@ def class_column(
     if found is None:
         raise UsageError(
             f"{path} has no column {' or '.join(map(repr, usual))}; say with --column which of "
-            f"{there} tells the class"
+            f"{there} holds the class"
         )
     return found

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.cards.legend import ClassInfo
+from geoseg.core.gdal import first_line
 from geoseg.core.names import public_name
 from geoseg.core.workers import Stop
 from geoseg.errors import SceneError, UsageError
@@ -25,7 +26,7 @@ from geoseg.geo.geodesy import GroundGrid
 from geoseg.polygons.kernels.regions import notice
 from geoseg.rasters.class_raster import MAX_ID, ClassRaster
 from geoseg.rasters.writing import NODATA
-from geoseg.scene.scene import first_line, opened
+from geoseg.scene.files import opened
 from geoseg.scene.sources import Rules
 
 __all__ = ["MapRows", "legend_of", "open_shares", "outside"]

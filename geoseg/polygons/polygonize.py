@@ -203,7 +203,7 @@ def _write(
     table = _table(source)
 
     def report(done: int, total: int) -> None:
-        source.stop.tell(lambda: progress(done, total))
+        source.stop.report(lambda: progress(done, total))
 
     def frames() -> Iterator[geopandas.GeoDataFrame]:
         for frame in _frames(source, table, workers, report):

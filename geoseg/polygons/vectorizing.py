@@ -12,8 +12,7 @@ from geoseg.core.staging import Staging
 from geoseg.errors import UsageError
 from geoseg.polygons.formats import VECTORIZE_FORMATS, check_suffix, files_of
 from geoseg.polygons.polygonize import write_polygons
-from geoseg.scene.scene import is_remote
-from geoseg.scene.sources import Rules
+from geoseg.scene.sources import Rules, is_remote
 
 __all__ = ["Vectorized", "vectorize"]
 

@@ -20,7 +20,8 @@ from geoseg.cards.card import CARD_NAME, ChipBorder, ModelCard
 from geoseg.cards.files import ModelFiles, card_text
 from geoseg.core.gdal import block_cache
 from geoseg.core.importing import require
-from geoseg.core.staging import Staging, explain_write_error
+from geoseg.core.staging import Staging
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions

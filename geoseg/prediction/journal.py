@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.core.gdal import GDAL_ERRORS
-from geoseg.core.staging import explain_write_error
 from geoseg.core.workers import StoppedError
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
 from geoseg.prediction.plan import HELD_STRIPS

@@ -10,7 +10,7 @@ from geoseg.core.ownership import is_ours
 from geoseg.errors import UsageError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.prediction.options import PredictOptions
-from geoseg.scene.scene import is_remote
+from geoseg.scene.sources import is_remote
 
 __all__ = ["Outputs", "check_vector_format", "old_companions", "outputs_of", "protect_inputs"]
 

@@ -30,9 +30,10 @@ from geoseg.rasters.writing import (
     try_creation_options,
 )
 from geoseg.scene.declared import pixel_limit
+from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import Scene, SceneBand, finest_grid, open_scene
+from geoseg.scene.scene import Scene, SceneBand, finest_grid
 from geoseg.zoo import choose_model, find_model
 
 __all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
@@ -243,7 +244,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
     """Open the scene and the model and decide everything.
 
     Args:
-        scene: see :func:`geoseg.scene.scene.open_scene`.
+        scene: see :func:`geoseg.scene.opening.open_scene`.
         options: the user's.
 
     Raises:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from geoseg.core.staging import Staging, explain_write_error
+from geoseg.core.staging import Staging
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import (
     OutputError,
 )

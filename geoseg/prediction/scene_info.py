@@ -13,7 +13,8 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
 from geoseg.scene.declared import pixel_limit
-from geoseg.scene.scene import Scene, open_scene
+from geoseg.scene.opening import open_scene
+from geoseg.scene.scene import Scene
 from geoseg.scene.sources import Rules
 from geoseg.zoo import list_embedded
 
@@ -35,7 +36,7 @@ def scene_info(
     """Describe a scene and try models on it; nothing is predicted or written.
 
     Args:
-        source: see :func:`geoseg.scene.scene.open_scene`.
+        source: see :func:`geoseg.scene.opening.open_scene`.
         models: names or folders; the embedded ones by default.
         bands: as for predict.
         scale: as for predict.

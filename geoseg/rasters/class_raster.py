@@ -19,13 +19,20 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
-from geoseg.core.gdal import GDAL_ERRORS, block_cache, explain_read_error, retried
+from geoseg.core.gdal import (
+    GDAL_ERRORS,
+    block_cache,
+    explain_read_error,
+    first_line,
+    gdal_options,
+    retried,
+)
 from geoseg.core.names import public_name
 from geoseg.errors import SceneError
 from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.scene.scene import first_line, gdal_options, opened
+from geoseg.scene.files import opened
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = [
@@ -91,8 +98,7 @@ class ClassRaster:
     @property
     def pixels(self) -> PixelGrid:
         """The grid, as scenes and labels have theirs."""
-        dataset = self.dataset
-        return PixelGrid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+        return PixelGrid.of(self.dataset)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -168,7 +174,7 @@ def _map_grid(dataset: Any, path: str) -> GroundGrid:
 
 
 def grid_as_written(grid: PixelGrid, path: str | Path) -> GroundGrid:
-    """A grid as a GeoTIFF will tell it, whose words for a CRS are not those of every scene.
+    """Make the grid that a GeoTIFF will give back, whose words for a CRS differ from a scene's.
 
     Args:
         grid: of the raster.
@@ -208,7 +214,7 @@ def _legend(dataset: Any, path: str) -> dict[int, str]:
         except (ValueError, AttributeError) as error:
             raise SceneError(
                 f"{path}: its tag GEOSEG_CLASSES is {text[:60]!r}, and must be a JSON object of "
-                f"id: name; mend or remove it (gdal_edit.py)"
+                f"id: name; correct or remove it (gdal_edit.py)"
             ) from error
     return dict(sorted(legend.items()))
 
@@ -285,7 +291,7 @@ def survey(raster: ClassRaster) -> Survey:
     if stray:
         raise SceneError(
             f"{raster.path} holds the ids {stray}, and the legend in its tags has only "
-            f"{sorted(legend)}; give the raster as it was written, or mend its tags"
+            f"{sorted(legend)}; give the raster as it was written, or correct its tags"
         )
     chosen = list(legend)
     if max(chosen) > MAX_ID:

@@ -22,7 +22,7 @@ from geoseg.cards.legend import ClassInfo
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.importing import IMPORTING
 from geoseg.core.ownership import QML_MARK
-from geoseg.core.staging import explain_write_error
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import UsageError
 from geoseg.geo.pixel_grid import PixelGrid
 

@@ -1,10 +1,12 @@
 """What a scene is, from files to numbers that a model takes.
 
 In go paths or addresses; out come bands whose sensor, meaning and place are known, and a reader of
-windows of them. :mod:`~geoseg.scene.sources` decides which files may be opened and what they may
-point to: ``pointers.py`` finds what virtual rasters and sidecars name, ``vector_sources.py`` looks
-at vector files. :mod:`~geoseg.scene.declared` refuses sizes that are absurd,
-:mod:`~geoseg.scene.sensors` recognises sensors by names and tags, :mod:`~geoseg.scene.radiometry`
-turns stored numbers into reflectance, and :mod:`~geoseg.scene.reader` reads, resampling where bands
-differ. Start with ``scene.py``.
+windows of them. :mod:`~geoseg.scene.opening` makes a :class:`~geoseg.scene.scene.Scene` of what the
+user names, :mod:`~geoseg.scene.sensors` recognises sensors by names and tags,
+:mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
+:mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands differ. Every
+raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
+what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
+sidecars name, ``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector
+files. Start with ``opening.py``.
 """

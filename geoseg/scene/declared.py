@@ -77,7 +77,7 @@ def check_declared(dataset: Any, file: str) -> None:
         )
     blocks = math.ceil(dataset.height / height) * math.ceil(dataset.width / width)
     size = _file_size(file)
-    # Even what tells where a block lies takes bytes; only a file without any block needs none.
+    # Even the table of where blocks lie takes bytes; only a file without any block needs none.
     if dataset.driver == "GTiff" and size is not None and blocks > size:
         corner = RasterioWindow(dataset.width - 1, dataset.height - 1, 1, 1)
         try:
@@ -90,7 +90,7 @@ def check_declared(dataset: Any, file: str) -> None:
 
 
 def has_blocks(dataset: Any, file: str, bands: list[int], window: Window) -> bool:
-    """Whether a GeoTIFF holds a block that reaches into a window; True where it can't be told.
+    """Whether a GeoTIFF holds a block that reaches into a window; True where that isn't known.
 
     What GDAL can't look up counts as missing, for good: who asks has read a pixel of the window's
     last block before, which fails where the table of blocks is cut short.

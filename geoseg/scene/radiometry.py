@@ -71,16 +71,16 @@ def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
         return None
     if sensor.name == "Sentinel-2":
         offset, baseline = sentinel2_offset(scene.texts, scene.tags)
-        told = f"Sentinel-2, {baseline}"
+        name = f"Sentinel-2, {baseline}"
         if offset is None or (baseline == UNDATED):
             return Convention(
                 1e-4,
                 0.0,
-                told,
+                name,
                 "--scale 0.0001, and --offset -0.1 if the offset of 1000, which its numbers hold "
                 "since 2022-01-25, is still in",
             )
-        return Convention(1e-4, offset, told, _options(1e-4, offset))
+        return Convention(1e-4, offset, name, _options(1e-4, offset))
     if sensor.name.startswith("Landsat") and all(SURFACE.match(b.label) for b in bands):
         landsat = next(s for s in SENSORS if s.name == "Landsat 8-9 level 2")
         assert landsat.scale is not None
@@ -120,7 +120,7 @@ def find_radiometry(
         offset: quantity at number 0, by the user.
 
     Raises:
-        RadiometryError: none of these tells.
+        RadiometryError: none of these says what the numbers mean.
         UsageError: the user's scale or offset is no number to multiply or add.
     """
     n = len(bands)
@@ -183,7 +183,7 @@ def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
     known = convention(scene, bands)
     if scene.sensor.scale is None and known is not None:
         raise RadiometryError(
-            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers whose file name tells no "
+            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers whose file name has no "
             f"level; {known.why}: if they are as they were exported, give {known.options}"
         )
     if scene.sensor.scale is None:
@@ -204,7 +204,7 @@ def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
         base = found
         if baseline == UNDATED:
             doubt = (
-                "nothing tells when this Sentinel-2 scene was acquired: if it was since "
+                "nothing says when this Sentinel-2 scene was acquired: if it was since "
                 "2022-01-25 and its numbers still hold the offset of 1000, give --scale 0.0001 "
                 "--offset -0.1"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,35 +14,18 @@ import rasterio.features
 import rasterio.warp
 import rasterio.windows
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 
-from geoseg.core.gdal import GDAL_ERRORS, explain_read_error, first_line, retried
-from geoseg.errors import BandError, SceneError
+from geoseg.core.gdal import GDAL_ERRORS, explain_read_error, retried
+from geoseg.errors import SceneError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.declared import has_blocks, pixel_limit
-from geoseg.scene.scene import SceneBand, opened
+from geoseg.scene.files import opened
+from geoseg.scene.resampling import Pixels, blocks, check_resampling, extend, footprint, warp
+from geoseg.scene.scene import SceneBand
 
 __all__ = ["SceneReader", "pixel_dtype"]
-
-#: Resampling works on squares of about this many pixels of the file or the grid, so that its
-#: memory is small whatever the window.
-RESAMPLE_SIDE = 1024
-
-
-@dataclass(frozen=True)
-class _Pixels:
-    """Part of a file, or of the reader's grid.
-
-    Attributes:
-        values: (C, H, W).
-        measured: (C, H, W) or (1, H, W), by everything but a nodata of 0; None where it all was.
-        lit: (C, H, W), not 0 where nodata is 0; None where 0 is a number like any other.
-    """
-
-    values: NDArray[Any]
-    measured: NDArray[np.bool_] | None
-    lit: NDArray[np.bool_] | None
 
 
 @dataclass
@@ -128,9 +111,9 @@ class SceneReader:
             with pixel_limit(math.inf):
                 dataset = self._stack.enter_context(opened(path, band.rules))
             indexes = [self.bands[s].index for s in slots]
-            shift = _whole_pixel_shift(band.grid, self.grid)
+            shift = self.grid.place_in(band.grid)
             if shift is None:
-                _check_resampling(band, self.grid)
+                check_resampling(band, self.grid)
             self._sources.append(
                 _Source(
                     dataset,
@@ -193,7 +176,7 @@ class SceneReader:
                 row, col = window.row + source.shift[0], window.col + source.shift[1]
                 area = Window(row, col, window.height, window.width)
             else:
-                area = _footprint(self.grid.crop(window), source.grid)
+                area = footprint(self.grid.crop(window), source.grid)
             bands = source.indexes if source.alpha is None else [*source.indexes, source.alpha]
             if area is None or source.mapped or source.dataset.driver != "GTiff":
                 return None
@@ -271,7 +254,7 @@ class SceneReader:
 
     def _read_file(
         self, source: _Source, window: Window, out: NDArray[Any] | None = None
-    ) -> _Pixels:
+    ) -> Pixels:
         """A window of the file's own grid, in ``out`` where its dtype is the file's."""
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         try:
@@ -284,7 +267,7 @@ class SceneReader:
 
     def _read_area(
         self, source: _Source, area: rasterio.windows.Window, out: NDArray[Any] | None
-    ) -> _Pixels:
+    ) -> Pixels:
         dataset, nodata = source.dataset, source.nodata
         dtypes = dataset.dtypes
         kinds = {dtypes[i - 1] for i in source.indexes}
@@ -305,9 +288,9 @@ class SceneReader:
         measured = None
         for vote in votes:
             measured = vote if measured is None else measured & vote
-        return _Pixels(values, measured, values != 0 if nodata == 0 else None)
+        return Pixels(values, measured, values != 0 if nodata == 0 else None)
 
-    def _resample(self, source: _Source, window: Window) -> _Pixels:
+    def _resample(self, source: _Source, window: Window) -> Pixels:
         """A window of the reader's grid, from a file with another grid, as float32.
 
         What was not measured has no share in its neighbours. A pixel is measured where the file's
@@ -316,11 +299,11 @@ class SceneReader:
         shape = (len(source.indexes), window.height, window.width)
         values = np.full(shape, np.nan, dtype=np.float32)
         measured = np.zeros((1, *shape[1:]), dtype=bool)
-        for block in _blocks(window, source.grid, self.grid):
-            area = _footprint(self.grid.crop(block), source.grid)
+        for block in blocks(window, source.grid, self.grid):
+            area = footprint(self.grid.crop(block), source.grid)
             if area is None:
                 continue
-            part, area = _extend(self._read_file(source, area), area, source.grid)
+            part, area = extend(self._read_file(source, area), area, source.grid)
             measured_values = part.values.astype(np.float32)
             for vote in (part.measured, part.lit):
                 if vote is not None:
@@ -331,113 +314,16 @@ class SceneReader:
                 block.row - window.row : block.bottom - window.row,
                 block.col - window.col : block.right - window.col,
             ]
-            values[here] = _warp(measured_values, *ground)
+            values[here] = warp(measured_values, *ground)
             # Measured is found by itself: darkness is no gap, and where bands have gaps of their
             # own GDAL closes small ones.
             whole = np.zeros((1, area.height, area.width), dtype=np.float32)
             if part.measured is not None:
                 whole[0, ~part.measured.all(axis=0)] = np.nan
-            measured[here] = np.isfinite(_warp(whole, *ground))
+            measured[here] = np.isfinite(warp(whole, *ground))
         present = np.isfinite(values)
         values[~present] = 0
-        return _Pixels(values, measured, present if source.nodata == 0 else None)
-
-
-def _extend(part: _Pixels, area: Window, of: PixelGrid) -> tuple[_Pixels, Window]:
-    """Repeat the file's outermost pixels once beyond its edges.
-
-    Bands of one product end within a pixel of each other, seldom at the same place: a 20 m band
-    may leave the last 10 m column of its scene half uncovered.
-    """
-    above, left = int(area.row == 0), int(area.col == 0)
-    below, right = int(area.bottom == of.height), int(area.right == of.width)
-    pad = ((0, 0), (above, below), (left, right))
-    votes = [None if v is None else np.pad(v, pad, mode="edge") for v in (part.measured, part.lit)]
-    extended = Window(
-        area.row - above,
-        area.col - left,
-        area.height + above + below,
-        area.width + left + right,
-    )
-    return _Pixels(np.pad(part.values, pad, mode="edge"), *votes), extended
-
-
-def _blocks(window: Window, of: PixelGrid, to: PixelGrid) -> Iterator[Window]:
-    """Cut a window of the grid ``to`` where its parts would hold too many pixels of ``of``."""
-    side = RESAMPLE_SIDE
-    if of.crs == to.crs:
-        ratio = math.sqrt(abs(of.transform.determinant / to.transform.determinant))
-        side = max(1, int(side * min(1.0, ratio)))
-    elif of.gsd is not None and to.gsd is not None:
-        side = max(1, int(side * min(1.0, of.gsd[0] / to.gsd[0], of.gsd[1] / to.gsd[1])))
-    # In step with the grid, not the window: a pixel is the same in whichever window it is read.
-    for row in range(window.row // side * side, window.bottom, side):
-        for col in range(window.col // side * side, window.right, side):
-            block = Window(row, col, side, side).intersection(window)
-            if block is not None:
-                yield block
-
-
-def _footprint(part: PixelGrid, of: PixelGrid) -> Window | None:
-    """The window of the grid ``of`` that resampling to ``part`` looks at, or None."""
-    # Along all four edges: in another CRS they are curves.
-    x = np.linspace(0, part.width, 22)
-    y = np.linspace(0, part.height, 22)
-    edges = [*((c, r) for c in x for r in (0, part.height)), *((c, r) for r in y for c in x[::21])]
-    points = [part.transform @ edge for edge in edges]
-    if part.crs != of.crs:
-        points = _transform(points, part, of)
-        if not points:
-            return None
-    inverse = ~of.transform
-    cols, rows = zip(*(inverse @ p for p in points), strict=True)
-    # The kernel's reach: a pixel of the coarser of both grids, and one for rounding.
-    wide = math.ceil(max(1.0, (max(cols) - min(cols)) / part.width)) + 1
-    high = math.ceil(max(1.0, (max(rows) - min(rows)) / part.height)) + 1
-    col, row = math.floor(min(cols)) - wide, math.floor(min(rows)) - high
-    right, bottom = math.ceil(max(cols)) + wide, math.ceil(max(rows)) + high
-    return Window(row, col, bottom - row, right - col).intersection(
-        Window(0, 0, of.height, of.width)
-    )
-
-
-def _transform(
-    points: Sequence[tuple[float, float]], of: PixelGrid, to: PixelGrid
-) -> list[tuple[float, float]]:
-    """Points in the CRS of ``of`` in the CRS of ``to``, without those that it has no place for.
-
-    Raises:
-        SceneError: the two can't be brought together.
-    """
-    columns = [p[0] for p in points], [p[1] for p in points]
-    try:
-        xs, ys = rasterio.warp.transform(of.crs, to.crs, *columns)[:2]
-    except GDAL_ERRORS as error:
-        raise SceneError(
-            f"the bands' grids can't be brought together ({first_line(error)[:100]}); give all "
-            f"bands one CRS"
-        ) from error
-    return [p for p in zip(xs, ys, strict=True) if all(map(math.isfinite, p))]
-
-
-def _warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.float32]:
-    """Values (C, H, W) with NaN for gaps, averaged or interpolated onto another grid."""
-    out = np.full((len(values), to.height, to.width), np.nan, dtype=np.float32)
-    finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
-    rasterio.warp.reproject(
-        values.astype(np.float32, copy=False),
-        out,
-        src_transform=of.transform,
-        src_crs=of.crs,
-        src_nodata=math.nan,
-        dst_transform=to.transform,
-        dst_crs=to.crs,
-        dst_nodata=math.nan,
-        resampling=Resampling.average if finer and of.crs == to.crs else Resampling.bilinear,
-        # Otherwise a gap in one band only is mixed into its neighbours.
-        UNIFIED_SRC_NODATA="NO",
-    )
-    return out
+        return Pixels(values, measured, present if source.nodata == 0 else None)
 
 
 def pixel_dtype(bands: Sequence[SceneBand], grid: PixelGrid) -> np.dtype[Any]:
@@ -448,51 +334,5 @@ def pixel_dtype(bands: Sequence[SceneBand], grid: PixelGrid) -> np.dtype[Any]:
         grid: the reader's.
     """
     kinds = {b.dtype for b in bands}
-    direct = len(kinds) == 1 and all(_whole_pixel_shift(b.grid, grid) is not None for b in bands)
+    direct = len(kinds) == 1 and all(grid.place_in(b.grid) is not None for b in bands)
     return np.dtype(kinds.pop() if direct else "float32")
-
-
-def _whole_pixel_shift(of: PixelGrid, to: PixelGrid) -> tuple[int, int] | None:
-    """(row, col) of the grid ``to`` within the grid ``of`` where they share pixels, else None."""
-    if of.crs != to.crs:
-        return None
-    relative = ~of.transform @ to.transform
-    row, col = round(relative.f), round(relative.c)
-    # A thousandth of a pixel at each corner: what rounding in headers leaves. Two corners would
-    # not do: a square grid that is transposed has both in their places.
-    corners = [(0, 0), (to.width, 0), (0, to.height), (to.width, to.height)]
-    apart = max(
-        max(abs(x - c - col), abs(y - r - row)) for c, r in corners for x, y in [relative @ (c, r)]
-    )
-    inside = row >= 0 and col >= 0 and row + to.height <= of.height and col + to.width <= of.width
-    return (row, col) if inside and apart < 1e-3 else None
-
-
-def _check_resampling(band: SceneBand, grid: PixelGrid) -> None:
-    """Refuse a band that can't be resampled, or leaves more than a pixel of the grid uncovered.
-
-    Raises:
-        SceneError: it does.
-    """
-    if band.grid.crs is None or grid.crs is None:
-        raise SceneError(
-            f"{band.label} has another grid than the scene and no CRS to bring it there; "
-            f"give all bands one grid"
-        )
-    if band.grid.crs != grid.crs:
-        _transform([grid.transform @ (grid.width / 2, grid.height / 2)], grid, band.grid)
-        return
-    inverse = ~band.grid.transform
-    corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
-    size = [abs(band.grid.transform.determinant), abs(grid.transform.determinant)]
-    slack = max(1.0, math.sqrt(size[1] / size[0])) + 1e-3
-    for corner in corners:
-        col, row = inverse @ (grid.transform @ corner)
-        if not (
-            -slack <= col <= band.grid.width + slack and -slack <= row <= band.grid.height + slack
-        ):
-            raise BandError(
-                f"{band} covers only part of the scene: its file is {band.grid.width}x"
-                f"{band.grid.height} px and the scene reaches to its column {col:.0f}, row "
-                f"{row:.0f}; give bands of one scene, or --bbox"
-            )

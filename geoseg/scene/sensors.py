@@ -174,7 +174,7 @@ SENSORS: tuple[Sensor, ...] = (
 
 #: From this day on Sentinel-2 products carry an offset of 1000.
 BASELINE_4 = "20220125"
-#: What :func:`sentinel2_offset` says where neither name nor tags tell anything.
+#: What :func:`sentinel2_offset` says where neither name nor tags say anything.
 UNDATED = "no processing baseline found and no date: no offset assumed"
 
 _CODE = re.compile(
@@ -224,7 +224,7 @@ def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | N
 
 
 def band_name(text: str, sensor: Sensor | None) -> str | None:
-    """The band that a description or file stem names, or None where it can't be told.
+    """The band that a description or file stem names, or None where it isn't known.
 
     Args:
         text: ``"nir"``, ``"B08"``, ``"T48QUE_B02_10m"``.
@@ -250,7 +250,7 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
 
     Returns:
         (offset in reflectance, where it comes from). The offset is None where the scene was
-        acquired since then and nothing tells whether the 1000 is still in its numbers.
+        acquired since then and nothing says whether the 1000 is still in its numbers.
     """
     texts = [text.upper() for text in texts]
     for key, value in tags.items():
@@ -258,7 +258,7 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
         if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")) and number:
             return float(number.group(1)) * 1e-4, f"tag {key}"
     for text in texts:
-        # N9999 marks ESA test reprocessing, whose offset the name doesn't tell.
+        # N9999 marks ESA test reprocessing, whose offset the name doesn't say.
         match = re.search(r"_N(0\d{3}|9999)_", text)
         if match and match.group(1) != "9999":
             if int(match.group(1)) >= 400:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,9 +22,17 @@ import rasterio.errors
 from geoseg.core.gdal import GDAL_ERRORS, Refused
 from geoseg.core.names import full_address, public_name
 from geoseg.errors import SceneError, UsageError
+from geoseg.scene.file_kinds import (
+    HDF5,
+    MAGIC,
+    PLAIN,
+    first_bytes,
+    is_vrt,
+    leading_text,
+    tiff_metadata,
+)
 from geoseg.scene.pointers import (
     FOLLOWED,
-    MAX_BYTES,
     Pointer,
     RefusedError,
     may_name_files,
@@ -33,54 +40,12 @@ from geoseg.scene.pointers import (
     vrt_pointers,
 )
 
-__all__ = ["ALLOW_VRT", "HEAD_BYTES", "LOCAL", "Rules", "is_remote", "open_raster"]
+__all__ = ["ALLOW_VRT", "LOCAL", "Rules", "is_remote", "open_raster"]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
 #: Nested virtual rasters, and overviews of overviews.
 MAX_DEPTH = 8
-#: The TIFF tag of GDAL's metadata.
-TIFF_METADATA = 42112
-#: Of a file: GDAL looks for its texts within the first bytes, behind whatever stands before.
-HEAD_BYTES = 64 << 10
-
-#: First bytes -> drivers, one after the other. All read the file itself and what lies beside it.
-MAGIC = (
-    (rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+", ("GTiff",)),
-    (rb"\x89PNG\r\n\x1a\n", ("PNG",)),
-    (rb"\xff\xd8\xff", ("JPEG",)),
-    (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", ("JP2OpenJPEG",)),
-    (rb"EHFA_HEADER_TAG", ("HFA",)),
-    (rb"NITF|NSIF", ("NITF",)),
-    (rb"CDF[\x01\x02\x05]", ("netCDF",)),
-    (rb"SQLite format 3\x00", ("GPKG", "MBTiles")),
-    (rb"GIF8[79]a", ("GIF", "BIGGIF")),
-    (rb"BM", ("BMP",)),
-    (rb"RIFF....WEBP", ("WEBP",)),
-    (rb"GRIB", ("GRIB",)),
-)
-#: Of files without such bytes: numbers as they are, described in a file beside them or at the top.
-_PLAIN = (
-    *("ENVI", "EHdr", "AAIGrid", "GRASSASCIIGrid", "GSAG", "GSBG", "GS7BG", "SAGA", "RST", "PNM"),
-    *("SRTMHGT", "DTED", "USGSDEM", "BT", "XYZ"),
-)
-_HDF5 = rb"\x89HDF\r\n\x1a\n"
-#: What GDAL takes for a text that points elsewhere, wherever it stands in a file's first bytes.
-_TEXTS = {
-    b"<VRTDataset": "a virtual raster (VRT)",
-    b"<OGRVRTDataSource": "a virtual vector file (OGR VRT)",
-    b"<GDAL_WMS": "a description of a web map (WMS)",
-    b"<GDAL_WMTS": "a description of a web map (WMTS)",
-    b"<WCS_GDAL": "a description of a web coverage (WCS)",
-    b"<MRF_META": "a description of a raster elsewhere (MRF)",
-    b"<GDALTileIndexDataset": "an index of tiles (GTI)",
-    b"<OGRWFSDataSource": "a description of a web service (WFS)",
-    b"WFS_Capabilities": "a description of a web service (WFS)",
-    b"WMS_Capabilities": "a description of a web map (WMS)",
-    b"WMT_MS_Capabilities": "a description of a web map (WMS)",
-    b"<OGRCSWDataSource": "a description of a web service (CSW)",
-    b"gdal_streamed_alg": "a pipeline of GDAL (GDALG)",
-}
 #: A part of a file in GDAL's spelling -> its driver; what stands before and after the file's name.
 _PART = re.compile(
     r'(?P<driver>NETCDF|NITF_IM|GTIFF_DIR|GPKG):(?P<number>(?:off:)?\d+:)?"?(?P<file>[^"]+?)"?'
@@ -107,7 +72,7 @@ class Rules:
     def of(
         cls, input_root: str | Path | Sequence[str | Path] = (), allow_vrt: str = "local"
     ) -> Rules:
-        """From what the user says.
+        """Make rules of what the user says.
 
         Args:
             input_root: a folder, or several.
@@ -137,7 +102,7 @@ def is_remote(source: str) -> bool:
 
 
 def open_raster(name: str, rules: Rules) -> Any:
-    """An open dataset of rasterio's.
+    """Open a dataset of rasterio's.
 
     Args:
         name: path, URL or GDAL's own name, as :func:`geoseg.core.names.public_name` gives it.
@@ -284,7 +249,7 @@ class _Check:
         return found
 
     def _by_bytes(self, path: str, head: bytes) -> Sequence[str]:
-        if re.match(_HDF5, head):
+        if re.match(HDF5, head):
             raise SceneError(
                 f"{path} is HDF5 (netCDF-4 is, too), which may point to any file where geoseg "
                 f"can't see it; convert it (gdal_translate {os.path.basename(path)} scene.tif), or "
@@ -297,7 +262,7 @@ class _Check:
             raise SceneError(self._unfit(path, f"is {text}"))
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
             raise SceneError(self._unfit(path, "is a text of XML or JSON, not a raster"))
-        return _PLAIN
+        return PLAIN
 
     def _unfit(self, path: str, what: str) -> str:
         return (
@@ -356,7 +321,7 @@ class _Check:
     def _look_at_tags(self, path: str, drivers: Sequence[str], depth: int) -> None:
         """As :meth:`tags`, of a file that another one names."""
         # GDAL takes a millisecond a file, and a virtual raster may have ten thousand.
-        if drivers == ("GTiff",) and not may_name_files(_tiff_metadata(path)):
+        if drivers == ("GTiff",) and not may_name_files(tiff_metadata(path)):
             return
         try:
             with rasterio.Env(), _open(path, drivers) as dataset:
@@ -411,60 +376,5 @@ def _behind(path: str) -> str:
     return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
 
 
-def _tiff_metadata(path: str) -> bytes:
-    """GDAL's metadata in a TIFF's first image, as it stands in the file.
-
-    What is no sound TIFF has none: GDAL can't read it, either.
-    """
-    found = b""
-    with suppress(OSError, struct.error), open(path, "rb") as file:
-        order = "<" if file.read(2) == b"II" else ">"
-
-        def number(kind: str) -> int:
-            (value,) = struct.unpack(order + kind, file.read(struct.calcsize("=" + kind)))
-            return int(value)
-
-        big = number("H") == 43
-        wide = "Q" if big else "I"
-        file.seek(4 if big else 0, os.SEEK_CUR)
-        file.seek(number(wide))
-        entries = number("Q" if big else "H")
-        start, size = file.tell(), 20 if big else 12
-        for place in range(start, start + size * min(entries, 1 << 16), size):
-            file.seek(place)
-            if number("H") != TIFF_METADATA:
-                continue
-            number("H")
-            length = number(wide)
-            if length > struct.calcsize("=" + wide):
-                file.seek(number(wide))
-            found += file.read(min(length, MAX_BYTES))
-    return found
-
-
 def _lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-def first_bytes(path: str) -> bytes:
-    """A file's first bytes; none where it can't be read, which GDAL then says."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
-    except OSError:
-        return b""
-
-
-def is_vrt(head: bytes) -> bool:
-    """Whether a file is a virtual raster from its beginning on."""
-    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return begin.startswith(b"<") and b"<vrtdataset" in head.lower()
-
-
-def leading_text(head: bytes) -> str | None:
-    """What text that points elsewhere a file's first bytes hold."""
-    folded = head.lower()
-    return next((what for mark, what in _TEXTS.items() if mark.lower() in folded), None)
-
-
-# Vector files

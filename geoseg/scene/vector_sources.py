@@ -14,16 +14,8 @@ from xml.parsers import expat
 
 from geoseg.core.names import public_name
 from geoseg.errors import UsageError
-from geoseg.scene.sources import (
-    HEAD_BYTES,
-    MAGIC,
-    SCHEME,
-    Rules,
-    first_bytes,
-    is_remote,
-    is_vrt,
-    leading_text,
-)
+from geoseg.scene.file_kinds import HEAD_BYTES, MAGIC, first_bytes, is_vrt, leading_text
+from geoseg.scene.sources import SCHEME, Rules, is_remote
 
 __all__ = ["check_vector", "holds_shapes"]
 
@@ -43,7 +35,7 @@ _VECTOR_SUFFIXES = {
 
 
 def holds_shapes(path: str | Path) -> bool | None:
-    """Whether a file is one of shapes, as far as its first bytes tell; None where they don't.
+    """Whether a file is one of shapes, as far as its first bytes say; None where they don't.
 
     Args:
         path: a file, a folder or an address.

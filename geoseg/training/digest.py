@@ -9,7 +9,8 @@ from pathlib import Path
 
 from geoseg.errors import GeosegError
 from geoseg.labels.vector_files import is_vector
-from geoseg.scene.scene import files_behind, open_scene
+from geoseg.scene.files import files_behind
+from geoseg.scene.opening import open_scene
 from geoseg.scene.sources import Rules
 from geoseg.training.held_out import quiet
 from geoseg.training.recipe import TrainConfig

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from geoseg.errors import RadiometryError, TrainingError, UsageError
+from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import find_radiometry
-from geoseg.scene.scene import Scene, open_scene
+from geoseg.scene.scene import Scene
 from geoseg.scene.sensors import common_name
 from geoseg.training.held_out import quiet
 from geoseg.training.legend import check_label_options, find_legend

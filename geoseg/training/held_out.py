@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.cards.legend import ClassInfo
-from geoseg.core.gdal import GDAL_ERRORS
+from geoseg.core.gdal import GDAL_ERRORS, first_line
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
-from geoseg.scene.scene import first_line
 from geoseg.training.scenes import TrainingScene, short_names, squares
 from geoseg.training.split import MARGIN, VALIDATION
 

@@ -18,7 +18,7 @@ from geoseg.core.cache import Cache, cache_folder
 from geoseg.errors import TrainingError
 from geoseg.geo.window import Window
 from geoseg.rasters.vrt import VRT_TYPES, Source, virtual_raster
-from geoseg.scene.scene import opened
+from geoseg.scene.files import opened
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["join"]

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from geoseg.cards.legend import ClassInfo
+from geoseg.core.gdal import gdal_options
 from geoseg.errors import SceneError, UsageError
 from geoseg.labels.classes import spelled
 from geoseg.labels.vector_files import class_column, is_vector, read_features
 from geoseg.rasters.class_raster import open_class_raster
-from geoseg.scene.scene import gdal_options, opened
+from geoseg.scene.files import opened
 from geoseg.training.held_out import quiet
 from geoseg.training.options import TrainOptions
 from geoseg.training.vector_labels import CLASS_COLUMNS

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from geoseg.cards.card import ModelCard
+from geoseg.core.gdal import first_line
 from geoseg.core.prefetch import prefetch
 from geoseg.errors import TrainingError
 from geoseg.events import LogEvent
 from geoseg.networks.normalize import normalize
-from geoseg.scene.scene import first_line
 from geoseg.training.checkpoint import RunState
 from geoseg.training.chips import Chip
 from geoseg.training.class_weights import class_weights

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from geoseg.core.gdal import first_line
 from geoseg.errors import TrainingError
 from geoseg.networks import create_model, load_network
-from geoseg.scene.scene import first_line
 from geoseg.training.recipe import TrainConfig
 from geoseg.zoo import find_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import UsageError
-from geoseg.scene.scene import RASTER_SUFFIXES
+from geoseg.scene.opening import RASTER_SUFFIXES
 from geoseg.scene.sources import Rules
 
 __all__ = ["TrainOptions"]

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geoseg.core.gdal import GDAL_ERRORS
+from geoseg.core.gdal import GDAL_ERRORS, first_line, gdal_options
 from geoseg.errors import TrainingError
 from geoseg.labels.vector_files import is_vector, vector_file
-from geoseg.scene.scene import RASTER_SUFFIXES, first_line, gdal_options, open_scene, opened
+from geoseg.scene.files import opened
+from geoseg.scene.opening import RASTER_SUFFIXES, open_scene
 from geoseg.scene.sensors import band_code
 from geoseg.scene.sources import LOCAL, Rules
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from geoseg.core.files import replace_file, sync_file
+from geoseg.core.gdal import first_line
 from geoseg.core.locking import BusyError, Lock
 from geoseg.core.workfolder import claim_folder, leave_folder
 from geoseg.errors import OutputError, TrainingError
-from geoseg.scene.scene import first_line
 
 __all__ = ["RECIPE_NAME", "RunFolder", "draw_curve", "kept_alone"]
 

@@ -23,9 +23,10 @@ from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.fill import fill_nearest
+from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import SceneBand, finest_grid, open_scene
+from geoseg.scene.scene import SceneBand, finest_grid
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scene_config import SceneConfig
 from geoseg.training.targets import UNKNOWN, Targets, open_targets

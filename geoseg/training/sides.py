@@ -142,11 +142,7 @@ def check_one_grid(group: Sequence[TrainingScene]) -> None:
     """
     first = group[0]
     for scene in group[1:]:
-        a, b = first.grid, scene.grid
-        corners = [(0, 0), (a.width, 0), (0, a.height)]
-        relative = ~a.transform @ b.transform
-        apart = max(abs(v - w) for at in corners for v, w in zip(relative @ at, at, strict=True))
-        if (a.height, a.width, a.crs) != (b.height, b.width, b.crs) or apart > 0.5:
+        if not scene.grid.same_pixels(first.grid, tolerance=0.5):
             raise TrainingError(
                 f"{first.config.path} and {scene.config.path} show the same ground in different "
                 f"grids or windows, so that blocks of one lie across those of the other; split by "

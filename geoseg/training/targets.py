@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from geoseg.core.gdal import gdal_options
 from geoseg.errors import TrainingError
-from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.labels.colours import ColorLabels
-from geoseg.labels.labels import RasterLabels, bounds_in, on_grid, open_labels
+from geoseg.labels.colours import ColorLabels, color_table, colors_on_grid
+from geoseg.labels.labels import RasterLabels, open_labels
 from geoseg.labels.vector_files import is_vector
-from geoseg.labels.window import Bounds, check_crs
-from geoseg.rasters.class_raster import ClassRaster
-from geoseg.scene.scene import gdal_options, opened
+from geoseg.labels.window import Bounds
+from geoseg.scene.files import opened
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scene_config import SceneConfig
 from geoseg.training.vector_labels import read_shapes
@@ -168,14 +167,12 @@ def _raster(
     bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
     colored = any(str(v).startswith("#") for v in config.label_values.values())
     if bands == 3 or (bands == 1 and colored):
-        labels = ClassRaster(str(path), dataset, GroundGrid.of(dataset), {})
-        check_crs(targets.grid.crs is not None, str(scene.path), dataset.crs is not None, str(path))
-        bounds = bounds_in(targets.grid.crs, labels)
-        # A virtual warp has no colour table.
         table = _color_table(dataset, path) if bands == 1 else None
-        on = stack.enter_context(on_grid(labels, targets.grid, str(scene.path)))
         colors = _places_by_color(config, path)
-        return _of_colors(ColorLabels(labels, on, bounds, colors=colors, table=table)), bounds
+        mask = stack.enter_context(
+            colors_on_grid(dataset, str(path), targets.grid, colors, str(scene.path), table)
+        )
+        return _of_colors(mask), mask.bounds
     ids = stack.enter_context(
         open_labels(path, targets.grid, {}, str(scene.path), rules=scene.rules)
     )
@@ -262,12 +259,8 @@ def _of_colors(labels: ColorLabels) -> Read:
 def _color_table(dataset: Any, path: Path) -> NDArray[np.int64]:
     """Read the colour table of a raster: (256,) 0xRRGGBB of each number, -1 where it has none."""
     try:
-        table = dataset.colormap(1)
+        return color_table(dataset)
     except ValueError as error:
         raise TrainingError(
             f"label_values gives colours, and {path} has one band without a colour table; give ids"
         ) from error
-    colors = np.full(256, -1, np.int64)
-    for number, (red, green, blue, _) in table.items():
-        colors[number] = (red << 16) | (green << 8) | blue
-    return colors

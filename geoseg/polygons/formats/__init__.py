@@ -23,8 +23,8 @@ import geopandas
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.files import NAME_BYTES
 from geoseg.core.ours import SHORT_NAMES
-from geoseg.core.staging import explain_write_error
 from geoseg.core.workers import Workers
+from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError, UsageError
 from geoseg.polygons.formats.geojson import write_geojson
 from geoseg.polygons.formats.geopackage import write_geopackage

@@ -1,0 +1,167 @@
+"""Pixels of a file brought to another grid: which part of the file, and the warp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio.warp
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+
+from geoseg.core.gdal import GDAL_ERRORS, first_line
+from geoseg.errors import BandError, SceneError
+from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
+from geoseg.scene.scene import SceneBand
+
+__all__ = ["Pixels", "blocks", "check_resampling", "extend", "footprint", "warp"]
+
+#: Resampling works on squares of about this many pixels of the file or the grid, so that its
+#: memory is small whatever the window.
+RESAMPLE_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Part of a file, or of the reader's grid.
+
+    Attributes:
+        values: (C, H, W).
+        measured: (C, H, W) or (1, H, W), by everything but a nodata of 0; None where it all was.
+        lit: (C, H, W), not 0 where nodata is 0; None where 0 is a number like any other.
+    """
+
+    values: NDArray[Any]
+    measured: NDArray[np.bool_] | None
+    lit: NDArray[np.bool_] | None
+
+
+def extend(part: Pixels, area: Window, of: PixelGrid) -> tuple[Pixels, Window]:
+    """Repeat the file's outermost pixels once beyond its edges.
+
+    Bands of one product end within a pixel of each other, seldom at the same place: a 20 m band
+    may leave the last 10 m column of its scene half uncovered.
+    """
+    above, left = int(area.row == 0), int(area.col == 0)
+    below, right = int(area.bottom == of.height), int(area.right == of.width)
+    pad = ((0, 0), (above, below), (left, right))
+    votes = [None if v is None else np.pad(v, pad, mode="edge") for v in (part.measured, part.lit)]
+    extended = Window(
+        area.row - above,
+        area.col - left,
+        area.height + above + below,
+        area.width + left + right,
+    )
+    return Pixels(np.pad(part.values, pad, mode="edge"), *votes), extended
+
+
+def blocks(window: Window, of: PixelGrid, to: PixelGrid) -> Iterator[Window]:
+    """Cut a window of the grid ``to`` where its parts would hold too many pixels of ``of``."""
+    side = RESAMPLE_SIDE
+    if of.crs == to.crs:
+        ratio = math.sqrt(abs(of.transform.determinant / to.transform.determinant))
+        side = max(1, int(side * min(1.0, ratio)))
+    elif of.gsd is not None and to.gsd is not None:
+        side = max(1, int(side * min(1.0, of.gsd[0] / to.gsd[0], of.gsd[1] / to.gsd[1])))
+    # In step with the grid, not the window: a pixel is the same in whichever window it is read.
+    for row in range(window.row // side * side, window.bottom, side):
+        for col in range(window.col // side * side, window.right, side):
+            block = Window(row, col, side, side).intersection(window)
+            if block is not None:
+                yield block
+
+
+def footprint(part: PixelGrid, of: PixelGrid) -> Window | None:
+    """The window of the grid ``of`` that resampling to ``part`` looks at, or None."""
+    # Along all four edges: in another CRS they are curves.
+    x = np.linspace(0, part.width, 22)
+    y = np.linspace(0, part.height, 22)
+    edges = [*((c, r) for c in x for r in (0, part.height)), *((c, r) for r in y for c in x[::21])]
+    points = [part.transform @ edge for edge in edges]
+    if part.crs != of.crs:
+        points = _transform(points, part, of)
+        if not points:
+            return None
+    inverse = ~of.transform
+    cols, rows = zip(*(inverse @ p for p in points), strict=True)
+    # The kernel's reach: a pixel of the coarser of both grids, and one for rounding.
+    wide = math.ceil(max(1.0, (max(cols) - min(cols)) / part.width)) + 1
+    high = math.ceil(max(1.0, (max(rows) - min(rows)) / part.height)) + 1
+    col, row = math.floor(min(cols)) - wide, math.floor(min(rows)) - high
+    right, bottom = math.ceil(max(cols)) + wide, math.ceil(max(rows)) + high
+    return Window(row, col, bottom - row, right - col).intersection(
+        Window(0, 0, of.height, of.width)
+    )
+
+
+def _transform(
+    points: Sequence[tuple[float, float]], of: PixelGrid, to: PixelGrid
+) -> list[tuple[float, float]]:
+    """Points in the CRS of ``of`` in the CRS of ``to``, without those that it has no place for.
+
+    Raises:
+        SceneError: the two can't be brought together.
+    """
+    columns = [p[0] for p in points], [p[1] for p in points]
+    try:
+        xs, ys = rasterio.warp.transform(of.crs, to.crs, *columns)[:2]
+    except GDAL_ERRORS as error:
+        raise SceneError(
+            f"the bands' grids can't be brought together ({first_line(error)[:100]}); give all "
+            f"bands one CRS"
+        ) from error
+    return [p for p in zip(xs, ys, strict=True) if all(map(math.isfinite, p))]
+
+
+def warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.float32]:
+    """Values (C, H, W) with NaN for gaps, averaged or interpolated onto another grid."""
+    out = np.full((len(values), to.height, to.width), np.nan, dtype=np.float32)
+    finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
+    rasterio.warp.reproject(
+        values.astype(np.float32, copy=False),
+        out,
+        src_transform=of.transform,
+        src_crs=of.crs,
+        src_nodata=math.nan,
+        dst_transform=to.transform,
+        dst_crs=to.crs,
+        dst_nodata=math.nan,
+        resampling=Resampling.average if finer and of.crs == to.crs else Resampling.bilinear,
+        # Otherwise a gap in one band only is mixed into its neighbours.
+        UNIFIED_SRC_NODATA="NO",
+    )
+    return out
+
+
+def check_resampling(band: SceneBand, grid: PixelGrid) -> None:
+    """Refuse a band that can't be resampled, or leaves more than a pixel of the grid uncovered.
+
+    Raises:
+        SceneError: it does.
+    """
+    if band.grid.crs is None or grid.crs is None:
+        raise SceneError(
+            f"{band.label} has another grid than the scene and no CRS to bring it there; "
+            f"give all bands one grid"
+        )
+    if band.grid.crs != grid.crs:
+        _transform([grid.transform @ (grid.width / 2, grid.height / 2)], grid, band.grid)
+        return
+    inverse = ~band.grid.transform
+    corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
+    size = [abs(band.grid.transform.determinant), abs(grid.transform.determinant)]
+    slack = max(1.0, math.sqrt(size[1] / size[0])) + 1e-3
+    for corner in corners:
+        col, row = inverse @ (grid.transform @ corner)
+        if not (
+            -slack <= col <= band.grid.width + slack and -slack <= row <= band.grid.height + slack
+        ):
+            raise BandError(
+                f"{band} covers only part of the scene: its file is {band.grid.width}x"
+                f"{band.grid.height} px and the scene reaches to its column {col:.0f}, row "
+                f"{row:.0f}; give bands of one scene, or --bbox"
+            )
