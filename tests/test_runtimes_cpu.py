@@ -473,7 +473,7 @@ def test_a_graph_that_was_made_is_kept(
     told: list[str] = []
     monkeypatch.undo()
     monkeypatch.setenv("GEOSEG_CACHE", str(kept))  # a file: nothing can be kept
-    found = load(bare, "openvino", tell=told.append).probs(x)
+    found = load(bare, "openvino", report=told.append).probs(x)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     (message,) = told
     assert "GEOSEG_CACHE" in message

@@ -94,7 +94,7 @@ def load(files: ModelFiles, runtime: str = "auto", n: int = 4, **options: Any) -
 @pytest.mark.parametrize("runtime", ["auto", "openvino", "onnxruntime"])
 def test_it_nearly_gives_what_fp32_gives(files: ModelFiles, runtime: str) -> None:
     told: list[str] = []
-    made = load(files, runtime, tell=told.append)
+    made = load(files, runtime, report=told.append)
     assert made.name == ("onnxruntime" if runtime == "onnxruntime" else "openvino")
     assert made.precision == "int8"
     x = np.stack(chips(4))
@@ -227,7 +227,7 @@ def test_where_no_layer_helps_it_says_so(
     monkeypatch.setattr("geoseg.runtimes.int8.AIM", 1.1)
     monkeypatch.setattr("geoseg.runtimes.int8.LEAST_AGREEMENT_INT8", 1.1)
     told: list[str] = []
-    load(files, tell=told.append)
+    load(files, report=told.append)
     assert "less than 110 %" in told[0]
     assert "--precision auto" in told[0]
 
@@ -291,7 +291,7 @@ def test_a_quantized_folder_needs_no_chips(folder: Path, scene: Path, tmp_path: 
     assert files.graph == before.graph
     assert files.sha256 != before.sha256, "a map may depend on it"
     told: list[str] = []
-    int8 = load(files, sample=None, tell=told.append)
+    int8 = load(files, sample=None, report=told.append)
     x = np.stack(chips(4))
     assert (
         int8.probs(x).argmax(1) == load(files, precision="fp32").probs(x).argmax(1)

@@ -50,7 +50,7 @@ class Background:
         start: begins a further thing, once all strips are finished.
         readiness: what its first chip needs, and what is odd about the scene.
         overviews: the class raster's, made of finished strips.
-        polygons: likewise; whether there are any.
+        polygons: made of finished strips; whether there are any.
     """
 
     start: Callable[..., Future[None]]
@@ -103,7 +103,7 @@ def in_background(
 
 
 def _get_ready(plan: Plan, runtime: Runtime | None, log: RunLog) -> None:
-    """What needs no pixel, or few of them, and is done while the first ones are read."""
+    """Do what needs no pixel, or few of them, while the first ones are read."""
     if runtime is not None:
         chips, dtype = plan.chips, pixel_dtype(plan.bands, plan.model_grid)
         shape = len(plan.bands), chips.chip_height, chips.chip_width
@@ -178,7 +178,7 @@ def _write_polygons(
     def report(done: int, total: int) -> None:
         # Before, how far the network is says more.
         if store.rows == total:
-            log.tell("progress", stage="polygons", done=done, total=total)
+            log.report("progress", stage="polygons", done=done, total=total)
 
     rows, raster = _Rows(store, log), plan.outputs.raster
     try:

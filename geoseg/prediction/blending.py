@@ -27,16 +27,16 @@ def blend(
     part: Part,
     out: Floats,
 ) -> None:
-    """What :func:`geoseg.prediction.stitch.blend` does, in one pass.
+    """Do what :func:`geoseg.prediction.stitch.blend` does, in one pass.
 
     Args:
-        probs: C-contiguous, as all others are.
-        row_weights: see there.
-        col_weights: likewise.
-        beside: likewise.
-        above: likewise.
-        part: likewise.
-        out: likewise.
+        probs: of the chip, (K, height, width), C-contiguous, as all arrays here.
+        row_weights: (height,).
+        col_weights: (width,).
+        beside: (K, height, columns): what waits of chips beside it, and then for the next one.
+        above: (K, rows, columns): what waits of rows of chips above, and then for the next one.
+        part: which rows.
+        out: (K, rows, ``part.end``): where finished columns of finished rows go.
     """
     columns, known, end = part.right - part.left, part.known, part.end
     sums = np.empty(columns, np.float32)
@@ -77,7 +77,7 @@ def decide(
     best: Floats,
     counts: NDArray[np.int64],
 ) -> bool:
-    """What :func:`geoseg.prediction.decide.decide` does, in one pass.
+    """Do what :func:`geoseg.prediction.decide.decide` does, in one pass.
 
     Args:
         probs: (K, H, W), C-contiguous, as all but ``valid`` are.

@@ -2,8 +2,8 @@
 
 A network sees nothing beyond its chip, so near the edge its probabilities are other than they
 would be with the ground around. Here the same ground is seen twice, as a chip and in the middle of
-a chip of twice the side, and what differs is told by the distance from the chip's edge. The curve
-goes into the model's card, where ``geoseg predict --overlap auto`` and ``--exact`` find it.
+a chip of twice the side, and the difference is added up by the distance from the chip's edge. The
+curve goes into the model's card, where ``geoseg predict --overlap auto`` and ``--exact`` find it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from geoseg.runtimes import Runtime, checked
 
 __all__ = ["Budget", "memory_budget"]
 
-#: Of the memory that is free, what a run takes unless it is told otherwise.
+#: Of the memory that is free, what a run takes without --mem-limit.
 USUAL_SHARE = 0.6
 #: And at most.
 MOST_SHARE = 0.9
@@ -38,7 +38,7 @@ class Budget:
 
 
 def memory_budget(plan: Plan, runtime: Runtime) -> Budget:
-    """What a run may take, once the runtime is loaded.
+    """Decide how much memory a run may take, once the runtime is loaded.
 
     With a limit of the user's the network is run on a few chips first: what it computes with is
     often more than what it weighs.

@@ -1,7 +1,7 @@
 """``--crf``: chips' probabilities brought into line with their pixels, before the stitch.
 
 Each chip goes through the mean field of :class:`geoseg.networks.crf.DenseCRF`, and the chips are
-blended as ever, so no seam appears that was not there. For this, what a pixel is told must not
+blended as ever, so no seam appears that was not there. For this, what a pixel gets must not
 depend on the chip it lies in: colours are the network's own input times a constant, never stretched
 to a chip's extremes, and all chips share one lattice.
 
@@ -54,7 +54,7 @@ COLOR_UNITS: dict[str, float] = {
 QUANTITY_UNITS: dict[str, float] = {"reflectance": 255.0, "number": 1.0}
 
 #: More bands than these are left out: each is a dimension more, in which pixels lie farther apart,
-#: until each is alone on the lattice and nothing is smoothed. These tell land covers apart.
+#: until each is alone on the lattice and nothing is smoothed. These separate land covers.
 COLOR_BANDS = ("red", "green", "blue", "nir", "swir1", "swir2")
 
 
@@ -160,7 +160,7 @@ def check_chip(options: CRFOptions, height: int, width: int) -> None:
     Args:
         options: the user's.
         height: of a chip, px.
-        width: likewise.
+        width: of a chip, px.
 
     Raises:
         UsageError: they are too large for it.
@@ -177,7 +177,7 @@ def check_chip(options: CRFOptions, height: int, width: int) -> None:
 
 
 def color_bands(bands: Sequence[str]) -> list[int]:
-    """Which of a model's bands are a pixel's colour, as places.
+    """Choose which of a model's bands are a pixel's colour, as places.
 
     Up to six bands all are; of more, those of :data:`COLOR_BANDS` that are there, or the first six
     where none is.

@@ -82,7 +82,7 @@ def predict_strips(
             for strip in run.strips(cancelled):
                 background.check()
                 sink.put(number, strip)
-                meter.tell(strip.window)
+                meter.strip(strip.window)
 
 
 class _Lane:

@@ -117,7 +117,7 @@ class StripStore:
         return sum(len(strips) for strips in self._strips)
 
     def finished(self, lane: int) -> int:
-        """How many strips of a lane are there, from the top."""
+        """Count the finished strips of a lane, from the top."""
         return len(self._strips[lane])
 
     def all(self) -> Iterator[JournalEntry]:
@@ -295,7 +295,7 @@ class StripStore:
             yield
 
     def mosaic(self, name: str, overviews: Sequence[Path] = ()) -> Path:
-        """All strips of a raster as one virtual one, with names, colours and tags.
+        """Make one virtual raster of all strips, with names, colours and tags.
 
         Args:
             name: of the raster.

@@ -30,7 +30,7 @@ SAMPLE_BYTES = 64 << 20
 
 
 def lanes_of(plan: Plan, budget: Budget, earlier: Mapping[str, Any]) -> tuple[OutputLane, ...]:
-    """Those of the run that was stopped, where they fit: other memory may be free now."""
+    """Take the lanes of the run that was stopped where they fit, else cut new ones."""
     before = plan.lanes_at(earlier.get("lanes", ()))
     if before and max(plan.lane_bytes(lane) for lane in before) <= budget.at_most:
         return before
@@ -42,7 +42,7 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
 
     Args:
         plan: of the run.
-        log: is told what the user should know.
+        log: to which notes for the user are reported.
         earlier: the record of a run that was stopped: what it chose is not chosen anew.
 
     Raises:
@@ -62,7 +62,7 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
             threads=options.threads,
             sample=sample,
             chips=len(plan.chips),
-            tell=lambda message: log.tell("note", message=message),
+            report=lambda message: log.report("note", message=message),
         )
         for files in plan.members
     ]
@@ -75,7 +75,7 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
 
 
 def _sample_size(plan: Plan, precision: str) -> int:
-    """How many chips a choice is made on, or 8 bits are made with."""
+    """Count the chips that a choice is made on, or 8 bits are calibrated with."""
     if precision == "int8":
         return INT8_CHIPS
     if precision != "auto":

@@ -20,12 +20,12 @@ BOTTLENECKS = {
 }
 
 
-#: At least so long lies between what is told of chips.
+#: At least so much time lies between two reports of chips.
 EVERY_SECONDS = 1.0
 
 
 class Meter:
-    """Tells how far the strips are, how fast they come and what they wait for."""
+    """Reports how far the strips are, how fast they come and what they wait for."""
 
     def __init__(self, plan: Plan, lanes: Sequence[OutputLane], done: int, log: RunLog) -> None:
         """Start.
@@ -34,7 +34,7 @@ class Meter:
             plan: of the run.
             lanes: all of them.
             done: pixels of strips that were there before.
-            log: whom to tell, and what is clocked.
+            log: where it is reported, and what is clocked.
         """
         self._log = log
         self._before = self._done = done
@@ -43,20 +43,20 @@ class Meter:
         # A pixel of the model's grid in those of the output.
         mine, models = plan.grid, plan.model_grid
         self._factor = mine.height * mine.width / (models.height * models.width)
-        self._started = self._told = time.perf_counter()
+        self._started = self._reported = time.perf_counter()
 
     def chip(self, pixels: float) -> None:
-        """A chip is done; told now and then, since a strip of a wide scene takes long.
+        """Count a chip, and report it now and then, since a strip of a wide scene takes long.
 
         Args:
             pixels: of the model's grid that are its share of its strip.
         """
         self._seen += pixels * self._factor
-        if time.perf_counter() - self._told >= EVERY_SECONDS:
-            self._tell()
+        if time.perf_counter() - self._reported >= EVERY_SECONDS:
+            self._report()
 
-    def tell(self, window: Window | None) -> None:
-        """A strip is finished.
+    def strip(self, window: Window | None) -> None:
+        """Count a finished strip, and report it.
 
         Args:
             window: of it.
@@ -64,21 +64,21 @@ class Meter:
         if window is None:
             return
         self._done += window.height * window.width
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         # Chips come before their strips; that of a strip which was resampled may be rounded.
         done = min(max(self._done, int(self._seen)), self._total)
         if done <= self._before:
             return  # how fast it is can't be said yet
-        self._told = time.perf_counter()
+        self._reported = time.perf_counter()
         spent = max(time.perf_counter() - self._started, 1e-6)
         speed = (done - self._before) / spent
         waits = {
             name: sum(self._log.seconds.get(stage, 0.0) for stage in stages)
             for name, stages in BOTTLENECKS.items()
         }
-        self._log.tell(
+        self._log.report(
             "progress",
             stage="predict",
             done=done,

@@ -51,7 +51,7 @@ class DeviceRow:
         self._shape = row.valid.shape
         # All pixels of such a row are the same one.
         pixels = row.pixels if row.alike is None else row.pixels[:, :1, :1]
-        # Where all or nothing was measured the device need not be told of each pixel.
+        # Where all or nothing was measured the device needs no mask.
         self._all = row.complete if row.alike is None else row.alike
         self._partial = () if row.alike is not None else _partial(row)
         arrays = [pixels] if self._all or not self.to_run else [pixels, row.valid]
@@ -253,7 +253,7 @@ class _DeviceStrip(Strip):
 
 
 def _encoded(probs: Tensor, valid: Tensor, dtype: str) -> Tensor:
-    """What :func:`geoseg.rasters.writing.encode_probability` does, on the device."""
+    """Do what :func:`geoseg.rasters.writing.encode_probability` does, on the device."""
     if dtype == "float32":
         return torch.where(valid, probs, torch.nan)
     steps = (probs.clamp(0.0, 1.0) * PROBABILITY_STEPS).round().to(torch.uint8)

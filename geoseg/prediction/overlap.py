@@ -37,7 +37,7 @@ def overlap_of(
         grid: that the network sees.
 
     Raises:
-        UsageError: a card does not tell what is asked for, or the chips are too small for it.
+        UsageError: a card does not say what is asked for, or the chips are too small for it.
     """
     if options.exact and options.overlap is not None:
         raise UsageError("--exact chooses the overlap; leave --overlap out")
@@ -79,7 +79,7 @@ def overlap_of(
 
 
 def _border(card: ModelCard, option: str, name: str | Path) -> ChipBorder:
-    """What a card tells of its border.
+    """Give the border that a card holds.
 
     Raises:
         UsageError: nothing.
@@ -87,7 +87,7 @@ def _border(card: ModelCard, option: str, name: str | Path) -> ChipBorder:
     if card.border is None:
         raise UsageError(
             f"{option} needs to know how far from a chip's edge the predictions of {name} still "
-            f"change, and its card does not tell; measure it once with geoseg models probe {name} "
+            f"change, and its card does not say; measure it once with geoseg models probe {name} "
             f"--write"
         )
     return card.border

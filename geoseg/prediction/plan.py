@@ -127,7 +127,7 @@ class Plan:
         return SceneReader(self.bands, grid, src_nodata=self.options.src_nodata, aoi=self.aoi)
 
     def lane_bytes(self, lane: OutputLane) -> int:
-        """What the arrays of a lane hold at most: rows of chips, what is stitched, strips."""
+        """Bytes that a lane's arrays hold at most: rows of chips, what is stitched, strips."""
         agreement = self.outputs.agreement is not None
         classes = len(self.card.classes) + agreement
         height = self.chips.chip_height
@@ -204,7 +204,7 @@ class Plan:
         return tuple(self._each_lane(count))
 
     def _each_lane(self, count: int) -> Iterator[OutputLane]:
-        """Likewise, from the left, one after the other."""
+        """The same lanes, from the left, one after the other."""
         grid, across = self.chips, self.factor[1] if self.resampled else None
         for a, b in pairwise(self._edges(count)):
             if a < b:
@@ -213,7 +213,7 @@ class Plan:
 
     @property
     def polygon_bytes(self) -> int:
-        """What is held to make polygons beside the network's work, but for what stays open."""
+        """Bytes that are held to make polygons beside the network, without those that stay open."""
         if self.outputs.vector is None:
             return 0
         pixels = min(POLYGON_STRIP, self.grid.height * self.grid.width)
@@ -301,7 +301,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
 
 
 def _warnings(plan: Plan) -> Iterator[str]:
-    """What the user should know of the radiometry, the chips, the bands and the CRS."""
+    """Warn of what is odd about the radiometry, the chips, the bands and the CRS."""
     chips, margin = plan.chips, plan.margin
     if plan.radiometry.doubt:
         yield plan.radiometry.doubt
@@ -356,6 +356,6 @@ def _check_members(members: Sequence[ModelFiles]) -> None:
 
 
 def _raster_dtypes(options: PredictOptions) -> list[str]:
-    """Of the rasters that a run writes."""
+    """List the dtypes of the rasters that a run writes."""
     rasters = (options.probs, options.confidence, options.agreement)
     return sorted({"uint8"} | ({options.probs_dtype} if any(rasters) else set()))

@@ -176,7 +176,7 @@ def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
 
 
 def _impossible(medians: NDArray[np.float64]) -> str | None:
-    """Where the medians of most bands lie, if no ground has such reflectance."""
+    """Find out where the medians of most bands lie, if no ground has such reflectance."""
     if (medians > MOST_REFLECTANCE).mean() > 0.5:
         return f"above {MOST_REFLECTANCE:g}"
     if (medians < -1).mean() > 0.5:
@@ -217,7 +217,7 @@ def _is_sound(card: ModelCard, medians: NDArray[np.float64]) -> bool:
 def plausibility_warnings(
     card: ModelCard, statistics: Sequence[BandStatistics], radiometry: Radiometry | None = None
 ) -> list[str]:
-    """What is odd about a scene, in words that say what to do.
+    """Describe what is odd about a scene, in words that say what to do.
 
     Args:
         card: its ``plausible`` ranges hold the medians of sound scenes.
@@ -273,7 +273,7 @@ def _offset_warning(
 
 
 def preflight(plan: Plan) -> list[str]:
-    """What is odd about the scene's numbers.
+    """Look for what is odd about the scene's numbers.
 
     Raises:
         RadiometryError: they can't be what the model takes.

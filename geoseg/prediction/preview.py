@@ -79,7 +79,7 @@ def _shape(height: int, width: int) -> tuple[int, int]:
 
 
 def _ratio(plan: Plan, shape: tuple[int, int]) -> float:
-    """What rounding the picture's size to whole pixels did to its shape."""
+    """Compute what rounding the picture's size to whole pixels did to its shape."""
     return (plan.grid.height / shape[0]) / (plan.grid.width / shape[1])
 
 

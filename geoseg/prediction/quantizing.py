@@ -19,7 +19,7 @@ from geoseg.runtimes.int8 import in_words, quantize_files
 
 __all__ = ["Quantized", "quantize"]
 
-#: Chips to calibrate and to judge on; more tell little new.
+#: Chips to calibrate and to judge on; more change little.
 CALIBRATION_CHIPS = 16
 
 

@@ -29,7 +29,7 @@ __all__ = ["check_disk", "explained", "pixels_done", "raster_specs", "write_rast
 
 
 def pixels_done(store: StripStore) -> int:
-    """How many pixels of the output are in finished strips."""
+    """Count the output's pixels in finished strips."""
     windows = (strip.window for strip in store.all())
     return sum(window.height * window.width for window in windows if window is not None)
 
@@ -56,7 +56,7 @@ def write_rasters(
 
 @contextmanager
 def explained(final: Path) -> Iterator[None]:
-    """A file that can't be written is told in words."""
+    """Raise what a file can't be written for in words of geoseg's own."""
     try:
         yield
     except OSError as error:
@@ -64,7 +64,7 @@ def explained(final: Path) -> Iterator[None]:
 
 
 def raster_specs(plan: Plan) -> dict[str, RasterSpec]:
-    """What the rasters are; confidence is also needed for the polygons."""
+    """Describe the rasters that are kept; polygons need the confidence, too."""
     outputs, card = plan.outputs, plan.card
     names = tuple(c.name for c in card.classes)
     dtype = plan.options.probs_dtype

@@ -42,7 +42,7 @@ class ClassCounts:
 
     Attributes:
         per_class: pixels of each class, in the card's order.
-        area_m2: likewise; None without CRS.
+        area_m2: square metres of each class, in the card's order; None without CRS.
     """
 
     per_class: NDArray[np.int64]
@@ -55,7 +55,7 @@ class ClassCounts:
 
 
 def raster_tags(plan: Plan) -> dict[str, str]:
-    """Where a raster comes from; nothing that changes from run to run."""
+    """Note where a raster comes from, without what changes from run to run."""
     options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
     return {
         "GEOSEG_VERSION": version("geoseg"),
@@ -92,19 +92,19 @@ def _options_report(plan: Plan) -> dict[str, Any]:
 
 
 def runtime_report(runtime: Runtime) -> dict[str, str]:
-    """What computes, and why, as JSON."""
+    """Describe what computes, and why, as JSON."""
     names = ("name", "precision", "device", "choice")
     return {name: getattr(runtime, name) for name in names}
 
 
 def _chips_report(plan: Plan) -> dict[str, int]:
-    """Where the chips lie, for :mod:`geoseg.evaluation.seam_check`."""
+    """Describe where the chips lie, for :mod:`geoseg.evaluation.seam_check`."""
     margin = 0 if plan.options.taper == "none" else plan.margin
     return {**asdict(plan.chips), "margin": margin}
 
 
 def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dict[str, Any]:
-    """All that a strip's bytes depend on, for JSON: a run goes on with strips of the same alone."""
+    """Collect all that a strip's bytes depend on: a run goes on with strips of the same alone."""
     unlike = (*_WITHOUT_EFFECT, "creation_options")  # of the files that are made of the strips
     options = {k: v for k, v in _options_report(plan).items() if k not in unlike}
     outputs = plan.outputs
@@ -132,7 +132,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
 
 
 def _about(path: Path) -> list[int | str] | None:
-    """What tells a file that is read from any other; None where nothing of it is."""
+    """Identify a file that is read; None where nothing of it is read."""
     if path.suffix.lower() == ".ovr" or holds_statistics_alone(path):
         # QGIS writes such beside a scene that is looked at: no pixel changes by them.
         return None
@@ -235,7 +235,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
 
 
 def _versions(names: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed packages; a runtime of the caller's own is none."""
+    """Look up versions of installed packages; a runtime of the caller's own is none."""
     found = {}
     for name in names:
         with suppress(ImportError):

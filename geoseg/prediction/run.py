@@ -128,7 +128,7 @@ def predict(
                 staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
             staging.publish(outputs.all())
     report: dict[str, Any] = json.loads(text)
-    log.tell("result", **report["outputs"], report=str(outputs.report))
+    log.report("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
 
 
@@ -163,7 +163,7 @@ def _report_start(
     plan: Plan, runtime: Runtime, store: StripStore, memory: dict[str, int], log: RunLog
 ) -> None:
     """Report what was decided, what is odd about it, and what is there already."""
-    log.tell(
+    log.report(
         "start",
         protocol=PROTOCOL,
         version=version("geoseg"),
@@ -174,7 +174,7 @@ def _report_start(
     for message in (*plan.warnings, *old_companions(plan.outputs)):
         log.warn(message)
     if len(store):
-        log.tell("note", message=f"going on after {len(store)} finished strips")
+        log.report("note", message=f"going on after {len(store)} finished strips")
 
 
 def _write_outputs(
@@ -218,7 +218,7 @@ def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[N
                 raise KeyboardInterrupt(message) from error
             # Who hears of it may be what failed.
             with suppress(Exception):
-                log.tell(
+                log.report(
                     "note",
                     message=f"{kept}: once the cause is gone, the same command goes on after them",
                 )

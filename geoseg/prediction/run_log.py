@@ -77,7 +77,7 @@ class RunLog:
             if isinstance(iterator, Generator):
                 iterator.close()
 
-    def tell(self, event: str, **values: Any) -> None:
+    def report(self, event: str, **values: Any) -> None:
         """Report an event.
 
         The receiver hears of all events in the thread that made this log, in their order: of what
@@ -113,4 +113,4 @@ class RunLog:
     def warn(self, message: str) -> None:
         """Report and keep a warning."""
         self.warnings.append(message)
-        self.tell("warning", message=message)
+        self.report("warning", message=message)

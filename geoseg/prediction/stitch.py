@@ -264,7 +264,7 @@ def _whole(array: Any, shape: tuple[int, ...]) -> Any:
 
 
 def held_bytes(grid: ChipGrid, lane: Lane, classes: int) -> int:
-    """What :func:`stitch` holds of a lane, in a computer's own memory.
+    """Count the bytes that :func:`stitch` holds of a lane, in a computer's own memory.
 
     Args:
         grid: where the chips lie.

@@ -175,7 +175,7 @@ class Request:
         threads: for computing on a CPU; None leaves it to the runtime.
         cache: what earlier runs made.
         sample: gives the first chips of the scene, raw (C, H, W), or None.
-        tell: is told what the user should know, or None.
+        report: called with notes for the user, or None.
     """
 
     files: ModelFiles
@@ -184,7 +184,7 @@ class Request:
     threads: int | None
     cache: Cache
     sample: Callable[[], Sequence[NDArray[Any]]] | None = None
-    tell: Callable[[str], None] | None = None
+    report: Callable[[str], None] | None = None
 
 
 def _torch(wanted: Request, precision: str) -> Runtime:
@@ -288,7 +288,7 @@ def load_runtime(
     threads: int | None = None,
     sample: Callable[[], Sequence[NDArray[Any]]] | None = None,
     chips: int | None = None,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Runtime:
     """Make a model ready for a scene.
 
@@ -305,7 +305,7 @@ def load_runtime(
         sample: gives the first chips of the scene, raw (C, H, W), four or so; it is called only
             where something has to be tried on them, and without it nothing is tried.
         chips: how many chips the scene has, or None where that is not known.
-        tell: is told what the user should know.
+        report: called with notes for the user.
 
     Raises:
         DeviceError: the device or the precision isn't there.
@@ -328,5 +328,5 @@ def load_runtime(
         )
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads}: at least one thread is needed to compute")
-    wanted = Request(files, radiometry, device, threads, Cache(tell), sample, tell)
+    wanted = Request(files, radiometry, device, threads, Cache(report), sample, report)
     return choose(wanted, runtime, precision, chips)

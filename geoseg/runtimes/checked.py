@@ -30,7 +30,7 @@ def run(
     *,
     classes: int | None = None,
 ) -> Generator[tuple[T, Any], None, None]:
-    """What :meth:`geoseg.runtimes.Runtime.run` gives: each chip's probabilities, in order.
+    """Run chips through a runtime, and check each chip's probabilities and their order.
 
     Args:
         runtime: any, a caller's own included.
@@ -82,7 +82,7 @@ def run(
 
 
 def probs(runtime: Runtime, pixels: NDArray[Any]) -> Any:
-    """What :meth:`geoseg.runtimes.Runtime.probs` gives: probabilities of a batch.
+    """Run a batch through a runtime, and check its probabilities.
 
     Args:
         runtime: any.
@@ -125,7 +125,7 @@ def check_probs(answer: Any, shape: tuple[int, ...], example: Any, whose: str) -
 
 
 def _in_words(answer: Any) -> str:
-    """What somebody's answer is."""
+    """Describe what a runtime gave."""
     if not hasattr(answer, "dtype") or not hasattr(answer, "shape"):
         return f"a {type(answer).__name__}"
     kind = str(answer.dtype).removeprefix("torch.")

@@ -102,8 +102,8 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
     if _wants_gpu(wanted.device):
         require("torch", f"--device {wanted.device}")
         return _best(wanted, _candidates(("torch",), precision, wanted.device), chips)
-    if wanted.device == "auto" and wanted.tell is not None and _nvidia() and missing("torch"):
-        wanted.tell(
+    if wanted.device == "auto" and wanted.report is not None and _nvidia() and missing("torch"):
+        wanted.report(
             "the CPU computes, as what uses this machine's GPU is not installed; install it: "
             "pip install 'geoseg[torch]'"
         )
@@ -139,7 +139,7 @@ def _candidates(names: Sequence[str], precision: str, device: str) -> list[tuple
     if precision != "auto":
         return [(name, precision) for name in names]
     if names == ("onnxruntime",):
-        return [("onnxruntime", "fp32")]  # refused later, with what to do, where it lacks
+        return [("onnxruntime", "fp32")]  # refused later, with what to do, where it is missing
     return [(name, p) for name in names for p in RUNTIMES[name].precisions(device)]
 
 
@@ -266,7 +266,7 @@ def _speed_in_words(candidate: Candidate, seconds: float, first: float) -> str:
 def _kept_speeds(
     content: bytes | None, candidates: Sequence[Candidate]
 ) -> dict[Candidate, float] | None:
-    """What an earlier run measured, or None where there is nothing of use."""
+    """Look up what an earlier run measured, or None where there is nothing of use."""
     found = _json(content)
     if not isinstance(found, list):
         return None
@@ -365,7 +365,7 @@ class _Judge:
         self._expected: list[NDArray[np.uint8]] = []
 
     def agreement(self, candidate: Candidate) -> Agreement:
-        """How many of the first one's labels a candidate gives.
+        """Compute the share of the first one's labels that a candidate gives.
 
         Raises:
             ModelError: it can't run the network.
@@ -396,7 +396,7 @@ class _Judge:
 
 
 def _kept_agreement(content: bytes | None) -> Agreement | None:
-    """What an earlier run on this scene found, or None where there is nothing of use."""
+    """Look up what an earlier run on this scene found, or None where there is nothing of use."""
     match _json(content):
         case [float(mean), float(least), int(chips)] if least <= mean <= 1 and 0 < chips < 1000:
             return Agreement(mean, least, chips)

@@ -58,7 +58,7 @@ class Ensemble:
         self.graph = "+".join(r.graph for r in runtimes)
 
     def prepare(self, pixels: NDArray[Any]) -> None:
-        """What the members need; see :meth:`geoseg.runtimes.Runtime.prepare`."""
+        """Make what the members need; see :meth:`geoseg.runtimes.Runtime.prepare`."""
         for runtime in self._runtimes:
             for quarters in {quarters % 2 for quarters, _ in self._turns}:
                 runtime.prepare(np.rot90(pixels, quarters, axes=(-2, -1)))

@@ -118,7 +118,7 @@ class CpuRuntime:
         self._preparing = threading.Lock()
 
     def prepare(self, pixels: NDArray[Any]) -> Program:
-        """What computes chips like this one; see :meth:`geoseg.runtimes.Runtime.prepare`."""
+        """Make what computes chips like this one; see :meth:`geoseg.runtimes.Runtime.prepare`."""
         dtype = pixels.dtype if pixels.dtype.name in _DTYPES else np.dtype(np.float32)
         height, width = pixels.shape[1:]
         key = (dtype.name, height, width)

@@ -68,13 +68,13 @@ def with_int8(wanted: Request) -> tuple[ModelFiles, str]:
             wanted.cache.write(key, files.int8)
     assert files.int8 is not None
     words = in_words(noted(bind(files.int8, files, INT8_NAME)), own=own)
-    if wanted.tell is not None:
-        wanted.tell(words)
+    if wanted.report is not None:
+        wanted.report(words)
     return files, f"asked for; {words}"
 
 
 def in_words(found: Mapping[str, str], *, own: bool = False) -> str:
-    """How well a graph in 8 bits does, for people.
+    """Say in words how well a graph in 8 bits does.
 
     Args:
         found: its notes.

@@ -134,7 +134,7 @@ class _Program:
         return result
 
     def free(self, place: Any) -> None:
-        # What went wrong wait() tells, to whoever asked for this chip.
+        # What went wrong is raised by wait(), for whoever asked for this chip.
         with contextlib.suppress(RuntimeError):
             place.wait()
         self._requests.append(place)

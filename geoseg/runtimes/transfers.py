@@ -88,7 +88,7 @@ class Transfers:
 
 
 def _places(sizes: Sequence[int], step: int = 16) -> tuple[list[int], int]:
-    """Where arrays of so many bytes begin that lie one behind the other, and where all end."""
+    """Place arrays of so many bytes one behind the other: where each begins, where all end."""
     starts, end = [], 0
     for size in sizes:
         starts.append(end)
