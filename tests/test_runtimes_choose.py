@@ -15,7 +15,8 @@ from geoseg.cards.files import ModelFiles, read_model
 from geoseg.core.cache import Cache, cache_folder
 from geoseg.errors import ModelError
 from geoseg.runtimes import RUNTIMES, Entry, Request, Runtime, load_runtime, one_by_one
-from geoseg.runtimes.choose import FEW_CHIPS, LEAST_CHIPS, WORTH_TRYING, Agreement, sample_size
+from geoseg.runtimes.agreement import LEAST_CHIPS, WORTH_TRYING, Agreement, sample_size
+from geoseg.runtimes.choose import FEW_CHIPS
 from geoseg.scene.radiometry import Radiometry
 from tests.helpers import tiny_model
 

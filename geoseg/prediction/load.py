@@ -14,7 +14,7 @@ from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.preflight import sample_chips
 from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import PRECISIONS, RUNTIMES, Runtime, load_runtime
-from geoseg.runtimes.choose import LEAST_CHIPS, sample_size
+from geoseg.runtimes.agreement import LEAST_CHIPS, sample_size
 from geoseg.runtimes.ensemble import Ensemble
 from geoseg.scene.reader import pixel_dtype
 
