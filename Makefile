@@ -52,12 +52,12 @@ lint: $(VENV)/.geoseg-test
 test: $(VENV)/.geoseg-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# Laws, oracles and the core of each room, without what takes minutes: networks, training, kernels
-# under bounds checks, servers, stopping and resuming, real scenes.
-QUICK = tests/properties tests/test_[a-jlo-q]*.py tests/test_reader.py tests/test_readme.py \
-  tests/test_runtimes*.py tests/test_s[ce]*.py tests/test_vectorize.py
+# What takes minutes: real scenes, all networks, training, kernels under bounds checks, servers,
+# memory, stopping and resuming.
+LONG = e2e $(foreach name,kernels memory networks notebooks remote resume scale smp speed stopping \
+  streaming training vgg,test_$(name).py)
 test-quick: $(VENV)/.geoseg-test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(QUICK)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(LONG:%=--ignore=tests/%)
 
 $(VENV)/.geoseg-docs: $(VENV)/.geoseg
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
