@@ -127,10 +127,7 @@ def class_table(name: str, *, linked: set[str] | None = None) -> str:
         cells = [f"`{field}`", _kind(annotation, linked or set())]
         if has_defaults:
             cells.append(f"`{default}`" if default else "required")
-        meaning = meanings.get(field, "")
-        if meaning == "see there.":
-            meaning = "see its own table."
-        cells.append(meaning)
+        cells.append(meanings.get(field, ""))
         lines.append(f"| {' | '.join(cell(c) for c in cells)} |")
     return "\n".join(lines)
 

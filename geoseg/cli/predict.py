@@ -202,7 +202,7 @@ def command(
 
 def _print_estimate(report: dict[str, Any]) -> None:
     chips = report["chips"]
-    click.echo(f"chips    {chips['run']} to run, {chips['skipped']} to skip (all nodata)")
+    click.echo(f"chips    {chips['run']} to run, {chips['skipped']} skipped (all nodata)")
     click.echo(f"time     about {report['seconds']:.0f} s with {_runtime(report)}")
     click.echo(f"memory   about {report['memory_bytes'] / 1e9:.1f} GB")
     for path, size in report["output_bytes"].items():

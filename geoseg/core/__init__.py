@@ -6,4 +6,26 @@ keeps what a stopped run has finished, :mod:`~geoseg.core.ownership` says which 
 and may replace, :mod:`~geoseg.core.workers` stops what takes long. :mod:`~geoseg.core.machine`
 knows memory and cores, :mod:`~geoseg.core.importing` what each extra brings. Start with
 ``staging.py``.
+
+For other rooms:
+    cache: Cache, cache_folder
+    failures: NoRoomError, explained_failures
+    files: NAME_BYTES, replace_file, sync_file
+    gdal: GDAL_ERRORS, Refused, TILED, block_cache, explain_open_error, explain_read_error,
+        first_line, gdal_options, retried
+    heap: pop, push
+    importing: IMPORTING, import_openvino, missing, package_version, reported, require
+    jit: kernel, warm_up
+    jsontext: builtin_fields, json_text, nodata_value
+    locking: BusyError, Lock
+    machine: available_cores, available_memory, machine, machine_mark, peak_memory, resident_memory
+    names: full_address, public_name, scrub
+    ours: SHORT_NAMES, STYLE
+    ownership: HTML_MARK, QML_MARK, TABLE_HEAD, holds_statistics_alone, is_ours, significant_text
+    prefetch: prefetch
+    staging: Staging
+    wording: counted
+    workers: Stop, StoppedError, Workers, stoppable
+    workfolder: claim_folder, leave_folder
+    write_errors: explain_write_error
 """

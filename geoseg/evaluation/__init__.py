@@ -9,4 +9,10 @@ only models have is in :mod:`~geoseg.evaluation.of_models`. Points are drawn in
 :mod:`~geoseg.evaluation.metrics`, :mod:`~geoseg.evaluation.boundary_f1`,
 :mod:`~geoseg.evaluation.polygon_scores` and :mod:`~geoseg.evaluation.calibration`.
 :mod:`~geoseg.evaluation.seam_check` looks for seams. Start with ``run.py``.
+
+For other rooms:
+    metrics: confusion, iou, mean_iou, pixel_accuracy
+    run: evaluate
+    sample_design: sample
+    seam_check: check_seams
 """

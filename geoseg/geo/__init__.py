@@ -4,4 +4,11 @@ In go widths, heights, transforms and CRSs; out come grids: :mod:`~geoseg.geo.pi
 raster's own, :mod:`~geoseg.geo.chip_grid` cuts it into overlapping chips and lanes,
 :mod:`~geoseg.geo.geodesy` measures areas and lengths on the ellipsoid. A window is rows and columns
 of a grid (:mod:`~geoseg.geo.window`). Start with ``pixel_grid.py``.
+
+For other rooms:
+    chip_grid: ChipGrid, Lane, Part
+    geodesy: Floats, GroundGrid, Ints, Rings, runs
+    model_grid: on_model_grid
+    pixel_grid: PixelGrid
+    window: Window
 """

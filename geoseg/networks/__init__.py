@@ -7,6 +7,15 @@ dense CRF. ``folder.py`` loads and saves models, ``export.py`` writes them as ON
 times them. To add an architecture, write a file in ``papers/`` and a line in ``table.py``.
 Importing this package is cheap: torch and the architectures are loaded when they are used. Start
 with ``table.py``.
+
+For other rooms:
+    bench: measure_speed, networks_table, published
+    create: chip_multiple
+    crf: DenseCRF, EXACT_PIXELS
+    device: pick_device, pick_devices
+    export: export_graph, export_model, write_graph
+    folder: save_files
+    normalize: normalize
 """
 
 from geoseg.networks.create import ModelInfo, create_model, model_info

@@ -10,4 +10,11 @@ they are closed, :mod:`~geoseg.polygons.table` makes rows of them, and
 vertices are in :mod:`~geoseg.polygons.kernels`, one file for each question: why is this polygon
 split (``regions.py``), why does this border run so (``simplifying.py``), who took this region
 (``absorbing.py``). Start with ``polygonize.py``.
+
+For other rooms:
+    formats: check_suffix, write_points
+    inputs: MapRows
+    options: MOST_POLYGONS
+    polygonize: write_rows
+    vectorizing: vectorize
 """

@@ -10,4 +10,11 @@ finished strips go to the journal (:mod:`~geoseg.prediction.journal`), from whic
 on. :mod:`~geoseg.prediction.background` makes overviews and polygons meanwhile,
 :mod:`~geoseg.prediction.budget` keeps to memory, :mod:`~geoseg.prediction.report` counts and
 reports. Start with ``run.py``.
+
+For other rooms:
+    border_probe: probe_border
+    dry_run: dry_run
+    quantizing: quantize
+    run: Prediction, predict
+    scene_info: scene_info
 """

@@ -4,4 +4,12 @@
 style for QGIS, and says how probabilities are stored. :mod:`~geoseg.rasters.vrt` writes virtual
 rasters of files that lie side by side. :mod:`~geoseg.rasters.class_raster` opens a map, of geoseg
 or of anyone, with its legend and nodata. Start with ``class_raster.py``.
+
+For other rooms:
+    class_raster: ClassRaster, MAX_ID, MapStrip, Survey, grid_as_written, open_class_raster,
+        read_class_window, survey
+    vrt: Source, VRT_TYPES, virtual_raster
+    writing: NODATA, POLYGON_STRIP, PROBABILITY_DTYPES, PROBABILITY_STEPS, RasterSpec,
+        check_creation_options, decode_probability, encode_probability, try_creation_options,
+        write_cog, write_overviews, write_qml
 """

@@ -9,4 +9,16 @@ raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides wha
 what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
 sidecars name, ``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector
 files. Start with ``opening.py``.
+
+For other rooms:
+    declared: pixel_limit
+    files: files_behind, opened
+    fill: fill_nearest
+    opening: RASTER_SUFFIXES, open_scene
+    radiometry: Radiometry, TELL, convention, find_radiometry
+    reader: SceneReader, pixel_dtype
+    scene: Scene, SceneBand, finest_grid
+    sensors: SENSORS, STAND_INS, band_code, band_name, common_name
+    sources: LOCAL, Rules, is_remote
+    vector_sources: check_vector, holds_shapes
 """

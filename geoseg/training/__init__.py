@@ -14,4 +14,7 @@ steps: :mod:`~geoseg.training.chips` draws chips, :mod:`~geoseg.training.augment
 rates, :mod:`~geoseg.training.validation` judges held-out ground, and
 :mod:`~geoseg.training.checkpoint` is what a stopped run goes on from, in a folder of the run's own
 (:mod:`~geoseg.training.run_folder`). Start with ``run.py``.
+
+For other rooms:
+    run: train
 """
