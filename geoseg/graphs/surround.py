@@ -1,4 +1,8 @@
-"""What stands round a network in a graph: the way from raw numbers in, and to probabilities out."""
+"""What stands round a network in a graph: the way from raw numbers in, and to probabilities out.
+
+Scaling stays in fp32: OpenVINO rounds whatever comes before the first layer to bf16, unless it
+leads to an output of the graph; therefore ``pixels`` is one.
+"""
 
 from __future__ import annotations
 

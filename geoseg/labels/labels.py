@@ -3,6 +3,10 @@
 Rasters come through a virtual warp (nearest neighbour), polygons are filled where a pixel's centre
 lies inside. Both are read a window at a time, and what a window holds does not depend on how the
 grid is cut into windows.
+
+torchgeo's RasterDataset and VectorDataset were tried for joining images and labels (0.8.1): both
+fill what lies beyond the labels with 0, which is a class here and not "unknown", and images come
+without which pixels were measured.
 """
 
 from __future__ import annotations

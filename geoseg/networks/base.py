@@ -1,4 +1,23 @@
-"""What the segmentation networks share: any input size in, logits of that size out."""
+"""What the segmentation networks share: any input size in, logits of that size out.
+
+What the networks have in common:
+
+- ``SegModel`` (this module) is what they share. ``heads()`` gives logits at the network's own
+  stride, as the published code does, and ``forward_logits()`` is that; ``forward()`` reflects the
+  input to sides that suit the network, resizes and crops. Where features lie at pixels 0, s, 2s,
+  ... those sides are ``s * k + 1`` and corners are aligned, so that each feature comes back onto
+  its own pixel; else they are multiples.
+- A preset (``pspnet101``) is a name for options of a family (``pspnet``), and follows one published
+  implementation down to its quirks: where the stride sits, what the first dilated block does, how
+  corners are aligned. Families choose what is right for the encoder at hand.
+- Dilation is worked out by tracing shapes on the meta device, so it needs no list of encoders.
+- Batch norms that get one value a channel use their running statistics (``guard_batch_norm``).
+- A card names a network and its options; ``encoder_weights`` in them are never fetched when a model
+  is read.
+- Every random thing of a training step, torch's included, is seeded by (seed, step).
+- Scores come from one summed confusion matrix, never from a mean over chips or scenes; what is
+  undefined is NaN. A batch without any known pixel has the loss 0.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,39 @@ nothing is cut; geometries are valid, and together they are a valid coverage (ne
 their borders vertex by vertex) before and after simplification and smoothing; with none of these
 and no minimum, rasterising the polygons on the same grid gives the class raster back. Neither the
 height of the strips nor the number of threads changes a polygon.
+
+How it works:
+
+- Everything is traced with 4-connectivity. An edge lies between unlike classes, a node where three
+  or four edges meet, an arc between two nodes (or is a loop); it has one region on its left, one on
+  its right. With 8-connectivity, regions that meet at a corner are one feature of several parts:
+  GDAL's one ring that crosses itself there is no valid polygon.
+- One thread reads, joins and writes; those beside it (``core/workers.py``) trace strips, simplify
+  arcs and make tables, a few ahead and in order. With one thread there are none beside it.
+- A strip is labelled and traced for itself, on any thread, with the row above it as its first row.
+  Labels of that row are united with those of the strip before; pieces of arcs that end at the same
+  column are one piece. Arcs and loops then get a direction and a start that do not depend on
+  strips, so that results do not, either.
+- A region without a pixel in the strip's last row is closed: its arcs make rings and leave, unless
+  another region still needs them. Where a region meets itself at a corner, rings turn away, so that
+  outside and hole only touch. Open regions get new, small numbers after each strip.
+- Simplifying takes a vertex when its triangle holds no vertex of another arc, as that was at first,
+  nor one of its own, as it is. So arcs can be done in any order, on any thread, and none cross.
+  What can still happen is that two arcs between the same nodes both become straight: all but one of
+  them keep a vertex, and an arc waits while another one might still end at both its nodes. The
+  corners are kept as bits as far up as open arcs reach.
+- Smoothing cuts within half a pixel of a vertex; vertices are a pixel apart, so cuts never meet.
+- The work is done in a thread of its own: who waits leaves it within a second (Ctrl-C), and it ends
+  at its next strip or table. Tables are made a million vertices at a time.
+- Areas are integrals round the ring of a polynomial, fitted to the ground to 1e-8
+  (``polygons/measure.py``); for pixels above a kilometre and where no polynomial fits, edges are
+  projected one by one (``geo/geodesy.py``). Per polygon, both cost less than the tracing.
+- Merging comes before and gives a class raster again; its two passes label the same strips. Which
+  region takes another is known when the whole map is.
+- Too many: every region begins with a run of pixels below nothing of its class. Runs like that are
+  counted over the whole map, and regions only where there are more than 10 million of these.
+- Kernels are compiled by numba on the first run of all and kept beside the package or in the user's
+  cache folder.
 """
 
 from __future__ import annotations

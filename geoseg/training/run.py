@@ -5,6 +5,25 @@ Here a run becomes stages, and a stage processes; :mod:`geoseg.training.setup` a
 holds checkpoint, log and curve (see :mod:`geoseg.training.run_folder`). A run that was stopped goes
 on from there when the same command is given again, and ends with the same weights as one that was
 never stopped.
+
+What a run keeps to:
+
+- A scene is read once, strip by strip, by the same reader as in prediction, into flat files that
+  are mapped into memory: pixels as numbers, measured, target, side. Memory does not grow with the
+  scenes.
+- Side of a pixel: training, validation, or margin. A training chip may lie anywhere, but pixels of
+  other sides are filled from the nearest of its own, as what was not measured is; so no chip ever
+  knows a held-out pixel, whatever its size and place. When judged, a network sees held-out pixels
+  and the margin.
+- Scenes of one ground (the same place, or overlapping footprints) lie on one side: files go
+  together, blocks are dealt once for all of them where they share a grid, and are refused where
+  they do not.
+- Chip number i depends on (seed, i), a step's batch on (seed, step): resuming, several processes
+  and a pool of kept chips change nothing in what is drawn.
+- With a teacher, a chip is changed first and the teacher answers for what it has become. Where it
+  was sharpened, the card's temperature undoes it. On a CPU it runs in OpenVINO (three to four times
+  torch's speed for the Dynamic World network).
+- The first process reads, judges and writes; Lightning Fabric carries the others.
 """
 
 from __future__ import annotations
