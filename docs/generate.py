@@ -229,6 +229,8 @@ def include(name: str) -> str:
     """A page of the repository, with its links as they are from here."""
     text = (ROOT / name).read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/", "](", text)
+    # Drawings are as wide as a terminal.
+    text = re.sub(r"^```\n(.*?)^```$", r"``` {.text .drawing}\n\1```", text, flags=re.M | re.S)
     text = re.sub(r"\]\((DESIGN|CONTRIBUTING|CHANGELOG)\.md", lambda m: m[0].lower(), text)
 
     def there(match: re.Match[str]) -> str:
