@@ -35,7 +35,7 @@ class Cache:
         self._report = report
 
     def read(self, name: str) -> bytes | None:
-        """A file's content, or None where there is none, or not as it was written."""
+        """Read a file's content, or None where there is none, or not as it was written."""
         try:
             path = cache_folder() / name
             # What is no file may never end.
@@ -76,7 +76,7 @@ class Cache:
 
 
 def _mark(content: bytes) -> bytes:
-    """What a file begins with, so that one which was damaged is known."""
+    """Make what a file begins with, so that one which was damaged is known."""
     return hashlib.sha256(content).hexdigest().encode()
 
 

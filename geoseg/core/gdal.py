@@ -111,7 +111,7 @@ def gdal_options(source: str) -> Iterator[None]:
 
 @contextmanager
 def block_cache(size: int) -> Iterator[None]:
-    """The size of GDAL's block cache, of the whole process, for the length of a ``with``.
+    """Set the size of GDAL's block cache, of the whole process, for the length of a ``with``.
 
     Args:
         size: bytes, since rasterio.Env sets bytes where the environment variable of the same name
@@ -122,7 +122,7 @@ def block_cache(size: int) -> Iterator[None]:
 
 
 def retried(source: str, read: Callable[[], T]) -> T:
-    """What a function that opens or reads a source gives; over a network it is tried again.
+    """Call a function that opens or reads a source; over a network it is tried again.
 
     Args:
         source: path or URL.
@@ -206,7 +206,7 @@ def _forget(source: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, for a message of one line."""
+    """Shorten what an error says to a message of one line."""
     said = scrub(str(error)).strip()  # GDAL's messages hold addresses
     return said.splitlines()[0] if said else type(error).__name__
 
@@ -220,14 +220,14 @@ MEMORY = re.compile(r"[Oo]ut of memory|[Cc]annot allocate|[Mm]emory allocation")
 
 
 def gdal_cause(error: BaseException) -> str:
-    """What GDAL found first, in one line: rasterio's own words are "Read failed"."""
+    """Find what GDAL found first, in one line: rasterio's own words are "Read failed"."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error).rstrip(".")
 
 
 def explain_read_error(error: BaseException, source: str) -> str:
-    """Why a part of an open file can't be read, and what to do.
+    """Explain why a part of an open file can't be read, and what to do.
 
     Args:
         error: what reading it ended with.
@@ -269,7 +269,7 @@ def _codec(cause: str) -> str:
 
 
 def explain_open_error(error: BaseException, source: str) -> str:
-    """Why a file can't be opened, and what to do.
+    """Explain why a file can't be opened, and what to do.
 
     Args:
         error: what opening it ended with.

@@ -37,7 +37,7 @@ EXTRAS = {
 
 
 def missing(extra: str) -> list[str]:
-    """The packages of an extra that are not installed, by whatever distribution.
+    """List the packages of an extra that are not installed, by whatever distribution.
 
     Args:
         extra: a key of :data:`EXTRAS`.
@@ -72,7 +72,7 @@ def require(extra: str, what: str) -> None:
 
 
 def reported(error: ImportError) -> str | None:
-    """What a failed import of an extra's package asks for; None of any other.
+    """Say what a failed import of an extra's package asks for; None of any other.
 
     Args:
         error: of an import that nobody required beforehand, or of a package that is there and
@@ -88,7 +88,7 @@ def reported(error: ImportError) -> str | None:
 
 
 def package_version(package: str) -> str:
-    """A package's version.
+    """Look up a package's version.
 
     Those of an extra are asked themselves where no distribution has their name: ``onnxruntime``,
     for one, is also brought by onnxruntime-gpu.

@@ -12,7 +12,7 @@ __all__ = ["builtin", "builtin_fields", "json_text", "nodata_value", "plain"]
 
 
 def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """A value as strict JSON.
+    """Write a value as strict JSON.
 
     Args:
         value: of dicts, lists, tuples, texts, paths and numbers, numpy's ones and arrays, too.
@@ -35,7 +35,7 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
 
 
 def plain(value: Any) -> Any:
-    """A value made of what JSON has; NaN and infinities become None.
+    """Make a value of what JSON has; NaN and infinities become None.
 
     Args:
         value: see :func:`json_text`.
@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
 
 
 def _key(key: Any) -> str | float | None:
-    """A key of a mapping; json makes texts of numbers."""
+    """Turn a key of a mapping into JSON's; json makes texts of numbers."""
     found: Any = key.tolist() if hasattr(key, "tolist") else key
     if isinstance(found, PathLike):
         found = fspath(found)
@@ -72,7 +72,7 @@ def _key(key: Any) -> str | float | None:
 
 
 def nodata_value(value: float | None) -> float | str | None:
-    """The number for "not measured", as STAC's raster extension writes it.
+    """Write the number for "not measured" as STAC's raster extension does.
 
     Args:
         value: of a band; None where it has none.
@@ -90,7 +90,7 @@ def nodata_value(value: float | None) -> float | str | None:
 
 
 def builtin(value: Any) -> Any:
-    """A value in which numpy's numbers are Python's.
+    """Turn numpy's numbers in a value into Python's.
 
     Args:
         value: a number, or dicts, lists and tuples of them; anything else stays as it is.

@@ -114,7 +114,7 @@ class Lock:
             _forget(self._key)
 
     def __enter__(self) -> Lock:
-        """The lock itself."""
+        """Give the lock itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -128,7 +128,7 @@ def _forget(key: str) -> None:
 
 
 def _open_locked(path: Path) -> tuple[int, bool]:
-    """The handle of the file that stands under a path now, locked; whether the system did it."""
+    """Open and lock the file that stands under a path now; handle, and whether it is locked."""
     for _ in range(_TRIES):
         handle = _open(path)
         try:

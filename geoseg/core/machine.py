@@ -48,7 +48,7 @@ def machine_mark() -> str:
 
 
 def available_cores() -> int:
-    """How many cores this process may use, by its affinity and its containers' limits."""
+    """Count the cores that this process may use, by its affinity and its containers' limits."""
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -111,7 +111,7 @@ def available_memory() -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups for memory or CPU time, and those around them.
+    """List the folders of this process's control groups for memory or CPU time, and the outer ones.
 
     Yields:
         Of version 2, whose hierarchy is one, and of version 1, which has one for each controller.

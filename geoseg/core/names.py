@@ -33,7 +33,7 @@ _ACCESS = re.compile(
 
 
 def public_name(source: str | Path) -> str:
-    """A source's name for people: without user, password and query.
+    """Make a source's name for people: without user, password and query.
 
     Where the query says which scene it is, a mark made of that follows, so that two scenes have
     two names. Access tokens leave no trace: a renewed one changes nothing.
@@ -61,7 +61,7 @@ def public_name(source: str | Path) -> str:
 
 
 def _shown_query(query: str) -> str:
-    """A query as ``?...``, with a mark made of what it says besides giving access."""
+    """Show a query as ``?...``, with a mark made of what it says besides giving access."""
     if query.startswith("..."):  # of a public name
         return f"?{query}"
     said = sorted(p for p in re.split("[&;]", query) if not _ACCESS.fullmatch(p.split("=")[0]))
@@ -69,7 +69,7 @@ def _shown_query(query: str) -> str:
 
 
 def full_address(name: str) -> str:
-    """What opens the source of a public name.
+    """Look up what opens the source of a public name.
 
     Args:
         name: as :func:`public_name` gave it in this process; any other stays as it is.
@@ -78,7 +78,7 @@ def full_address(name: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """A text of other libraries, such as GDAL's errors, without users, passwords and queries.
+    """Take users, passwords and queries out of texts of other libraries, such as GDAL's errors.
 
     Args:
         text: any.

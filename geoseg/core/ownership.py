@@ -66,7 +66,7 @@ def _is_raster(path: Path) -> bool:
 
 
 def _is_json(path: Path) -> bool:
-    """A report, or GeoJSON under the shorter suffix."""
+    """Whether a file is a report, or GeoJSON under the shorter suffix."""
     if path.stat().st_size > _MOST_BYTES:
         return _is_vector(path)
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def holds_statistics_alone(path: Path) -> bool:
 
 
 def significant_text(content: bytes) -> str:
-    """What a ``.aux.xml`` says apart from statistics and histograms; "" for nothing.
+    """Read what a ``.aux.xml`` says apart from statistics and histograms; "" for nothing.
 
     Args:
         content: of the file.

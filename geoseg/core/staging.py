@@ -131,7 +131,7 @@ class Staging:
             _check_foreign(final)
 
     def earlier(self) -> dict[str, Any] | None:
-        """What a run of these outputs that was stopped is made from, or None where there is none.
+        """Read what a stopped run of these outputs is made from, or None where there is none.
 
         It may be of something else, which entering finds out.
         """
@@ -139,7 +139,7 @@ class Staging:
         return found if isinstance(found, dict) else None
 
     def _noted(self, name: str) -> Any:
-        """A JSON file that a stopped run has left in the first output's folder, or None."""
+        """Read a JSON file that a stopped run has left in the first output's folder, or None."""
         if not self.finals:
             return None
         try:
@@ -217,7 +217,7 @@ class Staging:
         return folder.path / final.name
 
     def scratch(self, name: str) -> Path:
-        """A file that is not published."""
+        """Give the path of a file that is not published."""
         folder = next(iter(self._folders.values())).path / _SCRATCH
         try:
             folder.mkdir(exist_ok=True)
@@ -296,7 +296,7 @@ class Staging:
             raise explain_write_error(error, final) from error
 
     def _set_aside(self, final: Path) -> Path | None:
-        """A second name for a file that is to be replaced, or None where there is none."""
+        """Give a file that is to be replaced a second name, or None where there is none."""
         if not os.path.lexists(final):
             return None
         folder = self.path(final).parent / _BEFORE
@@ -311,7 +311,7 @@ class Staging:
 
 
 def _sidecars(final: Path) -> Iterator[Path]:
-    """What may lie beside a file, and is read with it."""
+    """List what may lie beside a file, and is read with it."""
     suffix = final.suffix.lower()
     if suffix in (".tif", ".tiff", ".png"):
         yield from (Path(f"{final}{sidecar}") for sidecar in _RASTER_SIDECARS)
@@ -361,7 +361,7 @@ def _check_foreign(final: Path) -> None:
 
 
 def _about(path: Path) -> list[int]:
-    """What sets a file apart from any other, and stays when it is renamed."""
+    """Describe what sets a file apart from any other, and stays when it is renamed."""
     about = path.stat()
     return [about.st_ino, about.st_size, about.st_mtime_ns]
 
@@ -375,7 +375,7 @@ def _write_whole(path: Path, value: Any) -> None:
 
 
 def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs, in words."""
+    """Say what differs between two runs."""
     if not isinstance(before, dict):
         return ["its record can't be read"]
     return [

@@ -27,7 +27,7 @@ _LOOKS = 6
 
 
 def work_folder_of(output: Path) -> Path:
-    """The hidden folder beside an output that a run which writes it works in."""
+    """Name the hidden folder beside an output that a run which writes it works in."""
     return output.absolute().parent / f".geoseg-{output.name}"
 
 

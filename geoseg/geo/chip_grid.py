@@ -87,11 +87,11 @@ class ChipGrid:
         return min(self.size, _round_up(self.width, self.multiple))
 
     def __len__(self) -> int:
-        """How many chips."""
+        """Count the chips."""
         return len(self.row_starts) * len(self.col_starts)
 
     def chips(self) -> Iterator[Window]:
-        """All chips, row by row, from the top left.
+        """List all chips, row by row, from the top left.
 
         Yields:
             Windows of one shape; they reach at most ``multiple - 1`` px beyond the scene's bottom
@@ -101,7 +101,7 @@ class ChipGrid:
             yield from self.row_chips(row)
 
     def strip(self, number: int, lane: Lane) -> Window:
-        """The rows that no later row of chips touches, in a lane's columns.
+        """Find the rows that no later row of chips touches, in a lane's columns.
 
         Args:
             number: of the row of chips, from the top.
@@ -112,7 +112,7 @@ class ChipGrid:
         return Window(top, lane.left, starts[number + 1] - top, lane.right - lane.left)
 
     def row_chips(self, row: int) -> Iterator[Window]:
-        """The chips of one row of chips, from the left.
+        """List the chips of one row of chips, from the left.
 
         Args:
             row: one of :attr:`row_starts`.
@@ -140,7 +140,7 @@ class Lane:
 
     @classmethod
     def of(cls, grid: ChipGrid, left: int, right: int) -> Lane:
-        """The lane of some columns.
+        """Make the lane of some columns.
 
         Args:
             grid: of the scene.
@@ -156,7 +156,7 @@ class Lane:
 
     @classmethod
     def whole(cls, grid: ChipGrid) -> Lane:
-        """All columns in one lane."""
+        """Put all columns in one lane."""
         return cls.of(grid, 0, grid.width)
 
 

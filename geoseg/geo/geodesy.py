@@ -41,7 +41,7 @@ class Rings(NamedTuple):
     polygons: Ints
 
     def geometries(self) -> NDArray[np.object_]:
-        """(P,) shapely polygons."""
+        """Make (P,) shapely polygons."""
         offsets = (self.rings, self.polygons)
         return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, self.xy, offsets))
 
@@ -83,7 +83,7 @@ class GroundGrid:
 
     @classmethod
     def of(cls, dataset: Any) -> GroundGrid:
-        """The grid of an open dataset of rasterio's.
+        """Take the grid of an open dataset of rasterio's.
 
         Raises:
             pyproj.exceptions.CRSError: PROJ does not know the CRS.
@@ -100,13 +100,13 @@ class GroundGrid:
             yield top, min(top + rows, self.height)
 
     def to_crs(self, xy: Floats) -> Floats:
-        """(V, 2) pixel coordinates (col, row; corners are whole numbers) to CRS coordinates."""
+        """Turn (V, 2) pixel coordinates (col, row; corners are whole) into CRS coordinates."""
         a, b, c, d, e, f = self.transform
         x, y = xy[:, 0], xy[:, 1]
         return np.column_stack((a * x + b * y + c, d * x + e * y + f))
 
     def to_lonlat(self, xy: Floats) -> Floats:
-        """(V, 2) CRS coordinates to degrees on the CRS's own ellipsoid; never a datum shift."""
+        """Turn (V, 2) CRS coordinates into degrees on its own ellipsoid; never a datum shift."""
         assert self.crs is not None
         geodetic = self.crs.geodetic_crs
         assert geodetic is not None
@@ -224,7 +224,7 @@ class GroundGrid:
         return lengths
 
     def _longest(self, piece: float = PIECE) -> float:
-        """The longest piece of an edge that is measured as one, CRS units."""
+        """Find the longest piece of an edge that is measured as one, CRS units."""
         pixel = math.sqrt(abs(self._determinant))
         # Not even the whole Earth has edges of more than thousands of pieces; where the CRS is not
         # that of the numbers, a single pixel may be said to be as large as the sun.
@@ -244,7 +244,7 @@ class GroundGrid:
         return unit * (6_371_000.0 if self.crs.is_geographic else 1.0)
 
     def _span(self) -> float:
-        """Pixels that are measured together as one: numbers end 10 digits after a metre."""
+        """Find how many pixels are measured as one: numbers end 10 digits after a metre."""
         pixel = math.sqrt(abs(self._determinant)) * self._metres
         return math.ceil(SMALL / pixel) if 0 < pixel < SMALL else 1.0
 
@@ -275,7 +275,7 @@ class GroundGrid:
         return nodes @ np.stack(between)
 
     def _equal_area(self) -> tuple[Callable[[Floats], Floats], float | None] | None:
-        """An equal-area projection for the scene, from degrees to metres.
+        """Make an equal-area projection for the scene, from degrees to metres.
 
         Returns:
             The projection, and the distance in x after which it repeats itself (None: never).
@@ -304,7 +304,7 @@ class GroundGrid:
 
 
 def _strip(start: Floats, end: Floats, base: Floats, period: float | None) -> Floats:
-    """(N,) signed areas between straight edges (N, 2) and the heights ``base`` (N,)."""
+    """Measure signed areas between straight edges (N, 2) and the heights ``base`` (N,); (N,)."""
     width = end[:, 0] - start[:, 0]
     if period is not None:
         width -= period * np.round(width / period)
@@ -312,7 +312,7 @@ def _strip(start: Floats, end: Floats, base: Floats, period: float | None) -> Fl
 
 
 def runs(counts: Ints) -> tuple[Ints, Ints]:
-    """For runs of the given lengths: each element's place in its run, and its run's number.
+    """Number the elements of runs of the given lengths: the place in its run, and its run's number.
 
     >>> [x.tolist() for x in runs(np.array([2, 0, 3]))]
     [[0, 1, 0, 1, 2], [0, 0, 2, 2, 2]]

@@ -19,7 +19,7 @@ GSD_SLACK = 1.01
 def on_model_grid(
     grid: PixelGrid, gsd: float, gsd_range: tuple[float, float], name: str
 ) -> tuple[PixelGrid, list[str]]:
-    """The grid that a network sees.
+    """Find the grid that a network sees.
 
     Args:
         grid: the scene's.
@@ -53,7 +53,7 @@ def on_model_grid(
 
 
 def snap(factor: float) -> float:
-    """A whole number of pixels, or a whole fraction of one, where the factor is nearly that.
+    """Round a factor that nearly is a whole number of pixels, or a whole fraction of one.
 
     A 2 m scene in UTM has pixels of 1.9996 m on the ellipsoid; five of them make 10 m.
     """

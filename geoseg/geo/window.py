@@ -53,7 +53,7 @@ class Window:
         return slice(self.col, self.right)
 
     def intersection(self, other: Window) -> Window | None:
-        """The pixels that lie in both, or None.
+        """Find the pixels that lie in both, or None.
 
         >>> Window(0, 0, 4, 4).intersection(Window(2, 3, 4, 4))
         Window(row=2, col=3, height=2, width=1)

@@ -15,7 +15,7 @@ __all__ = ["class_ids", "match_classes", "spelled"]
 
 
 def spelled(value: Any) -> str:
-    """What was written into a table, in one spelling; empty where nothing was.
+    """Bring what was written into a table to one spelling; empty where nothing was.
 
     Examples:
         >>> spelled(" Water "), spelled(3.0), spelled(None), spelled(float("nan"))

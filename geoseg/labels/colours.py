@@ -43,7 +43,7 @@ class ColorLabels(RasterLabels):
     table: Ints | None = None
 
     def window(self, window: Window) -> Labels:
-        """Labels of a window of the grid; see :meth:`RasterLabels.window`."""
+        """Read labels of a window of the grid; see :meth:`RasterLabels.window`."""
         area = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
             bands = self.dataset.read([1] if self.table is not None else [1, 2, 3], window=area)

@@ -65,11 +65,11 @@ class RasterLabels:
         return self.raster.legend
 
     def strip(self, top: int, bottom: int) -> Labels:
-        """Labels of full-width rows; see :meth:`window`."""
+        """Read labels of full-width rows; see :meth:`window`."""
         return self.window(Window(top, 0, bottom - top, self.dataset.width))
 
     def window(self, window: Window) -> Labels:
-        """Labels of a window of the grid.
+        """Read labels of a window of the grid.
 
         Args:
             window: within the grid.
@@ -84,7 +84,7 @@ class RasterLabels:
 
 @contextmanager
 def on_grid(labels: ClassRaster, grid: PixelGrid, other: str) -> Iterator[Any]:
-    """A class raster's dataset on another grid: itself, or a virtual warp (nearest neighbour).
+    """Bring a class raster's dataset to a grid: itself, or a virtual warp (nearest neighbour).
 
     Args:
         labels: open.
@@ -158,7 +158,7 @@ def open_labels(
     owner: str = "the map",
     rules: Rules = LOCAL,
 ) -> Iterator[RasterLabels | PlacedPolygons]:
-    """Labels of either kind on a pixel grid.
+    """Open labels of either kind on a pixel grid.
 
     Args:
         path: a raster of class ids, or a vector file of polygons.

@@ -81,7 +81,7 @@ class PolygonFile:
     ignored: int
 
     def on(self, grid: PixelGrid, other: str) -> PlacedPolygons:
-        """The polygons on a pixel grid.
+        """Place the polygons on a pixel grid.
 
         Args:
             grid: any.
@@ -183,11 +183,11 @@ class PlacedPolygons:
         return float((self.edges[:, 3] - self.edges[:, 1]).max(initial=0.0))
 
     def strip(self, top: int, bottom: int) -> Labels:
-        """Labels of full-width rows; see :meth:`window`."""
+        """Draw labels of full-width rows; see :meth:`window`."""
         return self.window(Window(top, 0, bottom - top, self.grid.width))
 
     def window(self, window: Window) -> Labels:
-        """Labels of a window of the grid.
+        """Draw labels of a window of the grid.
 
         Where polygons of one class overlap, it is that class.
 
@@ -212,7 +212,7 @@ class PlacedPolygons:
         return Labels(mean.astype(np.int64), covered & ~disputed, disputed, none)
 
     def members(self, window: Window) -> PixelsOfFeatures:
-        """Which pixels of a window lie in which feature."""
+        """Find which pixels of a window lie in which feature."""
         part, row, start, stop = self._spans(window)
         step, span = runs(stop - start)
         return PixelsOfFeatures(self.features[part[span]], row[span], start[span] + step)
@@ -245,7 +245,7 @@ class PlacedPolygons:
 
 
 def _fill(row: Ints, start: Ints, stop: Ints, weight: Floats, shape: tuple[int, int]) -> Floats:
-    """(H, W) sums of the weights of the runs over each pixel."""
+    """Add up the weights of the runs over each pixel, (H, W)."""
     height, width = shape
     places = np.concatenate((row * (width + 1) + start, row * (width + 1) + stop))
     steps = np.bincount(places, np.concatenate((weight, -weight)), height * (width + 1))

@@ -43,7 +43,7 @@ def is_vector(path: str | Path) -> bool:
 
 @contextmanager
 def vector_file(path: str | Path, rules: Rules) -> Iterator[str]:
-    """What GDAL opens a vector file by, for the length of a ``with`` in which it fetches nothing.
+    """Give what GDAL opens a vector file by, in a ``with`` in which it fetches nothing.
 
     Args:
         path: as the user gives it.
@@ -64,7 +64,7 @@ def vector_file(path: str | Path, rules: Rules) -> Iterator[str]:
 
 
 def read_vector(path: str | Path, rules: Rules, layer: str | None = None) -> Any:
-    """A vector file as geopandas gives it.
+    """Read a vector file as geopandas gives it.
 
     Args:
         path: as the user gives it.
@@ -88,7 +88,7 @@ def read_vector(path: str | Path, rules: Rules, layer: str | None = None) -> Any
 def read_features(
     path: str, column: str | None, kinds: Sequence[str], what: str, rules: Rules = LOCAL
 ) -> geopandas.GeoDataFrame:
-    """A vector file as a frame.
+    """Read a vector file as a frame.
 
     Args:
         path: of the file; its only layer of shapes is read.
@@ -126,7 +126,7 @@ def read_features(
 
 
 def _layer(path: str, what: str, rules: Rules) -> str | None:
-    """The file's only layer of shapes; None for the first one, where no layer has any.
+    """Find the file's only layer of shapes; None for the first one, where no layer has any.
 
     Raises:
         UsageError: there are several, or it can't be read.
@@ -149,7 +149,7 @@ def _layer(path: str, what: str, rules: Rules) -> str | None:
 def class_column(
     path: str, frame: geopandas.GeoDataFrame, column: str | None, usual: Sequence[str]
 ) -> str:
-    """The column that says the class.
+    """Find the column that holds the class.
 
     Args:
         path: of the file, for messages.

@@ -42,7 +42,7 @@ class Features(NamedTuple):
 
     @classmethod
     def none(cls, codes: int) -> Features:
-        """No features, of a map with or without (0) probabilities."""
+        """Make a table without features, of a map with or without (0) probabilities."""
         zero = np.zeros(1, np.int64)
         whole = np.zeros(0, np.int64)
         rings = Rings(np.zeros((0, 2)), zero, zero)
@@ -51,7 +51,7 @@ class Features(NamedTuple):
         )
 
     def take(self, chosen: NDArray[np.bool_]) -> Features:
-        """The features of a mask."""
+        """Take the features of a mask."""
         polygons, features = _some(self.features, chosen)
         rings, polygon_offsets = _some(self.rings.polygons, polygons)
         vertices, ring_offsets = _some(self.rings.rings, rings)
@@ -67,7 +67,7 @@ class Features(NamedTuple):
         )
 
     def parts(self) -> Iterator[Features]:
-        """The same features, about PART vertices at a time, one after another."""
+        """Cut into parts of about PART vertices, one after another."""
         rings, polygons = self.rings.rings, self.rings.polygons
         ends = rings[polygons[self.features]]
         start = 0
@@ -95,6 +95,6 @@ class Features(NamedTuple):
 
 
 def _some(offsets: Ints, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Ints]:
-    """For lists one after another: which elements are in the chosen ones, and their offsets."""
+    """Find, in lists one after another, the elements of the chosen ones, and their offsets."""
     lengths = np.diff(offsets)
     return np.repeat(chosen, lengths), np.concatenate(([0], np.cumsum(lengths[chosen])))

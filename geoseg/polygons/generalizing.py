@@ -111,7 +111,7 @@ class Simplifier:
     def _by_height(self, arcs: Arcs) -> Iterator[tuple[Ints, int]]:
         """Arcs that reach no higher than the strip before, then the others, with their top row.
 
-        Only the few of the latter need marks from far up.
+        Only the few others need marks from far up.
         """
         highest = np.minimum.reduceat(arcs.xy[:, 1], arcs.offsets[:-1])
         recent = self.marks[max(0, len(self.marks) - 2)][0]
@@ -122,7 +122,7 @@ class Simplifier:
             yield np.flatnonzero(~near), int(highest[~near].min())
 
     def _shares(self, arcs: Arcs, numbers: Ints) -> Iterator[Ints]:
-        """The numbers in a part for each thread, with about the same vertices in each."""
+        """Share numbers of arcs among the threads, with about the same vertices for each."""
         sizes = np.diff(arcs.offsets)[numbers]
         threads = self.workers.threads
         cuts = np.searchsorted(np.cumsum(sizes), np.arange(1, threads) * sizes.sum() / threads)
@@ -132,7 +132,7 @@ class Simplifier:
 
 
 def _least_vertices(arcs: Arcs) -> Ints:
-    """(A,) vertices that must stay between the ends of each arc; -1: all."""
+    """Count the vertices that must stay between the ends of each arc, (A,); -1: all."""
     one, other = arcs.ends.T
     sizes = np.diff(arcs.offsets)
     least = np.where(one == other, 2, 0)

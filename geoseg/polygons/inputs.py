@@ -56,7 +56,7 @@ class MapRows:
 
 
 def legend_of(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
-    """The classes in the raster's tags and colour table; without tags, all ids that it holds."""
+    """Read the classes in the raster's tags and colour table; without tags, all ids in it."""
     names = raster.legend
     if not names:
         seen = np.zeros(MAX_ID + 1, bool)
@@ -80,7 +80,7 @@ def legend_of(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
 
 
 def outside(name: str, ids: NDArray[Any]) -> str:
-    """Why a raster's numbers can't be class ids, for a message."""
+    """Say why a raster's numbers can't be class ids, for a message."""
     return (
         f"{name} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its "
         f"nodata unset (gdal_edit.py -a_nodata)?"
@@ -88,7 +88,7 @@ def outside(name: str, ids: NDArray[Any]) -> str:
 
 
 def _colour(i: int) -> tuple[int, int, int]:
-    """Some colour for a class that has none, far from its neighbours' (golden ratio)."""
+    """Choose a colour for a class that has none, far from its neighbours' (golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.5, 0.85)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -97,7 +97,7 @@ def _colour(i: int) -> tuple[int, int, int]:
 def open_shares(
     path: str | Path, grid: GroundGrid, bands: int, what: str, rules: Rules
 ) -> Iterator[ShareRows]:
-    """A reader of a raster of probabilities on the class raster's grid."""
+    """Open a raster of probabilities on the class raster's grid."""
     path = public_name(path)
 
     def read(top: int, bottom: int) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ PLACES, PIECES = 17, 256
 
 @kernel
 def _value(u: float, v: float, coefficients: NDArray[np.float64]) -> float:
-    """A polynomial sum c[i, j] u^i v^j, by Horner's rule."""
+    """Evaluate a polynomial sum c[i, j] u^i v^j, by Horner's rule."""
     rows, cols = coefficients.shape
     total = 0.0
     for i in range(rows - 1, -1, -1):
@@ -47,7 +47,7 @@ def _measure(
     metric: NDArray[np.float64],
     piece: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Areas and perimeters; see :class:`Measure`."""
+    """Add up areas and perimeters; see :class:`Measure`."""
     count = len(polygons) - 1
     areas, lengths = np.zeros(count), np.zeros(count)
     du, dv = 2.0 / size[0], 2.0 / size[1]

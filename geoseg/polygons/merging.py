@@ -75,7 +75,7 @@ def merge(
 def _merged_codes(
     strips: Iterable[CodeRows], grid: GroundGrid, limits: Limits, connectivity: int
 ) -> NDArray[np.uint8]:
-    """The codes of all strips' regions, one strip after another."""
+    """Find the codes of all strips' regions, one strip after another."""
     # What strips call regions are parts; they are united to the map's regions, what is known of
     # parts is added up, and each part gets the code of its region's taker.
     parts = _Parts.joined(_parts(strips, grid, limits, connectivity))
@@ -135,7 +135,7 @@ class _Parts(NamedTuple):
 
     @classmethod
     def joined(cls, strips: Iterable[_Parts]) -> _Parts:
-        """Those of all strips, one after another."""
+        """Put those of all strips one after another."""
         columns = zip(*strips, strict=True)
         across = {cls._fields.index("pairs"), cls._fields.index("joins")}
         return cls(
@@ -191,7 +191,7 @@ def _parts(
 
 
 def _sums(probs: NDArray[np.float32], labels: NDArray[np.int32], count: int) -> Floats:
-    """(count, C) probabilities, added up for each label; (count, 0) where there are none."""
+    """Add up probabilities for each label, (count, C); (count, 0) where there are none."""
     if not len(probs):
         return np.zeros((count, 0))
     flat = labels.ravel()
@@ -233,7 +233,7 @@ def _holes(
     rim: NDArray[np.bool_],
     neighbours: Neighbours,
 ) -> Floats:
-    """(R,) below which size a region goes because it lies in a hole.
+    """Find below which size a region goes because it lies in a hole, (R,).
 
     A hole is a group of regions below the largest limit that touch one another, not nodata, and
     one other region alone; or a region with one neighbour.

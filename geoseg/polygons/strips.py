@@ -59,13 +59,13 @@ class Regions(NamedTuple):
 
     @classmethod
     def none(cls) -> Regions:
-        """No regions but entry 0."""
+        """Make a table without regions but entry 0."""
         return cls(
             np.zeros(1, np.uint8), np.zeros((1, 2), np.int64), np.zeros((1, 3)), np.zeros((1, 0))
         )
 
     def add(self, other: Regions, roots: Ints | NDArray[np.int32]) -> Regions:
-        """These and others after them; what is united is added up in the root's entry.
+        """Put others after these; what is united is added up in the root's entry.
 
         Args:
             other: with an entry 0, which is left out.

@@ -71,7 +71,7 @@ class PolygonTable:
         return frame
 
     def _geometries(self, features: Features) -> NDArray[np.object_]:
-        """(F,) in the raster's CRS."""
+        """Make (F,) shapes in the raster's CRS."""
         xy, rings, polygons = features.rings
         xy = self.grid.to_crs(xy)
         kind = shapely.GeometryType.POLYGON
@@ -83,7 +83,7 @@ class PolygonTable:
 
 
 def _runner_up(features: Features) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(F,) the code with the highest mean probability but for the own one, and that; 0 and NaN."""
+    """Find the most probable code but for the own one, (F,), and its mean; 0 and NaN without."""
     many = len(features.codes)
     if features.probs.shape[1] <= 2 or not many:
         return np.zeros(many, np.int64), np.full(many, np.nan)

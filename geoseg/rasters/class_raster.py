@@ -86,7 +86,7 @@ class ClassRaster:
     legend: dict[int, str]
 
     def strips(self) -> Iterator[MapStrip]:
-        """All pixels once, in strips of about a million.
+        """Read all pixels once, in strips of about a million.
 
         Raises:
             SceneError: a block is damaged.
@@ -201,7 +201,7 @@ def _cache_bytes(dataset: Any) -> int:
 
 
 def _legend(dataset: Any, path: str) -> dict[int, str]:
-    """The names in the tags.
+    """Read the names in the tags.
 
     Raises:
         SceneError: they can't be read.
@@ -222,7 +222,7 @@ def _legend(dataset: Any, path: str) -> dict[int, str]:
 def read_class_window(
     dataset: Any, path: str, window: Window
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A part of an open class raster, or of a virtual warp of one.
+    """Read a part of an open class raster, or of a virtual warp of one.
 
     Args:
         dataset: rasterio's; its first band is read.

@@ -12,7 +12,7 @@ __all__ = ["halve"]
 
 @kernel
 def halve(classes: NDArray[np.uint8], nodata: int, out: NDArray[np.uint8]) -> None:
-    """What :func:`geoseg.rasters.writing.halve` does, in one pass.
+    """Do in one pass what :func:`geoseg.rasters.writing.halve` does.
 
     Args:
         classes: (2 H, 2 W), C-contiguous.

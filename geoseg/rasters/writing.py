@@ -102,7 +102,7 @@ class RasterSpec:
 
 
 def halve(classes: NDArray[np.uint8], nodata: int = NODATA) -> NDArray[np.uint8]:
-    """A class raster at half its size: of four pixels the most frequent class.
+    """Make a class raster at half its size: of four pixels the most frequent class.
 
     Of equals the first one wins, from the top left; pixels without a class have no vote.
 
@@ -136,7 +136,7 @@ def write_overviews(
     folder: Path,
     nodata: int = NODATA,
 ) -> list[Path]:
-    """A class raster at a half, a quarter and so on of its size, while its rows come.
+    """Write a class raster at a half, a quarter and so on of its size, while its rows come.
 
     GDAL makes overviews of the most frequent class, too, several times slower, and only when all
     is there.
@@ -207,7 +207,7 @@ def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:
 
 
 def _cog_options(given: Mapping[str, str]) -> dict[str, str]:
-    """All options of GDAL's COG driver, the user's before geoseg's own."""
+    """Gather all options of GDAL's COG driver, the user's before geoseg's own."""
     # Level 2 takes a quarter of the time of GDAL's 6 and makes class rasters 1.4 times as large.
     packed = {} if "COMPRESS" in given else {"COMPRESS": "DEFLATE", "LEVEL": "2"}
     return {
@@ -239,7 +239,7 @@ def encode_probability(
 
 
 def decode_probability(values: NDArray[Any]) -> NDArray[np.float32]:
-    """What :func:`encode_probability` stored, NaN where not valid.
+    """Undo :func:`encode_probability`, NaN where not valid.
 
     Args:
         values: (..., H, W) of either dtype.
@@ -328,7 +328,7 @@ def try_creation_options(items: Sequence[str], dtypes: Sequence[str]) -> None:
 
 
 def write_qml(path: Path, classes: Sequence[ClassInfo]) -> None:
-    """A QGIS style beside a class raster, which QGIS loads by itself: names and colours.
+    """Write a QGIS style beside a class raster, which QGIS loads by itself: names and colours.
 
     Args:
         path: of the .qml file.

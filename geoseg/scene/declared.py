@@ -30,7 +30,7 @@ _limit: ContextVar[float] = ContextVar("max_pixels", default=MAX_PIXELS)
 
 @contextmanager
 def pixel_limit(most: float | None) -> Iterator[None]:
-    """How many pixels a raster may have that is opened in a ``with``.
+    """Set how many pixels a raster may have that is opened in a ``with``.
 
     Args:
         most: of a band; blocks that a sparse file leaves out don't count. None for what holds

@@ -61,7 +61,7 @@ def _stem(source: str) -> str:
 
 
 def _open_folder(folder: Path, rules: Rules) -> Scene:
-    """A folder's one-band files; in a .SAFE those of IMG_DATA."""
+    """Open a folder's one-band files; in a .SAFE those of IMG_DATA."""
     if folder.suffix.upper() == ".SAFE":
         files = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2"))
     else:

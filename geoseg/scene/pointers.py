@@ -104,7 +104,7 @@ class Pointer(NamedTuple):
 
 
 def vrt_pointers(path: Path) -> list[Pointer]:
-    """What a virtual raster names.
+    """Find what a virtual raster names.
 
     Args:
         path: of a file on this machine.
@@ -149,7 +149,7 @@ def vrt_pointers(path: Path) -> list[Pointer]:
 
 
 def metadata_pointers(path: Path) -> list[Pointer]:
-    """What a ``.aux.xml`` names that GDAL opens.
+    """Find what a ``.aux.xml`` names that GDAL opens.
 
     Args:
         path: of a file on this machine.
@@ -190,7 +190,7 @@ def _add_metadata(
 
 
 def _bytes(path: Path) -> bytes:
-    """A text as it is.
+    """Read a text as it is.
 
     Raises:
         RefusedError: it is too long.

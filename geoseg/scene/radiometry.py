@@ -60,7 +60,7 @@ SURFACE = re.compile(r"SR_B\d", re.IGNORECASE)
 
 
 def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
-    """What the numbers of these bands would mean by their sensor, whatever their dtype.
+    """Find what the numbers of these bands would mean by their sensor, whatever their dtype.
 
     Args:
         scene: what was opened.
@@ -107,7 +107,7 @@ def find_radiometry(
     scale: float | None = None,
     offset: float | None = None,
 ) -> Radiometry:
-    """What the numbers of these bands mean in a model's quantity.
+    """Find what the numbers of these bands mean in a model's quantity.
 
     The user's word comes first, then the file's scale and offset tags, then floating-point
     numbers as they are, then the sensor's convention. Nothing else is assumed.
@@ -164,7 +164,7 @@ def find_radiometry(
 
 
 def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
-    """The convention of the scene's sensor for whole numbers without tags.
+    """Take the convention of the scene's sensor for whole numbers without tags.
 
     Raises:
         RadiometryError: there is none, or it leaves the unit open.

@@ -155,7 +155,7 @@ class SceneReader:
         return False
 
     def uniform(self, window: Window) -> tuple[NDArray[Any], bool] | None:
-        """What every pixel of a window is, where sparse files hold none of its blocks.
+        """Find what every pixel of a window is, where sparse files hold none of its blocks.
 
         Args:
             window: within the grid.
@@ -206,7 +206,7 @@ class SceneReader:
     def read(
         self, window: Window, out: NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The pixels of a window and which of them were measured.
+        """Read the pixels of a window and which of them were measured.
 
         Args:
             window: within the grid.
@@ -255,7 +255,7 @@ class SceneReader:
     def _read_file(
         self, source: _Source, window: Window, out: NDArray[Any] | None = None
     ) -> Pixels:
-        """A window of the file's own grid, in ``out`` where its dtype is the file's."""
+        """Read a window of the file's own grid, in ``out`` where its dtype is the file's."""
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         try:
             return retried(source.path, partial(self._read_area, source, area, out))
@@ -291,7 +291,7 @@ class SceneReader:
         return Pixels(values, measured, values != 0 if nodata == 0 else None)
 
     def _resample(self, source: _Source, window: Window) -> Pixels:
-        """A window of the reader's grid, from a file with another grid, as float32.
+        """Read a window of the reader's grid, from a file with another grid, as float32.
 
         What was not measured has no share in its neighbours. A pixel is measured where the file's
         pixel at its centre is.
@@ -327,7 +327,7 @@ class SceneReader:
 
 
 def pixel_dtype(bands: Sequence[SceneBand], grid: PixelGrid) -> np.dtype[Any]:
-    """The dtype in which a :class:`SceneReader` gives bands: the files' own, where that can be.
+    """Find the dtype in which :class:`SceneReader` gives bands: the files' own, where possible.
 
     Args:
         bands: of the scene.

@@ -76,7 +76,7 @@ def blocks(window: Window, of: PixelGrid, to: PixelGrid) -> Iterator[Window]:
 
 
 def footprint(part: PixelGrid, of: PixelGrid) -> Window | None:
-    """The window of the grid ``of`` that resampling to ``part`` looks at, or None."""
+    """Find the window of the grid ``of`` that resampling to ``part`` looks at, or None."""
     # Along all four edges: in another CRS they are curves.
     x = np.linspace(0, part.width, 22)
     y = np.linspace(0, part.height, 22)

@@ -165,7 +165,7 @@ class Scene:
             )
 
     def _find(self, text: str) -> list[SceneBand]:
-        """The bands with this label, else this code, else this name."""
+        """Find the bands with this label, else this code, else this name."""
         code, name = band_code(text), common_name(text)
         return (
             [b for b in self.bands if b.label == text]

@@ -183,7 +183,7 @@ _CODE = re.compile(
 
 
 def common_name(text: str) -> str | None:
-    """The band that a plain word names, or None.
+    """Find the band that a plain word names, or None.
 
     >>> common_name("SWIR-1"), common_name("rededge071"), common_name("B4")
     ('swir1', 'rededge1', None)
@@ -192,7 +192,7 @@ def common_name(text: str) -> str | None:
 
 
 def band_code(text: str) -> str | None:
-    """The band code at the end of a description or file stem, without leading zero, or None.
+    """Find the band code at the end of a description or file stem, without leading zero, or None.
 
     >>> band_code("B8A"), band_code("T48QUE_20200223T032739_B02_10m"), band_code("red")
     ('8A', '2', None)
@@ -202,7 +202,7 @@ def band_code(text: str) -> str | None:
 
 
 def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | None:
-    """Which sensor file names and tags speak of, or None.
+    """Find which sensor file names and tags speak of, or None.
 
     Args:
         texts: file and folder names, tag values; the most telling first.
@@ -224,7 +224,7 @@ def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | N
 
 
 def band_name(text: str, sensor: Sensor | None) -> str | None:
-    """The band that a description or file stem names, or None where it isn't known.
+    """Find the band that a description or file stem names, or None where it isn't known.
 
     Args:
         text: ``"nir"``, ``"B08"``, ``"T48QUE_B02_10m"``.
@@ -238,7 +238,7 @@ def band_name(text: str, sensor: Sensor | None) -> str | None:
 
 
 def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[float | None, str]:
-    """The reflectance offset of a Sentinel-2 product.
+    """Find the reflectance offset of a Sentinel-2 product.
 
     From processing baseline 04.00 (2022-01-25) on, 1000 is added to the numbers so that dark
     pixels need not be cut at 0 (ESA, S2 products specification 14.9: RADIO_ADD_OFFSET at level

@@ -159,7 +159,7 @@ class _Check:
             self.roots = (os.path.realpath(here or "."), *rules.roots)
 
     def drivers(self) -> Sequence[str]:
-        """The drivers that may open the file, likeliest first.
+        """List the drivers that may open the file, likeliest first.
 
         Raises:
             SceneError: it leads to where it may not, or is of no kind that is opened.
@@ -372,7 +372,7 @@ class _Check:
 
 
 def _behind(path: str) -> str:
-    """The folder in which a file really lies."""
+    """Find the folder in which a file really lies."""
     return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
 
 

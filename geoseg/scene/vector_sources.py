@@ -113,7 +113,7 @@ def _vector_kind(name: str, head: bytes) -> bool:
 
 
 def _root(head: bytes) -> str:
-    """The name of an XML text's root without prefix, in lower case; empty where there is none."""
+    """Read the name of an XML text's root without prefix, in lower case; empty without a root."""
     found: list[str] = []
     parser = expat.ParserCreate()
     parser.StartElementHandler = lambda tag, _: found.append(tag)

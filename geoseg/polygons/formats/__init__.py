@@ -111,7 +111,7 @@ def check_layer(path: Path, layer: str) -> None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that an output is made of; of a shapefile, not all need be there."""
+    """List the files that an output is made of; of a shapefile, not all need be there."""
     if path.suffix.lower() != ".shp":
         return [path]
     return [path, *(path.with_suffix(s) for s in (".shx", ".dbf", ".prj", ".cpg"))]
@@ -201,7 +201,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _explained(error: BaseException, path: Path) -> OutputError:
-    """What a library says of a file that it can't write, and what to do."""
+    """Explain what a library says of a file that it can't write, and what to do."""
     known = explain_write_error(error, path)
     if "can't be written (" not in str(known):
         return known

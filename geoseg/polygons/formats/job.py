@@ -50,12 +50,12 @@ class Job:
         return arrow_table(self.empty).schema
 
     def tables(self) -> Iterator[pyarrow.Table]:
-        """The rows as Arrow's, geometry as WKB."""
+        """Turn the rows into Arrow's, geometry as WKB."""
         schema = self.schema
         return self.workers.map(lambda frame: arrow_table(frame).cast(schema), self.frames, 1)
 
     def batches(self) -> pyarrow.RecordBatchReader:
-        """The rows as a stream of Arrow's."""
+        """Turn the rows into a stream of Arrow's."""
         each = (batch for table in self.tables() for batch in table.to_batches())
         return pyarrow.RecordBatchReader.from_batches(self.schema, each)
 

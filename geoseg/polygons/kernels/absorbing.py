@@ -161,6 +161,16 @@ def _take(groups: _Groups, taker: int, other: int) -> None:
 
 
 @kernel
+def _flatten(parent: NDArray[np.int64]) -> None:
+    """Have every region point to its taker's taker, and so on to the last one."""
+    for r in range(len(parent)):
+        top = r
+        while parent[top] != top:
+            top = parent[top]
+        parent[r] = top
+
+
+@kernel
 def takers(
     size: NDArray[np.int64],
     limit: NDArray[np.int64],
@@ -221,9 +231,5 @@ def takers(
                 _take(groups, taker, other)
         if size[taker] < limit[taker]:
             entries = push(heap, entries, size[taker], first[taker], taker)
-    for r in range(count):
-        top = r
-        while groups.parent[top] != top:
-            top = groups.parent[top]
-        groups.parent[r] = top
+    _flatten(groups.parent)
     return groups.parent

@@ -34,7 +34,7 @@ class Arcs(NamedTuple):
 
     @classmethod
     def none(cls) -> Arcs:
-        """No arcs."""
+        """Make a table without arcs."""
         return cls(
             np.empty((0, 2), np.int32),
             np.zeros(1, np.int64),
@@ -44,14 +44,14 @@ class Arcs(NamedTuple):
         )
 
     def take(self, chosen: NDArray[Any]) -> Arcs:
-        """Those of a mask or of numbers, in the order of the numbers."""
+        """Take those of a mask or of numbers, in the order of the numbers."""
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
         xy, offsets = _pick(self.xy, self.offsets, chosen)
         return Arcs(xy, offsets, self.ends[chosen], self.headings[chosen], self.sides[chosen])
 
     def add(self, other: Arcs) -> Arcs:
-        """These and others after them."""
+        """Put others after these."""
         if not len(self.ends):
             return other
         return Arcs(

@@ -24,8 +24,8 @@ class HalfArcs(NamedTuple):
         backward: (M,) bool, whether it is taken from its end.
         begins: (M,) int64, nodes at which they begin, so taken.
         arrives: (M,) int64, nodes at which they end.
-        leaving: (M,) int8, headings at the former.
-        coming: (M,) int8, headings at the latter.
+        leaving: (M,) int8, headings in which they begin.
+        coming: (M,) int8, headings in which they end.
         regions: (R + 1,) int64; region r has those from ``regions[r]`` to ``regions[r + 1] - 1``.
     """
 
@@ -40,7 +40,7 @@ class HalfArcs(NamedTuple):
 
 @kernel
 def _following(half: HalfArcs) -> NDArray[np.int64]:
-    """(M,) the half arc that comes next in each one's ring."""
+    """Find the half arc that comes next in each one's ring, (M,)."""
     following = np.empty(len(half.arc), np.int64)
     for r in range(len(half.regions) - 1):
         low, high = half.regions[r], half.regions[r + 1]

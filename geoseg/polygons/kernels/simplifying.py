@@ -40,6 +40,19 @@ class _Scratch(NamedTuple):
 
 
 @kernel
+def _room(longest: int) -> _Scratch:
+    """Make room for arcs of up to so many vertices."""
+    return _Scratch(
+        np.empty((3 * longest + 3, 3), np.int64),
+        np.empty(longest, np.int64),
+        np.empty(longest, np.int64),
+        np.empty(longest, np.int64),
+        np.empty(longest, np.bool_),
+        np.zeros(longest, np.bool_),
+    )
+
+
+@kernel
 def _cross(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
     """Twice the signed area of a triangle."""
     return (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
@@ -212,9 +225,10 @@ def simplify(
         xy: (V, 2) corners (col, row).
         offsets: (A + 1,) arc a is ``xy[offsets[a]:offsets[a + 1]]``; its ends stay.
         least: (A,) vertices that must stay between the ends; -1: all.
-        tolerance: px. Visvalingam and Whyatt (1993): a vertex goes when its triangle is smaller
-            than tolerance squared, the smallest first. Douglas and Peucker: when they drop it.
-        peucker: the latter.
+        tolerance: px.
+        peucker: whether a vertex goes when Douglas and Peucker (1973) drop it; else when its
+            triangle is smaller than tolerance squared, the smallest first (Visvalingam and
+            Whyatt, 1993).
         marks: bits of (H, W + 1): the corners at which some arc has a vertex. Changed meanwhile.
         top: the row of the first of them.
 
@@ -228,14 +242,7 @@ def simplify(
     longest = 0
     for a in range(arcs):
         longest = max(longest, offsets[a + 1] - offsets[a])
-    scratch = _Scratch(
-        np.empty((3 * longest + 3, 3), np.int64),
-        np.empty(longest, np.int64),
-        np.empty(longest, np.int64),
-        np.empty(longest, np.int64),
-        np.empty(longest, np.bool_),
-        np.zeros(longest, np.bool_),
-    )
+    scratch = _room(longest)
     limit = np.iinfo(np.int64).max
     if not peucker:
         limit = min(limit, int(np.ceil(min(2.0 * tolerance * tolerance, 4e18))))
