@@ -22,12 +22,14 @@ from geoseg.core.jsontext import nodata_value
 from geoseg.core.machine import machine_mark, peak_memory
 from geoseg.core.names import public_name
 from geoseg.core.ownership import holds_statistics_alone, significant_text
+from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime
 
 __all__ = [
     "ClassCounts",
+    "grid_report",
     "plan_report",
     "raster_tags",
     "run_record",
@@ -146,9 +148,20 @@ def _about(path: Path) -> list[int | str] | None:
     return [about.st_size, about.st_mtime_ns]
 
 
+def grid_report(grid: PixelGrid) -> dict[str, Any]:
+    """Describe where pixels lie, as JSON."""
+    return {
+        "height": grid.height,
+        "width": grid.width,
+        "crs": grid.crs.to_string() if grid.crs else None,
+        "transform": list(grid.transform)[:6],
+        "gsd": list(grid.gsd) if grid.gsd else None,
+    }
+
+
 def plan_report(plan: Plan) -> dict[str, Any]:
     """The plan as JSON."""
-    grid, card = plan.grid, plan.card
+    card = plan.card
     return {
         "model": {
             "name": card.name,
@@ -168,13 +181,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "radiometry": asdict(plan.radiometry),
             "ignored": list(plan.scene.ignored),
         },
-        "grid": {
-            "height": grid.height,
-            "width": grid.width,
-            "crs": grid.crs.to_string() if grid.crs else None,
-            "transform": list(grid.transform)[:6],
-            "gsd": list(grid.gsd) if grid.gsd else None,
-        },
+        "grid": grid_report(plan.grid),
         "model_grid": {
             "height": plan.model_grid.height,
             "width": plan.model_grid.width,

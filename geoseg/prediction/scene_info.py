@@ -12,6 +12,7 @@ from geoseg.errors import GeosegError
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
+from geoseg.prediction.report import grid_report
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import open_scene
 from geoseg.scene.scene import Scene
@@ -65,18 +66,11 @@ def scene_info(
 
 def _described(scene: Scene) -> dict[str, Any]:
     """A scene as JSON."""
-    grid = scene.grid
     return {
         "name": scene.name,
         "paths": list(scene.paths),
         "sensor": scene.sensor.name if scene.sensor else None,
-        "grid": {
-            "height": grid.height,
-            "width": grid.width,
-            "crs": grid.crs.to_string() if grid.crs else None,
-            "transform": list(grid.transform)[:6],
-            "gsd": list(grid.gsd) if grid.gsd else None,
-        },
+        "grid": grid_report(scene.grid),
         "bands": [
             {
                 "name": b.name,

@@ -34,6 +34,7 @@ __all__ = [
     "RUNTIMES",
     "DeviceRuntime",
     "Entry",
+    "NumpyArrays",
     "Request",
     "Runtime",
     "load_runtime",
@@ -117,6 +118,23 @@ class Runtime(Protocol):
 
     def to_numpy(self, array: Any) -> NDArray[np.float32]:
         """The other way round; may share memory."""
+
+
+class NumpyArrays:
+    """The part of a runtime that says that its probabilities are numpy arrays."""
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array of zeros."""
+        return np.zeros(shape, dtype=np.float32)
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """The array itself."""
+        return array
+
+    def to_numpy(self, array: Any) -> NDArray[np.float32]:
+        """The array itself."""
+        result: NDArray[np.float32] = array
+        return result
 
 
 class DeviceRuntime(Runtime, Protocol):

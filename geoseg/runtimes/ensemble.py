@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.runtimes import Runtime, checked
+from geoseg.runtimes import NumpyArrays, Runtime, checked
 
 __all__ = ["POSITIONS", "Ensemble"]
 
@@ -28,7 +28,7 @@ POSITIONS: dict[str, tuple[tuple[int, bool], ...]] = {
 }
 
 
-class Ensemble:
+class Ensemble(NumpyArrays):
     """Runtimes that answer to each chip in several positions; a runtime like any other.
 
     Its probabilities are the members' mean, a number more than there are classes where the
@@ -113,19 +113,6 @@ class Ensemble:
     def probs(self, pixels: NDArray[Any]) -> Any:
         """Probabilities of a batch; see :meth:`geoseg.runtimes.Runtime.probs`."""
         return np.stack([probs for _, probs in self.run(enumerate(pixels))])
-
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """A float32 array of zeros."""
-        return np.zeros(shape, dtype=np.float32)
-
-    def asarray(self, array: NDArray[np.float32]) -> Any:
-        """The array itself."""
-        return array
-
-    def to_numpy(self, array: Any) -> NDArray[np.float32]:
-        """The array itself."""
-        result: NDArray[np.float32] = array
-        return result
 
 
 def _back(quarters: int, mirrored: bool) -> Callable[[Any], Any]:

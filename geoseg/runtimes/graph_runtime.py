@@ -25,6 +25,7 @@ from geoseg.core.machine import available_cores
 from geoseg.errors import ModelError
 from geoseg.graphs.binding import bind, graph_fits, identity
 from geoseg.graphs.surround import surround
+from geoseg.runtimes import NumpyArrays
 from geoseg.runtimes.checked import check_probs
 from geoseg.scene.radiometry import Radiometry
 
@@ -78,7 +79,7 @@ class _Begun(NamedTuple, Generic[T]):
     place: Any
 
 
-class CpuRuntime:
+class CpuRuntime(NumpyArrays):
     """A graph made ready for one scene; see :class:`geoseg.runtimes.Runtime`.
 
     A subclass compiles; what is compiled is kept by the chip's dtype and shape.
@@ -197,19 +198,6 @@ class CpuRuntime:
         for i, probs in self.run(enumerate(pixels)):
             out[i] = probs
         return out
-
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """A float32 array of zeros."""
-        return np.zeros(shape, dtype=np.float32)
-
-    def asarray(self, array: NDArray[np.float32]) -> Any:
-        """The array itself."""
-        return array
-
-    def to_numpy(self, array: Any) -> NDArray[np.float32]:
-        """The array itself."""
-        result: NDArray[np.float32] = array
-        return result
 
 
 def graph_for(files: ModelFiles, height: int, width: int, cache: Cache) -> bytes:
