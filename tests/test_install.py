@@ -99,7 +99,8 @@ def test_a_plain_install_maps_samples_and_judges(tmp_path: Path) -> None:
 ON_EXTRAS = re.compile(
     r"geoseg\.(training\.(?!pairing$|split$)\w+"
     r"|evaluation\.metrics"
-    r"|runtimes\.on_(torch|onnxruntime)"
+    r"|prediction\.on_device"
+    r"|runtimes\.(on_(torch|onnxruntime)|transfers)"
     r"|networks\.(?!table$|folder$|export$|bench$)\w+(\.\w+)?)$"
 )
 
