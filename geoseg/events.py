@@ -21,6 +21,8 @@ Which events come, in this order:
 Events arrive in the thread that called, one at a time, but for training on several devices: there
 they arrive in the first of the processes, to which the receiver is sent (it must be one that can
 be pickled, a module's function, say). A receiver that raises ends the run.
+
+The file is long because a program that reads the events needs the whole protocol in one place.
 """
 
 from __future__ import annotations
