@@ -34,8 +34,7 @@ EXAMPLES = ROOT / "examples"
 
 #: Options of other programs that the pages speak of.
 OTHERS = {
-    *("--help", "-vv", "--strict", "--no-index", "--find-links", "--amend"),
-    *("--side", "--only", "--large", "--rounds", "--width", "--heights", "--peers", "--array"),
+    *("-vv", "--strict", "--large"),
 }
 
 

@@ -96,6 +96,16 @@ def test_files_that_are_named_are_there() -> None:
         assert (ROOT / name).exists(), name
 
 
+def test_benchmarks_have_the_options_that_are_named() -> None:
+    named = [c for c in [*LINES, *SPANS] if c.startswith("python benchmarks/")]
+    assert len(named) > 5
+    for command in named:
+        script, *words = shlex.split(command)[1:]
+        text = (ROOT / script).read_text(encoding="utf-8")
+        for option in (word for word in words if word.startswith("--")):
+            assert f'add_argument("{option}"' in text, command
+
+
 def calls(source: str) -> Iterator[tuple[str, list[str]]]:
     """Functions of geoseg that a piece of Python calls, and by which keywords."""
     for node in ast.walk(ast.parse(source)):
