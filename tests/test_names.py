@@ -200,5 +200,5 @@ def test_a_stopped_run_keeps_the_secret_and_goes_on_with_a_renewed_one(
     events: list[dict[str, Any]] = []
     renewed = url.replace(f"sig={TOKEN}", "sig=another")
     geoseg.predict(renewed, tmp_path / "o.tif", progress=events.append, **options)
-    assert any("finished strips" in event.get("message", "") for event in events)
+    assert any("finished strip" in event.get("message", "") for event in events)
     assert not leaks(tmp_path, *(json.dumps(event) for event in events))

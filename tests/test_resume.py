@@ -497,7 +497,7 @@ def test_strips_are_kept_when_the_callers_own_function_fails(tmp_path: Path, mod
     notes: list[dict[str, Any]] = []
     last = Smooth(4)
     predict(scene, folder, model, last, progress=notes.append)
-    assert any("finished strips" in n.get("message", "") for n in notes)
+    assert any("finished strip" in n.get("message", "") for n in notes)
     whole = Smooth(4)
     predict(scene, tmp_path / "whole", model, whole)
     assert contents(folder) == contents(tmp_path / "whole")

@@ -339,7 +339,7 @@ def test_spec_by_labels_of_bands_that_name_nothing(tmp_path):
         ("stack", "1.0,2", "'1.0' is no band name"),
         ("stack", "²,1", "is no band name"),
         ("named", "red,swir1", "named has no band 'swir1'; it has red, green, blue, nir"),
-        ("named", "red", "gives 1 bands; the model needs 2"),
+        ("named", "red", "gives 1 band; the model needs 2"),
         ("named", "red,nir,blue", "gives 3 bands"),
         ("named", " , ", "gives 0 bands"),
     ],

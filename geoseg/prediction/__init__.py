@@ -6,8 +6,10 @@ everything beforehand, and ``geoseg predict --dry-run`` ends there.
 of chips (:mod:`~geoseg.prediction.chips`) go through a runtime, :mod:`~geoseg.prediction.stitch`
 blends what overlaps by the weights of :mod:`~geoseg.prediction.tapers`,
 :mod:`~geoseg.prediction.decide` takes classes (both with the kernels of ``blending.py``), and
-finished strips go to the journal (:mod:`~geoseg.prediction.journal`), from which a stopped run goes
-on. :mod:`~geoseg.prediction.background` makes overviews and polygons meanwhile,
+:mod:`~geoseg.prediction.sink` takes finished strips to the journal
+(:mod:`~geoseg.prediction.journal`), from which a stopped run goes on.
+:mod:`~geoseg.prediction.on_device` does the same on a GPU, where chips are cut, too.
+:mod:`~geoseg.prediction.background` makes overviews and polygons meanwhile,
 :mod:`~geoseg.prediction.budget` keeps to memory, :mod:`~geoseg.prediction.report` counts and
 reports. Start with ``run.py``.
 

@@ -16,6 +16,7 @@ import numpy as np
 from geoseg.core.gdal import block_cache
 from geoseg.core.jsontext import json_text
 from geoseg.core.staging import Staging
+from geoseg.core.wording import counted
 from geoseg.errors import (
     ProbabilitiesError,
     RadiometryError,
@@ -174,7 +175,7 @@ def _report_start(
     for message in (*plan.warnings, *old_companions(plan.outputs)):
         log.warn(message)
     if len(store):
-        log.report("note", message=f"going on after {len(store)} finished strips")
+        log.report("note", message=f"going on after {counted(len(store), 'finished strip')}")
 
 
 def _write_outputs(
@@ -212,7 +213,8 @@ def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[N
         found = any(any(strip.counts) for strip in store.all())
         staging.keep = found and not isinstance(error, STOPS_EACH_TIME)
         if staging.keep:
-            kept = f"{len(store)} finished strips are kept"
+            are = "is" if len(store) == 1 else "are"
+            kept = f"{counted(len(store), 'finished strip')} {are} kept"
             if isinstance(error, KeyboardInterrupt):
                 message = f"{kept}: the same command goes on after them"
                 raise KeyboardInterrupt(message) from error

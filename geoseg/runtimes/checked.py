@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.core.wording import counted
 from geoseg.errors import ProbabilitiesError
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def run(
             answers.close()
     if given or not complete:
         raise ProbabilitiesError(
-            f"the runtime {runtime.name} ended after {done} chips and more were there; it must "
-            f"answer to each chip once, in the order in which they come"
+            f"the runtime {runtime.name} ended after {counted(done, 'chip')} and more were "
+            f"there; it must answer to each chip once, in the order in which they come"
         )
 
 

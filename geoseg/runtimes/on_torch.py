@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geoseg.cards.card import ModelCard
 from geoseg.cards.files import ModelFiles
 from geoseg.core.failures import NoRoomError, explained_failures
+from geoseg.core.wording import counted
 from geoseg.errors import DeviceError, ModelError
 from geoseg.networks import load_network
 from geoseg.networks.device import pick_devices
@@ -140,8 +141,8 @@ class TorchRuntime:
                 probs = found if self.on_device else found.numpy()
         except NoRoomError as error:
             raise NoRoomError(
-                f"{self.device} ran out of memory on {len(pixels)} chips of {pixels.shape[2]}x"
-                f"{pixels.shape[3]} px; use a smaller --batch-size or --size"
+                f"{self.device} ran out of memory on {counted(len(pixels), 'chip')} of "
+                f"{pixels.shape[2]}x{pixels.shape[3]} px; use a smaller --batch-size or --size"
             ) from error
         except RuntimeError as error:
             raise ModelError(

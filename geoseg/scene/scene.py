@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from geoseg.core.wording import counted
 from geoseg.errors import BandError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.scene.sensors import BAND_NAMES, STAND_INS, Sensor, band_code, common_name
@@ -118,12 +119,12 @@ class Scene:
         found = ", ".join(str(b) for b in self.bands)
         if not by_name and len(self.bands) >= len(wanted):
             raise BandError(
-                f"{self.name}: its {len(self.bands)} bands carry no names; the model needs "
-                f"{', '.join(wanted)}: give them with --bands, as names in the file's order or "
-                f"as band numbers in the model's order"
+                f"{self.name}: its {counted(len(self.bands), 'band')} carry no names; the model "
+                f"needs {', '.join(wanted)}: give them with --bands, as names in the file's "
+                f"order or as band numbers in the model's order"
             )
         if not by_name:
-            found = f"{len(self.bands)} bands without names"
+            found = f"{counted(len(self.bands), 'band')} without names"
         raise BandError(
             f"{self.name}: band {', '.join(missing)} not found among {found}; "
             f"the model needs {', '.join(wanted)}: choose another model (geoseg info shows which "
@@ -151,8 +152,9 @@ class Scene:
             )
         if len(items) != len(self.bands):
             raise BandError(
-                f"--bands gives {len(items)} names and {self.name} has {len(self.bands)} bands "
-                f"without names: give one name a band in the file's order, or band numbers"
+                f"--bands gives {counted(len(items), 'name')} and {self.name} has "
+                f"{counted(len(self.bands), 'band')} without names: give one name a band in "
+                f"the file's order, or band numbers"
             )
         named = tuple(replace(b, name=n) for b, n in zip(self.bands, names, strict=True))
         return replace(self, bands=named).choose(wanted)
@@ -160,8 +162,8 @@ class Scene:
     def _check_count(self, wanted: Sequence[str], items: list[str]) -> None:
         if len(items) != len(wanted):
             raise BandError(
-                f"--bands gives {len(items)} bands; the model needs {len(wanted)}, in this order: "
-                f"{', '.join(wanted)}"
+                f"--bands gives {counted(len(items), 'band')}; the model needs {len(wanted)}, "
+                f"in this order: {', '.join(wanted)}"
             )
 
     def _find(self, text: str) -> list[SceneBand]:

@@ -18,6 +18,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.gdal import GDAL_ERRORS, first_line
+from geoseg.core.wording import counted
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
 from geoseg.training.scenes import TrainingScene, short_names, squares
@@ -64,7 +65,7 @@ def reflect(start: int, side: int, length: int) -> slice | NDArray[np.int64]:
 def shown_size(scenes: Sequence[TrainingScene]) -> str:
     """Say how much there is to learn from, for people."""
     pixels = sum(math.prod(scene.shape) for scene in scenes)
-    return f"{len(scenes)} scenes, {pixels / 1e6:.3g} Mpx"
+    return f"{counted(len(scenes), 'scene')}, {pixels / 1e6:.3g} Mpx"
 
 
 def write_held_out(
