@@ -54,8 +54,10 @@ def prefetch(
             put((_END, error))
 
     thread = threading.Thread(target=work, name="geoseg-read", daemon=True)
-    thread.start()
     try:
+        # Ctrl-C may be raised in here, when the thread is at work already: it must be waited for,
+        # since what it reads is closed next.
+        thread.start()
         while True:
             try:
                 # Not longer: on Windows Ctrl-C is noticed after it alone.
@@ -71,4 +73,5 @@ def prefetch(
             yield item
     finally:
         stop.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
