@@ -14,7 +14,7 @@ __all__ = ["Features"]
 
 #: Vertices of the features that leave together: their table is made without the interpreter's lock
 #: being free, and who wants to stop waits for it.
-PART = 1 << 20
+PART = 1 << 18
 
 
 class Features(NamedTuple):

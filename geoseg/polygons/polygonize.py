@@ -32,7 +32,7 @@ How it works:
   corners are kept as bits as far up as open arcs reach.
 - Smoothing cuts within half a pixel of a vertex; vertices are a pixel apart, so cuts never meet.
 - The work is done in a thread of its own: who waits leaves it within a second (Ctrl-C), and it ends
-  at its next strip or table. Tables are made a million vertices at a time.
+  at its next strip or table. Tables are made a quarter of a million vertices at a time.
 - Areas are integrals round the ring of a polynomial, fitted to the ground to 1e-8
   (``polygons/measure.py``); for pixels above a kilometre and where no polynomial fits, edges are
   projected one by one (``geo/geodesy.py``). Per polygon, both cost less than the tracing.
