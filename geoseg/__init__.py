@@ -1,6 +1,8 @@
 """geoseg: land-cover maps from satellite and aerial scenes.
 
 Importing this package is cheap; torch, rasterio and geopandas are imported when they are used.
+Beside the rooms stand ``events.py``, the protocol of progress that ``--progress json`` prints, and
+``errors.py``, the tree of errors with their exit codes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What has nothing to do with images: files, locks, threads, compiled kernels, GDAL's settings.
 
-Every room above takes from here, and nothing here knows of scenes or models. Most is about ends:
-:mod:`~geoseg.core.staging` has outputs appear whole or not at all, :mod:`~geoseg.core.workfolder`
-keeps what a stopped run has finished, :mod:`~geoseg.core.ownership` says which files geoseg made
-and may replace, :mod:`~geoseg.core.workers` stops what takes long. :mod:`~geoseg.core.machine`
-knows memory and cores, :mod:`~geoseg.core.importing` what each extra brings. Start with
-``staging.py``.
+Every room above takes from here, and nothing here knows of scenes or models. Most is about how runs
+begin and end: :mod:`~geoseg.core.staging` has outputs appear whole or not at all, and refuses to go
+on with what a run of other options left, :mod:`~geoseg.core.workfolder` keeps what a stopped run
+has finished, :mod:`~geoseg.core.ownership` says which files geoseg made and may replace,
+:mod:`~geoseg.core.workers` stops what takes long. :mod:`~geoseg.core.machine` knows memory and
+cores, :mod:`~geoseg.core.importing` what each extra brings. Start with ``staging.py``.
 
 For other rooms:
     cache: Cache, cache_folder

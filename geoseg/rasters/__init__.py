@@ -3,7 +3,8 @@
 :mod:`~geoseg.rasters.writing` makes cloud-optimized GeoTIFFs with names, colours, overviews and a
 style for QGIS, and says how probabilities are stored. :mod:`~geoseg.rasters.vrt` writes virtual
 rasters of files that lie side by side. :mod:`~geoseg.rasters.class_raster` opens a map, of geoseg
-or of anyone, with its legend and nodata. Start with ``class_raster.py``.
+or of anyone, with its legend and nodata. Start with
+``writing.py``.
 
 For other rooms:
     class_raster: ClassRaster, MAX_ID, MapStrip, Survey, grid_as_written, open_class_raster,

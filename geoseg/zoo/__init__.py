@@ -1,8 +1,9 @@
 """The embedded models: one folder each, found by name, or chosen for a scene.
 
 In goes a name, a path or a scene; out comes a model, read. Card and weights are what ``geoseg
-train`` made of the recipes in configs/; to add a model, put a folder of them here. Start with
-:func:`find_model`.
+train`` made of the recipes in configs/; to add a model, put a folder of them here. Names and
+colours of a model's classes stand in its card, ``model.json``, and in the recipe for the next
+training. Start with :func:`find_model`.
 """
 
 from __future__ import annotations
