@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from geoseg.core.importing import IMPORTING
 from geoseg.core.prefetch import prefetch
+from geoseg.core.workers import left_behind
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.chips import chip_rows
@@ -266,3 +267,53 @@ def test_parts_of_scipy_are_not_imported_by_two_threads_at_once():
         assert thread.is_alive()
     thread.join()
     assert filled[0][0, 0, 0] in (1.0, 4.0)
+
+
+def test_who_leaves_amid_a_slow_read_waits_a_second_and_the_thread_closes_what_it_has_open():
+    go, events = threading.Event(), []
+
+    def slow():
+        try:
+            yield 1
+            go.wait(20)
+            events.append("read")
+            yield 2
+        finally:
+            events.append("closed by " + threading.current_thread().name)
+
+    ahead = prefetch(slow())
+    assert next(ahead) == 1
+    begin = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - begin < 3
+    assert left_behind()
+    go.set()
+    while left_behind():
+        time.sleep(0.01)
+    assert events == ["read", "closed by geoseg-read"]
+
+
+def test_an_interrupt_amid_the_start_of_the_thread_leaves_no_reader_behind(monkeypatch):
+    """Or what it reads is closed under it: a segmentation fault in GDAL."""
+    closed = []
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    def items():
+        try:
+            for number in range(1000):
+                time.sleep(0.001)
+                yield number
+        finally:
+            closed.append(threading.current_thread().name)
+
+    ahead = prefetch(items())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(ahead)
+    assert closed in ([], ["geoseg-read"])
+    assert not [t for t in threading.enumerate() if t.name == "geoseg-read"]

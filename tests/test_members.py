@@ -60,6 +60,19 @@ def test_positions_are_distinct_and_all_of_the_square() -> None:
     assert images("flips") == upright
 
 
+@pytest.mark.parametrize("sides", [(1, 9), (9, 1), (1, 1), (4, 7)])
+def test_turned_chips_are_arrays_that_any_library_takes(sides: tuple[int, int]) -> None:
+    """numpy leaves a negative stride along an axis of one pixel, which torch refuses."""
+
+    class Strict(Identity):
+        def run(self, chips: Any, batch_size: int | None = None) -> Any:
+            for item, pixels in chips:
+                assert all(stride > 0 for stride in pixels.strides)
+                yield item, self.probs(pixels[None])[0]
+
+    assert len(list(Ensemble([Strict(3)], "d4").run(chips(2, *sides)))) == 2
+
+
 @pytest.mark.parametrize("tta", ["flips", "d4"])
 def test_the_mean_is_even_in_all_positions(tta: str) -> None:
     """An answer to places alone becomes symmetric, and is the mean of the eight."""

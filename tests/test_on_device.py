@@ -281,3 +281,22 @@ def test_arrays_come_through_a_transfer_as_they_are(dtypes: tuple[str, ...]) -> 
     widest = sorted(there, key=lambda tensor: -tensor.dtype.itemsize)
     for tensor, array in zip(widest, transfers.download(widest)(), strict=True):
         np.testing.assert_array_equal(array, tensor.numpy())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_turned_chips_of_two_shapes_share_a_batch(model: Path, several: bool) -> None:
+    """Quarter turns of chips that are not square."""
+    random = np.random.default_rng(0)
+    shapes = [(2, 5, 9), (2, 9, 5), (2, 5, 9), (2, 9, 5), (2, 5, 9)]
+    chips = [random.integers(0, 99, shape).astype(np.uint16) for shape in shapes]
+    plain = FakeDevice(model)
+    plain.on_device = False
+    plain._taken = lambda pixels: torch.from_numpy(pixels)  # type: ignore[method-assign]
+    expected = [probs for _, probs in plain.run(enumerate(chips))]
+    tensors = [torch.from_numpy(chip) for chip in chips]
+    made: Any = FakeDevice(model)
+    made = MultiDevice([made, FakeDevice(model)]) if several else made
+    items, found = zip(*made.run(enumerate(tensors), 4), strict=True)
+    assert items == tuple(range(5))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, atol=1e-6)

@@ -302,6 +302,23 @@ def test_same_input_same_bytes(tmp_path, model):
     assert before == [p.read_bytes() for p in (first.raster, tmp_path / "c.tif")]
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("metres", [2, 10])
+def test_probabilities_that_are_no_numbers_end_the_run_on_any_grid(tmp_path, wrong, metres):
+    """NaN of a resampled scene became nodata without a word."""
+    model = tiny_model(tmp_path / "model", ("red",), CLASSES, gsd=10.0, gsd_range=(8.0, 12.0))
+
+    class Wrong(OneHot):
+        def answer(self, pixels):
+            found = super().answer(np.rint(pixels)).astype(np.float32)
+            found[..., 3:6, 3:6] = wrong
+            return found
+
+    raster = {"transform": from_origin(500000, 5000000, metres, metres), "nodata": 255}
+    with pytest.raises(ProbabilitiesError, match="NaN or infinite"):
+        run(tmp_path, blocks(120, 150, cell=30), model, Wrong(4), raster=raster)
+
+
 def test_scene_finer_than_the_model_is_resampled_and_comes_back_on_its_own_grid(tmp_path):
     values = blocks(240, 300, cell=60)
     model = tiny_model(tmp_path / "model", ("red",), CLASSES, gsd=10.0, gsd_range=(8.0, 12.0))

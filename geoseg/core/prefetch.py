@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterable
+from contextlib import closing, nullcontext
 from typing import Any, TypeVar
 
-from geoseg.core.workers import StoppedError
+from geoseg.core.workers import StoppedError, leave
 
 __all__ = ["prefetch"]
 
@@ -15,13 +16,17 @@ T = TypeVar("T")
 
 _END = object()
 
+#: Seconds that the thread has to end.
+PATIENCE = 1.0
+
 
 def prefetch(
     items: Iterable[T], depth: int = 1, cancelled: threading.Event | None = None
 ) -> Generator[T, None, None]:
     """Run an iterator ahead in a thread, so that reading overlaps with computing.
 
-    An error in the iterator is raised here, at its place. Leaving the loop early ends the thread.
+    An error in the iterator is raised here, at its place. Leaving the loop early ends the thread;
+    one amid a slow read is left behind after a second, and closes the iterator when it is back.
 
     Args:
         items: the iterator.
@@ -46,17 +51,18 @@ def prefetch(
 
     def work() -> None:
         try:
-            for item in items:
-                if not put((item, None)):
-                    return
+            # Whatever the iterator has open is closed in the thread that used it.
+            with closing(items) if isinstance(items, Generator) else nullcontext():
+                for item in items:
+                    if not put((item, None)):
+                        return
             put((_END, None))
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
             put((_END, error))
 
     thread = threading.Thread(target=work, name="geoseg-read", daemon=True)
     try:
-        # Ctrl-C may be raised in here, when the thread is at work already: it must be waited for,
-        # since what it reads is closed next.
+        # Ctrl-C may be raised in here, when the thread is at work already.
         thread.start()
         while True:
             try:
@@ -74,4 +80,4 @@ def prefetch(
     finally:
         stop.set()
         if thread.ident is not None:
-            thread.join()
+            leave(thread, PATIENCE)

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Stop", "StoppedError", "Workers", "left_behind", "stoppable"]
+__all__ = ["Stop", "StoppedError", "Workers", "leave", "left_behind", "stoppable"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -87,8 +87,9 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
     thread = threading.Thread(
         target=copy_context().run, args=(run,), name="geoseg-stoppable", daemon=True
     )
-    thread.start()
     try:
+        # Ctrl-C may be raised in here, when the thread is at work already.
+        thread.start()
         while not (done or failed):
             if stopped():
                 raise StoppedError
@@ -100,13 +101,24 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
             stop._calls.get()()
     except BaseException:
         stop.ask()
-        thread.join(GRACE)
-        if thread.is_alive():
-            _LEFT.append(thread)
+        if thread.ident is not None:
+            leave(thread, GRACE)
         raise
     if failed:
         raise failed.pop()
     return done.pop()
+
+
+def leave(thread: threading.Thread, seconds: float) -> None:
+    """Wait for a thread that was asked to end, or leave it behind.
+
+    Args:
+        thread: that was started.
+        seconds: to wait at most.
+    """
+    thread.join(seconds)
+    if thread.is_alive():
+        _LEFT.append(thread)
 
 
 def left_behind() -> bool:

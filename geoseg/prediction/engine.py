@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -127,10 +127,8 @@ class _Lane:
         # Chips from here on reach into the first strip that is needed.
         end = starts[self._needed]
         begin = next(i for i, row in enumerate(starts) if row + chips.chip_height > end)
-        with ExitStack() as stack:
-            reader = stack.enter_context(plan.reader(plan.model_grid))
-            read = log.timed("read", chip_rows(reader, chips, lane, begin, reader.uniform))
-            rows = stack.enter_context(closing(prefetch(self._sent(read), cancelled=cancelled)))
+        read = log.timed("read", self._read(begin))
+        with closing(prefetch(self._sent(read), cancelled=cancelled)) as rows:
             stitched = stitch(
                 self._forward(log.timed("wait for reading", rows)),
                 chips,
@@ -146,14 +144,25 @@ class _Lane:
             parts = (p for p in log.timed("stitch", stitched) if p.window.row >= end)
             yield from (self._resampled if plan.resampled else self._direct)(parts)
 
-    def _sent(self, rows: Iterator[ChipRow]) -> Iterator[ChipRow | DeviceRow]:
+    def _read(self, begin: int) -> Iterator[ChipRow]:
+        """Read rows of chips from a number on; the thread that reads opens and closes the scene."""
+        plan = self._plan
+        with plan.reader(plan.model_grid) as reader:
+            yield from chip_rows(reader, plan.chips, self._lane.model, begin, reader.uniform)
+
+    def _sent(
+        self, rows: Generator[ChipRow, None, None]
+    ) -> Generator[ChipRow | DeviceRow, None, None]:
         """Rows of chips where they are cut: in memory, or on the runtime's device."""
         device = on_device(self._runtime)
-        if device is None:
-            return rows
-        from geoseg.prediction.on_device import DeviceRow
+        with closing(rows):
+            if device is None:
+                yield from rows
+                return
+            from geoseg.prediction.on_device import DeviceRow
 
-        return (DeviceRow(row, device) for row in rows)
+            for row in rows:
+                yield DeviceRow(row, device)
 
     def _forward(
         self, rows: Iterable[ChipRow | DeviceRow]
@@ -335,8 +344,9 @@ def _put_resampled(
     strip: Strip, place: Window, probs: NDArray[np.float32], valid: NDArray[np.bool_]
 ) -> None:
     """Fill a whole strip, some rows at a time."""
-    # Beside a chip that was skipped there may be nothing to interpolate from.
-    valid &= probs.sum(axis=0) > 0
+    # Beside a chip that was skipped there may be nothing to interpolate from. What is no number
+    # stays valid, and is refused.
+    valid &= ~(probs.sum(axis=0) <= 0)
     thin = max(1, DECIDED_AT_ONCE // place.width)
     for top in range(0, place.height, thin):
         rows = slice(top, top + thin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 from geoseg.prediction.journal import StripStore
@@ -10,6 +10,9 @@ from geoseg.prediction.run_log import RunLog
 from geoseg.prediction.strip import Strip
 
 __all__ = ["Sink"]
+
+#: Seconds that the last strip has after Ctrl-C.
+PATIENCE = 1.0
 
 
 class Sink:
@@ -63,9 +66,15 @@ class Sink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for the last strip; what it failed by is raised unless something failed before."""
+        """Wait for the last strip; what it failed by is raised unless something failed before.
+
+        Who interrupts waits for a slow disk no longer than :data:`PATIENCE`.
+        """
         try:
             if kind is None:
                 self._wait()
+            elif self._last is not None:
+                patient = not issubclass(kind, KeyboardInterrupt)
+                wait([self._last], None if patient else PATIENCE)
         finally:
-            self._thread.shutdown()
+            self._thread.shutdown(wait=False)

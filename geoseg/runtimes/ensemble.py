@@ -101,7 +101,7 @@ class Ensemble(NumpyArrays):
             for quarters, mirrored in self._turns:
                 turned = np.rot90(pixels, quarters, axes=(-2, -1))
                 turned = turned[..., ::-1] if mirrored else turned
-                yield (item, _back(quarters, mirrored)), np.ascontiguousarray(turned)
+                yield (item, _back(quarters, mirrored)), turned.copy()
 
     def _with_agreement(self, mean: Any, labels: Sequence[Any]) -> Any:
         if not self._agreement:

@@ -169,8 +169,9 @@ class TorchRuntime:
         shape = 0  # chips of the first batch, which are the most
         while batch := list(islice(waiting, batch_size or self.batch_size)):
             shape = shape or len(batch)
-            for item, probs in zip(batch, self._each([p for _, p in batch], shape), strict=True):
-                yield item[0], probs
+            answers = self.answers([pixels for _, pixels in batch], shape)
+            for (item, _), probs in zip(batch, answers, strict=True):
+                yield item, probs
 
     def upload(self, arrays: Sequence[NDArray[Any]]) -> Callable[[], list[Any]]:
         """Begin to copy arrays; see :meth:`geoseg.runtimes.DeviceRuntime.upload`."""
@@ -184,7 +185,16 @@ class TorchRuntime:
 
     def answers(self, chips: Sequence[Any], shape: int) -> list[Any]:
         """Each chip's probabilities; see :class:`geoseg.runtimes.multi_device.BatchRuntime`."""
-        return list(self._each(chips, shape))
+        answers: list[Any] = [None] * len(chips)
+        # Turned chips may have two shapes, if they are not square.
+        shapes = {tuple(chip.shape) for chip in chips}
+        for sides in shapes:
+            places = [i for i, chip in enumerate(chips) if tuple(chip.shape) == sides]
+            most = shape if len(shapes) == 1 else len(places)
+            found = self._each([chips[i] for i in places], most)
+            for place, probs in zip(places, found, strict=True):
+                answers[place] = probs
+        return answers
 
     def _each(self, chips: Sequence[Any], shape: int) -> Iterator[Any]:
         """Each chip's probabilities, from one forward pass where the memory suffices.
