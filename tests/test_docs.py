@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -184,6 +186,12 @@ def run_command(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     if line.startswith(("pip install ", "make ")):
         return ""  # looked at by tests/test_readme.py
     assert line.startswith("geoseg "), f"{line}: note why it is not run"
+    if "--mem-limit" in line:
+        # Of the whole process, in which other tests have loaded whatever they need.
+        command = [sys.executable, "-m", "geoseg", *arguments(line)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        return done.stderr + done.stdout
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(arguments(line))
