@@ -17,6 +17,7 @@ from geoseg.core.gdal import block_cache
 from geoseg.core.jsontext import json_text
 from geoseg.core.staging import Staging
 from geoseg.core.wording import counted
+from geoseg.core.workers import stoppable
 from geoseg.errors import (
     ProbabilitiesError,
     RadiometryError,
@@ -144,7 +145,10 @@ def _load(
     earlier = (None if plan.options.restart else staging.earlier()) or {}
     with log.clock("load"):
         if isinstance(runtime, str):
-            runtime = load_members(plan, log, earlier)
+            # In a thread of its own. What is tried may compute in the thread that asks, with AMX
+            # where the CPU has it, and Linux has killed a main thread that had (SIGSEGV by the
+            # kernel) when Ctrl-C came. And who waits can leave at once.
+            runtime = stoppable(lambda stop: load_members(plan, log, earlier))
         budget = memory_budget(plan, runtime)
     lanes = lanes_of(plan, budget, earlier)
     staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
