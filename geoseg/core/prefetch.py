@@ -50,6 +50,8 @@ def prefetch(
         return False
 
     def work() -> None:
+        if stop.is_set():
+            return
         try:
             # Whatever the iterator has open is closed in the thread that used it.
             with closing(items) if isinstance(items, Generator) else nullcontext():
@@ -79,5 +81,5 @@ def prefetch(
             yield item
     finally:
         stop.set()
-        if thread.ident is not None:
+        if thread.is_alive():  # one that has not begun yet finds that it is to stop
             leave(thread, PATIENCE)

@@ -101,7 +101,7 @@ def stoppable(work: Callable[[Stop], B], stopped: Callable[[], bool] = lambda: F
             stop._calls.get()()
     except BaseException:
         stop.ask()
-        if thread.ident is not None:
+        if thread.is_alive():  # one that has not begun yet finds that it is to stop
             leave(thread, GRACE)
         raise
     if failed:
