@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geoseg"
 DOCS = ROOT / "docs"
 
-#: A line that stands for what is made.
-MARK = re.compile(r"^<!-- generate: (\w+) ?(.*?) -->$", re.MULTILINE)
+#: A line that stands for what is made, and the one before it for who reads the source.
+MARK = re.compile(
+    r"^(?:\*In the repository: .*\*\n\n)?<!-- generate: (\w+) ?(.*?) -->$", re.MULTILINE
+)
 #: Roles of Sphinx in docstrings.
 ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`~?")
 
