@@ -22,6 +22,7 @@ from rasterio.transform import Affine
 from scipy import ndimage
 
 import geoseg
+import geoseg.polygons.features
 from geoseg.core.ours import SHORT_NAMES
 from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.polygons.formats import VECTORIZE_FORMATS
@@ -246,6 +247,21 @@ def test_threads_change_no_byte(raster, tmp_path, suffix):
         geoseg.vectorize(raster, path, simplify=15.0, strip_rows=9, threads=threads)
         files.add(tuple(p.read_bytes() for p in sorted(path.parent.iterdir())))
     assert len(files) == 1
+
+
+@pytest.mark.parametrize("suffix", [".fgb", ".parquet", ".geojson"])
+@pytest.mark.parametrize("only", [None, (1,)])
+def test_parts_of_a_strip_change_no_byte(raster, tmp_path, monkeypatch, suffix, only):
+    files, groups = set(), set()
+    for part, threads in ((1 << 20, 1), (100, 1), (1, 2)):
+        monkeypatch.setattr(geoseg.polygons.features, "PART", part)
+        path = tmp_path / f"{part}{suffix}"
+        geoseg.vectorize(raster, path, strip_rows=40, threads=threads, only=only)
+        files.add(path.read_bytes())
+        if suffix == ".parquet":
+            groups.add(pyarrow.parquet.ParquetFile(path).num_row_groups)
+    assert len(files) == 1
+    assert groups == ({3} if suffix == ".parquet" else set())
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,9 @@ class Workers:
         for item in items:
             self.stop.check()
             if not self._beside:
-                result = function(item)
-                del item  # it may be large
-                yield result
-                del result
+                taken = [item]
+                del item
+                yield function(taken.pop())  # both may be large: nothing here holds on to them
                 continue
             future: Future[B] = Future()
             self._tasks.put(partial(_do, future, function, item))

@@ -41,7 +41,7 @@ def polygons(
         workers: on which strips are traced and arcs simplified.
 
     Yields:
-        Features, some at a time; each region once. Together they are a valid coverage:
+        Features, those of a strip at a time; each region once. Together they are a valid coverage:
         neighbours share every vertex of their border.
     """
     open_ = _Open(width, options, Simplifier(options, workers))
@@ -49,7 +49,7 @@ def polygons(
     for strip in workers.map(partial(trace_strip, options), padded, workers.threads):
         features = open_.add(strip)
         if features is not None:
-            yield from features._replace(strip=strip.top).parts()
+            yield features
 
 
 @dataclass

@@ -14,7 +14,7 @@ __all__ = ["Features"]
 
 #: Vertices of the features that leave together: their table is made without the interpreter's lock
 #: being free, and who wants to stop waits for it.
-PART = 1 << 18
+PART = 1 << 20
 
 
 class Features(NamedTuple):
@@ -28,7 +28,7 @@ class Features(NamedTuple):
         first: (F,) number of the first one, row by row.
         confidence: (F, 3): sum, number of pixels where it is known, and minimum.
         probs: (F, C) sums of each code's; (F, 0) without.
-        strip: the first row of the strip that completed them.
+        more: whether others that the same strip completed come next.
     """
 
     rings: Rings
@@ -38,7 +38,7 @@ class Features(NamedTuple):
     first: Ints
     confidence: NDArray[np.float64]
     probs: NDArray[np.float64]
-    strip: int = 0
+    more: bool = False
 
     @classmethod
     def none(cls, codes: int) -> Features:
@@ -63,7 +63,7 @@ class Features(NamedTuple):
             self.first[chosen],
             self.confidence[chosen],
             self.probs[chosen],
-            self.strip,
+            self.more,
         )
 
     def parts(self) -> Iterator[Features]:
@@ -89,7 +89,7 @@ class Features(NamedTuple):
                 self.first[here],
                 self.confidence[here],
                 self.probs[here],
-                self.strip,
+                stop < len(self.codes),
             )
             start = stop
 

@@ -238,15 +238,14 @@ def _write(
     def report(done: int, total: int) -> None:
         source.stop.report(lambda: progress(done, total))
 
-    def frames() -> Iterator[geopandas.GeoDataFrame]:
-        for frame in _frames(source, table, workers, report):
-            for name, count in frame["class_name"].value_counts().items():
-                counts[name] += int(count)
-            yield frame.drop(columns="first")
+    def counted(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+        for name, count in frame["class_name"].value_counts().items():
+            counts[name] += int(count)
+        return frame.drop(columns="first")
 
     with Workers(source.threads, source.stop) as workers:
         write_frames(
-            frames(),
+            map(counted, _frames(source, table, workers, report)),
             table.frame(None).drop(columns="first"),
             path,
             layer,

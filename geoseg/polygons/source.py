@@ -251,7 +251,7 @@ class Source:
     def features(
         self, workers: Workers, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> Iterator[Features]:
-        """Make the features, some for each strip, in the order of their last rows.
+        """Make the features in the order of their last rows, a strip in one part or several.
 
         Raises:
             TooManyPolygonsError: there are too many.
@@ -277,8 +277,7 @@ class Source:
                     vertices * more,
                 )
             some = found if wanted[found.codes].all() else found.take(wanted[found.codes])
-            if len(some.codes):
-                yield some
+            yield from some.parts()
 
 
 def _million(number: float) -> str:

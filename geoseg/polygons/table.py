@@ -67,7 +67,7 @@ class PolygonTable:
             geometry=self._geometries(features),
             crs=self.grid.file_crs,
         )
-        frame.attrs["strip"] = features.strip
+        frame.attrs["more"] = features.more
         return frame
 
     def _geometries(self, features: Features) -> NDArray[np.object_]:

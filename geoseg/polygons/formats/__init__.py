@@ -15,7 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import geopandas
@@ -161,8 +161,7 @@ def write_frames(
 
     # Nothing is written before the first rows are there, so that what is refused leaves no file.
     rows = watched()
-    first = next(rows, None)
-    rows = chain([] if first is None else [first], rows)
+    rows = chain([*islice(rows, 1)], rows)
     workers = workers or Workers()
     try:
         with _whole(path) as partial:

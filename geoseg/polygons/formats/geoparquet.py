@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import geopandas
@@ -25,26 +23,24 @@ def write_geoparquet(job: Job) -> None:
     types: set[str] = set()
     plain = pyarrow.schema([f.remove_metadata() for f in job.schema])
 
-    def noticed() -> Iterator[geopandas.GeoDataFrame]:
-        for frame in job.frames:
-            if not len(frame):
-                continue
-            own = frame.total_bounds
-            bounds[:2] = np.minimum(bounds[:2], own[:2])
-            bounds[2:] = np.maximum(bounds[2:], own[2:])
-            types.update(frame.geom_type.unique())
-            yield frame
+    def noticed(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+        own = frame.total_bounds
+        bounds[:2] = np.minimum(bounds[:2], own[:2])
+        bounds[2:] = np.maximum(bounds[2:], own[2:])
+        types.update(frame.geom_type.unique())
+        return frame
 
-    def table(frame: geopandas.GeoDataFrame) -> tuple[int, pyarrow.Table]:
-        return frame.attrs.get("strip", 0), arrow_table(frame).cast(job.schema).cast(plain)
+    def table(frame: geopandas.GeoDataFrame) -> tuple[bool, pyarrow.Table]:
+        return frame.attrs.get("more", False), arrow_table(frame).cast(job.schema).cast(plain)
 
     with pyarrow.parquet.ParquetWriter(job.path, plain, compression="zstd") as writer:
-        each = job.workers.map(table, noticed(), 1)
-        # A group of rows is of a strip, in however many parts it comes.
-        for _, group in groupby(each, key=lambda found: found[0]):
-            rows = pyarrow.concat_tables(part for _, part in group)
-            writer.write_table(rows.combine_chunks())
-            del rows  # the next strip needs the memory
+        parts: list[pyarrow.Table] = []
+        for more, part in job.workers.map(table, map(noticed, filter(len, job.frames)), 1):
+            parts.append(part)
+            if not more:
+                writer.write_table(pyarrow.concat_tables(parts).combine_chunks())
+                parts.clear()
+            del part  # the next strip needs the memory
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(types),

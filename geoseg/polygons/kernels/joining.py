@@ -78,8 +78,10 @@ def _add_chain(
     while True:
         done[p] = True
         low, high = pieces.offsets[p], pieces.offsets[p + 1]
+        first, step = (low, 1) if e == 0 else (high - 1, -1)
         for k in range(high - low):
-            joined.xy[count] = pieces.xy[low + k] if e == 0 else pieces.xy[high - 1 - k]
+            joined.xy[count, 0] = pieces.xy[first + k * step, 0]
+            joined.xy[count, 1] = pieces.xy[first + k * step, 1]
             count += 1
         e = 1 - e
         following = links[p, e]

@@ -78,9 +78,9 @@ def _signed_area(
     i = start
     while not done[i]:
         done[i] = True
-        low, high = offsets[half.arc[i]], offsets[half.arc[i] + 1]
+        low, high, backward = offsets[half.arc[i]], offsets[half.arc[i] + 1], half.backward[i]
         for k in range(high - low):
-            at = high - 1 - k if half.backward[i] else low + k
+            at = high - 1 - k if backward else low + k
             x1, y1 = float(xy[at, 0]), float(xy[at, 1])
             if opening:
                 base_x, base_y = x1, y1
@@ -106,10 +106,10 @@ def _write_ring(
     count = begin
     i = start
     while True:
-        low, high = offsets[half.arc[i]], offsets[half.arc[i] + 1]
+        low, high, backward = offsets[half.arc[i]], offsets[half.arc[i] + 1], half.backward[i]
         # The last vertex is the first of the next arc.
         for k in range(high - low - 1):
-            at = high - 1 - k if half.backward[i] else low + k
+            at = high - 1 - k if backward else low + k
             out[count, 0], out[count, 1] = xy[at, 0], xy[at, 1]
             count += 1
         i = following[i]

@@ -206,6 +206,8 @@ def trace(corners: NDArray[np.uint8], vertices: int, labels: NDArray[np.int32], 
                 number += 1
     for j in range(1, rows):
         for x in range(width + 1):
+            if corners[j, x] & 15 == 0:
+                continue
             for heading in range(4):
                 if corners[j, x] & (1 << heading):
                     _add_piece(corners, labels, top, (j, x, heading), True, pieces, number)
