@@ -52,7 +52,6 @@ def _add_chain(
     pieces: Arcs,
     links: NDArray[np.int64],
     start: int,
-    e: int,
     done: NDArray[np.bool_],
     joined: Arcs,
     number: int,
@@ -62,13 +61,13 @@ def _add_chain(
     Args:
         pieces: to be joined.
         links: of :func:`_links`.
-        start: the first piece.
-        e: 0 to begin at its first end, 1 at its last one.
+        start: the first piece; the chain begins at its free end, at its first one if none is free.
         done: (A,) set for every piece of the chain.
         joined: where the arc goes.
         number: of the arc there.
     """
     p = start
+    e = 1 if links[p, 0] >= 0 and links[p, 1] < 0 else 0
     count = joined.offsets[number]
     joined.ends[number, 0] = pieces.ends[p, e]
     joined.sides[number, 0] = pieces.sides[p, e]
@@ -130,9 +129,10 @@ def _turn_loop(xy: NDArray[np.int32], count: int) -> Any:
     # East of the topmost, leftmost vertex is the one in the same row.
     back = xy[(best + 1) % count, 1] != xy[best, 1]
     for k in range(count):
-        turned[k] = xy[(best - k) % count if back else (best + k) % count]
-    xy[:count] = turned
-    xy[count] = turned[0]
+        at = (best - k) % count if back else (best + k) % count
+        turned[k, 0], turned[k, 1] = xy[at, 0], xy[at, 1]
+    for k in range(count + 1):
+        xy[k, 0], xy[k, 1] = turned[k % count, 0], turned[k % count, 1]
     return back
 
 
@@ -177,19 +177,18 @@ def join(pieces: Arcs, before: int, width: int) -> tuple[Arcs, NDArray[np.bool_]
     )
     whole = np.zeros(total, np.bool_)
     done = np.zeros(total, np.bool_)
-    number = 0
+    number: Any = np.int64(0)  # see tracing.trace
     for start in range(total):
         if done[start] or (links[start, 0] >= 0 and links[start, 1] >= 0):
             continue
-        e = 0 if links[start, 0] < 0 else 1
-        _add_chain(pieces, links, start, e, done, joined, number)
+        _add_chain(pieces, links, start, done, joined, number)
         whole[number] = joined.ends[number, 0] >= 0 and joined.ends[number, 1] >= 0
         if whole[number] and joined.headings[number, 0] >= 0:
             _direct(joined, number)
         number += 1
     for start in range(total):
         if not done[start]:
-            _add_chain(pieces, links, start, 0, done, joined, number)
+            _add_chain(pieces, links, start, done, joined, number)
             _close(joined, number, width)
             whole[number] = True
             number += 1

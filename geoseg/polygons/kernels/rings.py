@@ -115,7 +115,7 @@ def _write_ring(
         i = following[i]
         if i == start:
             break
-    out[count] = out[begin]
+    out[count, 0], out[count, 1] = out[begin, 0], out[begin, 1]
     return count + 1
 
 
@@ -144,7 +144,7 @@ def assemble(xy: NDArray[Any], offsets: NDArray[np.int64], half: HalfArcs, turne
     polygon_offsets = np.zeros(len(half.regions), np.int64)
     starts = np.empty(many, np.int64)
     done = np.zeros(many, np.bool_)
-    rings, count = 0, 0
+    rings = 0
     for r in range(len(half.regions) - 1):
         found, exterior = 0, 0
         for start in range(half.regions[r], half.regions[r + 1]):
@@ -156,11 +156,12 @@ def assemble(xy: NDArray[Any], offsets: NDArray[np.int64], half: HalfArcs, turne
             found += 1
         starts[0], starts[exterior] = starts[exterior], starts[0]
         for ring in range(found):
-            begin = count
-            count = _write_ring(xy, offsets, half, following, starts[ring], out, begin)
+            begin = ring_offsets[rings]
+            end = _write_ring(xy, offsets, half, following, starts[ring], out, begin)
             if turned:
-                reverse(out[begin:count])
+                reverse(out[begin:end])
             rings += 1
-            ring_offsets[rings] = count
+            ring_offsets[rings] = end
         polygon_offsets[r + 1] = rings
-    return Rings(out[:count].copy(), ring_offsets[: rings + 1].copy(), polygon_offsets)
+    ring_offsets = ring_offsets[: rings + 1].copy()
+    return Rings(out[: ring_offsets[rings]].copy(), ring_offsets, polygon_offsets)

@@ -106,7 +106,7 @@ def _walk(
 
 
 @kernel
-def _side(labels: NDArray[np.int32], j: int, x: int, heading: int, right: bool) -> Any:
+def _side(labels: NDArray[np.int32], j: int, x: int, heading: int, right: int) -> Any:
     """Look up the region beside the edge that leaves a corner."""
     # Heading east, the left is at (-1, 0) and the right at (0, 0) from the corner, in pixels.
     if heading == 0:
@@ -134,12 +134,17 @@ def _number(j: int, x: int, top: int, rows: int, width: int) -> int:
 
 
 @kernel
+def _at_node(corners: NDArray[np.uint8], j: int, x: int) -> Any:
+    """Whether a corner is a node; those on the strip's rim never are."""
+    return 0 < j < len(corners) and _NODE[corners[j, x] >> 4]
+
+
+@kernel
 def _add_piece(
     corners: NDArray[np.uint8],
     labels: NDArray[np.int32],
     top: int,
     start: tuple[int, int, int],
-    is_loop: bool,
     pieces: Arcs,
     number: int,
 ) -> None:
@@ -147,17 +152,17 @@ def _add_piece(
     rows, width = corners.shape[0], corners.shape[1] - 1
     j, x, heading = start
     count = pieces.offsets[number]
-    pieces.sides[number, 0] = _side(labels, j, x, heading, False)
-    pieces.sides[number, 1] = _side(labels, j, x, heading, True)
+    for right in range(2):
+        pieces.sides[number, right] = _side(labels, j, x, heading, right)
     pieces.ends[number, 0] = _number(j, x, top, rows, width)
     if 0 < j < rows:
         pieces.xy[count, 0], pieces.xy[count, 1] = x, top + j - 1
         count += 1
-        if not is_loop:
-            pieces.headings[number, 0] = heading
+    if _at_node(corners, j, x):
+        pieces.headings[number, 0] = heading
     j, x, heading, count = _walk(corners, j, x, heading, top, pieces.xy, count)
     pieces.ends[number, 1] = _number(j, x, top, rows, width)
-    if 0 < j < rows and not is_loop:
+    if _at_node(corners, j, x):
         pieces.headings[number, 1] = heading
     pieces.offsets[number + 1] = count
 
@@ -185,7 +190,8 @@ def trace(corners: NDArray[np.uint8], vertices: int, labels: NDArray[np.int32], 
         np.full((most, 2), -1, np.int8),
         np.empty((most, 2), np.int32),
     )
-    number = 0
+    # numba would compile what is called for the literal 0, and again for numbers.
+    number: Any = np.int64(0)
     for j in range(1, rows):
         for x in range(width + 1):
             bits = corners[j, x]
@@ -193,24 +199,23 @@ def trace(corners: NDArray[np.uint8], vertices: int, labels: NDArray[np.int32], 
                 continue
             for heading in range(4):
                 if corners[j, x] & (1 << heading):
-                    _add_piece(corners, labels, top, (j, x, heading), False, pieces, number)
+                    _add_piece(corners, labels, top, (j, x, heading), pieces, number)
                     number += 1
     if rows > 1:
-        for x in range(width + 1):
-            if corners[1, x] & 8:
-                _add_piece(corners, labels, top, (0, x, 1), False, pieces, number)
-                number += 1
-        for x in range(width + 1):
-            if corners[rows - 1, x] & 2:
-                _add_piece(corners, labels, top, (rows, x, 3), False, pieces, number)
-                number += 1
+        for heading in (1, 3):  # south from the rim above, then north from the one below
+            rim = 0 if heading == 1 else rows
+            inside = 1 if heading == 1 else rows - 1
+            for x in range(width + 1):
+                if corners[inside, x] & (1 << ((heading + 2) & 3)):
+                    _add_piece(corners, labels, top, (rim, x, heading), pieces, number)
+                    number += 1
     for j in range(1, rows):
         for x in range(width + 1):
             if corners[j, x] & 15 == 0:
                 continue
             for heading in range(4):
                 if corners[j, x] & (1 << heading):
-                    _add_piece(corners, labels, top, (j, x, heading), True, pieces, number)
+                    _add_piece(corners, labels, top, (j, x, heading), pieces, number)
                     number += 1
     return Arcs(
         pieces.xy[: pieces.offsets[number]].copy(),
