@@ -7,15 +7,16 @@ import gc
 import importlib
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import click
 
 from geoseg.cli.interrupts import INTERRUPTED, Interrupts
 from geoseg.cli.streams import print_json
-from geoseg.core.importing import reported
-from geoseg.core.names import scrub
 from geoseg.errors import GeosegError
-from geoseg.events import ErrorEvent
+
+if TYPE_CHECKING:
+    from geoseg.events import ErrorEvent
 
 __all__ = ["run"]
 
@@ -90,6 +91,8 @@ def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:
         interrupts.ended(code)
         return code
     except BaseException as error:  # noqa: BLE001 - the last resort: one line and a code
+        from geoseg.core.names import scrub  # what fails can wait some milliseconds, help can't
+
         code, message = _explained(error, args, interrupted=interrupts.came is not None)
         message = scrub(message)
         interrupts.ended(code)
@@ -123,5 +126,9 @@ def _explained(error: BaseException, args: list[str], *, interrupted: bool) -> t
     if isinstance(error, MemoryError):
         command = next((a for a in args if a in _COMMANDS), "")
         return 1, f"out of memory; {_SMALLER.get(command, _ANY_SMALLER)}"
-    message = reported(error) if isinstance(error, ImportError) else None
+    message = None
+    if isinstance(error, ImportError):
+        from geoseg.core.importing import reported
+
+        message = reported(error)
     return 1, message or f"unexpected {type(error).__name__}: {error}; -vv shows where"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -99,6 +98,8 @@ def package_version(package: str) -> str:
     Raises:
         ImportError: there is no such package.
     """
+    from importlib.metadata import PackageNotFoundError, version  # 20 ms, of no use to --help
+
     try:
         return version(package)
     except PackageNotFoundError:

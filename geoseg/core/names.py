@@ -7,7 +7,6 @@ address stays in this process's memory and is given to whoever opens the source.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
@@ -64,6 +63,8 @@ def _shown_query(query: str) -> str:
     """Show a query as ``?...``, with a mark made of what it says besides giving access."""
     if query.startswith("..."):  # of a public name
         return f"?{query}"
+    import hashlib  # the command line's help does without
+
     said = sorted(p for p in re.split("[&;]", query) if not _ACCESS.fullmatch(p.split("=")[0]))
     return "?..." + (hashlib.sha256("&".join(said).encode()).hexdigest()[:10] if said else "")
 
