@@ -52,7 +52,7 @@ def test_a_real_network_stays_below_the_limit_or_is_refused(tmp_path: Path, thre
         return ran, said
 
     went = 0
-    for limit in range(380_000_000, 740_000_001, 60_000_000):
+    for limit in range(380_000_000, 740_000_001, 90_000_000):
         ran, said = run(limit)
         if ran:
             assert int(said) <= limit

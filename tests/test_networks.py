@@ -503,7 +503,7 @@ def test_every_architecture_serves_from_creation_to_prediction(name: str, tmp_pa
 
 
 def takes_any_size_and_bands(name: str, options: dict[str, Any]) -> None:
-    for bands, sides in ((1, (1, 1)), (3, (65, 67)), (13, (256, 256)), (13, (1, 1)), (1, (65, 67))):
+    for bands, sides in ((1, (1, 1)), (3, (65, 67)), (13, (128, 128))):
         torch.manual_seed(0)
         network = create_model(name, in_channels=bands, classes=3, **options).eval()
         assert isinstance(network, SegModel)

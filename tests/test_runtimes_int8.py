@@ -164,7 +164,8 @@ def test_each_layer_can_be_left_in_floating_point(files: ModelFiles) -> None:
 
 
 def test_what_spoils_most_comes_first(files: ModelFiles) -> None:
-    victim = [name for name in drafted(files).layers if name in convolutions(files)][1]
+    among = convolutions(files)
+    victim = [name for name in drafted(files).layers if name in among][1]
     broken = drafted(files)
     # Weights of the other sign.
     for tensor in broken._model.graph.initializer:
