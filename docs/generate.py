@@ -8,6 +8,7 @@ imported and no extra is needed.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -35,6 +36,11 @@ def on_page_markdown(markdown: str, *, page: Any = None, **_: Any) -> str:
     return MARK.sub(lambda match: MADE[match[1]](match[2]), markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Mark short code in sentences: manual.css keeps an option's name on one line."""
+    return re.sub(r"<code>(?=[^<]{1,40}</code>)", '<code class="short">', html)
+
+
 # Classes
 
 
@@ -46,6 +52,18 @@ def _classes() -> dict[str, list[ast.ClassDef]]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, []).append(node)
+    return found
+
+
+@cache
+def _constants() -> dict[str, Any]:
+    """The constants of the package that are literals, by name."""
+    found: dict[str, Any] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                with contextlib.suppress(ValueError):
+                    found[node.targets[0].id] = ast.literal_eval(node.value)
     return found
 
 
@@ -81,7 +99,8 @@ def described(node: ast.ClassDef) -> tuple[str, dict[str, str]]:
 def plain(text: str) -> str:
     """A docstring's reStructuredText as Markdown."""
     text = ROLE.sub("`", text).replace("``", "`")
-    return re.sub(r"`geoseg(?:\.\w+)*\.(\w+)`", r"`\1`", text).strip()
+    text = re.sub(r"`geoseg(?:\.\w+)*\.(\w+)`", r"`\1`", text)
+    return re.sub(r"(?<![<(])https://[^\s),;]+", r"<\g<0>>", text).strip()
 
 
 def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
@@ -91,6 +110,8 @@ def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
             default = "" if line.value is None else ast.unparse(line.value)
             if match := re.fullmatch(r"field\(default_factory=(\w+)\)", default):
                 default = {"dict": "{}", "tuple": "()"}.get(match[1], f"{match[1]}()")
+            elif re.fullmatch(r"[A-Z_]{3,}(\[\d\])?", default):
+                default = repr(eval(default, {}, _constants()))
             yield line.target.id, ast.unparse(line.annotation), default
 
 
@@ -101,14 +122,71 @@ def cell(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """The text of a command's help as Markdown: options as code, and no HTML."""
-    text = re.sub(r"(?<![\w`-])(--?[a-z][\w-]*|-[a-z])(?![\w-])", r"`\1`", text)
+    """The text of a command's help as Markdown: commands and options as code, and no HTML."""
+    names, values = _commands()
+    option = r"--?[a-z][\w-]*"
+    chosen = "|".join(rf"{o} (?:{'|'.join(v)})" for o, v in values.items())
+    given = rf"(?:(?:{chosen})(?![\w-])|{option})"
+    one = "|".join(map(re.escape, names))
+    span = rf"geoseg (?:{one})(?: {given})?|(?:{one}) {given}|{given}"
+    text = re.sub(rf"(?<![\w`-])({span})(?![\w-])", r"`\1`", text)
     return re.sub(r"<(\w+)>(\S*\w)", r"`<\1>\2`", text)
+
+
+@cache
+def _commands() -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """The names of all commands, the longest first, and the words that options may be."""
+    import click
+
+    from geoseg.cli.app import _cli
+
+    context = click.Context(_cli, info_name="geoseg")
+    names: list[str] = []
+    values: dict[str, list[str]] = {"--overlap": ["auto"]}
+
+    def look(group: click.Group, before: str) -> None:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            names.append(before + name)
+            for parameter in command.params:
+                if isinstance(parameter.type, click.Choice):
+                    for option in parameter.opts:
+                        values.setdefault(option, []).extend(map(str, parameter.type.choices))
+            if isinstance(command, click.Group):
+                look(command, f"{before}{name} ")
+
+    look(_cli, "")
+    return tuple(sorted(names, key=len, reverse=True)), values
+
+
+def option_text(text: str) -> str:
+    """The help of an option, with what click puts after it in brackets as sentences."""
+    body, notes = text, ""
+    if match := re.search(r"(?:\s*\[[^][]*\])+$", text):
+        body = text[: match.start()]
+        for note in re.findall(r"\[([^][]*)\]", match[0]):
+            # A default may have semicolons of its own.
+            head, _, tail = note.rpartition("; ")
+            for part in [head, tail] if head and _bounds(tail) else [note]:
+                notes += f" {_bounds(part) or part[0].upper() + part[1:]}."
+    return prose(body + notes)
+
+
+def _bounds(note: str) -> str:
+    """What click says of a range of numbers, in words; nothing for other notes."""
+    if match := re.fullmatch(r"(?:(\S+)<=)?x(?:<=(\S+))?|x>=(\S+)", note):
+        low, high = match[1] or match[3], match[2]
+        if low and high:
+            return f"From {low} to {high}"
+        return f"At least {low}" if low else f"At most {high}"
+    return ""
 
 
 def _kind(annotation: str, linked: set[str]) -> str:
     """A type for people, with links to those that have a section of their own."""
-    annotation = re.sub(r"NotRequired\[(.*)\]$", r"\1 (optional)", annotation)
+    if match := re.fullmatch(r"NotRequired\[(.*)\]", annotation):
+        return f"{_kind(match[1], linked)}, optional"
     if annotation.startswith("Literal["):
         names = ast.literal_eval(annotation.removeprefix("Literal"))
         return " or ".join(f"`{name}`" for name in names)
@@ -118,13 +196,18 @@ def _kind(annotation: str, linked: set[str]) -> str:
 
 
 def class_table(name: str, *, linked: set[str] | None = None) -> str:
+    """What a class is, and its fields."""
+    return f"{described(class_source(name))[0]}\n\n{field_table(name, linked=linked)}"
+
+
+def field_table(name: str, *, linked: set[str] | None = None) -> str:
     """The fields of a class: name, type, default and meaning."""
     node = class_source(name)
-    text, meanings = described(node)
+    meanings = described(node)[1]
     rows = list(fields(node))
     has_defaults = any(default for _, _, default in rows)
     head = "| field | type | default | meaning |" if has_defaults else "| field | type | meaning |"
-    lines = [text, "", head, "|---" * (head.count("|") - 1) + "|"]
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for field, annotation, default in rows:
         cells = [f"`{field}`", _kind(annotation, linked or set())]
         if has_defaults:
@@ -142,7 +225,8 @@ def events(_: str) -> str:
     source = (PACKAGE / "events.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     named = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
-    head = (ast.get_docstring(tree) or "").partition("\n")[2]
+    # Why the file is long is for those who read the file.
+    head = (ast.get_docstring(tree) or "").partition("\n")[2].partition("\n\nThe file is long")[0]
     union = re.search(r"^Event = \((.*?)\)", source, re.MULTILINE | re.DOTALL)
     assert union is not None
     sent = [name for name in re.findall(r"\w+", union[1]) if name in named]
@@ -180,7 +264,7 @@ def errors(_: str) -> str:
             bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
             code = {"GeosegError": 1, "UsageError": 2, "TooManyPolygonsError": 2}.get(node.name, 1)
             lines.append(f"| `{node.name}` | {bases} | {cell(described(node)[0])} | {code} |")
-    return "\n".join(lines).replace("Attributes: exit_code: what the command line exits with.", "")
+    return "\n".join(lines)
 
 
 def sensors(_: str) -> str:
@@ -193,8 +277,10 @@ def sensors(_: str) -> str:
         if sensor.scale is None:
             meaning = f"not known: {sensor.why}"
         else:
-            offset = f" {sensor.offset:+g}" if sensor.offset else ""
-            meaning = f"reflectance = number * {sensor.scale:g}{offset} ({sensor.why})"
+            sign = "-" if sensor.offset < 0 else "+"
+            offset = f" {sign} {abs(sensor.offset):g}" if sensor.offset else ""
+            scale = f"{sensor.scale:.9f}".rstrip("0")
+            meaning = f"reflectance = number * {scale}{offset} ({sensor.why})"
         lines.append(f"| {sensor.name} | {cell(codes) or 'by name only'} | {cell(meaning)} |")
     return "\n".join(lines)
 
@@ -285,11 +371,11 @@ def _command(command: Any, name: str, parent: Any, *, level: int) -> Iterator[st
     lines = ["| option | does |", "|---|---|"]
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and record[1] and parameter.name != "help":
+        if record is not None and record[1] and "--help" not in parameter.opts:
             option, text = record
-            text = re.sub(r"\s*\[default: (.*?)\]$", r" Default: \1.", text)
-            lines.append(f"| {cell(f'`{option}`')} | {cell(prose(text))} |")
-    yield "\n".join(lines)
+            lines.append(f"| {cell(f'`{option}`')} | {cell(option_text(text))} |")
+    if len(lines) > 2:
+        yield "\n".join(lines)
 
 
 #: What stands for what.
@@ -298,6 +384,7 @@ MADE: dict[str, Callable[[str], str]] = {
     "cli": cli,
     "errors": errors,
     "events": events,
+    "fields": field_table,
     "file": file,
     "include": include,
     "public": public,
