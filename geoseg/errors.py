@@ -43,10 +43,10 @@ __all__ = [
 
 
 class GeosegError(Exception):
-    """Anything geoseg can explain.
+    """An error that geoseg can explain.
 
     Attributes:
-        exit_code: what the command line exits with.
+        exit_code (int): what the command line exits with.
     """
 
     exit_code = 1

@@ -3,8 +3,7 @@
 A function's ``progress`` is called with these dicts, and the command line's ``--progress json``
 prints each as one line of strict JSON (UTF-8) on standard output. ``event`` says what an event is,
 and ``stage`` what a progress event is about. A later version of geoseg may add events and fields
-within a protocol's number; it renames or removes none. All of them are in this one long file, since
-whoever reads events needs the whole list.
+within a protocol's number; it renames or removes none.
 
 Which events come, in this order:
 
@@ -203,7 +202,7 @@ class StartEvent(PlanReport):
 
     Attributes:
         event: what it is.
-        protocol: :data:`PROTOCOL`.
+        protocol: the number of the protocol, now 1.
         version: of geoseg.
         memory: what the run may take.
         runtime: what computes.

@@ -69,8 +69,10 @@ class Normalization:
     """How the physical values become the network's input.
 
     Attributes:
-        kind: a key of :data:`NORMALIZATION_PARAMETERS`.
-        parameters: name -> one number a band, in the order of the card's bands and in its unit.
+        kind: ``none``, ``z-score``, ``min-max`` or ``log-logistic``.
+        parameters: name -> one number a band, in the order of the card's bands and in its unit:
+            ``mean`` and ``stddev`` of ``z-score``, ``minimum`` and ``maximum`` of ``min-max``,
+            ``center`` and ``spread`` of ``log-logistic``.
         clip: (low, high) applied to the physical values first, or None.
     """
 
@@ -93,11 +95,11 @@ class ChipBorder:
         ground: what they showed, in words.
         exact: px from which on probabilities are those of an untiled scene; None where there are
             none within the chip: the network looks at all of it, or farther.
-        enough: px from which on hardly a label changes; None where labels change up to the
+        enough: px from which on hardly a pixel changes its class; None where pixels do up to the
             chip's middle.
         mean: the mean difference of the probabilities at each distance.
         largest: the largest difference of the probabilities at each distance.
-        flips: the share of labels that change at each distance.
+        flips: the share of pixels that change their class, at each distance.
     """
 
     size: int
@@ -149,7 +151,7 @@ class ModelCard:
         plausible: band -> (low, high): where the median of a sound scene lies, in the quantity.
         license: SPDX identifier.
         provenance: how the model was made, from what.
-        scores: named numbers that were measured, with what on.
+        scores: named numbers that were measured, and on what.
         extra: any further MLM properties to keep.
     """
 

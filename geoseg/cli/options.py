@@ -149,7 +149,7 @@ def band_options(function: F) -> F:
         click.option(
             "-b",
             "--bands",
-            help="Band numbers or labels in the model's order (3,2,1); or, for a scene without "
+            help="Band numbers or names in the model's order (3,2,1); or, for a scene without "
             "band names, what its bands are (red,green,blue,nir).",
         ),
         click.option("--scale", type=float, help="Reflectance = number * SCALE + OFFSET."),

@@ -91,7 +91,7 @@ __all__ = ["command"]
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the forward passes.",
+    help="Precision of the forward passes.",
 )
 @click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
 @click.option(

@@ -17,37 +17,34 @@ __all__ = ["EvaluateOptions"]
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What the user may say; each field is the command line's option of the same name.
+    """The options of :func:`geoseg.evaluate`, most of them under the command line's names.
 
     Attributes:
         points: vector file of labelled points: a random sample with the map's classes as strata,
-            as :func:`geoseg.sample` draws it; or
+            as :func:`geoseg.sample` draws it.
         labels: raster of labels on any grid, with the map's ids, or vector file of polygons; in
             any CRS. At the centre of each of the map's pixels the label is taken that is there.
             Where polygons of different classes overlap, there is none.
         column: of points or polygons, with the name or id of the class that is really there, empty
-            where nobody looked.  [default: reference for points, class_id for polygons] Points of
-            a class that the map does not have are errors of the map.
+            where nobody looked; None takes ``reference`` of points, and ``class_id`` of polygons.
+            Points of a class that the map does not have are errors of the map.
         ignore: labels that mean no class ("cloud", 0): ids, or for points and polygons names, too.
         colors: of labels that are a mask in class colours, each as "NAME=#RRGGBB"; any other
             colour is ignored. The command line's ``--class``.
         scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
             probabilities go into the system's temporary folder (TMPDIR) and are removed.
-        bands: of the scene, see :class:`geoseg.prediction.options.PredictOptions`.
+        bands: of the scene, as for :func:`geoseg.predict`.
         scale: quantity per number of the scene.
         offset: quantity at number 0 of the scene.
         src_nodata: the scene's number for "not measured".
-        input_root: folders into which files may point, see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets files point anywhere.
         device: where the model runs.
-        threads: for computing on a CPU.
+        threads: how many compute on a CPU; None for one a core.
         probs: raster of the map's probabilities, as ``geoseg predict --probs`` writes it: they are
-            compared with how often the map is right (see :mod:`geoseg.evaluation.calibration`). A
-            model's are at hand anyway.
-        boundary_tolerance: metres by which a border may lie elsewhere (see
-            :mod:`geoseg.evaluation.boundary_f1`); by default twice the side of a pixel in the map's
-            middle.
+            compared with how often the map is right. With ``scene`` they are at hand anyway.
+        boundary_tolerance: metres by which a border may lie elsewhere, for the boundary F1; by
+            default twice the side of a pixel in the map's middle.
         json: file for the report.
         csv: file for a table, one measure a line.
         html: file for a page with tables and pictures.

@@ -57,15 +57,14 @@ def evaluate(raster: str | Path, *, progress: Progress | None = None, **options:
     Args:
         raster: class raster; its classes are those in its tags, or where it has none, those of
             its pixels. With ``scene``, a model: an embedded one's name, or a folder or .zip.
-        progress: called with those of :mod:`geoseg.events` while the model runs.
+        progress: called with each event (see :mod:`geoseg.events`) while a model runs.
         **options: the fields of :class:`geoseg.evaluation.options.EvaluateOptions`: ``points`` or
             ``labels``, files for the results, and more.
 
     Returns:
-        For points, accuracies and areas with 95 % intervals; for labels, the measures of
-        :mod:`geoseg.evaluation.metrics`, :mod:`geoseg.evaluation.boundary_f1`,
-        :mod:`geoseg.evaluation.polygon_scores` (polygons only) and
-        :mod:`geoseg.evaluation.calibration` (with probabilities).
+        For points, accuracies and areas with 95 % intervals. For labels, the confusion matrix and
+        what follows from it, the boundary F1, how many polygons are right (labels that are
+        polygons), and how well probabilities are calibrated (if there are any).
 
     Raises:
         UsageError: the options contradict each other, or a vector file has no such column.

@@ -81,22 +81,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What the user may say; each field is the command line's option of the same name.
+    """The options of :func:`geoseg.sample`, most of them under the command line's names.
 
     Attributes:
-        count: points in all; or
+        count: points in all; None takes ``target_se``.
         target_se: standard error of the overall accuracy that is aimed at, which gives the count
             by Cochran's formula for a proportional allocation, and at least what the classes need.
-        expected: user's accuracy expected for ``target_se``: one for all, or name or id -> one for
-            each class on the map.
+        expected: user's accuracy expected for ``target_se``: one for all classes, or a mapping from
+            the name or id of each class on the map.
         allocation: ``proportional`` to mapped areas, ``equal``, or ``olofsson``: at least
             ``min_per_class`` points a class and the rest proportional. Each gives every class on
             the map at least 2 points, or all its pixels where there are fewer.
-        min_per_class: for ``olofsson``.
+        min_per_class: the least number of points of a class, for ``olofsson``.
         seed: of the random numbers; the same seed gives the same sample.
         blind: leave the mapped class out of the points; ``geoseg evaluate`` reads it off the map.
-        input_root: folders into which files may point, see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
     """

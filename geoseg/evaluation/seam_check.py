@@ -66,18 +66,17 @@ def check_seams(
 
     Args:
         raster: a class raster. That of ``geoseg predict`` says itself where its chips lay.
-        size: else: chip side, px.
+        size: chip side, px, for the map of another program.
         overlap: px that neighbouring chips share, total.
         multiple: chip sides and places are multiples of this, px.
-        input_root: folders into which files may point, see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets files point anywhere.
 
     Returns:
-        For columns and for rows: the share of changes across the lines where the next chip
-        ``begins`` to count, in the ``middle`` of the overlap, where the chip before ``ends`` to,
-        across all lines from the first to the last of these (``blend``), and across the others
-        (``interior``).
+        A verdict, and in its report for columns and for rows: the share of changes across the lines
+        where the next chip ``begins`` to count, in the ``middle`` of the overlap, where the chip
+        before ``ends`` to, across all lines from the first to the last of these (``blend``), and
+        across the others (``interior``).
 
     Raises:
         UsageError: it isn't known where the chips lay, or they lay on another grid: the scene was

@@ -41,15 +41,15 @@ def create_model(
             network's own.
         in_channels: bands of the input.
         classes: channels of the output. The papers' networks have Pascal VOC's 21.
-        encoder_weights: None for random ones; ``imagenet``, ``torchgeo:NAME`` or the path of a
-            file, see :func:`geoseg.networks.weights.encoder_state`.
+        encoder_weights: None for random ones; ``imagenet``, ``torchgeo:NAME``, ``package:NAME``
+            (weights in an installed Python package) or the path of a file.
         bands: the input's bands by name, with which the weights of the first convolution are
             fitted: a band that they know keeps its filters, others get the mean.
         output_stride: of the encoder, where the network can choose.
         aux: whether there is an auxiliary head, where the network has one. In training it then
             gives a dict of ``out`` and ``aux``.
-        crf: whether a CRF-RNN follows the network; True, or the options of
-            :class:`geoseg.networks.crf.DenseCRF`.
+        crf: whether a CRF-RNN follows the network; True, or its options, such as
+            ``{"filter": "window"}``.
         **options: the network's own options, as in a card's ``network_options``.
 
     Returns:
@@ -163,12 +163,12 @@ class ModelInfo:
     """What is known of a network before it is built for good.
 
     Attributes:
-        name: in the table.
-        paper: what people call it, and who.
+        name: what :func:`create_model` calls it.
+        paper: what people call it, and its authors.
         year: of the paper.
         url: of the paper.
-        tag: see :class:`geoseg.networks.table.Network`.
-        options: that the name stands for.
+        tag: ``paper``, ``smp``, ``torchvision`` or ``geoseg``: where the network comes from.
+        options: the options that the name stands for.
         parameters: with these bands and classes, auxiliary heads left out.
         output_stride: as the paper counts it, px.
         multiple: chips should lie at multiples of it, px.
@@ -196,6 +196,9 @@ def model_info(
         in_channels: bands of the input.
         classes: channels of the output.
         **options: those of :func:`create_model`, and the network's own.
+
+    Returns:
+        Its paper, its number of parameters, and where its chips should lie.
 
     Raises:
         ModelError: as :func:`create_model`.

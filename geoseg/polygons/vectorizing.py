@@ -55,11 +55,10 @@ def vectorize(
         probs: raster of all probabilities, one band a class.
         model: embedded model's name, or a model folder or .zip, whose legend is used instead.
         layer: the layer's name, where the format has layers.
-        input_root: folders into which files may point, see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets files point anywhere.
         overwrite: replace the output.
-        progress: called with rows of the raster done, and all.
+        progress: called with the number of rows that are done, and of all rows.
         **options: the fields of :class:`geoseg.polygons.options.PolygonOptions`.
 
     Returns:

@@ -90,7 +90,7 @@ def probe_border(
             numbers in the range of the model's normalization.
         size: chip side, px, rounded up to the card's multiple; by default the card's, or the
             largest that the scene has room for. Chips need half their side of ground around them.
-        threads: for computing on a CPU.
+        threads: how many compute; None for one a core.
         write: put the result into the card in the model's folder.
         **reading: how the scene is read: ``bands``, ``scale``, ``offset``, ``src_nodata``,
             ``input_root`` and ``allow_vrt`` of ``predict``.

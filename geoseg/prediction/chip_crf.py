@@ -71,12 +71,12 @@ class CRFOptions:
 
     Attributes:
         filter: ``permutohedral``, ``exact`` (chips of at most 256x256 px) or ``window``.
-        iterations: of the mean field.
-        alpha: how far like colours bind pixels, px of the model's grid.
-        beta: what like colours are, of 0..255.
+        iterations: how often the mean field is updated.
+        alpha: how far pixels of like colours bind each other, px of the model's grid.
+        beta: how much like colours may differ, on a scale of 0 to 255.
         gamma: how far pixels of any colour bind each other, px.
-        spatial: weight of the latter.
-        bilateral: weight of the former.
+        spatial: weight of pixels of any colour (``gamma``).
+        bilateral: weight of pixels of like colours (``alpha``, ``beta``).
         radius: of the filter ``window``, px.
     """
 

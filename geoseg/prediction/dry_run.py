@@ -137,6 +137,9 @@ def dry_run(
         progress: as for ``predict``.
         **options: as for ``predict``.
 
+    Returns:
+        What the run would cost, and the plan.
+
     Raises:
         GeosegError: where ``predict`` would raise one.
     """

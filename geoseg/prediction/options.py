@@ -24,7 +24,7 @@ __all__ = ["PredictOptions"]
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What the user may say; each field is the command line's option of the same name.
+    """The options of :func:`geoseg.predict`, most of them under the command line's names.
 
     Attributes:
         model: an embedded model's name, or a model folder or .zip; None for the embedded one that
@@ -35,9 +35,10 @@ class PredictOptions:
         probs: a raster of all probabilities.
         confidence: a raster of the winning probability.
         agreement: a raster of the share of members (models and turned chips) that say the class.
-        probs_dtype: of both: ``uint8`` or ``float32``.
-        preview: a PNG.
-        bands: see :meth:`geoseg.scene.scene.Scene.choose`.
+        probs_dtype: of these three rasters: ``uint8`` or ``float32``.
+        preview: a PNG of the scene beside its map.
+        bands: band numbers or names in the model's order, such as ``3,2,1``; or, for a scene
+            without band names, what its bands are, in the file's order.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
@@ -45,31 +46,34 @@ class PredictOptions:
             their own they may anyway.
         allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
             neither raw nor derived bands; ``any``: whatever GDAL follows, servers included.
-        bbox: (west, south, east, north) to predict.
-        bbox_crs: of the bbox; None means the scene's.
+        bbox: (west, south, east, north) of the part to predict.
+        bbox_crs: the CRS of ``bbox``; None means the scene's.
         aoi: a vector file; only what lies in its polygons is predicted.
-        size: chip side, px of the model's grid.
-        overlap: of neighbouring chips, px, total; ``auto`` for what the card's border asks for.
+        size: chip side, px of the model's grid; None for the card's.
+        overlap: px that neighbouring chips share, in total; ``auto`` for no more than the card's
+            border needs; None for the card's.
         exact: choose overlap and margin so that the probabilities are those of the untiled scene.
-        taper: a key of :data:`geoseg.prediction.tapers.TAPERS`.
-        tta: a key of :data:`geoseg.runtimes.ensemble.POSITIONS`: chips are also turned, or turned
-            and mirrored, and the probabilities averaged.
-        crf: bring the probabilities into line with the pixels; see
-            :mod:`geoseg.prediction.chip_crf`.
-        crf_options: ``NAME=VALUE``; see :class:`geoseg.prediction.chip_crf.CRFOptions`.
+        taper: how a chip's weight falls off towards its edges: ``cosine``, ``linear``,
+            ``gaussian`` or ``none``.
+        tta: ``none``; ``flips`` averages the probabilities of mirrored chips, ``d4`` those of
+            turned ones, too.
+        crf: smooth the map along the edges of the image by a dense CRF.
+        crf_options: ``NAME=VALUE`` for it: ``filter``, ``iterations``, ``alpha``, ``beta``,
+            ``gamma``, ``spatial``, ``bilateral`` or ``radius``.
         batch_size: chips in one forward pass; None for the device's default.
-        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, or ``auto``.
-        precision: one of :data:`geoseg.runtimes.PRECISIONS`.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        threads: for computing on a CPU.
+        runtime: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``cuda:all`` or ``mps``.
+        threads: how many compute on a CPU; None for one a core.
         mem_limit: bytes that the run may take in all; None for most of what is free. A wide scene
             goes in lanes then; the result does not change.
-        max_pixels: that a raster may have, None for 1e11; blocks that a sparse file leaves out
-            don't count.
+        max_pixels: the most pixels that a raster may have, None for 1e11; blocks that a sparse
+            file leaves out don't count.
         restart: forget the strips that a stopped run of the same outputs has finished.
-        min_area: smallest polygon, m2; measured before ``simplify``, which may take a little off.
+        min_area: the area of the smallest polygon, m2; measured before ``simplify``, which may
+            take a little off.
         simplify: tolerance of the polygons' borders, m.
-        force: make more than 10 million polygons, too, instead of none.
+        force: make the polygons even if there are more than 10 million.
         creation_options: ``NAME=VALUE`` for GDAL's COG driver.
         overwrite: replace outputs that exist.
     """

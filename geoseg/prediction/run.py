@@ -90,8 +90,9 @@ def predict(
     Args:
         scene: a raster (path or URL), a list of one-band files, or a folder of them.
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
-        progress: called with those of :mod:`geoseg.events`.
-        runtime: a key of :data:`geoseg.runtimes.RUNTIMES`, ``auto``, or one of the caller's own.
+        progress: called with each event (see :mod:`geoseg.events`).
+        runtime: ``auto``, ``openvino``, ``onnxruntime``, ``torch``, or a runtime of the caller's
+            own (:class:`geoseg.runtimes.Runtime`).
         **options: the fields of :class:`geoseg.prediction.options.PredictOptions`.
 
     Returns:

@@ -41,6 +41,9 @@ def open_scene(source: str | Path | Sequence[str | Path], rules: Rules = LOCAL) 
             or a list of files.
         rules: what its files may point to.
 
+    Returns:
+        Its bands, sensor and tags; no file stays open.
+
     Raises:
         SceneError: it isn't there, is no raster, or has no usable georeference.
     """

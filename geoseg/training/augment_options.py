@@ -24,11 +24,12 @@ class Augmentation:
         light_share: share of the chips whose brightness is changed by ``gain``, ``band_gain``,
             ``tilt`` and ``band_offset``.
         gain: standard deviation of the logarithm of the factor on all bands.
-        band_gain: of the factor on each band.
-        tilt: of its slope, and a little less of its curvature, over the logarithm of wavelength.
+        band_gain: the same of the factor on each band.
+        tilt: the same of the factor's slope, and a little less of its curvature, over the logarithm
+            of wavelength.
         band_offset: standard deviation of what is added to each band, in parts of white.
-        haze: the most path radiance in blue, in reflectance (see :func:`add_haze`); as much is
-            also taken away, as far as the darkest pixels allow.
+        haze: the most haze, as the path radiance in blue, in reflectance; as much is also taken
+            away, as far as the darkest pixels allow.
         haze_share: share of the chips with it.
         veil: the most of a light grey, evenly over the chip, in place of haze for numbers that are
             no reflectance; 0.4 leaves 60 % of the picture.
@@ -43,12 +44,12 @@ class Augmentation:
         shuffle_share: share of the chips whose bands change places.
         blur: largest standard deviation of a Gaussian blur, px.
         blur_share: share of the chips with it.
-        sharpen: the most of the difference from a blurred picture that is added to it, once more
-            each: fields and woods become as rough as a town.
-        sharpen_share: share of the chips with it, others mixed in already.
+        sharpen: by how much, at most, the difference from a blurred picture is added again; fields
+            and woods become as rough as a town.
+        sharpen_share: share of the chips with it, after mixing.
         speckle: the most of a grain of 1 to 4 px, as a standard deviation of the logarithm of the
             brightness.
-        speckle_share: share of the chips with it, others mixed in already.
+        speckle_share: share of the chips with it, after mixing.
         shadow: largest logarithm of smooth brightness across the chip.
         shadow_share: share of the chips with it.
         noise: the most noise, as a standard deviation, in parts of white.
@@ -62,7 +63,7 @@ class Augmentation:
         statistics: share of the chips that are moved towards the mean and spread of another one,
             band by band, in the logarithm of reflectance.
         covariance: share of the chips whose spectra are moved towards the mean and covariance of
-            another one's, all bands together (see :func:`move_covariance`).
+            another one's, all bands together.
         ease: share of the run, at its end, in which light and colours are changed less: what is
             learned last then suits pictures as they are.
         ease_to: by what the changes of light and colours, and the shares of chips that become

@@ -16,42 +16,42 @@ __all__ = ["TrainOptions"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the user may say; each field is the command line's option of the same name.
+    """The options of :func:`geoseg.train`, most of them under the command line's names.
 
     Attributes:
         config: a recipe's file; without one, images and labels are needed.
         images: files, folders or globs of scenes.
         labels: files, folders or globs of labels.
-        column: of vector labels, with the class.
+        column: the column of vector labels that holds the class.
         classes: ``NAME`` or ``NAME=VALUE``: the legend, and what stands for a class in the labels
             (an id, a colour ``#RRGGBB``, or a text in the column).
-        ignore: labels that say nothing.
-        radius: metres around points and lines.
+        ignore: labels that mean no class.
+        radius: metres around points and lines that get their class, too.
         bands: as for ``geoseg predict``.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the number that means "not measured".
         input_root: folders into which files may point, besides their own.
-        allow_vrt: ``any`` lets them point anywhere; see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        allow_vrt: ``any`` lets them point anywhere.
         gsd: metres per pixel that the network works at; images of another gsd are resampled to
             it, and those without a place on Earth are taken as being of it.
         network: a name of :func:`geoseg.networks.list_models`.
-        encoder: of the network.
-        encoder_weights: pretrained ones, see :func:`geoseg.networks.create_model`.
+        encoder: the network's encoder, for networks that take one.
+        encoder_weights: the encoder's pretrained weights, as for :func:`geoseg.create_model`.
         teacher: a model whose probabilities are learned where there are no labels.
         split: ``blocks``, ``files`` or ``random``.
         block: side of a block, px.
-        margin: px around held-out blocks.
+        margin: px around held-out blocks that are left out of training.
         fold: ``I/K``: the places are dealt into K parts, and part I is held out.
-        steps: of the optimizer.
+        steps: steps of the optimizer.
         batch: chips in one forward pass.
-        chip: their side, px.
-        learning_rate: the highest.
-        loss: such as ``ce+0.5*dice``.
+        chip: side of the chips, px.
+        learning_rate: the highest learning rate.
+        loss: a sum such as ``ce+0.5*dice``.
         precision: ``float32``, ``bfloat16`` or ``float16``.
-        seed: of everything random.
-        changes: ``KEY=VALUE`` for any key of a recipe, in TOML; ``augmentation.gain=0.1``.
+        seed: of everything random but the split.
+        changes: ``KEY=VALUE`` for any key of a recipe, in TOML, such as
+            ``augmentation.gain=0.1``; the command line's ``--set``.
     """
 
     config: str | Path | None = None

@@ -68,7 +68,7 @@ class TrainConfig:
             column, or a colour ``#RRGGBB``. By default the class's id (rasters), id or name
             (vectors) or own colour (colour rasters).
         network: a name of :func:`geoseg.networks.list_models`.
-        network_options: keyword arguments of it.
+        network_options: its options, such as ``encoder``.
         quantity: what the network is fed with: ``reflectance``, or ``number`` as in the file.
         normalization: ``log-logistic`` or ``z-score``.
         normalization_parameters: its parameters by name, one number a band; measured on the
@@ -77,10 +77,10 @@ class TrainConfig:
         gsd: metres per pixel that the network works at; scenes outside ``gsd_range`` are
             resampled to it. Scenes without a place on Earth are taken as they are.
         gsd_range: the finest and coarsest gsd at which scenes are taken as they are.
-        scale: for scenes that have none of their own.
-        offset: for scenes that have none of their own.
-        inference: the card's size, overlap, margin and multiple; the network's own multiple where
-            none is given.
+        scale: quantity per number, for scenes that have no scale of their own.
+        offset: quantity at number 0, for scenes that have no offset of their own.
+        inference: the card's ``size``, ``overlap``, ``margin`` and ``multiple``; the network's own
+            multiple where none is given.
         plausible: for the card: band -> (low, high) of a sound scene's median.
         license: for the card.
         provenance: for the card.
@@ -89,23 +89,24 @@ class TrainConfig:
             to add up to 1: below 1 they are sharpened, which brings out which class is the
             likeliest.
         teacher_halo: px around a chip that only the teacher sees.
-        steps: of the optimizer, in all.
+        steps: steps of the optimizer, in all.
         batch: chips in one forward pass.
         accumulate: forward passes to one step.
-        chip: their side, px.
+        chip: side of the chips, px.
         pool: chips that are kept and drawn from again, 0 for none: where making a chip costs more
             than learning from it, as with a teacher.
         fresh: new chips in the pool at each step.
-        loss: a sum such as ``ce+0.5*dice``, see :func:`geoseg.training.loss_spec.make_loss`. Losses
-            that take labels take each pixel's most likely class.
+        loss: a sum such as ``ce+0.5*dice`` or ``focal(gamma=2)``, of ``ce``, ``dice``, ``focal``,
+            ``logits``, ``lovasz``, ``ohem`` and ``soft_ce``. With a teacher, losses that take
+            labels take each pixel's most likely class.
         aux_weight: factor of the loss of an auxiliary output, for networks that have one.
-        class_weights: ``none``; ``median_frequency``, measured on the training side (see
-            :func:`geoseg.training.class_weights.median_frequency_weights`); or a number a class.
+        class_weights: ``none``; ``median_frequency``, by which rare classes count more, measured on
+            the training side; or a number a class.
             They come on top of ``balance``, which shows rare classes more often.
         optimizer: ``adamw``, or ``sgd`` with a momentum of 0.9.
         learning_rate: the highest.
         encoder_rate: the encoder's learning rate as a share of it.
-        weight_decay: of the optimizer.
+        weight_decay: the optimizer's weight decay.
         warmup: steps over which the learning rate rises; then it falls to 0.
         schedule: how it falls: ``cosine``, half a cosine, or ``poly``, (1 - done)^0.9.
         ema: decay of the moving average of the weights, which is what is validated and saved.
@@ -115,18 +116,19 @@ class TrainConfig:
         precision: ``float32``; or ``bfloat16`` or, on a GPU, ``float16`` for the network's forward
             and backward pass: quicker where the hardware has it. Weights, loss and validation stay
             float32.
-        balance: share of the chips laid around a class drawn evenly.
+        balance: share of the chips that are laid around a pixel of a class, each class as often as
+            another.
         every: steps between two rows of the log, each with a validation and a checkpoint.
         patience: validations without a better mean IoU after which training ends; 0 is never.
         keep: whose weights become the model: those of the ``best`` validation by mean IoU, or the
             ``last``.
         validation_gsds: multiples of gsd at which the held-out side is judged.
-        seed: of everything random.
+        seed: of everything random but the split.
         augmentation: how chips are changed.
         start: a model, by path or name, with whose weights the network begins; those of another
             shape, such as a head for other classes, begin anew. None is random weights, or the
             encoder's as ``network_options`` says.
-        stages: what the run does after that: each is a table of keys of :data:`STAGED` that
+        stages: what the run does after that: each is a table of keys that
             differ from the recipe's (of ``augmentation`` only those that differ), begins with the
             weights that the stage before ended with, and has steps and a rise and fall of the
             learning rate of its own. Where one has ``scenes`` of its own, it holds out the same.

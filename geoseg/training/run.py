@@ -83,12 +83,12 @@ def train(
         output: the new model folder. ``<output>.training`` keeps checkpoint, log, curve, recipe,
             TensorBoard events and the held-out labels as rasters.
         resume: go on from a checkpoint that is there; False starts from the first step.
-        progress: called with those of :mod:`geoseg.events`: in this thread, or with several
+        progress: called with each event (see :mod:`geoseg.events`): in this thread, or with several
             devices in the first one's process.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         devices: how many GPUs (or, on the CPU, processes) share each batch, through Lightning
             Fabric.
-        threads: for computing on a CPU; None leaves one core to the making of chips.
+        threads: how many compute on a CPU; None leaves one core to the making of chips.
         **options: the fields of :class:`geoseg.training.options.TrainOptions`, where config is no
             :class:`~geoseg.training.recipe.TrainConfig`.
 

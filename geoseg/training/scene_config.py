@@ -23,18 +23,17 @@ class SceneConfig:
             several say something of a pixel, the first one counts. Empty: only a teacher knows.
         place: scenes of one place lie on the same side of the split; by default each is its own.
         split: ``train`` or ``validation`` (for a split by scenes).
-        column: of vector labels, with the class.
-        ignore_label: ids, or names in a vector's column, that say nothing.
+        column: the column of vector labels that holds the class.
+        ignore_label: ids, or names in a vector's column, that mean no class.
         radius: metres around points and lines of vector labels that are of their class.
-        bands: as ``geoseg predict --bands``: numbers or labels in the recipe's order; or names of
+        bands: as ``geoseg predict --bands``: numbers or names in the recipe's order; or names of
             all bands, in the file's order, for files that don't name them.
         scale: quantity per number, in place of what the file or its sensor says.
         offset: quantity at number 0, in place of what the file or its sensor says.
         src_nodata: the number that means "not measured".
         input_root: folders into which the scene's and the labels' files may point, besides their
             own.
-        allow_vrt: ``any`` lets them point anywhere; see
-            :class:`geoseg.prediction.options.PredictOptions`.
+        allow_vrt: ``any`` lets them point anywhere.
         window: (row, col, height, width), px: the part of the scene to use; None is all of it.
         ignore: such windows in which the target is wrong or unknown.
     """

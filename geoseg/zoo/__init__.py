@@ -34,6 +34,9 @@ def find_model(name: str | Path) -> ModelFiles:
         name: an embedded model's name, or the path of a model folder or .zip. A path that exists
             is taken before a name.
 
+    Returns:
+        Its card, and the contents of its files.
+
     Raises:
         ModelError: there is no such model, or it is damaged.
     """
