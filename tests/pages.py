@@ -63,7 +63,8 @@ class Block:
         """Those of geoseg among them."""
         if self.language not in ("sh", "bash"):
             return []
-        return [line for line in self.lines if line.startswith("geoseg ")]
+        lines = (line.removeprefix("exec ") for line in self.lines)
+        return [line for line in lines if line.startswith("geoseg ")]
 
 
 @dataclass(frozen=True)
