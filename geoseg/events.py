@@ -14,6 +14,8 @@ Which events come, in this order:
 - ``train``: progress, note, warning and log as they come, and result. Each stage of a recipe has
   its own count of steps.
 - ``evaluate`` of a model: start and progress of its prediction (no JSON on the command line).
+- On the command line alive comes wherever there would be no other line for a second; and a run
+  whose events nobody reads any more ends as if it were interrupted, within some seconds.
 - On the command line any of them ends with error where it fails, which may come first; a run that
   was interrupted has the code 130.
 
@@ -31,6 +33,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
     "PROTOCOL",
+    "AliveEvent",
     "ChipsEstimate",
     "DryRunEvent",
     "ErrorEvent",
@@ -420,6 +423,16 @@ class DryRunEvent(PlanReport):
     warnings: list[str]
 
 
+class AliveEvent(TypedDict):
+    """The run is at work, and has nothing to report; on the command line alone.
+
+    Attributes:
+        event: what it is.
+    """
+
+    event: Literal["alive"]
+
+
 class ErrorEvent(TypedDict):
     """The command failed; the last event, on the command line alone (functions raise).
 
@@ -447,6 +460,7 @@ Event = (
     | VectorizeResult
     | TrainResult
     | DryRunEvent
+    | AliveEvent
     | ErrorEvent
 )
 

@@ -76,6 +76,7 @@ def test_json_progress_is_one_object_a_line(place, tmp_path):
         cwd=tmp_path,
     )
     events = [json.loads(line) for line in result.stdout.splitlines()]
+    events = [event for event in events if event["event"] != "alive"]
     assert [events[0]["event"], events[-1]["event"]] == ["start", "result"]
     assert events[0]["protocol"] == 1
     assert (tmp_path / events[-1]["raster"]).exists()

@@ -11,7 +11,8 @@ import geoseg
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(geoseg.__path__, "geoseg.")
-    if not name.endswith("__main__")
+    # The plugin is imported by QGIS alone.
+    if not name.endswith("__main__") and "geoseg_qgis" not in name
 ]
 
 

@@ -95,6 +95,8 @@ MADE = {
 def test_what_cannot_be_printed_stops_no_run(
     place: Path, tmp_path: Path, name: str, how: str, code: int, word: str
 ) -> None:
+    if (name, how) == ("json", "| true"):
+        pytest.skip("events that nobody reads end a run: tests/test_events.py")
     line = command_lines(place)[name]
     done = shell(f"$G {line} {how}", tmp_path)
     assert done.returncode == code, done.stderr

@@ -15,7 +15,9 @@ import pytest
 import geoseg
 
 ROOT = Path(geoseg.__file__).parent
-MODULES = sorted(ROOT.rglob("*.py"))
+#: Those of the plugin are QGIS': they import nothing of geoseg, and nothing imports them.
+PLUGIN = ROOT / "qgis" / "geoseg_qgis"
+MODULES = sorted(path for path in ROOT.rglob("*.py") if PLUGIN not in path.parents)
 
 #: From the ground up: a module imports from its own room or those before it.
 ROOMS = [
@@ -35,6 +37,7 @@ ROOMS = [
     "prediction",
     "evaluation",
     "training",
+    "qgis",
     "cli",
 ]
 #: (from, to): imports upwards that are meant, each with its reason. There are none.
@@ -285,9 +288,17 @@ def constant(call: ast.Call, keyword: str) -> object:
     return None
 
 
+def _root(node: ast.ImportFrom) -> str:
+    return (node.module or "").split(".")[0]
+
+
 def unsafe(tree: ast.AST) -> Iterator[str]:
     """What could run code that a file brings along."""
-    yield from (m for m in imported(tree) if m.split(".")[0] in FORBIDDEN_MODULES)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] in FORBIDDEN_MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            yield from {node.module or ""} if _root(node) in FORBIDDEN_MODULES else ()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -307,6 +318,21 @@ def unsafe(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_runs_code_out_of_files(path: Path) -> None:
     assert list(unsafe(parse(path))) == []
+
+
+@pytest.mark.parametrize("path", sorted(PLUGIN.glob("*.py")), ids=lambda p: p.name)
+def test_the_plugin_is_made_of_the_standard_library_and_qgis(path: Path) -> None:
+    tree = parse(path)
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [str(node.module)]
+        for name in names:
+            package = name.split(".")[0]
+            assert package in sys.stdlib_module_names | {"qgis", "processing"}, name
+    assert list(unsafe(tree)) == []
 
 
 @pytest.mark.parametrize(

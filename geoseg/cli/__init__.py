@@ -26,7 +26,8 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. An error is one line on standard
     error; -vv adds the traceback. What can't be printed since its reader has gone (``| head``) is
-    no error, and never stops a run; what can't be printed for another reason makes a 0 a 1.
+    no error, and never stops a run, but for events (``--progress json``): whoever follows a run is
+    its owner. What can't be printed for another reason makes a 0 a 1.
 
     Args:
         args: without the program's name; by default ``sys.argv``, and the process is this

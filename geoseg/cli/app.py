@@ -30,6 +30,7 @@ _COMMANDS = {
     "train": ("geoseg.cli.train", "Train a network, from images and labels or a recipe."),
     "sample": ("geoseg.cli.sample", "Draw points at which to check a map."),
     "check-seams": ("geoseg.cli.check_seams", "Measure whether a map shows where its chips met."),
+    "qgis": ("geoseg.cli.qgis", "Bring geoseg into QGIS' Processing toolbox."),
     "evaluate": (
         "geoseg.cli.evaluate",
         "Measure how accurate a map or a model is, by points or labels.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
-__all__ = ["INTERRUPTED", "Interrupts"]
+__all__ = ["INTERRUPTED", "Interrupts", "interrupt_main"]
 
 #: The exit code.
 INTERRUPTED = 130
@@ -183,14 +183,23 @@ def _interrupt_again() -> None:
 
 
 def _interrupt_soon() -> None:
+    time.sleep(0.05)
+    interrupt_main()
+
+
+def interrupt_main() -> None:
+    """Have the main thread interrupted as by Ctrl-C, from any thread."""
     import threading
 
-    time.sleep(0.05)
+    # A shell has what it starts in the background ignore SIGINT.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    number = signal.SIGTERM if ignored else signal.SIGINT
+
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, signal.SIGINT)  # which also ends what it waits for
+        signal.pthread_kill(main, number)  # which also ends what it waits for
     else:
-        _thread.interrupt_main()
+        _thread.interrupt_main(number)
 
 
 def _write(handle: int, text: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import click
 
-from geoseg.cli.streams import print_json
+from geoseg.cli.interrupts import interrupt_main
+from geoseg.cli.streams import EventLines
 from geoseg.events import (
     Event,
     MemoryReport,
@@ -31,7 +31,7 @@ def progress_printer(mode: str, verbosity: int) -> Progress:
         verbosity: -1 quiet, 0 normal, 1 and more: what was decided, too.
     """
     if mode == "json":
-        return partial(print_json, indent=None)
+        return EventLines(interrupt_main).receive
     printer = _Human(bar=mode == "auto" and verbosity >= 0 and sys.stderr.isatty(), level=verbosity)
     return printer.receive
 

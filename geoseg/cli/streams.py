@@ -2,24 +2,32 @@
 
 A run may take hours, and its outputs are worth more than the words about it. So what can't be
 written is dropped, and reported at the end: a reader that went away (``| head -1``) has what it
-wanted, a full disk or a closed descriptor is an error.
+wanted, a full disk or a closed descriptor is an error. A run's events (``--progress json``) are
+another matter: a program follows them, and where it has gone, nobody waits for the outputs.
 """
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from geoseg.core.jsontext import json_text
 
-__all__ = ["Sink", "guarded_streams", "open_closed_streams", "print_json"]
+__all__ = ["EventLines", "Sink", "guarded_streams", "open_closed_streams", "print_json"]
 
+#: Held while a line is printed: a run's events and its signs of life come from two threads.
+_PRINTING = _thread.allocate_lock()
+#: Seconds without an event after which there is a sign of life.
+ALIVE = 1.0
+#: Events after which nothing comes, but for errors, which are printed by themselves.
+_LAST = ("result", "dry-run")
 #: What says that the reader has gone.
 _GONE = {errno.EPIPE, errno.ESHUTDOWN}
 
@@ -107,8 +115,69 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
         value: see :func:`geoseg.core.jsontext.json_text`.
         indent: spaces a level; None for one line.
     """
+    with _PRINTING:
+        _print_line(value, indent)
+        EventLines.over = True
+
+
+def _print_line(value: Any, indent: int | None) -> None:
     encoding = (sys.stdout.encoding or "").lower().replace("-", "").replace("_", "")
     print(json_text(value, indent=indent, ascii_only=encoding != "utf8"), flush=True)
+
+
+def reader_gone() -> bool:
+    """Whether nobody reads standard output any more, as far as printing has shown."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, Sink) and raw.error is not None and not raw.failed
+
+
+class EventLines:
+    """Prints a run's events as JSON lines, with a sign of life where none comes for a while.
+
+    Whoever follows a run sees from it that the run is not stuck; and the run sees from what it
+    prints that whoever follows it has gone, even one that was killed: then it ends, as by Ctrl-C.
+
+    Attributes:
+        over: whether the last event was printed.
+    """
+
+    over = False
+
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        """Start the thread that shows signs of life.
+
+        Args:
+            interrupt: ends the run, whatever thread calls it.
+        """
+        self._interrupt = interrupt
+        self._printed = time.monotonic()
+        EventLines.over = False
+        _thread.start_new_thread(self._keep_alive, (sys.stdout,))
+
+    def receive(self, event: Any) -> None:
+        """Print an event; where nobody reads it, the run is interrupted."""
+        with _PRINTING:
+            EventLines.over = event["event"] in _LAST
+            self._print(event)
+        if reader_gone() and not self.over:
+            self._interrupt()
+
+    def _print(self, event: Any) -> None:
+        _print_line(event, None)
+        self._printed = time.monotonic()
+
+    def _keep_alive(self, output: Any) -> None:
+        while True:
+            time.sleep(max(0.01, self._printed + ALIVE - time.monotonic()))
+            with _PRINTING:
+                # The stream is another one when the command has ended.
+                if self.over or sys.stdout is not output:
+                    return
+                if time.monotonic() - self._printed >= ALIVE:
+                    self._print({"event": "alive"})
+            if reader_gone():
+                self._interrupt()
+                return
 
 
 @contextmanager

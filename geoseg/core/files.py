@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["NAME_BYTES", "replace_file", "sync_file", "sync_folder"]
+__all__ = ["NAME_BYTES", "replace_file", "sync_file", "sync_folder", "write_text_whole"]
 
 #: Bytes of an output's name: a longer one leaves no room for the hidden folder's, and for what
 #: libraries append to it.
@@ -65,3 +65,23 @@ def replace_file(source: Path, target: Path) -> None:
             if sys.platform != "win32" or time.monotonic() > until:
                 raise
         time.sleep(_PAUSE)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a file of text that is there whole or not at all.
+
+    Args:
+        path: replaced if it is there.
+        text: written as UTF-8, line ends as they are.
+
+    Raises:
+        OSError: the folder or the disk refuses.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
+        sync_file(partial)
+        replace_file(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geoseg.core.files import NAME_BYTES, replace_file, sync_file
+from geoseg.core.files import NAME_BYTES, replace_file, sync_file, write_text_whole
 from geoseg.core.jsontext import json_text
 from geoseg.core.ownership import holds_statistics_alone, is_ours
 from geoseg.core.signals import uninterrupted
@@ -197,7 +197,7 @@ class Staging:
         record = folder.path / _RECORD
         if self._restart or not record.exists():
             folder.clear(but=[_PUBLISHING])
-            _write_whole(record, self._run)
+            write_text_whole(record, json_text(self._run))
             return
         self.keep = True
         changed = _changes(self.earlier(), json.loads(json_text(self._run)))
@@ -268,7 +268,7 @@ class Staging:
             if self._run is not None:
                 # Killed from here on, the next run knows its own.
                 noted = {str(f.absolute()): _about(self.path(f)) for f in finals}
-                _write_whole(work_folder_of(self.finals[0]) / _PUBLISHING, noted)
+                write_text_whole(work_folder_of(self.finals[0]) / _PUBLISHING, json_text(noted))
             self._rename(finals)
             self.keep = False
 
@@ -364,14 +364,6 @@ def _about(path: Path) -> list[int]:
     """Describe what sets a file apart from any other, and stays when it is renamed."""
     about = path.stat()
     return [about.st_ino, about.st_size, about.st_mtime_ns]
-
-
-def _write_whole(path: Path, value: Any) -> None:
-    """Write JSON that is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json_text(value), encoding="utf-8")
-    sync_file(partial)
-    replace_file(partial, path)
 
 
 def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,113 @@
+"""Evaluate a map."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingOutputNumber,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsProcessingParameterVectorLayer,
+)
+
+from .geoseg_predict import QgsProcessingException, Run, SharedAlgorithm, enum, tr
+
+#: Parameter -> option of the command line; one of them is given.
+_REFERENCES = {"POINTS": "--points", "LABELS": "--labels", "POLYGONS": "--labels"}
+
+
+class GeosegEvaluate(SharedAlgorithm):
+    """Measures how accurate a class raster is."""
+
+    NAME = "evaluate"
+    LABEL = "Evaluate a map"
+    GROUP = "accuracy"
+    HELP = (
+        "Measures how accurate a class raster is. Give one of: labelled points that 'Sample points "
+        "to label' has drawn (accuracies and the true areas of the classes, with 95 % intervals); "
+        "a raster of labels; polygons of labels."
+    )
+
+    def initAlgorithm(self, config: Any = None) -> None:
+        """Define the parameters."""
+        kinds = {
+            "POINTS": [enum(QgsProcessing, "SourceType", "TypeVectorPoint")],
+            "POLYGONS": [enum(QgsProcessing, "SourceType", "TypeVectorPolygon")],
+        }
+        self.add(QgsProcessingParameterRasterLayer("INPUT", tr("Class raster")))
+        self.add(
+            QgsProcessingParameterVectorLayer(
+                "POINTS", tr("Labelled points"), kinds["POINTS"], None, True
+            )
+        )
+        self.add(QgsProcessingParameterRasterLayer("LABELS", tr("Raster of labels"), None, True))
+        self.add(
+            QgsProcessingParameterVectorLayer(
+                "POLYGONS", tr("Polygons of labels"), kinds["POLYGONS"], None, True
+            )
+        )
+        self.add(
+            QgsProcessingParameterString("COLUMN", tr("Column of the true class"), "", False, True),
+            tr("Of the points or polygons; empty: reference, or class_id of polygons."),
+        )
+        self.add_options("evaluate")
+        self.add(
+            QgsProcessingParameterFileDestination("OUTPUT", tr("Report"), tr("Web page (*.html)"))
+        )
+        self.add(
+            QgsProcessingParameterFileDestination(
+                "JSON", tr("Report as JSON"), tr("JSON (*.json)"), None, True, False
+            )
+        )
+        self.addOutput(QgsProcessingOutputNumber("ACCURACY", tr("Overall accuracy, 0 to 1")))
+
+    def checkParameterValues(self, parameters: dict[str, Any], context: Any) -> tuple[bool, str]:
+        """Refuse none and several references."""
+        fine, message = super().checkParameterValues(parameters, context)
+        given = [name for name in _REFERENCES if parameters.get(name)]
+        if fine and len(given) != 1:
+            found = " and ".join(given) or "none"
+            return False, f"give one of {', '.join(_REFERENCES)}; found {found}"
+        return fine, message or ""
+
+    def processAlgorithm(
+        self, parameters: dict[str, Any], context: Any, feedback: Any
+    ) -> dict[str, Any]:
+        """Run geoseg evaluate."""
+        layer = self.raster(parameters, "INPUT", context)
+        arguments = ["evaluate", layer.dataProvider().dataSourceUri()]
+        for name, option in _REFERENCES.items():
+            if parameters.get(name):
+                arguments += [option, self._reference(parameters, name, context)]
+        column = self.parameterAsString(parameters, "COLUMN", context).strip()
+        arguments += ["--column", column] if column else []
+        output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        kept = self.parameterAsFileOutput(parameters, "JSON", context)
+        with tempfile.TemporaryDirectory() as folder:
+            report = kept or os.path.join(folder, "report.json")
+            arguments += ["--html", output, "--json", report, "--overwrite"]
+            Run(arguments + self.options(parameters, context), feedback).follow()
+            with open(report, encoding="utf-8") as file:
+                found = json.load(file)
+        # Of points an estimate with an interval, of labels a share of their pixels.
+        estimate = found.get("overall_accuracy")
+        value = estimate["value"] if estimate else found["measures"]["pixel_accuracy"]
+        feedback.pushInfo(tr("Overall accuracy: {:.1f} %").format(100 * value))
+        made = {"OUTPUT": output, "ACCURACY": value}
+        return {**made, "JSON": kept} if kept else made
+
+    def _reference(self, parameters: dict[str, Any], name: str, context: Any) -> str:
+        """Find the file of labels."""
+        if name == "LABELS":
+            return str(self.raster(parameters, name, context).dataProvider().dataSourceUri())
+        layer = self.parameterAsVectorLayer(parameters, name, context)
+        if layer is None or layer.providerType() != "ogr":
+            raise QgsProcessingException(f"{name} is no layer of a file; save it as one first")
+        # What geoseg knows of its points is in the file, so it is read as it is.
+        return str(layer.source()).split("|")[0]

@@ -1,0 +1,225 @@
+"""The plugin into a profile of QGIS, out of it again, or into a .zip."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoseg.errors import OutputError, UsageError
+from geoseg.qgis.profiles import Profile, find_profiles, ini_text
+
+__all__ = ["Installed", "install", "plugin_version", "remove", "status", "write_zip"]
+
+#: The plugin as QGIS loads it.
+PLUGIN = Path(__file__).parent / "geoseg_qgis"
+#: Where QGIS notes which plugins are enabled, and Processing its settings.
+ENABLED = ("PythonPlugins", "geoseg_qgis")
+PROGRAM = ("Processing", "Configuration\\GEOSEG_EXECUTABLE")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is in a profile.
+
+    Attributes:
+        profile: it.
+        version: of the plugin there; None without one.
+        enabled: whether QGIS loads it.
+        program: the geoseg that it runs, as it was written; "" where it looks for one itself.
+    """
+
+    profile: Profile
+    version: str | None
+    enabled: bool
+    program: str
+
+
+def install(profile: str | None = None) -> Installed:
+    """Copy the plugin into a profile, enable it, and have it run this geoseg.
+
+    Args:
+        profile: its name, or its folder where several have the name; the only one by default.
+
+    Raises:
+        UsageError: there is no such profile, or there are several and none is named.
+        OutputError: the profile can't be written, or holds another plugin of that name.
+    """
+    chosen = _choose(profile)
+    program = _program()
+    target = chosen.plugin
+    _check_own(target)
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        for file in _files():
+            shutil.copyfile(file, fresh / file.name)
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
+        chosen.write(*ENABLED, "true")
+        chosen.write(*PROGRAM, ini_text(str(program)))
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise OutputError(
+            f"{error.filename or target} can't be written ({error.strerror}); check the profile's "
+            f"folder and its permissions"
+        ) from error
+    return _look(chosen)
+
+
+def remove(profile: str | None = None) -> list[Installed]:
+    """Remove the plugin and its settings.
+
+    Args:
+        profile: as for :func:`install`; by default all profiles that have it.
+
+    Returns:
+        What was there.
+
+    Raises:
+        UsageError: there is no such profile.
+        OutputError: a profile can't be written.
+    """
+    chosen = find_profiles() if profile is None else [_choose(profile)]
+    removed = []
+    for one in chosen:
+        before = _look(one)
+        if before.version is None and not before.enabled and not before.program:
+            continue
+        _check_own(one.plugin)
+        try:
+            if one.plugin.exists():
+                shutil.rmtree(one.plugin)
+            one.write(*ENABLED, None)
+            one.write(*PROGRAM, None)
+        except OSError as error:
+            raise OutputError(
+                f"{error.filename or one.plugin} can't be removed ({error.strerror})"
+            ) from error
+        removed.append(before)
+    return removed
+
+
+def status() -> list[Installed]:
+    """Look into all profiles."""
+    return [_look(profile) for profile in find_profiles()]
+
+
+def write_zip(path: Path, *, overwrite: bool = False) -> None:
+    """Pack the plugin as QGIS' plugin manager installs it ("Install from ZIP").
+
+    Args:
+        path: of the .zip.
+        overwrite: replace a .zip of this kind.
+
+    Raises:
+        OutputError: it exists, or can't be written.
+    """
+    if path.exists():
+        if not overwrite:
+            raise OutputError(f"{path} exists; give another name, or --overwrite")
+        if not _is_our_zip(path):
+            raise OutputError(f"{path} is no plugin of geoseg; give another name")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
+            for source in _files():
+                file.write(source, f"{PLUGIN.name}/{source.name}")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def plugin_version() -> str:
+    """Look up the version of the plugin that this geoseg brings."""
+    version = _version_in(PLUGIN)
+    assert version is not None
+    return version
+
+
+def _files() -> Iterator[Path]:
+    return (file for file in sorted(PLUGIN.iterdir()) if file.is_file())
+
+
+def _choose(profile: str | None) -> Profile:
+    found = find_profiles()
+    if profile is not None:
+        named = [p for p in found if profile in (p.name, str(p.folder))]
+        if len(named) == 1:
+            return named[0]
+        about = (
+            f"several QGIS profiles are called {profile}"
+            if named
+            else f"no QGIS profile is called {profile}"
+        )
+    elif len(found) == 1:
+        return found[0]
+    else:
+        about = "there are several QGIS profiles"
+    if not found:
+        raise UsageError(
+            "no QGIS profile was found; start QGIS once, which makes one, or set "
+            "QGIS_CUSTOM_CONFIG_PATH to the folder that holds 'profiles'"
+        )
+    listed = ", ".join(f"{p.name} ({p.folder})" for p in found)
+    raise UsageError(f"{about}; choose one by its name or folder with --profile: {listed}")
+
+
+def _program() -> Path:
+    """Find the command that belongs to this Python."""
+    name = "geoseg.exe" if sys.platform == "win32" else "geoseg"
+    beside = Path(sys.executable).parent / name
+    for candidate in (beside, Path(sys.argv[0]).absolute()):
+        if candidate.name == name and candidate.is_file():
+            return candidate
+    raise UsageError(
+        f"{beside} is missing, so QGIS could not run this geoseg; install it: pip install geoseg"
+    )
+
+
+def _check_own(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and _version_in(folder) is None):
+        raise OutputError(
+            f"{folder} is no plugin that geoseg installed; move it away, or choose another profile"
+        )
+
+
+def _version_in(folder: Path) -> str | None:
+    """Read the version of a plugin of geoseg's; None where there is none."""
+    metadata = configparser.ConfigParser(interpolation=None)
+    try:
+        metadata.read_string((folder / "metadata.txt").read_text(encoding="utf-8"))
+        general = metadata["general"]
+        return general.get("version") if general.get("name") == "geoseg" else None
+    except (OSError, UnicodeDecodeError, configparser.Error, KeyError):
+        return None
+
+
+def _is_our_zip(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return all(name.startswith(f"{PLUGIN.name}/") for name in file.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _look(profile: Profile) -> Installed:
+    try:
+        return Installed(
+            profile,
+            _version_in(profile.plugin),
+            profile.read(*ENABLED) == "true",
+            profile.read(*PROGRAM) or "",
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"the settings of {profile.folder} can't be read: {error}") from error

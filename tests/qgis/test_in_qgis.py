@@ -1,0 +1,377 @@
+"""The plugin in a real QGIS, by qgis_process, in a profile of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from geopandas.testing import assert_geodataframe_equal
+
+from geoseg.qgis.installing import PLUGIN
+
+ROOT = Path(__file__).parents[2]
+SCENE = ROOT / "examples" / "landsat7_nc_2000.tif"
+LABELS = ROOT / "examples" / "landsat7_nc_2000_labels.tif"
+GEOSEG = [sys.executable, "-m", "geoseg"]
+#: Debian's qgis_process is a script that adds an option which the program does not know.
+PROGRAM = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PROGRAM is None, reason="QGIS is not installed (qgis_process)"),
+]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """QGIS' own Python, no window, and a profile into which the plugin was installed."""
+    folder = tmp_path_factory.mktemp("qgis")
+    folder.chmod(0o700)
+    found = {
+        **os.environ,
+        # Else QGIS takes the standard library of whatever Python comes first there.
+        "PATH": "/usr/bin:/bin",
+        "QT_QPA_PLATFORM": "offscreen",
+        "QGIS_CUSTOM_CONFIG_PATH": str(folder),
+        "XDG_RUNTIME_DIR": str(folder),
+        # QGIS writes statistics beside the scene otherwise, which is the repository's.
+        "GDAL_PAM_ENABLED": "NO",
+    }
+    done = subprocess.run(
+        [*GEOSEG, "qgis", "install"], env=found, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    def run(
+        algorithm: str, *options: str, **parameters: object
+    ) -> subprocess.CompletedProcess[str]:
+        given = [f"--{name}={value}" for name, value in parameters.items()]
+        return subprocess.run(
+            [str(PROGRAM), *options, "run", f"geoseg:{algorithm}", *given],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command line makes of the example scene."""
+    folder = tmp_path_factory.mktemp("maps")
+    for vector in ("map.gpkg", "map.parquet"):
+        subprocess.run(
+            [*GEOSEG, "predict", str(SCENE), "-o", "map.tif", "--vector", vector, "--overwrite"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+    return folder
+
+
+def test_all_algorithms_are_there(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [str(PROGRAM), "list"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("predict", "folder", "vectorize", "evaluate", "sample", "info", "diagnostics"):
+        assert f"geoseg:{name}\t" in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet"])
+def test_predict_makes_what_the_command_line_makes(
+    run: Run, maps: Path, tmp_path: Path, suffix: str
+) -> None:
+    out, vector = tmp_path / "out.tif", tmp_path / f"out{suffix}"
+    done = run("predict", "--json", INPUT=SCENE, OUTPUT=out, VECTOR=vector)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"] == {"OUTPUT": str(out), "VECTOR": str(vector)}
+    assert out.read_bytes() == (maps / "map.tif").read_bytes()
+    expected = maps / f"map{suffix}"
+    if suffix == ".parquet":
+        assert vector.read_bytes() == expected.read_bytes()
+    else:
+        a, b = (geopandas.read_file(p, layer="landcover") for p in (vector, expected))
+        assert_geodataframe_equal(a, b)
+
+
+def test_extent_area_and_options_are_those_of_the_command_line(
+    run: Run, maps: Path, tmp_path: Path
+) -> None:
+    """The area of interest is in another CRS, and one of several layers of its file."""
+    frame = geopandas.read_file(maps / "map.gpkg", layer="landcover")
+    some = frame[frame.class_name == "water"].nlargest(1, "area_m2")[["geometry"]].to_crs(4326)
+    some.to_file(tmp_path / "areas.gpkg", layer="first")
+    frame.iloc[:1][["geometry"]].to_file(tmp_path / "areas.gpkg", layer="second", mode="a")
+    some.to_file(tmp_path / "aoi.gpkg", layer="aoi")
+    west, south, east, north = map(float, some.to_crs(frame.crs).total_bounds)
+    out = tmp_path / "out.tif"
+    done = run(
+        "predict",
+        INPUT=SCENE,
+        MODEL="landcover-ms",
+        BANDS="1,2,3,4,5,6",
+        EXTENT=f"{west},{east},{south},{north} [EPSG:32119]",
+        AOI=f"{tmp_path / 'areas.gpkg'}|layername=first",
+        MIN_AREA=3000,
+        SIMPLIFY=30,
+        OPTIONS="--tta flips --co 'COMPRESS=ZSTD'",
+        OUTPUT=out,
+        VECTOR=tmp_path / "out.parquet",
+        CONFIDENCE=tmp_path / "sure.tif",
+        PROBABILITIES=tmp_path / "probs.tif",
+    )
+    assert done.returncode == 0, done.stderr
+    arguments = [
+        *("predict", str(SCENE), "-m", "landcover-ms", "-b", "1,2,3,4,5,6"),
+        *(f"--bbox={west!r},{south!r},{east!r},{north!r}", "--aoi", str(tmp_path / "aoi.gpkg")),
+        *("--min-area", "3000", "--simplify", "30", "--tta", "flips", "--co", "COMPRESS=ZSTD"),
+        *("-o", "own.tif", "--vector", "own.parquet"),
+        *("--confidence", "own-sure.tif", "--probs", "own-probs.tif"),
+    ]
+    subprocess.run([*GEOSEG, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "own.parquet").read_bytes()
+    for a, b in (
+        ("out.tif", "own.tif"),
+        ("sure.tif", "own-sure.tif"),
+        ("probs.tif", "own-probs.tif"),
+    ):
+        # Their tags name the file of areas.
+        with rasterio.open(tmp_path / a) as x, rasterio.open(tmp_path / b) as y:
+            assert x.profile == y.profile
+            np.testing.assert_array_equal(x.read(), y.read())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "parameters", "words"),
+    [
+        ("predict", {"INPUT": "none.tif"}, "INPUT"),
+        ("predict", {"INPUT": SCENE, "MODEL": "landcover-aerial"}, "28.5 x 28.5 m"),
+        ("predict", {"INPUT": SCENE, "MODEL": "no-such"}, "no-such"),
+        ("predict", {"INPUT": SCENE, "BANDS": "1,2"}, "band"),
+        ("predict", {"INPUT": SCENE, "OPTIONS": "--no-such"}, "--no-such"),
+        ("predict", {"INPUT": SCENE, "OPTIONS": "--tta 'flips"}, "No closing quotation"),
+        ("predict", {"INPUT": SCENE, "EXTENT": "0,1,0,1 [EPSG:32119]"}, "bbox"),
+        ("vectorize", {"INPUT": SCENE}, "6 bands"),
+        ("evaluate", {"INPUT": LABELS}, "give one of POINTS, LABELS, POLYGONS"),
+        ("sample", {"INPUT": SCENE, "COUNT": 10}, "band"),
+        ("folder", {"INPUT": ROOT / "docs"}, "holds no file"),
+    ],
+)
+def test_what_is_wrong_is_an_error_and_no_file(
+    run: Run, tmp_path: Path, algorithm: str, parameters: dict[str, object], words: str
+) -> None:
+    suffix = {"predict": ".tif", "evaluate": ".html", "folder": ""}.get(algorithm, ".gpkg")
+    out = tmp_path / f"made{suffix}"
+    more = {"VECTOR": tmp_path / "made.gpkg"} if algorithm == "predict" else {}
+    done = run(algorithm, **parameters, OUTPUT=out, **more)
+    assert done.returncode == 1
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def children(scene: Path) -> list[str]:
+    """The processes that predict a scene."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"geoseg predict {scene}"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGINT, 4.0), (signal.SIGKILL, 5.0)], ids=["INT", "KILL"]
+)
+def test_a_run_that_is_cancelled_or_orphaned_ends(
+    environment: dict[str, str], tmp_path: Path, number: int, seconds: float
+) -> None:
+    scene = tmp_path / "scene.tif"
+    shutil.copyfile(SCENE, scene)
+    out = tmp_path / "out"
+    out.mkdir()
+    options = "--size 64 --overlap 56 --tta d4 --runtime openvino --precision fp32"
+    given = f"--INPUT={scene}", f"--OPTIONS={options}"
+    outputs = f"--OUTPUT={out}/s.tif", f"--VECTOR={out}/s.gpkg"
+    process = subprocess.Popen(
+        [str(PROGRAM), "run", "geoseg:predict", *given, *outputs],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "s left" in line:
+            break
+    assert children(scene)
+    process.send_signal(number)
+    start = time.monotonic()
+    while children(scene) and time.monotonic() - start < 60:
+        time.sleep(0.05)
+    assert time.monotonic() - start < seconds
+    left = process.communicate(timeout=60)[0]
+    assert process.returncode == (1 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert "cancelled" in left
+    # At most finished strips, with which the same command goes on.
+    assert {p.name for p in out.iterdir()} <= {".geoseg-s.tif"}
+
+
+def test_the_other_algorithms(run: Run, maps: Path, tmp_path: Path) -> None:
+    map_ = maps / "map.tif"
+    done = run("vectorize", INPUT=map_, MIN_AREA=5000, SIMPLIFY=30, OUTPUT="v.parquet")
+    assert done.returncode == 0, done.stderr
+    arguments = [
+        "vectorize",
+        str(map_),
+        "--min-area",
+        "5000",
+        "--simplify",
+        "30",
+        "-o",
+        "w.parquet",
+    ]
+    subprocess.run([*GEOSEG, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "v.parquet").read_bytes() == (tmp_path / "w.parquet").read_bytes()
+
+    done = run("sample", INPUT=map_, COUNT=40, OUTPUT=tmp_path / "points.gpkg")
+    assert done.returncode == 0, done.stderr
+    points = geopandas.read_file(tmp_path / "points.gpkg")
+    assert len(points) == 40
+
+    done = run("evaluate", "--json", INPUT=map_, LABELS=map_, OUTPUT=tmp_path / "e.html")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert results["ACCURACY"] == 1.0
+    assert "<html" in (tmp_path / "e.html").read_text(encoding="utf-8")
+
+    done = run("info", INPUT=SCENE, OUTPUT=tmp_path / "i.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "i.html").read_text(encoding="utf-8")
+    assert "landcover-aerial: does not fit" in page and "Landsat" in page
+
+    done = run("diagnostics", OUTPUT=tmp_path / "d.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "d.html").read_text(encoding="utf-8")
+    assert "geoseg, version" in page and "landcover-ms" in page and "QGIS" in page
+
+
+def test_a_folder_with_a_scene_that_fails(run: Run, maps: Path, tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    shutil.copyfile(SCENE, scenes / "landsat7_nc_2000.tif")
+    shutil.copyfile(LABELS, scenes / "a.tif")
+    done = run("folder", INPUT=scenes, OUTPUT=tmp_path / "maps")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "1 of 2 scenes failed" in said and "a.tif: " in said
+    made = tmp_path / "maps" / "landsat7_nc_2000_landcover.tif"
+    assert made.read_bytes() == (maps / "map.tif").read_bytes()
+    (scenes / "a.tif").unlink()
+    done = run("folder", "--json", INPUT=scenes, OUTPUT=tmp_path / "maps")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"]["DONE"] == 1
+
+
+def test_a_program_that_is_not_there_is_said(environment: dict[str, str], tmp_path: Path) -> None:
+    profile = tmp_path / "profile"
+    shutil.copytree(environment["QGIS_CUSTOM_CONFIG_PATH"], profile)
+    for ini in (profile / "profiles" / "default" / "QGIS").glob("*.ini"):
+        lines = [s for s in ini.read_text().splitlines() if "GEOSEG_EXECUTABLE" not in s]
+        ini.write_text("\n".join(lines))
+    own = {**environment, "QGIS_CUSTOM_CONFIG_PATH": str(profile)}
+    command = [str(PROGRAM), "run", "geoseg:predict", f"--INPUT={SCENE}", "--OUTPUT=o.tif"]
+    for program, words in (("", "was not found"), ("/no/geoseg", "no program that can be run")):
+        done = subprocess.run(
+            [*command, "--VECTOR=o.gpkg"],
+            env={**own, "GEOSEG_EXECUTABLE": program},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert (
+            words in done.stdout + done.stderr and "pip install geoseg" in done.stdout + done.stderr
+        )
+
+
+def test_one_file_is_a_script(environment: dict[str, str], maps: Path, tmp_path: Path) -> None:
+    scripts = tmp_path / "qgis" / "profiles" / "default" / "processing" / "scripts"
+    scripts.mkdir(parents=True)
+    shutil.copy(PLUGIN / "geoseg_predict.py", scripts)
+    given = f"--INPUT={SCENE}", "--OUTPUT=o.tif", "--VECTOR=o.parquet"
+    program = Path(sys.executable).with_name("geoseg")
+    done = subprocess.run(
+        [str(PROGRAM), "run", "script:geosegpredict", *given],
+        env={
+            **environment,
+            "QGIS_CUSTOM_CONFIG_PATH": str(tmp_path / "qgis"),
+            "GEOSEG_EXECUTABLE": str(program),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
+
+
+LOOK = """
+import json, sys
+from qgis.core import QgsApplication, QgsRasterLayer, QgsVectorLayer
+application = QgsApplication([], False)
+application.initQgis()
+raster = QgsRasterLayer(sys.argv[1])
+vector = QgsVectorLayer(sys.argv[2] + "|layername=landcover", "v", "ogr")
+print(json.dumps({
+    "raster": [[int(c.value), c.label, c.color.name()] for c in raster.renderer().classes()],
+    "vector": [[c.value(), c.label(), c.symbol().color().name()]
+               for c in vector.renderer().categories()],
+}), flush=True)
+del raster, vector
+import os
+os._exit(0)
+"""
+
+
+def test_a_map_opens_with_names_and_colours(environment: dict[str, str], maps: Path) -> None:
+    import geoseg
+
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", LOOK, str(maps / "map.tif"), str(maps / "map.gpkg")],
+        env={k: v for k, v in environment.items() if not k.startswith("PYTHON")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    classes = [
+        (c.id, c.name, c.color.lower()) for c in geoseg.load_model("landcover-ms").card.classes
+    ]
+    assert [tuple(c) for c in shown["raster"]] == classes
+    found = {(int(value), label, colour) for value, label, colour in shown["vector"]}
+    assert found == {*classes}
