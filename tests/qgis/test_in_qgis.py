@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -337,6 +338,69 @@ def test_one_file_is_a_script(environment: dict[str, str], maps: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
+
+
+@pytest.fixture
+def way(environment: dict[str, str], tmp_path: Path) -> Callable[[str], Any]:
+    """What tests/qgis/ways.py does in QGIS' own Python."""
+
+    def way(name: str) -> Any:
+        done = subprocess.run(
+            ["/usr/bin/python3", str(Path(__file__).with_name("ways.py")), name, str(SCENE), "."],
+            env={k: v for k, v in environment.items() if not k.startswith("PYTHON")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return way
+
+
+def test_from_a_script(way: Callable[[str], Any], maps: Path, tmp_path: Path) -> None:
+    found = way("script")
+    assert found["made"] == {"OUTPUT": "s.tif", "VECTOR": "s.parquet"}
+    assert found["progress"][-1] == 100
+    assert (tmp_path / "s.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
+
+
+def test_from_the_batch_dialog(way: Callable[[str], Any], maps: Path, tmp_path: Path) -> None:
+    names = way("batch")
+    for row in range(3):
+        assert f"b{row}.tif" in names
+        assert (tmp_path / f"b{row}.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
+
+
+def test_the_dialog_lists_the_models(way: Callable[[str], Any]) -> None:
+    found = way("dialog")
+    assert "landcover-ms: blue, green, red, nir, swir1, swir2; 7.8 to 36 m" in found["listed"]
+    assert found["values"] == ["", "landcover-ms", "/a folder", ""]
+
+
+def test_in_a_model_of_the_designer(
+    way: Callable[[str], Any], environment: dict[str, str], maps: Path, tmp_path: Path
+) -> None:
+    """Predict, then vectorize with other options, then an algorithm of QGIS."""
+    assert way("model")
+    given = f"--SCENE={SCENE}", f"--trees:trees={tmp_path / 'trees.gpkg'}"
+    done = subprocess.run(
+        [str(PROGRAM), "run", "land.model3", *given],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = ["vectorize", str(maps / "map.tif"), "--min-area", "5000", "--simplify", "30"]
+    subprocess.run([*GEOSEG, *arguments, "-o", "v.gpkg"], cwd=tmp_path, check=True)
+    expected = geopandas.read_file(tmp_path / "v.gpkg", layer="landcover")
+    expected = expected[expected.class_name == "trees"].reset_index(drop=True)
+    found = geopandas.read_file(tmp_path / "trees.gpkg")
+    assert_geodataframe_equal(found[expected.columns], expected, check_dtype=False)
 
 
 LOOK = """

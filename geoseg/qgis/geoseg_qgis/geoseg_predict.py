@@ -336,8 +336,12 @@ class SharedAlgorithm(QgsProcessingAlgorithm):
 
     def add_model(self) -> None:
         """Add model and bands."""
+        model = QgsProcessingParameterString("MODEL", tr("Model"), "", False, True)
+        if __package__:  # a script is a single file
+            widget = {"class": f"{__package__}.model_widget.ModelWidget"}
+            model.setMetadata({"widget_wrapper": widget})
         self.add(
-            QgsProcessingParameterString("MODEL", tr("Model"), "", False, True),
+            model,
             tr(
                 "Name of an embedded model, or a model folder or .zip; empty: the embedded one "
                 "that suits the scene."

@@ -1,0 +1,169 @@
+"""What users of QGIS do beside qgis_process: a program of QGIS' own Python.
+
+Its arguments are what to do, the scene and a folder to work in; it prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import qgis.utils
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingFeedback,
+    QgsProcessingModelAlgorithm,
+    QgsProcessingModelChildAlgorithm,
+    QgsProcessingModelChildParameterSource,
+    QgsProcessingModelOutput,
+    QgsProcessingModelParameter,
+    QgsProcessingParameterRasterLayer,
+    QgsProject,
+    QgsRasterLayer,
+)
+from qgis.gui import QgsMapCanvas
+from qgis.PyQt.QtCore import QCoreApplication
+
+PLUGINS = Path("/usr/share/qgis/python/plugins")
+PROFILE = Path(os.environ["QGIS_CUSTOM_CONFIG_PATH"]) / "profiles" / "default"
+
+
+class Interface:
+    """As much of QGIS' window as Processing's dialogs ask for."""
+
+    def __init__(self) -> None:
+        self.canvas = QgsMapCanvas()
+
+    def mapCanvas(self) -> QgsMapCanvas:
+        return self.canvas
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **options: None
+
+
+def start() -> QgsApplication:
+    """QGIS without a window, with Processing and the plugin."""
+    sys.path[:0] = [str(PLUGINS), str(PROFILE / "python" / "plugins")]
+    QCoreApplication.setOrganizationName("QGIS")
+    QCoreApplication.setApplicationName("QGIS3")
+    application = QgsApplication([], True, str(PROFILE))
+    application.initQgis()
+    qgis.utils.iface = Interface()
+    from processing.core.Processing import Processing
+
+    Processing.initialize()
+    from geoseg_qgis.provider import GeosegPlugin
+
+    application.geoseg = GeosegPlugin(None)
+    application.geoseg.initProcessing()
+    return application
+
+
+def script(scene: str, folder: Path) -> Any:
+    """processing.run, with progress."""
+    import processing
+
+    feedback = QgsProcessingFeedback()
+    seen: list[float] = []
+    feedback.progressChanged.connect(seen.append)
+    made = processing.run(
+        "geoseg:predict",
+        {"INPUT": scene, "OUTPUT": str(folder / "s.tif"), "VECTOR": str(folder / "s.parquet")},
+        feedback=feedback,
+    )
+    return {"made": made, "progress": seen}
+
+
+def child(name: str, algorithm: str, **given: Any) -> QgsProcessingModelChildAlgorithm:
+    found = QgsProcessingModelChildAlgorithm(algorithm)
+    found.setChildId(name)
+    source = QgsProcessingModelChildParameterSource
+    for parameter, value in given.items():
+        if isinstance(value, tuple):
+            taken = source.fromChildOutput(*value)
+        elif value == "SCENE":
+            taken = source.fromModelParameter(value)
+        else:
+            taken = source.fromStaticValue(value)
+        found.addParameterSources(parameter, [taken])
+    return found
+
+
+def model(scene: str, folder: Path) -> Any:
+    """A model of predict, then vectorize with other options, then an algorithm of QGIS."""
+    made = QgsProcessingModelAlgorithm("land", "test")
+    made.addModelParameter(
+        QgsProcessingParameterRasterLayer("SCENE", "scene"), QgsProcessingModelParameter("SCENE")
+    )
+    made.addChildAlgorithm(child("predict", "geoseg:predict", INPUT="SCENE"))
+    raster = "predict", "OUTPUT"
+    options = {"MIN_AREA": 5000, "SIMPLIFY": 30}
+    made.addChildAlgorithm(child("polygons", "geoseg:vectorize", INPUT=raster, **options))
+    last = child(
+        "trees",
+        "native:extractbyattribute",
+        INPUT=("polygons", "OUTPUT"),
+        FIELD="class_name",
+        OPERATOR=0,
+        VALUE="trees",
+    )
+    output = QgsProcessingModelOutput("trees", "trees")
+    output.setChildOutputName("OUTPUT")
+    output.setChildId("trees")
+    last.setModelOutputs({"trees": output})
+    made.addChildAlgorithm(last)
+    made.updateDestinationParameters()
+    return made.toFile(str(folder / "land.model3"))
+
+
+def batch(scene: str, folder: Path) -> Any:
+    """The batch dialog over three scenes."""
+    from processing.gui.BatchAlgorithmDialog import BatchAlgorithmDialog
+
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("geoseg:predict")
+    window = BatchAlgorithmDialog(algorithm)
+    panel = window.mainWidget()
+    columns = panel.parameter_to_column
+    for row in range(3):
+        if row >= panel.batchRowCount():
+            panel.addRow()
+    for row in range(3):
+        panel.wrappers[row][columns["INPUT"]].setWidgetValue(scene, panel.processing_context)
+        for name, path in (("OUTPUT", f"b{row}.tif"), ("VECTOR", f"b{row}.parquet")):
+            cell = panel.tblParameters.cellWidget(row + 1, columns[name])
+            cell.setValue(str(folder / path))
+    window.runAlgorithm()
+    return sorted(path.name for path in folder.iterdir())
+
+
+def dialog(scene: str, folder: Path) -> Any:
+    """The algorithm's dialog, with its picture; the model's field has the embedded ones."""
+    from processing.gui.AlgorithmDialog import AlgorithmDialog
+
+    QgsProject.instance().addMapLayer(QgsRasterLayer(scene, "the scene"))
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("geoseg:predict")
+    window = AlgorithmDialog(algorithm, False, None)
+    window.resize(900, 900)
+    window.show()
+    for _ in range(20):
+        QCoreApplication.processEvents()
+    window.grab().save(str(folder / "dialog.png"))
+    field = window.mainWidget().wrappers["MODEL"]
+    listed = [field.box.itemText(i) for i in range(field.box.count())]
+    values = [field.value()]
+    for value in ("landcover-ms", "/a folder", None):
+        field.setValue(value)
+        values.append(field.value())
+    return {"listed": listed, "values": values}
+
+
+if __name__ == "__main__":
+    way, scene_path, place = sys.argv[1:]
+    application = start()
+    found = globals()[way](scene_path, Path(place))
+    print(json.dumps(found), flush=True)
+    # QGIS' own end crashes while layers live.
+    os._exit(0)
