@@ -11,8 +11,7 @@ import geoseg
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(geoseg.__path__, "geoseg.")
-    # The plugin is imported by QGIS alone.
-    if not name.endswith("__main__") and "geoseg_qgis" not in name
+    if not name.endswith("__main__")
 ]
 
 

@@ -16,7 +16,7 @@ import geoseg
 
 ROOT = Path(geoseg.__file__).parent
 #: Those of the plugin are QGIS': they import nothing of geoseg, and nothing imports them.
-PLUGIN = ROOT / "qgis" / "geoseg_qgis"
+PLUGIN = ROOT / "qgis" / "plugin"
 MODULES = sorted(path for path in ROOT.rglob("*.py") if PLUGIN not in path.parents)
 
 #: From the ground up: a module imports from its own room or those before it.
@@ -320,7 +320,7 @@ def test_nothing_runs_code_out_of_files(path: Path) -> None:
     assert list(unsafe(parse(path))) == []
 
 
-@pytest.mark.parametrize("path", sorted(PLUGIN.glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(PLUGIN.rglob("*.py")), ids=lambda p: p.name)
 def test_the_plugin_is_made_of_the_standard_library_and_qgis(path: Path) -> None:
     tree = parse(path)
     for node in ast.walk(tree):

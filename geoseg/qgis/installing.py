@@ -17,7 +17,7 @@ from geoseg.qgis.profiles import Profile, find_profiles, ini_text
 __all__ = ["Installed", "install", "plugin_version", "remove", "status", "write_zip"]
 
 #: The plugin as QGIS loads it.
-PLUGIN = Path(__file__).parent / "geoseg_qgis"
+PLUGIN = Path(__file__).parent / "plugin" / "geoseg_qgis"
 #: Where QGIS notes which plugins are enabled, and Processing its settings.
 ENABLED = ("PythonPlugins", "geoseg_qgis")
 PROGRAM = ("Processing", "Configuration\\GEOSEG_EXECUTABLE")

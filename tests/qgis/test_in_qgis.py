@@ -384,8 +384,8 @@ def test_in_a_model_of_the_designer(
     way: Callable[[str], Any], environment: dict[str, str], maps: Path, tmp_path: Path
 ) -> None:
     """Predict, then vectorize with other options, then an algorithm of QGIS."""
-    assert way("model")
-    given = f"--SCENE={SCENE}", f"--trees:trees={tmp_path / 'trees.gpkg'}"
+    output = way("model")
+    given = f"--SCENE={SCENE}", f"--{output}={tmp_path / 'trees.gpkg'}"
     done = subprocess.run(
         [str(PROGRAM), "run", "land.model3", *given],
         env=environment,

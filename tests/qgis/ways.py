@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 from qgis.gui import QgsMapCanvas
-from qgis.PyQt.QtCore import QCoreApplication
+from qgis.PyQt.QtCore import QCoreApplication, QSettings
 
 PLUGINS = Path("/usr/share/qgis/python/plugins")
 PROFILE = Path(os.environ["QGIS_CUSTOM_CONFIG_PATH"]) / "profiles" / "default"
@@ -47,6 +48,10 @@ class Interface:
 def start() -> QgsApplication:
     """QGIS without a window, with Processing and the plugin."""
     sys.path[:0] = [str(PLUGINS), str(PROFILE / "python" / "plugins")]
+    # As the program itself does: settings are the profile's.
+    ini, user = QSettings.Format.IniFormat, QSettings.Scope.UserScope
+    QSettings.setDefaultFormat(ini)
+    QSettings.setPath(ini, user, str(PROFILE))
     QCoreApplication.setOrganizationName("QGIS")
     QCoreApplication.setApplicationName("QGIS3")
     application = QgsApplication([], True, str(PROFILE))
@@ -116,15 +121,20 @@ def model(scene: str, folder: Path) -> Any:
     last.setModelOutputs({"trees": output})
     made.addChildAlgorithm(last)
     made.updateDestinationParameters()
-    return made.toFile(str(folder / "land.model3"))
+    assert made.toFile(str(folder / "land.model3"))
+    # Some versions put the child's name before it.
+    (name,) = (p.name() for p in made.destinationParameterDefinitions())
+    return name
 
 
 def batch(scene: str, folder: Path) -> Any:
     """The batch dialog over three scenes."""
-    from processing.gui.BatchAlgorithmDialog import BatchAlgorithmDialog
+    from processing.gui import BatchAlgorithmDialog as module
 
+    # Layers are loaded into a window, which is not here.
+    module.handleAlgorithmResults = lambda *args, **options: True
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("geoseg:predict")
-    window = BatchAlgorithmDialog(algorithm)
+    window = module.BatchAlgorithmDialog(algorithm)
     panel = window.mainWidget()
     columns = panel.parameter_to_column
     for row in range(3):
@@ -136,6 +146,13 @@ def batch(scene: str, folder: Path) -> Any:
             cell = panel.tblParameters.cellWidget(row + 1, columns[name])
             cell.setValue(str(folder / path))
     window.runAlgorithm()
+    # Newer versions come back at once.
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not all(
+        (folder / f"b{row}.json").exists() for row in range(3)
+    ):
+        QCoreApplication.processEvents()
+        time.sleep(0.01)
     return sorted(path.name for path in folder.iterdir())
 
 

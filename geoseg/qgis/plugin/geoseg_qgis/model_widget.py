@@ -27,7 +27,7 @@ def embedded_models() -> list[tuple[str, str]]:
     return found
 
 
-class ModelWidget(WidgetWrapper):
+class ModelWidget(WidgetWrapper):  # type: ignore[misc]
     """A list that takes any text, and buttons for what is on disk."""
 
     def createWidget(self) -> QWidget:
