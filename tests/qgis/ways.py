@@ -5,6 +5,7 @@ Its arguments are what to do, the scene and a folder to work in; it prints JSON.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -129,8 +130,7 @@ def model(scene: str, folder: Path) -> Any:
 
 def batch(scene: str, folder: Path) -> Any:
     """The batch dialog over three scenes."""
-    from processing.gui import BatchAlgorithmDialog as module
-
+    module = importlib.import_module("processing.gui.BatchAlgorithmDialog")
     # Layers are loaded into a window, which is not here.
     module.handleAlgorithmResults = lambda *args, **options: True
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("geoseg:predict")
