@@ -136,7 +136,7 @@ def test_a_failing_start_leaves_no_lock(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("geoseg.core.staging.write_text_whole", fails)
+        patch.setattr("geoseg.core.staging.write_whole", fails)
         with pytest.raises(type(error)), Staging([output]).resumable({"a": 1}):
             pass
     assert hidden(tmp_path) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,3 +239,27 @@ def test_a_path_is_written_as_qt_reads_it() -> None:
 
 def test_no_profile_of_a_home_without_qgis() -> None:
     assert find_profiles({}) == []
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+def test_the_file_of_settings_stays_what_it_is(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ends: bytes
+) -> None:
+    """Who may read it, where it is, its line ends, and bytes that are no UTF-8."""
+    monkeypatch.setattr("geoseg.qgis.profiles.sys.platform", "linux")
+    folder = make_profile(home, PLACES["linux"][0])
+    ini, kept = folder / "QGIS" / "QGIS3.ini", home / "kept.ini"
+    before = ends.join([b"[a]", b"b=\xe9\x0b\xe2\x80\xa8c", b"", b"[Processing]", b"x=1", b""])
+    kept.write_bytes(before)
+    kept.chmod(0o600)
+    ini.unlink()
+    ini.symlink_to(kept)
+    assert run(capsys, "install")[0] == 0
+    assert ini.is_symlink()
+    if sys.platform != "win32":
+        assert kept.stat().st_mode & 0o777 == 0o600
+    lines = kept.read_bytes().split(ends)
+    assert lines[:3] == before.split(ends)[:3] and b"geoseg_qgis=true" in lines
+    assert run(capsys, "remove")[0] == 0
+    assert kept.read_bytes().startswith(before)
+    assert b"geoseg" not in kept.read_bytes()

@@ -10,7 +10,7 @@ cores, :mod:`~geoseg.core.importing` what each extra brings. Start with ``stagin
 For other rooms:
     cache: Cache, cache_folder
     failures: NoRoomError, explained_failures
-    files: NAME_BYTES, replace_file, sync_file, write_text_whole
+    files: NAME_BYTES, replace_file, sync_file, write_whole
     gdal: GDAL_ERRORS, Refused, TILED, block_cache, explain_open_error, explain_read_error,
         first_line, gdal_options, retried
     heap: pop, push

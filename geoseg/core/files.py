@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["NAME_BYTES", "replace_file", "sync_file", "sync_folder", "write_text_whole"]
+__all__ = ["NAME_BYTES", "replace_file", "sync_file", "sync_folder", "write_whole"]
 
 #: Bytes of an output's name: a longer one leaves no room for the hidden folder's, and for what
 #: libraries append to it.
@@ -67,19 +68,22 @@ def replace_file(source: Path, target: Path) -> None:
         time.sleep(_PAUSE)
 
 
-def write_text_whole(path: Path, text: str) -> None:
-    """Write a file of text that is there whole or not at all.
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all.
 
     Args:
-        path: replaced if it is there.
-        text: written as UTF-8, line ends as they are.
+        path: replaced if it is there; who may read it stays.
+        data: its content.
 
     Raises:
         OSError: the folder or the disk refuses.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="")
+        partial.touch()
+        if path.exists():
+            shutil.copymode(path, partial)
+        partial.write_bytes(data)
         sync_file(partial)
         replace_file(partial, path)
     except BaseException:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geoseg.core.files import NAME_BYTES, replace_file, sync_file, write_text_whole
+from geoseg.core.files import NAME_BYTES, replace_file, sync_file, write_whole
 from geoseg.core.jsontext import json_text
 from geoseg.core.ownership import holds_statistics_alone, is_ours
 from geoseg.core.signals import uninterrupted
@@ -197,7 +197,7 @@ class Staging:
         record = folder.path / _RECORD
         if self._restart or not record.exists():
             folder.clear(but=[_PUBLISHING])
-            write_text_whole(record, json_text(self._run))
+            write_whole(record, json_text(self._run).encode())
             return
         self.keep = True
         changed = _changes(self.earlier(), json.loads(json_text(self._run)))
@@ -268,7 +268,7 @@ class Staging:
             if self._run is not None:
                 # Killed from here on, the next run knows its own.
                 noted = {str(f.absolute()): _about(self.path(f)) for f in finals}
-                write_text_whole(work_folder_of(self.finals[0]) / _PUBLISHING, json_text(noted))
+                write_whole(work_folder_of(self.finals[0]) / _PUBLISHING, json_text(noted).encode())
             self._rename(finals)
             self.keep = False
 

@@ -221,5 +221,5 @@ def _look(profile: Profile) -> Installed:
             profile.read(*ENABLED) == "true",
             profile.read(*PROGRAM) or "",
         )
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise OutputError(f"the settings of {profile.folder} can't be read: {error}") from error

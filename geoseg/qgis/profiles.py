@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoseg.core.files import write_text_whole
+from geoseg.core.files import write_whole
 
 __all__ = ["Profile", "find_profiles"]
 
@@ -49,7 +49,7 @@ class Profile:
     def read(self, section: str, key: str) -> str | None:
         """Look up a setting as it is written; None where there is none."""
         for file in self.settings:
-            lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+            lines = _lines(file)[0]
             found = _find(lines, section, key)
             if found is not None:
                 return lines[found].partition("=")[2]
@@ -62,12 +62,13 @@ class Profile:
             OSError: the file can't be read or written.
         """
         for file in self.settings:
-            before = file.read_text(encoding="utf-8") if file.exists() else ""
-            lines = _changed(before.splitlines(), section, key, value)
-            text = "".join(f"{line}\n" for line in lines)
-            if text != before:
+            before, end = _lines(file)
+            lines = _changed(before, section, key, value)
+            if lines != before:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_text_whole(file, text)
+                text = "".join(f"{line}{end}" for line in lines)
+                # The file may be a link to where somebody keeps such files.
+                write_whole(file.resolve(), text.encode("utf-8", "surrogateescape"))
 
 
 def find_profiles(environment: Mapping[str, str] = os.environ) -> list[Profile]:
@@ -138,6 +139,18 @@ def ini_text(value: str) -> str:
 def _utf16(character: str) -> list[int]:
     data = character.encode("utf-16-le")
     return [int.from_bytes(data[i : i + 2], "little") for i in range(0, len(data), 2)]
+
+
+def _lines(file: Path) -> tuple[list[str], str]:
+    """Read the lines of a file of settings, none if it is not there, and what ends them.
+
+    Qt 6 writes UTF-8, Qt 5 escapes; whatever else is in there comes back as it was.
+    """
+    if not file.exists():
+        return [], os.linesep
+    text = file.read_bytes().decode("utf-8", "surrogateescape")
+    end = "\r\n" if "\r\n" in text else "\n"
+    return text.removesuffix(end).split(end) if text else [], end
 
 
 def _section(lines: list[str], section: str) -> tuple[int, int] | None:

@@ -7,22 +7,20 @@ import platform
 import sys
 from typing import Any
 
-from qgis.core import Qgis, QgsProcessingParameterFileDestination
+from qgis.core import Qgis
 
 from .geoseg_predict import (
     PROTOCOL,
     QgsProcessingException,
-    SharedAlgorithm,
     ask,
     environment,
     find_geoseg,
     in_flatpak,
-    tr,
 )
-from .info import write_page
+from .info import PageAlgorithm
 
 
-class GeosegDiagnostics(SharedAlgorithm):
+class GeosegDiagnostics(PageAlgorithm):
     """Describes this QGIS, the plugin and the geoseg that it found."""
 
     NAME = "diagnostics"
@@ -35,11 +33,7 @@ class GeosegDiagnostics(SharedAlgorithm):
 
     def initAlgorithm(self, config: Any = None) -> None:
         """Define the parameter."""
-        self.add(
-            QgsProcessingParameterFileDestination(
-                "OUTPUT", tr("Page"), tr("Web page (*.html)"), None, True
-            )
-        )
+        self.add_page()
 
     def processAlgorithm(
         self, parameters: dict[str, Any], context: Any, feedback: Any
@@ -64,10 +58,4 @@ class GeosegDiagnostics(SharedAlgorithm):
                 except QgsProcessingException as error:
                     if arguments != ["doctor"]:  # which not every geoseg has
                         found.append(f"geoseg {' '.join(arguments)}: {error}")
-        text = "\n".join(found)
-        feedback.pushInfo(text)
-        output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
-        if not output:
-            return {}
-        write_page(output, "geoseg diagnostics", text)
-        return {"OUTPUT": output}
+        return self.show("\n".join(found), "geoseg diagnostics", parameters, context, feedback)

@@ -10,17 +10,32 @@ from qgis.core import QgsProcessingParameterFileDestination, QgsProcessingParame
 from .geoseg_predict import Run, SharedAlgorithm, tr
 
 
-def write_page(path: str, title: str, text: str) -> None:
-    """Write text as a web page, which is what QGIS shows in its results."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(
-            f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-            f"</head><body><pre style='white-space: pre-wrap'>{html.escape(text)}</pre></body>"
-            f"</html>\n"
-        )
+class PageAlgorithm(SharedAlgorithm):
+    """What gives text: in the log, and on request as a web page."""
+
+    def add_page(self) -> None:
+        """Add the parameter for the page."""
+        kind = tr("Web page (*.html)")
+        self.add(QgsProcessingParameterFileDestination("OUTPUT", tr("Page"), kind, None, True))
+
+    def show(
+        self, text: str, title: str, parameters: dict[str, Any], context: Any, feedback: Any
+    ) -> dict[str, Any]:
+        """Put text into the log, and into the page that was asked for; give the outputs."""
+        feedback.pushInfo(text)
+        path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        if not path:
+            return {}
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>{html.escape(title)}"
+                f"</title></head><body><pre style='white-space: pre-wrap'>{html.escape(text)}"
+                f"</pre></body></html>\n"
+            )
+        return {"OUTPUT": path}
 
 
-class GeosegInfo(SharedAlgorithm):
+class GeosegInfo(PageAlgorithm):
     """Shows what geoseg sees in a scene."""
 
     NAME = "info"
@@ -35,11 +50,7 @@ class GeosegInfo(SharedAlgorithm):
         self.add(QgsProcessingParameterRasterLayer("INPUT", tr("Scene")))
         self.add_model()
         self.add_options("info")
-        self.add(
-            QgsProcessingParameterFileDestination(
-                "OUTPUT", tr("Page"), tr("Web page (*.html)"), None, True
-            )
-        )
+        self.add_page()
 
     def processAlgorithm(
         self, parameters: dict[str, Any], context: Any, feedback: Any
@@ -49,10 +60,4 @@ class GeosegInfo(SharedAlgorithm):
         arguments = ["info", layer.dataProvider().dataSourceUri(), *self.model(parameters, context)]
         run = Run(arguments + self.options(parameters, context), feedback)
         run.follow()
-        text = "\n".join(run.printed)
-        feedback.pushInfo(text)
-        output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
-        if not output:
-            return {}
-        write_page(output, layer.name(), text)
-        return {"OUTPUT": output}
+        return self.show("\n".join(run.printed), layer.name(), parameters, context, feedback)
