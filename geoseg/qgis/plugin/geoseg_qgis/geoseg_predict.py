@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -314,8 +315,14 @@ class SharedAlgorithm(QgsProcessingAlgorithm):
         return tr(self.LABEL)
 
     def shortHelpString(self) -> str:
-        """Describe it."""
-        return tr(self.HELP)
+        """Describe it, in QGIS' window with a picture."""
+        text = tr(self.HELP)
+        picture = os.path.join(os.path.dirname(__file__), "help.png")
+        window = getattr(sys.modules.get("qgis.utils"), "iface", None)
+        if window is None or not os.path.exists(picture):
+            return text
+        paragraphs = "</p><p>".join(text.split("\n\n"))
+        return f'<p><img src="{picture}" width="240"></p><p>{paragraphs}</p>'
 
     def group(self) -> str:
         """Name the group in the toolbox."""
