@@ -13,7 +13,9 @@ Which events come, in this order:
 - ``vectorize``, on the command line: progress and result.
 - ``train``: progress, note, warning and log as they come, and result. Each stage of a recipe has
   its own count of steps.
-- ``evaluate`` of a model: start and progress of its prediction (no JSON on the command line).
+- ``evaluate``: of a model start and progress of its prediction. On the command line warning and
+  result, too.
+- ``sample``, on the command line: warning and result.
 - On the command line alive comes wherever there would be no other line for a second; and a run
   whose events nobody reads any more ends as if it were interrupted, within some seconds.
 - On the command line any of them ends with error where it fails, which may come first; a run that
@@ -37,6 +39,7 @@ __all__ = [
     "ChipsEstimate",
     "DryRunEvent",
     "ErrorEvent",
+    "EvaluateResult",
     "Event",
     "GridReport",
     "LogEvent",
@@ -51,6 +54,7 @@ __all__ = [
     "Progress",
     "RadiometryReport",
     "RuntimeReport",
+    "SampleResult",
     "SceneReport",
     "ScenesProgress",
     "StartEvent",
@@ -375,6 +379,34 @@ class VectorizeResult(TypedDict):
     polygons: dict[str, int]
 
 
+class EvaluateResult(TypedDict):
+    """The accuracy is known, and the files that were asked for are in place.
+
+    Attributes:
+        event: what it is.
+        files: their paths: of the reports, and of a model's card that was written.
+        report: what the JSON report holds.
+    """
+
+    event: Literal["result"]
+    files: list[str]
+    report: dict[str, Any]
+
+
+class SampleResult(TypedDict):
+    """The points are in place.
+
+    Attributes:
+        event: what it is.
+        vector: their path.
+        points: class -> how many.
+    """
+
+    event: Literal["result"]
+    vector: str
+    points: dict[str, int]
+
+
 class TrainResult(TypedDict):
     """The model is in place.
 
@@ -458,6 +490,8 @@ Event = (
     | WarningEvent
     | PredictResult
     | VectorizeResult
+    | EvaluateResult
+    | SampleResult
     | TrainResult
     | DryRunEvent
     | AliveEvent

@@ -157,6 +157,22 @@ def test_what_the_command_line_prints(place: Path, tmp_path: Path) -> None:
     assert printed("vectorize", place / "map.tif", cwd=tmp_path) == ["ErrorEvent"]
 
 
+def test_what_the_accuracy_of_a_map_prints(place: Path, tmp_path: Path) -> None:
+    """The map is its own label."""
+    raster = place / "map.tif"
+    for command in (
+        ("sample", raster, "-o", "points.gpkg", "-n", "20"),
+        ("evaluate", raster, "--labels", raster, "--json", "report.json"),
+    ):
+        *before, last = printed(*command, cwd=tmp_path)
+        assert set(before) <= {"WarningEvent"}
+        assert last == f"{str(command[0]).capitalize()}Result"
+        assert printed(*command, cwd=tmp_path) == ["ErrorEvent"]  # the outputs are there
+    model = place / "model1", "--scene", place / "scene.tif", "--src-nodata", "nan"
+    kinds = printed("evaluate", *model, "--labels", raster, cwd=tmp_path)
+    assert kinds[0] == "StartEvent" and kinds.count("EvaluateResult") == 1
+
+
 def test_what_training_prints(tmp_path: Path) -> None:
     from geoseg.training.recipe_file import dump_config
 

@@ -183,7 +183,11 @@ def test_a_program_that_is_missing_is_said(
 
 def test_the_zip_is_what_qgis_installs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "g.zip"
+    foreign = tmp_path / "g.zip.partial"
+    foreign.write_text("somebody's")
     assert run(capsys, "zip", "-o", str(path))[0] == 0
+    assert foreign.read_text() == "somebody's"
+    assert {p.name for p in tmp_path.iterdir()} == {"bin", "g.zip", "g.zip.partial"}
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
         metadata = file.read("geoseg_qgis/metadata.txt").decode()

@@ -13,6 +13,7 @@ from geoseg.cli.options import (
     max_pixels_option,
     output_options,
     overwrite_option,
+    progress_option,
     root_options,
 )
 from geoseg.cli.progress import progress_printer
@@ -76,8 +77,16 @@ __all__ = ["command"]
 )
 @max_pixels_option
 @overwrite_option
+@progress_option
 @output_options
-def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **options: Any) -> None:
+def command(
+    raster: str,
+    scene: tuple[str, ...],
+    progress: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
     """Measure how accurate a class raster is, or a model on a scene.
 
     Give either --points, a labelled random sample (geoseg sample draws it): accuracies and the
@@ -97,11 +106,15 @@ def command(raster: str, scene: tuple[str, ...], quiet: bool, verbose: int, **op
         options[name] = given[0] if given else None
     if scene:
         options["scene"] = scene[0] if len(scene) == 1 else list(scene)
-        options["progress"] = progress_printer("auto", -1 if quiet else verbose)
-    done = evaluate(raster, **options)
+    receiver = progress_printer(progress, -1 if quiet else verbose)
+    done = evaluate(raster, progress=receiver, **options)
     for message in done.warnings:
-        click.echo(f"geoseg: warning: {message}", err=True)
-    if quiet:
+        receiver({"event": "warning", "message": message})
+    files = [path for name in ("json", "csv", "html") if (path := options[name]) is not None]
+    if options["write_card"] or options["write_temperature"]:
+        files.append(raster)
+    receiver({"event": "result", "files": files, "report": done.report})
+    if quiet or progress == "json":
         return
     if done.accuracy is None:
         _print_labels(done.report)

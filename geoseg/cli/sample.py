@@ -11,8 +11,10 @@ from geoseg.cli.options import (
     number_or_each,
     output_options,
     overwrite_option,
+    progress_option,
     root_options,
 )
+from geoseg.cli.progress import progress_printer
 from geoseg.core.wording import counted
 from geoseg.errors import UsageError
 
@@ -64,11 +66,13 @@ __all__ = ["command"]
 @root_options
 @max_pixels_option
 @overwrite_option
+@progress_option
 @output_options
 def command(
     raster: str,
     expected: tuple[str, ...],
     min_per_class: int | None,
+    progress: str,
     quiet: bool,
     verbose: int,
     **options: Any,
@@ -90,10 +94,13 @@ def command(
         if options["allocation"] != "olofsson":
             raise UsageError("--min-per-class is for --allocation olofsson; give that, too")
         options["min_per_class"] = min_per_class
+    receiver = progress_printer(progress, -1 if quiet else verbose)
     drawn = sample(raster, **options)
     for message in drawn.warnings:
-        click.echo(f"geoseg: warning: {message}", err=True)
-    if quiet:
+        receiver({"event": "warning", "message": message})
+    counts = {s.name: s.points for s in drawn.strata}
+    receiver({"event": "result", "vector": options["output"], "points": counts})
+    if quiet or progress == "json":
         return
     click.echo(f"{'class':<22}{'pixels':>13} {'area':>7} {'points':>7}")
     for s in drawn.strata:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -78,14 +79,14 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder or the disk refuses.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f".geoseg-{path.name[:200]}-{secrets.token_hex(4)}")
     try:
-        partial.touch()
-        if path.exists():
-            shutil.copymode(path, partial)
-        partial.write_bytes(data)
-        sync_file(partial)
+        with open(partial, "xb") as file:
+            if path.exists():
+                shutil.copymode(path, partial)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         replace_file(partial, path)
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import math
-import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.cards.card import GRAPH_NAME
 from geoseg.cards.files import ModelFiles, read_model
 from geoseg.cards.stac import to_mlm
-from geoseg.core.files import replace_file
+from geoseg.core.files import write_whole
 from geoseg.core.importing import import_openvino, require
 from geoseg.errors import ModelError, OutputError
 from geoseg.graphs.binding import bind, detach, is_ours
@@ -73,15 +72,10 @@ def _write(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    partial = path.with_name(f".geoseg-{path.name[:200]}-{secrets.token_hex(4)}")
     try:
-        with open(partial, "xb") as file:
-            file.write(content)
-        replace_file(partial, path)
+        write_whole(path, content)
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def export_onnx(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import configparser
-import os
+import io
 import shutil
 import sys
 import zipfile
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from geoseg.core.files import write_whole
 from geoseg.errors import OutputError, UsageError
 from geoseg.qgis.profiles import Profile, find_profiles, ini_text
 
@@ -128,16 +129,14 @@ def write_zip(path: Path, *, overwrite: bool = False) -> None:
             raise OutputError(f"{path} exists; give another name, or --overwrite")
         if not _is_our_zip(path):
             raise OutputError(f"{path} is no plugin of geoseg; give another name")
-    partial = path.with_name(f"{path.name}.partial")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for source in _files():
+            file.write(source, f"{PLUGIN.name}/{source.name}")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
-            for source in _files():
-                file.write(source, f"{PLUGIN.name}/{source.name}")
-        os.replace(partial, path)
+        write_whole(path, packed.getvalue())
     except OSError as error:
         raise OutputError(f"{path} can't be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def plugin_version() -> str:

@@ -173,9 +173,12 @@ def test_extent_area_and_options_are_those_of_the_command_line(
         ("predict", {"INPUT": SCENE, "BANDS": "1,2"}, "band"),
         ("predict", {"INPUT": SCENE, "OPTIONS": "--no-such"}, "--no-such"),
         ("predict", {"INPUT": SCENE, "OPTIONS": "--tta 'flips"}, "No closing quotation"),
+        ("predict", {"INPUT": SCENE, "OPTIONS": "--help"}, "made nothing"),
+        ("predict", {"INPUT": SCENE, "OPTIONS": "--dry-run"}, "made nothing"),
         ("predict", {"INPUT": SCENE, "EXTENT": "0,1,0,1 [EPSG:32119]"}, "bbox"),
         ("vectorize", {"INPUT": SCENE}, "6 bands"),
         ("evaluate", {"INPUT": LABELS}, "give one of POINTS, LABELS, POLYGONS"),
+        ("evaluate", {"INPUT": LABELS, "POINTS": "none.gpkg"}, "POINTS"),
         ("sample", {"INPUT": SCENE, "COUNT": 10}, "band"),
         ("folder", {"INPUT": ROOT / "docs"}, "holds no file"),
     ],
@@ -196,7 +199,7 @@ def test_what_is_wrong_is_an_error_and_no_file(
 def children(scene: Path) -> list[str]:
     """The processes that predict a scene."""
     found = subprocess.run(
-        ["pgrep", "-f", f"geoseg predict {scene}"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"geoseg predict .*{scene}"], capture_output=True, text=True, check=False
     )
     return found.stdout.split()
 
@@ -295,27 +298,44 @@ def test_a_folder_with_a_scene_that_fails(run: Run, maps: Path, tmp_path: Path) 
     assert json.loads(done.stdout)["results"]["DONE"] == 1
 
 
-def test_a_program_that_is_not_there_is_said(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (None, "was not found"),
+        ("", "no program that can be run"),
+        ("echo geoseg, version 0.0.9", "needs 0.1 or newer"),
+        ("echo hello", "answers 'hello'"),
+        ("echo No module named geoseg >&2; exit 1", "No module named geoseg"),
+        ("kill -SEGV $$", "exit code -11"),
+    ],
+)
+def test_a_program_that_is_no_geoseg_is_said(
+    environment: dict[str, str], tmp_path: Path, program: str | None, words: str
+) -> None:
     profile = tmp_path / "profile"
     shutil.copytree(environment["QGIS_CUSTOM_CONFIG_PATH"], profile)
     for ini in (profile / "profiles" / "default" / "QGIS").glob("*.ini"):
         lines = [s for s in ini.read_text().splitlines() if "GEOSEG_EXECUTABLE" not in s]
         ini.write_text("\n".join(lines))
-    own = {**environment, "QGIS_CUSTOM_CONFIG_PATH": str(profile)}
-    command = [str(PROGRAM), "run", "geoseg:predict", f"--INPUT={SCENE}", "--OUTPUT=o.tif"]
-    for program, words in (("", "was not found"), ("/no/geoseg", "no program that can be run")):
-        done = subprocess.run(
-            [*command, "--VECTOR=o.gpkg"],
-            env={**own, "GEOSEG_EXECUTABLE": program},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 1
-        assert (
-            words in done.stdout + done.stderr and "pip install geoseg" in done.stdout + done.stderr
-        )
+    path = tmp_path / "some program"
+    if program:
+        path.write_text(f"#!/bin/sh\n{program}\n")
+        path.chmod(0o755)
+    done = subprocess.run(
+        [str(PROGRAM), "run", "geoseg:vectorize", f"--INPUT={LABELS}", "--OUTPUT=o.gpkg"],
+        env={
+            **environment,
+            "QGIS_CUSTOM_CONFIG_PATH": str(profile),
+            "GEOSEG_EXECUTABLE": "" if program is None else str(path),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert words in said and "geoseg qgis install" in said and "Traceback" not in said
 
 
 def test_one_file_is_a_script(environment: dict[str, str], maps: Path, tmp_path: Path) -> None:
@@ -378,6 +398,20 @@ def test_the_dialog_lists_the_models(way: Callable[[str], Any]) -> None:
     found = way("dialog")
     assert "landcover-ms: blue, green, red, nir, swir1, swir2; 7.8 to 36 m" in found["listed"]
     assert found["values"] == ["", "landcover-ms", "/a folder", ""]
+
+
+def test_points_and_polygons_are_taken_as_the_window_shows_them(way: Callable[[str], Any]) -> None:
+    """With classes that were typed in and are not saved; from memory; filtered."""
+    found = way("unsaved")
+    assert found == {"points": 40, "polygons": 1.0}
+
+
+def test_windows_way_to_cancel(way: Callable[[str], Any], tmp_path: Path) -> None:
+    """The command ends since nobody reads its events."""
+    found = way("cancel_on_windows")
+    assert "cancelled" in found["error"]
+    assert found["returncode"] == 130 and found["seconds"] < 4
+    assert {p.name for p in tmp_path.iterdir()} <= {".geoseg-s.tif"}
 
 
 def test_in_a_model_of_the_designer(

@@ -16,6 +16,7 @@ from typing import Any
 import qgis.utils
 from qgis.core import (
     QgsApplication,
+    QgsFeatureRequest,
     QgsProcessingFeedback,
     QgsProcessingModelAlgorithm,
     QgsProcessingModelChildAlgorithm,
@@ -25,6 +26,7 @@ from qgis.core import (
     QgsProcessingParameterRasterLayer,
     QgsProject,
     QgsRasterLayer,
+    QgsVectorLayer,
 )
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt.QtCore import QCoreApplication, QSettings
@@ -175,6 +177,60 @@ def dialog(scene: str, folder: Path) -> Any:
         field.setValue(value)
         values.append(field.value())
     return {"listed": listed, "values": values}
+
+
+def unsaved(scene: str, folder: Path) -> Any:
+    """An evaluation with what was typed in and not saved, and one with a layer in memory."""
+    import processing
+
+    made = {"INPUT": scene, "OUTPUT": str(folder / "m.tif"), "VECTOR": str(folder / "m.gpkg")}
+    map_ = processing.run("geoseg:predict", made)["OUTPUT"]
+    wanted = {"INPUT": map_, "COUNT": 40, "BLIND": False, "OUTPUT": str(folder / "p.gpkg")}
+    points = QgsVectorLayer(processing.run("geoseg:sample", wanted)["OUTPUT"], "points", "ogr")
+    points.startEditing()
+    reference = points.fields().indexOf("reference")
+    for feature in points.getFeatures():
+        points.changeAttributeValue(feature.id(), reference, feature["class_name"])
+    report = folder / "r.json"
+    processing.run(
+        "geoseg:evaluate",
+        {"INPUT": map_, "POINTS": points, "OUTPUT": str(folder / "r.html"), "JSON": str(report)},
+    )
+    points.rollBack()
+    used = json.loads(report.read_text(encoding="utf-8"))["counted"]["used"]
+    polygons = QgsVectorLayer(f"{folder / 'm.gpkg'}|layername=landcover", "polygons", "ogr")
+    polygons.selectByExpression("class_name = 'trees'")
+    some = polygons.materialize(QgsFeatureRequest().setFilterFids(polygons.selectedFeatureIds()))
+    found = processing.run(
+        "geoseg:evaluate", {"INPUT": map_, "POLYGONS": some, "OUTPUT": str(folder / "q.html")}
+    )
+    return {"points": used, "polygons": found["ACCURACY"]}
+
+
+def cancel_on_windows(scene: str, folder: Path) -> Any:
+    """What the plugin does where there is no SIGTERM."""
+    module = importlib.import_module("geoseg_qgis.geoseg_predict")
+
+    class Windows:
+        """The system's module, under another name."""
+
+        name = "nt"
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+    module.os = Windows()
+    feedback = QgsProcessingFeedback()
+    slow = "--size", "64", "--overlap", "56", "--tta", "d4", "--runtime", "openvino"
+    arguments = ["predict", *slow, scene, "-o", str(folder / "s.tif"), "--progress", "json"]
+    run = module.Run(arguments, feedback)
+    feedback.progressChanged.connect(lambda done: feedback.cancel())
+    try:
+        run.follow()
+    except module.QgsProcessingException as error:
+        said = str(error)
+    start = time.monotonic()
+    return {"error": said, "returncode": run._process.wait(), "seconds": time.monotonic() - start}
 
 
 if __name__ == "__main__":

@@ -49,13 +49,13 @@ class GeosegDiagnostics(PageAlgorithm):
         try:
             found.append(f"program     {' '.join(find_geoseg())}")
             found.append(f"version     {ask('--version').strip()}")
-        except QgsProcessingException as error:
+        except (QgsProcessingException, TimeoutError) as error:
             found.append(f"geoseg can't be used: {error}")
         else:
             for arguments in (["doctor"], ["models", "list"]):
                 try:
                     found.append(ask(*arguments).strip())
-                except QgsProcessingException as error:
+                except (QgsProcessingException, TimeoutError) as error:
                     if arguments != ["doctor"]:  # which not every geoseg has
                         found.append(f"geoseg {' '.join(arguments)}: {error}")
         return self.show("\n".join(found), "geoseg diagnostics", parameters, context, feedback)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from typing import Any
 
 from qgis.core import (
@@ -16,7 +13,7 @@ from qgis.core import (
     QgsProcessingParameterVectorLayer,
 )
 
-from .geoseg_predict import QgsProcessingException, Run, SharedAlgorithm, enum, tr
+from .geoseg_predict import Run, SharedAlgorithm, enum, tr
 
 #: Parameter -> option of the command line; one of them is given.
 _REFERENCES = {"POINTS": "--points", "LABELS": "--labels", "POLYGONS": "--labels"}
@@ -81,20 +78,19 @@ class GeosegEvaluate(SharedAlgorithm):
     ) -> dict[str, Any]:
         """Run geoseg evaluate."""
         layer = self.raster(parameters, "INPUT", context)
-        arguments = ["evaluate", layer.dataProvider().dataSourceUri()]
+        options = self.options(parameters, context)
+        arguments = ["evaluate", *options, layer.dataProvider().dataSourceUri()]
         for name, option in _REFERENCES.items():
             if parameters.get(name):
-                arguments += [option, self._reference(parameters, name, context)]
+                arguments += [option, self._reference(parameters, name, context, feedback)]
         column = self.parameterAsString(parameters, "COLUMN", context).strip()
         arguments += ["--column", column] if column else []
         output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
         kept = self.parameterAsFileOutput(parameters, "JSON", context)
-        with tempfile.TemporaryDirectory() as folder:
-            report = kept or os.path.join(folder, "report.json")
-            arguments += ["--html", output, "--json", report, "--overwrite"]
-            Run(arguments + self.options(parameters, context), feedback).follow()
-            with open(report, encoding="utf-8") as file:
-                found = json.load(file)
+        arguments += ["--html", output, *(["--json", kept] if kept else [])]
+        arguments += ["--overwrite", "--progress", "json"]
+        run = Run(arguments, feedback)
+        found = run.follow()["report"]
         # Of points an estimate with an interval, of labels a share of their pixels.
         estimate = found.get("overall_accuracy")
         value = estimate["value"] if estimate else found["measures"]["pixel_accuracy"]
@@ -102,12 +98,8 @@ class GeosegEvaluate(SharedAlgorithm):
         made = {"OUTPUT": output, "ACCURACY": value}
         return {**made, "JSON": kept} if kept else made
 
-    def _reference(self, parameters: dict[str, Any], name: str, context: Any) -> str:
-        """Find the file of labels."""
+    def _reference(self, parameters: dict[str, Any], name: str, context: Any, feedback: Any) -> str:
+        """Find the file of labels, or make one of a layer with what is not saved yet."""
         if name == "LABELS":
             return str(self.raster(parameters, name, context).dataProvider().dataSourceUri())
-        layer = self.parameterAsVectorLayer(parameters, name, context)
-        if layer is None or layer.providerType() != "ogr":
-            raise QgsProcessingException(f"{name} is no layer of a file; save it as one first")
-        # What geoseg knows of its points is in the file, so it is read as it is.
-        return str(layer.source()).split("|")[0]
+        return self.vector(parameters, name, context, feedback)

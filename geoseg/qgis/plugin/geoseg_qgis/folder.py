@@ -68,10 +68,10 @@ class GeosegFolder(SharedAlgorithm):
             )
         os.makedirs(output, exist_ok=True)
         shared = [
+            *self.options(parameters, context),
             *self.model(parameters, context),
             *self.polygon_options(parameters, context),
             *("--overwrite", "--progress", "json"),
-            *self.options(parameters, context),
         ]
         steps = QgsProcessingMultiStepFeedback(len(scenes), feedback)
         failed = []

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections import deque
+from textwrap import shorten
 from typing import Any
 
 from qgis.core import (
@@ -41,6 +44,10 @@ from qgis.PyQt.QtCore import QCoreApplication
 
 #: The number of geoseg's protocol of events that this reads.
 PROTOCOL = 1
+#: Versions of geoseg, major and minor, from which on this works.
+NEEDS = (0, 1)
+#: Programs that are geoseg, with the time of their last change.
+_CHECKED: set[tuple[str, float | None]] = set()
 #: Where Processing keeps the path of the command.
 SETTING = "GEOSEG_EXECUTABLE"
 #: Seconds between two looks at whether the user has cancelled, and after which a command that
@@ -109,9 +116,14 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     """Start the command.
 
     Raises:
-        QgsProcessingException: it can't be started.
+        QgsProcessingException: it is not there, can't be started, or is none that this works with.
     """
-    line = [*find_geoseg(), *arguments]
+    command = find_geoseg()
+    _check_version(command)
+    return _open([*command, *arguments])
+
+
+def _open(line: list[str]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             line,
@@ -131,24 +143,69 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         raise QgsProcessingException(f"{line[0]} can't be started ({error}); {_INSTALL}") from error
 
 
+def _check_version(command: list[str]) -> None:
+    """Ask a program once whether it is geoseg, and new enough.
+
+    Raises:
+        QgsProcessingException: it is not.
+    """
+    program = command[-1]
+    changed = os.path.getmtime(program) if os.path.exists(program) else None
+    if (program, changed) in _CHECKED:
+        return
+    try:
+        code, printed, said = _ask([*command, "--version"], seconds=60)
+    except TimeoutError:
+        raise QgsProcessingException(
+            f"{program} --version has not ended after 60 s; {_INSTALL}"
+        ) from None
+    found = re.fullmatch(r"geoseg, version ((\d+)\.(\d+)\S*)\s*", printed)
+    if code or found is None:
+        answer = _last_error(said) if code else shorten(printed, 80)
+        raise QgsProcessingException(
+            f"{program} is no geoseg that works: to --version it answers {answer!r} (exit code "
+            f"{code}); {_INSTALL}"
+        )
+    if (int(found[2]), int(found[3])) < NEEDS:
+        raise QgsProcessingException(
+            f"{program} is geoseg {found[1]}, and this plugin needs {'.'.join(map(str, NEEDS))} or "
+            f"newer; update it (pip install --upgrade), then run: geoseg qgis install"
+        )
+    _CHECKED.add((program, changed))
+
+
 def ask(*arguments: str, seconds: float = 60) -> str:
     """Run a command that ends soon, and take what it prints.
 
     Raises:
         QgsProcessingException: it failed; with its own words.
+        TimeoutError: it has not ended in time.
     """
-    process = start(list(arguments))
+    command = find_geoseg()
+    _check_version(command)
+    code, printed, said = _ask([*command, *arguments], seconds)
+    if code:
+        raise QgsProcessingException(_last_error(said) or f"geoseg ended with {code}")
+    return printed
+
+
+def _ask(line: list[str], seconds: float) -> tuple[int, str, str]:
+    process = _open(line)
     try:
         printed, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        _kill(process)
+        raise TimeoutError(f"geoseg {line[-1]} has not ended after {seconds:g} s") from None
+    return process.returncode, printed, said
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a command and what it has started, at once."""
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
         process.kill()
-        process.communicate()
-        raise QgsProcessingException(
-            f"geoseg {arguments[0]} has not ended after {seconds:g} s"
-        ) from None
-    if process.returncode:
-        raise QgsProcessingException(_last_error(said) or f"geoseg ended with {process.returncode}")
-    return printed
+    process.wait()
 
 
 def _last_error(said: str) -> str:
@@ -175,10 +232,11 @@ class Run:
         self.printed: list[str] = []
         self.result: dict[str, Any] = {}
         self._feedback = feedback
-        self._said: list[str] = []
+        self._said: deque[str] = deque(maxlen=100)
         self._error = ""
         self._lines: queue.Queue[tuple[bool, str | None]] = queue.Queue()
         feedback.pushCommandInfo("geoseg " + " ".join(map(shlex.quote, arguments)))
+        self._leaving = threading.Event()
         self._process = start(arguments)
         for stream, is_output in ((self._process.stdout, True), (self._process.stderr, False)):
             reader = threading.Thread(target=self._read, args=(stream, is_output), daemon=True)
@@ -187,14 +245,29 @@ class Run:
     def _read(self, stream: Any, is_output: bool) -> None:
         with stream:
             for line in stream:
+                if self._leaving.is_set():
+                    break
                 self._lines.put((is_output, line.rstrip("\n")))
         self._lines.put((is_output, None))
 
     def follow(self) -> dict[str, Any]:
-        """Wait for the end, and pass on what the command reports.
+        """Wait for the end of a command with ``--progress json``, and pass on what it reports.
 
         Returns:
-            The event "result", empty where there was none.
+            The event "result".
+
+        Raises:
+            QgsProcessingException: the command failed or made nothing, or the user cancelled.
+        """
+        self.wait()
+        if not self.result:
+            raise QgsProcessingException(
+                tr("geoseg made nothing; leave options such as --help and --dry-run out of OPTIONS")
+            )
+        return self.result
+
+    def wait(self) -> None:
+        """Wait for the end of any command.
 
         Raises:
             QgsProcessingException: the command failed, or the user cancelled.
@@ -221,23 +294,19 @@ class Run:
         if code:
             error = self._error or _last_error("\n".join(self._said))
             raise QgsProcessingException(error or f"geoseg ended with {code}")
-        return self.result
 
     def _end(self) -> None:
         """End the command: it removes what is half written."""
         if os.name == "posix":
             self._process.terminate()
-        elif self._process.stdout is not None:
-            # Windows has no signal for this: the command ends when nobody reads its events.
-            self._process.stdout.close()
+        else:
+            # Windows has no signal for this: the command ends when nobody reads its events. There
+            # is one every second, and the thread that reads is the one that may close the pipe.
+            self._leaving.set()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            if os.name == "posix":
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
-            self._process.wait()
+            _kill(self._process)
 
     def _take(self, line: str) -> None:
         try:
@@ -277,13 +346,14 @@ def _stage(event: dict[str, Any]) -> str:
 class Styled(QgsProcessingLayerPostProcessorInterface):
     """Gives a layer the names and colours of classes that geoseg wrote beside or into it."""
 
-    #: QGIS keeps no reference to it.
-    kept: list[Styled] = []
-
     def postProcessLayer(self, layer: Any, context: Any, feedback: Any) -> None:
         """Load the style."""
         layer.loadDefaultStyle()
         layer.triggerRepaint()
+
+
+#: QGIS keeps no reference to it; it has no state, so one does for all layers.
+_STYLED = Styled()
 
 
 class SharedAlgorithm(QgsProcessingAlgorithm):
@@ -407,7 +477,7 @@ class SharedAlgorithm(QgsProcessingAlgorithm):
         )
 
     def options(self, parameters: dict[str, Any], context: Any) -> list[str]:
-        """Split what was given for OPTIONS.
+        """Split what was given for OPTIONS; they come first, so that the dialog's fields win.
 
         Raises:
             QgsProcessingException: a quote is not closed.
@@ -434,13 +504,25 @@ class SharedAlgorithm(QgsProcessingAlgorithm):
             )
         return layer
 
+    def vector(self, parameters: dict[str, Any], name: str, context: Any, feedback: Any) -> str:
+        """Write a vector layer as QGIS shows it, with edits and filter, and take its path.
+
+        Raises:
+            QgsProcessingException: there is no such layer.
+        """
+        # No format is good enough as it is: a file may hold several layers.
+        path = self.parameterAsCompatibleSourceLayerPath(
+            parameters, name, context, [], "gpkg", feedback
+        )
+        if not path:
+            raise QgsProcessingException(self.invalidSourceError(parameters, name))
+        return str(path)
+
     def styled(self, context: Any, *paths: str) -> None:
         """Have layers get geoseg's style when QGIS loads them."""
         for path in paths:
             if path and context.willLoadLayerOnCompletion(path):
-                Styled.kept.append(Styled())
-                details = context.layerToLoadOnCompletionDetails(path)
-                details.setPostProcessor(Styled.kept[-1])
+                context.layerToLoadOnCompletionDetails(path).setPostProcessor(_STYLED)
 
 
 class GeosegPredict(SharedAlgorithm):
@@ -498,9 +580,12 @@ class GeosegPredict(SharedAlgorithm):
         if not fine:
             return False, message or ""
         try:
-            shown = json.loads(ask("info", *self._scene(parameters, context), "--json"))
+            # QGIS' window waits for this.
+            shown = json.loads(ask("info", *self._scene(parameters, context), "--json", seconds=15))
         except QgsProcessingException as error:
             return False, str(error)
+        except TimeoutError:  # a slow server: the run itself will say
+            return True, ""
         models = shown["models"]
         if any(model["fits"] for model in models):
             return True, ""
@@ -515,7 +600,8 @@ class GeosegPredict(SharedAlgorithm):
         self, parameters: dict[str, Any], context: Any, feedback: Any
     ) -> dict[str, Any]:
         """Run geoseg predict."""
-        arguments = ["predict", *self._scene(parameters, context)]
+        options = self.options(parameters, context)
+        arguments = ["predict", *options, *self._scene(parameters, context)]
         layer = self.raster(parameters, "INPUT", context)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, layer.crs())
         if not extent.isNull():
@@ -527,11 +613,7 @@ class GeosegPredict(SharedAlgorithm):
             )
             arguments.append(f"--bbox={west!r},{south!r},{east!r},{north!r}")
         if parameters.get("AOI"):
-            # No format is good enough as it is: a file may hold several layers, or be filtered.
-            path = self.parameterAsCompatibleSourceLayerPath(
-                parameters, "AOI", context, [], "gpkg", feedback
-            )
-            arguments += ["--aoi", path]
+            arguments += ["--aoi", self.vector(parameters, "AOI", context, feedback)]
         arguments += self.polygon_options(parameters, context)
         outputs = {}
         for name, option in (
@@ -547,6 +629,6 @@ class GeosegPredict(SharedAlgorithm):
             elif name == "VECTOR":
                 arguments.append("--no-vector")
         arguments += ["--overwrite", "--progress", "json"]
-        Run(arguments + self.options(parameters, context), feedback).follow()
+        Run(arguments, feedback).follow()
         self.styled(context, *outputs.values())
         return outputs

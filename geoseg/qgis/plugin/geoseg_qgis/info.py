@@ -57,7 +57,13 @@ class GeosegInfo(PageAlgorithm):
     ) -> dict[str, Any]:
         """Run geoseg info."""
         layer = self.raster(parameters, "INPUT", context)
-        arguments = ["info", layer.dataProvider().dataSourceUri(), *self.model(parameters, context)]
-        run = Run(arguments + self.options(parameters, context), feedback)
-        run.follow()
+        options = self.options(parameters, context)
+        arguments = [
+            "info",
+            *options,
+            layer.dataProvider().dataSourceUri(),
+            *self.model(parameters, context),
+        ]
+        run = Run(arguments, feedback)
+        run.wait()
         return self.show("\n".join(run.printed), layer.name(), parameters, context, feedback)

@@ -18,9 +18,10 @@ def embedded_models() -> list[tuple[str, str]]:
 
     Raises:
         QgsProcessingException: geoseg can't be asked.
+        TimeoutError: it does not answer.
     """
     found = []
-    for model in json.loads(ask("models", "list", "--json")):
+    for model in json.loads(ask("models", "list", "--json", seconds=15)):
         low, high = model["gsd_range"]
         bands = ", ".join(model["bands"])
         found.append((model["name"], f"{model['name']}: {bands}; {low:g} to {high:g} m"))
@@ -42,7 +43,7 @@ class ModelWidget(WidgetWrapper):  # type: ignore[misc]
         try:
             for name, words in embedded_models():
                 self.box.addItem(words, name)
-        except QgsProcessingException as error:  # running says it, too
+        except (QgsProcessingException, TimeoutError) as error:  # running says it, too
             self.box.setToolTip(str(error))
         folder, archive = QToolButton(), QToolButton()
         folder.setText(tr("Folder…"))

@@ -66,13 +66,14 @@ class GeosegSample(SharedAlgorithm):
         """Run geoseg sample."""
         layer = self.raster(parameters, "INPUT", context)
         output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
-        arguments = ["sample", layer.dataProvider().dataSourceUri(), "--output", output]
+        options = self.options(parameters, context)
+        arguments = ["sample", *options, layer.dataProvider().dataSourceUri(), "--output", output]
         for name, option in (("COUNT", "--count"), ("SEED", "--seed")):
             arguments += [option, str(self.parameterAsInt(parameters, name, context))]
         allocation = self.parameterAsEnumString(parameters, "ALLOCATION", context)
         arguments += ["--allocation", allocation] if allocation else []
         if self.parameterAsBool(parameters, "BLIND", context):
             arguments.append("--blind")
-        arguments.append("--overwrite")
-        Run(arguments + self.options(parameters, context), feedback).follow()
+        arguments += ["--overwrite", "--progress", "json"]
+        Run(arguments, feedback).follow()
         return {"OUTPUT": output}

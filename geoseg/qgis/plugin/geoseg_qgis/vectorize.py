@@ -38,9 +38,16 @@ class GeosegVectorize(SharedAlgorithm):
         """Run geoseg vectorize."""
         layer = self.raster(parameters, "INPUT", context)
         output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
-        arguments = ["vectorize", layer.dataProvider().dataSourceUri(), "--output", output]
+        options = self.options(parameters, context)
+        arguments = [
+            "vectorize",
+            *options,
+            layer.dataProvider().dataSourceUri(),
+            "--output",
+            output,
+        ]
         arguments += self.polygon_options(parameters, context)
         arguments += ["--overwrite", "--progress", "json"]
-        Run(arguments + self.options(parameters, context), feedback).follow()
+        Run(arguments, feedback).follow()
         self.styled(context, output)
         return {"OUTPUT": output}
