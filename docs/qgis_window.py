@@ -6,7 +6,8 @@ In a profile that has the plugin, with a map of the example scene, under an X se
     export QGIS_WINDOW="examples/landsat7_nc_2000.tif map.tif window.png"
     qgis --nologo --code docs/qgis_window.py
 
-The picture of the dialog is dialog.png of ``tests/qgis/ways.py dialog SCENE FOLDER``.
+The picture in the algorithms' help is cut out of what ``geoseg predict --preview`` makes of the
+scene. The picture of the dialog is dialog.png of ``tests/qgis/ways.py dialog SCENE FOLDER``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from geoseg.cli import main
 from geoseg.qgis.installing import PLUGIN, plugin_version
-from geoseg.qgis.profiles import Profile, find_profiles, ini_text
+from geoseg.qgis.profiles import Profile, find_profiles, ini_text, plain_text
 
 SETTINGS = """[General]
 name=a, b
@@ -54,9 +54,16 @@ PLACES = {
 
 def make_profile(home: Path, place: str, version: int = 3, name: str = "default") -> Path:
     folder = home / place / f"QGIS{version}" / "profiles" / name
-    (folder / "QGIS").mkdir(parents=True)
-    (folder / "QGIS" / f"QGIS{version}.ini").write_text(SETTINGS, encoding="utf-8")
+    ini = settings_file(folder, version)
+    ini.parent.mkdir(parents=True)
+    ini.write_text(SETTINGS, encoding="utf-8")
     return folder
+
+
+def settings_file(profile: Path, version: int) -> Path:
+    """Qt takes the organization's domain on macOS, its name elsewhere."""
+    name = "qgis.org" if "Library" in profile.parts else "QGIS"
+    return profile / name / f"QGIS{version}.ini"
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -86,8 +93,9 @@ def test_a_profile_gets_the_plugin_and_loses_it(
     code, out, _ = run(capsys, "install")
     plugin = folder / "python" / "plugins" / "geoseg_qgis"
     assert code == 0 and str(plugin) in out and "geoseg qgis remove" in out
-    assert {f.name for f in plugin.iterdir()} == {f.name for f in PLUGIN.iterdir() if f.is_file()}
-    ini = folder / "QGIS" / f"QGIS{version}.ini"
+    expected = {f.name for f in PLUGIN.iterdir() if f.is_file()}
+    assert {f.name for f in plugin.iterdir()} == {*expected, "installed.json"}
+    ini = settings_file(folder, version)
     settings = configparser.RawConfigParser()
     settings.read(ini)
     assert settings["PythonPlugins"]["geoseg_qgis"] == settings["PythonPlugins"]["other"] == "true"
@@ -170,6 +178,72 @@ def test_nothing_of_others_is_replaced(
     assert not [*elsewhere.iterdir()]
 
 
+def test_what_a_user_put_there_stays(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the plugin's folder, and a program in the settings that install did not write."""
+    monkeypatch.setattr("geoseg.qgis.profiles.sys.platform", "linux")
+    folder, other = (make_profile(home, PLACES["linux"][0], name=n) for n in ("a", "b"))
+    ini = settings_file(folder, 3)
+    line = "[Processing]\nConfiguration\\GEOSEG_EXECUTABLE=/other/geoseg\n"
+    ini.write_text(SETTINGS.replace("[Processing]\n", line))
+    assert "instead of    /other/geoseg" in run(capsys, "install", "--profile", "a")[1]
+    assert run(capsys, "install", "--profile", str(other) + "/")[0] == 0
+    plugin = folder / "python" / "plugins" / "geoseg_qgis"
+    (plugin / "my notes.md").write_text("mine")
+    code, _, err = run(capsys, "install", "--profile", "a")
+    assert code == 1 and "my notes.md" in err
+    # The other profile loses it all the same.
+    code, _, err = run(capsys, "remove")
+    assert code == 1 and "my notes.md" in err and str(other) in err
+    assert not (other / "python" / "plugins" / "geoseg_qgis").exists()
+    (plugin / "my notes.md").unlink()
+    before = ini.read_text()
+    own = before.replace(str(home / "bin" / "geoseg"), "/mine/geoseg")
+    assert own != before
+    ini.write_text(own)
+    assert run(capsys, "remove")[0] == 0
+    assert "GEOSEG_EXECUTABLE=/mine/geoseg" in ini.read_text() and not plugin.exists()
+
+
+def test_a_profile_that_can_not_be_read_is_shown(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.qgis.profiles.sys.platform", "linux")
+    broken, _ = (make_profile(home, PLACES["linux"][0], name=n) for n in ("a", "b"))
+    ini = settings_file(broken, 3)
+    ini.unlink()
+    ini.mkdir()
+    code, out, _ = run(capsys, "status")
+    assert code == 0 and "can't be read" in out and "not installed" in out
+
+
+def test_who_has_no_home_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    code, _, err = run(capsys, "status")
+    assert code == 2 and "QGIS_CUSTOM_CONFIG_PATH" in err
+
+
+@pytest.mark.parametrize("launcher", ["Scripts/geoseg.exe", "elsewhere/geoseg"])
+def test_windows_has_the_program_in_a_folder_beside(
+    home: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    """Without an environment of its own; pip's launcher calls itself by its name alone."""
+    from geoseg.qgis.installing import _program
+
+    monkeypatch.setattr("geoseg.qgis.installing.sys.platform", "win32")
+    monkeypatch.setattr("sys.argv", [str(home / "bin" / launcher)])
+    expected = (home / "bin" / launcher).with_suffix(".exe")
+    expected.parent.mkdir()
+    expected.touch()
+    assert _program() == expected
+
+
 def test_a_program_that_is_missing_is_said(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +251,7 @@ def test_a_program_that_is_missing_is_said(
     make_profile(home, PLACES["linux"][0])
     (home / "bin" / "geoseg").unlink()
     code, _, err = run(capsys, "install")
-    assert code == 2 and "pip install geoseg" in err
+    assert code == 2 and "is missing" in err and "install it" in err
     assert not (home / PLACES["linux"][0] / "QGIS3/profiles/default/python").exists()
 
 
@@ -204,6 +278,15 @@ def test_the_zip_is_what_qgis_installs(tmp_path: Path, capsys: pytest.CaptureFix
     path.write_text("mine")
     code, _, err = run(capsys, "zip", "-o", str(path), "--overwrite")
     assert code == 1 and path.read_text() == "mine"
+    for names in ((), ("geoseg_qgis/mine.txt",)):
+        with zipfile.ZipFile(path, "w") as file:
+            for name in names:
+                file.writestr(name, "mine")
+        before = path.read_bytes()
+        assert run(capsys, "zip", "-o", str(path), "--overwrite")[0] == 1
+        assert path.read_bytes() == before
+    code, _, err = run(capsys, "zip", "-o", str(path / "x.zip"))
+    assert code == 1 and "can't be written" in err
 
 
 KEYS = st.sampled_from(["a", "b", "Configuration\\A"])
@@ -239,6 +322,8 @@ def test_a_path_is_written_as_qt_reads_it() -> None:
         ("/日本", "/\\x65e5\\x672c"),
     ):
         assert ini_text(text) == written
+        assert plain_text(written) == text
+    assert plain_text(ini_text("/𝒳")) == "/𝒳"
 
 
 def test_no_profile_of_a_home_without_qgis() -> None:

@@ -34,6 +34,8 @@ def install_command(profile: str | None) -> None:
     made = install(profile)
     click.echo(f"installed in  {made.profile.plugin}")
     click.echo(f"it runs       {made.program}")
+    if made.replaced:
+        click.echo(f"instead of    {made.replaced}")
     click.echo("Restart QGIS; the algorithms are in the Processing toolbox under geoseg.")
     click.echo("To undo:      geoseg qgis remove")
 
@@ -76,6 +78,7 @@ def status_command(as_json: bool) -> None:
             "this_version": own,
             "enabled": one.enabled,
             "program": one.program,
+            "trouble": one.trouble,
         }
         for one in status()
     ]
@@ -84,6 +87,9 @@ def status_command(as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['profile']}  {row['folder']}")
+        if row["trouble"]:
+            click.echo(f"  {row['trouble']}")
+            continue
         if row["version"] is None:
             click.echo("  the plugin is not installed")
             continue

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio.warp
 from rasterio.crs import CRS
 
@@ -62,7 +63,15 @@ def _to_crs(
         west, south, east, north = rasterio.warp.transform_bounds(source, target, *bounds)
     except BAD_CRS as error:
         raise UsageError(f"--bbox-crs {source!r}: {error}; give e.g. EPSG:4326") from error
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise UsageError(
+            f"--bbox {_shown(bounds)} is no place of {source} that the scene's CRS could have"
+        )
     return west, south, east, north
+
+
+def _shown(bounds: Sequence[float]) -> str:
+    return ",".join(f"{value:.10g}" for value in bounds)
 
 
 def _inside(
@@ -94,9 +103,8 @@ def _inside(
             max(p[0] for p in edges),
             max(p[1] for p in edges),
         )
-        shown = [",".join(f"{v:.10g}" for v in b) for b in (bounds, extent)]
         raise UsageError(
-            f"{what} {shown[0]} lies outside the scene, which covers {shown[1]} in "
+            f"{what} {_shown(bounds)} lies outside the scene, which covers {_shown(extent)} in "
             f"{grid.crs or 'its own coordinates'}"
         )
     return found
@@ -122,4 +130,9 @@ def read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[s
     polygons = shapes[(shapes.geom_type == "Polygon") & ~shapes.is_empty]
     if polygons.empty:
         raise UsageError(f"--aoi {path} holds no polygon; an area of interest is made of polygons")
+    if not np.isfinite(polygons.bounds.to_numpy()).all():
+        raise UsageError(
+            f"--aoi {path}: {_shown(frame.total_bounds)} in its CRS ({frame.crs.name}) is no place "
+            f"that the scene's CRS could have; correct the CRS of the AOI"
+        )
     return tuple(g.__geo_interface__ for g in polygons)

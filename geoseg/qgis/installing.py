@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import configparser
 import io
+import json
+import os
+import secrets
 import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geoseg.core.files import write_whole
 from geoseg.errors import OutputError, UsageError
-from geoseg.qgis.profiles import Profile, find_profiles, ini_text
+from geoseg.qgis.profiles import Profile, find_profiles, ini_text, plain_text
 
 __all__ = ["Installed", "install", "plugin_version", "remove", "status", "write_zip"]
 
@@ -21,6 +24,8 @@ __all__ = ["Installed", "install", "plugin_version", "remove", "status", "write_
 PLUGIN = Path(__file__).parent / "plugin" / "geoseg_qgis"
 #: Where QGIS notes which plugins are enabled, and Processing its settings.
 ENABLED = ("PythonPlugins", "geoseg_qgis")
+#: What install notes beside the plugin, and the kinds of files of which the plugin is made.
+_RECORD, _SUFFIXES = "installed.json", {".py", ".svg", ".png", ".txt"}
 PROGRAM = ("Processing", "Configuration\\GEOSEG_EXECUTABLE")
 
 
@@ -32,13 +37,17 @@ class Installed:
         profile: it.
         version: of the plugin there; None without one.
         enabled: whether QGIS loads it.
-        program: the geoseg that it runs, as it was written; "" where it looks for one itself.
+        program: the geoseg that it runs; "" where it looks for one itself.
+        replaced: the program that it ran before :func:`install`, where that was another one.
+        trouble: why the profile can't be read; "" else.
     """
 
     profile: Profile
     version: str | None
     enabled: bool
     program: str
+    replaced: str = ""
+    trouble: str = ""
 
 
 def install(profile: str | None = None) -> Installed:
@@ -55,25 +64,27 @@ def install(profile: str | None = None) -> Installed:
     program = _program()
     target = chosen.plugin
     _check_own(target)
-    fresh = target.with_name(f".{target.name}.new")
+    before = _look(chosen).program
+    fresh = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         for file in _files():
             shutil.copyfile(file, fresh / file.name)
+        (fresh / _RECORD).write_text(json.dumps({"program": str(program)}), encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
         chosen.write(*ENABLED, "true")
         chosen.write(*PROGRAM, ini_text(str(program)))
     except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
         raise OutputError(
             f"{error.filename or target} can't be written ({error.strerror}); check the profile's "
             f"folder and its permissions"
         ) from error
-    return _look(chosen)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return replace(_look(chosen), replaced=before if before != str(program) else "")
 
 
 def remove(profile: str | None = None) -> list[Installed]:
@@ -90,28 +101,48 @@ def remove(profile: str | None = None) -> list[Installed]:
         OutputError: a profile can't be written.
     """
     chosen = find_profiles() if profile is None else [_choose(profile)]
-    removed = []
+    removed, failed = [], []
     for one in chosen:
-        before = _look(one)
-        if before.version is None and not before.enabled and not before.program:
-            continue
-        _check_own(one.plugin)
         try:
-            if one.plugin.exists():
-                shutil.rmtree(one.plugin)
-            one.write(*ENABLED, None)
-            one.write(*PROGRAM, None)
-        except OSError as error:
-            raise OutputError(
-                f"{error.filename or one.plugin} can't be removed ({error.strerror})"
-            ) from error
-        removed.append(before)
+            before = _look(one)
+            if before.version is None and not before.enabled and not before.program:
+                continue
+            _check_own(one.plugin)
+            _remove_from(one, before)
+        except OutputError as error:
+            failed.append(str(error))
+        else:
+            removed.append(before)
+    if failed:
+        done = "".join(f"; it was removed from {one.profile.folder}" for one in removed)
+        raise OutputError("; ".join(failed) + done)
     return removed
 
 
+def _remove_from(profile: Profile, before: Installed) -> None:
+    try:
+        # What the user set by hand stays.
+        own = not before.program or before.program == _recorded(profile.plugin)
+        if profile.plugin.exists():
+            shutil.rmtree(profile.plugin)
+        profile.write(*ENABLED, None)
+        if own:
+            profile.write(*PROGRAM, None)
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or profile.plugin} can't be removed ({error.strerror})"
+        ) from error
+
+
 def status() -> list[Installed]:
-    """Look into all profiles."""
-    return [_look(profile) for profile in find_profiles()]
+    """Look into all profiles, also those that can't be read."""
+    found = []
+    for profile in find_profiles():
+        try:
+            found.append(_look(profile))
+        except OutputError as error:
+            found.append(Installed(profile, None, False, "", trouble=str(error)))
+    return found
 
 
 def write_zip(path: Path, *, overwrite: bool = False) -> None:
@@ -124,7 +155,7 @@ def write_zip(path: Path, *, overwrite: bool = False) -> None:
     Raises:
         OutputError: it exists, or can't be written.
     """
-    if path.exists():
+    if os.path.lexists(path):
         if not overwrite:
             raise OutputError(f"{path} exists; give another name, or --overwrite")
         if not _is_our_zip(path):
@@ -153,7 +184,8 @@ def _files() -> Iterator[Path]:
 def _choose(profile: str | None) -> Profile:
     found = find_profiles()
     if profile is not None:
-        named = [p for p in found if profile in (p.name, str(p.folder))]
+        folder = Path(profile).absolute().resolve()
+        named = [p for p in found if profile == p.name or folder == p.folder.resolve()]
         if len(named) == 1:
             return named[0]
         about = (
@@ -178,19 +210,46 @@ def _program() -> Path:
     """Find the command that belongs to this Python."""
     name = "geoseg.exe" if sys.platform == "win32" else "geoseg"
     beside = Path(sys.executable).parent / name
-    for candidate in (beside, Path(sys.argv[0]).absolute()):
+    # Without an environment of its own, Windows has it in a folder beside; and pip's launcher calls
+    # itself by its name without the suffix.
+    started = Path(sys.argv[0]).absolute()
+    places = [beside, beside.parent / "Scripts" / name, started, started.with_name(name)]
+    for candidate in places:
         if candidate.name == name and candidate.is_file():
             return candidate
     raise UsageError(
-        f"{beside} is missing, so QGIS could not run this geoseg; install it: pip install geoseg"
+        f"{beside} is missing, so QGIS could not run this geoseg; install it with pip, in an "
+        f"environment of its own"
     )
 
 
 def _check_own(folder: Path) -> None:
+    """Refuse a folder that is not the plugin's, or holds something of the user's.
+
+    Raises:
+        OutputError: it is so.
+    """
     if folder.is_symlink() or (folder.exists() and _version_in(folder) is None):
         raise OutputError(
             f"{folder} is no plugin that geoseg installed; move it away, or choose another profile"
         )
+    if folder.exists():
+        kept = [f.name for f in folder.iterdir() if f.name != "__pycache__"]
+        foreign = sorted(n for n in kept if Path(n).suffix not in _SUFFIXES and n != _RECORD)
+        if foreign:
+            raise OutputError(
+                f"{folder} holds what geoseg did not put there ({', '.join(foreign)}), which would "
+                f"be gone; move it away"
+            )
+
+
+def _recorded(folder: Path) -> str:
+    """Read which program an install wrote into the settings; "" where that is not known."""
+    try:
+        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        return str(found["program"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _version_in(folder: Path) -> str | None:
@@ -207,7 +266,9 @@ def _version_in(folder: Path) -> str | None:
 def _is_our_zip(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
-            return all(name.startswith(f"{PLUGIN.name}/") for name in file.namelist())
+            names = file.namelist()
+            own = all(name.startswith(f"{PLUGIN.name}/") for name in names)
+            return own and f"{PLUGIN.name}/geoseg_predict.py" in names
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -218,7 +279,7 @@ def _look(profile: Profile) -> Installed:
             profile,
             _version_in(profile.plugin),
             profile.read(*ENABLED) == "true",
-            profile.read(*PROGRAM) or "",
+            plain_text(profile.read(*PROGRAM) or ""),
         )
     except OSError as error:
         raise OutputError(f"the settings of {profile.folder} can't be read: {error}") from error

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.core.files import write_whole
+from geoseg.errors import UsageError
 
 __all__ = ["Profile", "find_profiles"]
 
 #: Of QGIS 3 and 4: the folder of their profiles, and the file of settings in each.
 APPLICATIONS = ("QGIS3", "QGIS4")
+#: The folder of settings in a profile: Qt names it after the organization, on macOS the domain.
+_SETTINGS = {"darwin": ("qgis.org", "QGIS")}
 #: The flatpak's name, in whose folder its QGIS has its data.
 FLATPAK = "org.qgis.qgis"
 
@@ -43,8 +47,10 @@ class Profile:
     @property
     def settings(self) -> list[Path]:
         """Its files of settings: those that are there, or those that QGIS would make."""
-        files = [self.folder / "QGIS" / f"{name}.ini" for name in self.applications]
-        return [file for file in files if file.exists()] or files
+        first, *others = _settings_folders()
+        files = [self.folder / first / f"{name}.ini" for name in self.applications]
+        more = [self.folder / f / f"{name}.ini" for f in others for name in self.applications]
+        return [file for file in (*files, *more) if file.exists()] or files
 
     def read(self, section: str, key: str) -> str | None:
         """Look up a setting as it is written; None where there is none."""
@@ -80,6 +86,9 @@ def find_profiles(environment: Mapping[str, str] = os.environ) -> list[Profile]:
     Returns:
         Those that are there. In a custom folder there is one called ``default``, at least: QGIS
         makes it when it starts.
+
+    Raises:
+        UsageError: the user has no home folder.
     """
     custom = environment.get("QGIS_CUSTOM_CONFIG_PATH")
     if custom:
@@ -94,8 +103,17 @@ def find_profiles(environment: Mapping[str, str] = os.environ) -> list[Profile]:
 
 
 def _bases(environment: Mapping[str, str]) -> list[Path]:
-    """List where programs keep a user's data, on this system."""
-    home = Path.home()
+    """List where programs keep a user's data, on this system.
+
+    Raises:
+        UsageError: the user has no home folder.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{error} QGIS' profiles are looked for there; set HOME, or QGIS_CUSTOM_CONFIG_PATH"
+        ) from error
     if sys.platform == "win32":
         return [Path(environment.get("APPDATA") or home / "AppData" / "Roaming")]
     if sys.platform == "darwin":
@@ -104,11 +122,16 @@ def _bases(environment: Mapping[str, str]) -> list[Path]:
     return [data, home / ".var" / "app" / FLATPAK / "data"]
 
 
+def _settings_folders() -> tuple[str, ...]:
+    return _SETTINGS.get(sys.platform, ("QGIS",))
+
+
 def _profiles_in(place: Path, names: tuple[str, ...]) -> list[Profile]:
     if not place.is_dir():
         return []
     # Each has a file of settings or a folder of plugins, once QGIS has started with it.
-    folders = sorted(f for f in place.iterdir() if (f / "QGIS").is_dir() or (f / "python").is_dir())
+    marks = *_settings_folders(), "python"
+    folders = sorted(f for f in place.iterdir() if any((f / mark).is_dir() for mark in marks))
     return [Profile(folder, names) for folder in folders]
 
 
@@ -134,6 +157,24 @@ def ini_text(value: str) -> str:
             escape_digit = False
     text = "".join(out)
     return f'"{text}"' if any(c in text for c in ";,=") or text != text.strip() else text
+
+
+def plain_text(written: str) -> str:
+    r"""Read a text as :func:`ini_text` writes it.
+
+    >>> plain_text(r'"/a;b"'), plain_text(r"/\xe9\x31"), plain_text(r"C:\\geoseg.exe")
+    ('/a;b', '/é1', 'C:\\geoseg.exe')
+    """
+    text = written.strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+
+    def plain(found: re.Match[str]) -> str:
+        return chr(int(found[1], 16)) if found[1] else found[2]
+
+    text = re.sub(r"\\(?:x([0-9a-fA-F]+)|(.))", plain, text)
+    # Characters beyond the first 65536 are written as two.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _utf16(character: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -173,14 +174,18 @@ def test_extent_area_and_options_are_those_of_the_command_line(
         ("predict", {"INPUT": SCENE, "BANDS": "1,2"}, "band"),
         ("predict", {"INPUT": SCENE, "OPTIONS": "--no-such"}, "--no-such"),
         ("predict", {"INPUT": SCENE, "OPTIONS": "--tta 'flips"}, "No closing quotation"),
+        ("predict", {"INPUT": SCENE, "MIN_AREA": "abc"}, "'abc', and no number"),
+        ("predict", {"INPUT": SCENE, "EXTENT": "0,0,0,0"}, "EXTENT holds no area"),
         ("predict", {"INPUT": SCENE, "OPTIONS": "--help"}, "made nothing"),
         ("predict", {"INPUT": SCENE, "OPTIONS": "--dry-run"}, "made nothing"),
-        ("predict", {"INPUT": SCENE, "EXTENT": "0,1,0,1 [EPSG:32119]"}, "bbox"),
+        ("predict", {"INPUT": SCENE, "EXTENT": "0,1,0,1 [EPSG:32119]"}, "'Extent'"),
         ("vectorize", {"INPUT": SCENE}, "6 bands"),
-        ("evaluate", {"INPUT": LABELS}, "give one of POINTS, LABELS, POLYGONS"),
+        ("evaluate", {"INPUT": LABELS}, "give one of labelled points (POINTS)"),
         ("evaluate", {"INPUT": LABELS, "POINTS": "none.gpkg"}, "POINTS"),
         ("sample", {"INPUT": SCENE, "COUNT": 10}, "band"),
-        ("folder", {"INPUT": ROOT / "docs"}, "holds no file"),
+        ("sample", {"INPUT": LABELS, "SEED": 99999999999999999999}, "seed"),
+        ("folder", {"INPUT": "no-such"}, "is no folder"),
+        ("folder", {"INPUT": ROOT / "docs"}, "holds no file or folder"),
     ],
 )
 def test_what_is_wrong_is_an_error_and_no_file(
@@ -226,7 +231,7 @@ def test_a_run_that_is_cancelled_or_orphaned_ends(
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "s left" in line:
+        if "Predicting" in line:
             break
     assert children(scene)
     process.send_signal(number)
@@ -281,6 +286,56 @@ def test_the_other_algorithms(run: Run, maps: Path, tmp_path: Path) -> None:
     assert "geoseg, version" in page and "landcover-ms" in page and "QGIS" in page
 
 
+def test_what_numbers_mean_is_a_field_and_an_option(run: Run, tmp_path: Path) -> None:
+    """The check before the run knows of both."""
+    with rasterio.open(SCENE) as source:
+        profile = {**source.profile, "compress": "deflate"}
+        pixels, names = source.read(), source.descriptions
+        tags = source.scales[0], source.offsets[0]
+    assert len({*source.scales}) == len({*source.offsets}) == 1
+    with rasterio.open(tmp_path / "plain.tif", "w", **profile) as plain:
+        plain.write(pixels)
+        plain.descriptions = names
+    out = tmp_path / "o.tif"
+    scene = {"INPUT": tmp_path / "plain.tif", "OUTPUT": out, "VECTOR": ""}
+    done = run("predict", **scene)
+    assert done.returncode == 1 and "'Scale'" in done.stdout + done.stderr
+    found = []
+    for given in (
+        {"SCALE": tags[0], "OFFSET": tags[1]},
+        {"OPTIONS": f"--scale {tags[0]!r} --offset={tags[1]!r}"},
+    ):
+        done = run("predict", **scene, **given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with rasterio.open(out) as made:
+            found.append(made.read())
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_folder_of_bands_is_one_scene(run: Run, maps: Path, tmp_path: Path) -> None:
+    bands = tmp_path / "bands"
+    bands.mkdir()
+    with rasterio.open(SCENE) as source:
+        for number, name in enumerate(source.descriptions, start=1):
+            profile = {**source.profile, "count": 1}
+            with rasterio.open(bands / f"{name}.tif", "w", **profile) as band:
+                band.write(source.read(number), 1)
+                band.scales, band.offsets = [source.scales[0]], [source.offsets[0]]
+    done = run("folder", INPUT=bands, OUTPUT=tmp_path / "maps")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = [*(tmp_path / "maps").glob("*.tif")]
+    assert [path.name for path in made] == ["bands_landcover.tif"]
+    with rasterio.open(made[0]) as found, rasterio.open(maps / "map.tif") as expected:
+        np.testing.assert_array_equal(found.read(), expected.read())
+    # Maps are no scenes, where they lie among them.
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    shutil.copyfile(SCENE, scenes / "a.tif")
+    for _ in range(2):
+        done = run("folder", "--json", INPUT=scenes, OUTPUT=scenes)
+        assert done.returncode == 0 and json.loads(done.stdout)["results"]["DONE"] == 1
+
+
 def test_a_folder_with_a_scene_that_fails(run: Run, maps: Path, tmp_path: Path) -> None:
     scenes = tmp_path / "scenes"
     scenes.mkdir()
@@ -298,6 +353,21 @@ def test_a_folder_with_a_scene_that_fails(run: Run, maps: Path, tmp_path: Path) 
     assert json.loads(done.stdout)["results"]["DONE"] == 1
 
 
+def without_setting(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """A profile in which no program is set."""
+    profile = folder / "profile"
+    shutil.copytree(environment["QGIS_CUSTOM_CONFIG_PATH"], profile)
+    for ini in (profile / "profiles" / "default" / "QGIS").glob("*.ini"):
+        lines = [s for s in ini.read_text().splitlines() if "GEOSEG_EXECUTABLE" not in s]
+        ini.write_text("\n".join(lines))
+    return {**environment, "QGIS_CUSTOM_CONFIG_PATH": str(profile)}
+
+
+VERSION = '[ "$1" = --version ] && echo "geoseg, version 9.9.9" && exit; '
+GARBAGE = f"{VERSION} echo 'what?'"
+ODD_MODELS = VERSION + """echo '{"models": [{"name": "a"}]}'"""
+
+
 @pytest.mark.parametrize(
     ("program", "words"),
     [
@@ -307,25 +377,21 @@ def test_a_folder_with_a_scene_that_fails(run: Run, maps: Path, tmp_path: Path) 
         ("echo hello", "answers 'hello'"),
         ("echo No module named geoseg >&2; exit 1", "No module named geoseg"),
         ("kill -SEGV $$", "exit code -11"),
+        (GARBAGE, "printed no JSON but 'what?'"),
+        (ODD_MODELS, "prints something else than this plugin reads"),
     ],
 )
 def test_a_program_that_is_no_geoseg_is_said(
     environment: dict[str, str], tmp_path: Path, program: str | None, words: str
 ) -> None:
-    profile = tmp_path / "profile"
-    shutil.copytree(environment["QGIS_CUSTOM_CONFIG_PATH"], profile)
-    for ini in (profile / "profiles" / "default" / "QGIS").glob("*.ini"):
-        lines = [s for s in ini.read_text().splitlines() if "GEOSEG_EXECUTABLE" not in s]
-        ini.write_text("\n".join(lines))
     path = tmp_path / "some program"
     if program:
         path.write_text(f"#!/bin/sh\n{program}\n")
         path.chmod(0o755)
     done = subprocess.run(
-        [str(PROGRAM), "run", "geoseg:vectorize", f"--INPUT={LABELS}", "--OUTPUT=o.gpkg"],
+        [str(PROGRAM), "run", "geoseg:predict", f"--INPUT={SCENE}", "--OUTPUT=o.tif"],
         env={
-            **environment,
-            "QGIS_CUSTOM_CONFIG_PATH": str(profile),
+            **without_setting(environment, tmp_path),
             "GEOSEG_EXECUTABLE": "" if program is None else str(path),
         },
         cwd=tmp_path,
@@ -336,6 +402,81 @@ def test_a_program_that_is_no_geoseg_is_said(
     said = done.stdout + done.stderr
     assert done.returncode == 1
     assert words in said and "geoseg qgis install" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ('{"event": "start", "protocol": 2}', "speaks protocol 2, and this plugin 1"),
+        ('{"event": "start", "protocol": 1, "model": null}', "that this plugin does not know"),
+        ('{"event": "progress"}', "that this plugin does not know"),
+        ("", "cancelled"),
+    ],
+)
+def test_another_geoseg_is_ended(
+    environment: dict[str, str], tmp_path: Path, events: str, words: str
+) -> None:
+    """One that goes on for minutes, with events of tomorrow, or none at all until Ctrl-C."""
+    program = tmp_path / "geoseg"
+    mark = f"{secrets.randbelow(10**6) + 1000}.25"
+    program.write_text(f"#!/bin/sh\n{VERSION}\necho '{events}'\nsleep {mark}\n")
+    program.chmod(0o755)
+    profile = without_setting(environment, tmp_path)
+    process = subprocess.Popen(
+        [str(PROGRAM), "run", "geoseg:vectorize", f"--INPUT={LABELS}", "--OUTPUT=o.gpkg"],
+        env={**profile, "GEOSEG_EXECUTABLE": str(program)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if not events:
+        until = time.monotonic() + 60
+        while not sleeping(mark) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and words in said
+    assert events or time.monotonic() - start < 4
+    assert not sleeping(mark)
+
+
+def sleeping(mark: str) -> bool:
+    found = subprocess.run(["pgrep", "-f", f"^sleep {mark}"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+def test_a_page_replaces_no_file_but_a_page(run: Run, tmp_path: Path) -> None:
+    scene = tmp_path / "scene.tif"
+    shutil.copyfile(SCENE, scene)
+    done = run("info", INPUT=scene, OUTPUT=scene)
+    assert done.returncode == 1 and "was not made by geoseg" in done.stdout + done.stderr
+    assert scene.read_bytes() == SCENE.read_bytes()
+    for _ in range(2):
+        assert run("info", INPUT=scene, OUTPUT="i.html").returncode == 0
+    done = run("diagnostics", OUTPUT="none/i.html")
+    assert done.returncode == 1 and "can't be written" in done.stdout + done.stderr
+
+
+def test_a_virtual_raster_that_the_user_trusts(run: Run, tmp_path: Path) -> None:
+    """The check before the run knows of the option, too."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    shutil.copyfile(SCENE, tmp_path / "a" / "-scene.tif")
+    command = ["gdalbuildvrt", "-q", str(tmp_path / "b" / "v.vrt"), str(tmp_path / "a/-scene.tif")]
+    subprocess.run(command, check=True)
+    given = {"INPUT": tmp_path / "b" / "v.vrt", "OUTPUT": "o.tif", "VECTOR": ""}
+    assert run("predict", **given).returncode == 1
+    numbers = "--scale 0.0001 --offset 0"
+    done = run("predict", **given, BANDS="1,2,3,4,5,6", OPTIONS=f"--allow-vrt any {numbers}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run("info", INPUT="-scene.tif", OPTIONS="")
+    assert done.returncode == 1  # it is elsewhere
+    shutil.copyfile(SCENE, tmp_path / "-scene.tif")
+    assert run("info", INPUT="-scene.tif").returncode == 0
+    assert run("info", INPUT=f"{SCENE}|option:NUM_THREADS=2").returncode == 0
 
 
 def test_one_file_is_a_script(environment: dict[str, str], maps: Path, tmp_path: Path) -> None:
@@ -388,7 +529,8 @@ def test_from_a_script(way: Callable[[str], Any], maps: Path, tmp_path: Path) ->
 
 
 def test_from_the_batch_dialog(way: Callable[[str], Any], maps: Path, tmp_path: Path) -> None:
-    names = way("batch")
+    names, loaded = way("batch")
+    assert loaded == [["landsat7_nc_2000 land cover", "landsat7_nc_2000 polygons"]] * 3
     for row in range(3):
         assert f"b{row}.tif" in names
         assert (tmp_path / f"b{row}.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
@@ -404,6 +546,18 @@ def test_points_and_polygons_are_taken_as_the_window_shows_them(way: Callable[[s
     """With classes that were typed in and are not saved; from memory; filtered."""
     found = way("unsaved")
     assert found == {"points": 40, "polygons": 1.0}
+
+
+def test_a_crs_that_only_qgis_knows_is_refused(way: Callable[[str], Any]) -> None:
+    assert "QGIS was told that the layer elsewhere is in EPSG:32617" in way("other_crs")
+
+
+def test_points_offer_the_classes_and_any_polygons_are_styled(
+    way: Callable[[str], Any],
+) -> None:
+    found = way("loaded")
+    assert found["reference"] == "ValueMap" and "trees" in found["offered"]
+    assert found["name"] == "landsat7_nc_2000 polygons" and found["categories"] > 3
 
 
 def test_windows_way_to_cancel(way: Callable[[str], Any], tmp_path: Path) -> None:

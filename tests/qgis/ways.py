@@ -16,16 +16,21 @@ from typing import Any
 import qgis.utils
 from qgis.core import (
     QgsApplication,
+    QgsCoordinateReferenceSystem,
     QgsFeatureRequest,
+    QgsProcessingContext,
+    QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingModelAlgorithm,
     QgsProcessingModelChildAlgorithm,
     QgsProcessingModelChildParameterSource,
     QgsProcessingModelOutput,
     QgsProcessingModelParameter,
+    QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterRasterLayer,
     QgsProject,
     QgsRasterLayer,
+    QgsSettings,
     QgsVectorLayer,
 )
 from qgis.gui import QgsMapCanvas
@@ -133,11 +138,19 @@ def model(scene: str, folder: Path) -> Any:
 def batch(scene: str, folder: Path) -> Any:
     """The batch dialog over three scenes."""
     module = importlib.import_module("processing.gui.BatchAlgorithmDialog")
-    # Layers are loaded into a window, which is not here.
-    module.handleAlgorithmResults = lambda *args, **options: True
+    loaded: list[list[str]] = []
+
+    def note(algorithm: Any, context: Any, *args: Any, **options: Any) -> bool:
+        """Layers are loaded into a window, which is not here."""
+        found = context.layersToLoadOnCompletion()
+        loaded.append(sorted(details.name for details in found.values()))
+        return True
+
+    module.handleAlgorithmResults = note
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("geoseg:predict")
     window = module.BatchAlgorithmDialog(algorithm)
     panel = window.mainWidget()
+    panel.checkLoadLayersOnCompletion.setChecked(True)
     columns = panel.parameter_to_column
     for row in range(3):
         if row >= panel.batchRowCount():
@@ -155,7 +168,9 @@ def batch(scene: str, folder: Path) -> Any:
     ):
         QCoreApplication.processEvents()
         time.sleep(0.01)
-    return sorted(path.name for path in folder.iterdir())
+    while time.monotonic() < until and len(loaded) < 3:
+        QCoreApplication.processEvents()
+    return sorted(path.name for path in folder.iterdir()), loaded
 
 
 def dialog(scene: str, folder: Path) -> Any:
@@ -205,6 +220,61 @@ def unsaved(scene: str, folder: Path) -> Any:
         "geoseg:evaluate", {"INPUT": map_, "POLYGONS": some, "OUTPUT": str(folder / "q.html")}
     )
     return {"points": used, "polygons": found["ACCURACY"]}
+
+
+def other_crs(scene: str, folder: Path) -> Any:
+    """A layer whose CRS was set by hand."""
+    import processing
+
+    layer = QgsRasterLayer(scene, "elsewhere")
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32617"))
+    try:
+        processing.run("geoseg:predict", {"INPUT": layer, "OUTPUT": str(folder / "o.tif")})
+    except QgsProcessingException as error:
+        return str(error)
+    return "done"
+
+
+def loaded(scene: str, folder: Path) -> Any:
+    """What a window shows of points, and of polygons in a file that holds no style."""
+    # Else layers are called after their files.
+    QgsSettings().setValue("Processing/Configuration/PREFER_FILENAME_AS_LAYER_NAME", False)
+    from processing.gui.Postprocessing import handleAlgorithmResults
+
+    registry, project = QgsApplication.processingRegistry(), QgsProject.instance()
+
+    def run_and_load(name: str, **parameters: Any) -> Any:
+        context, feedback = QgsProcessingContext(), QgsProcessingFeedback()
+        context.setProject(project)
+        algorithm = registry.createAlgorithmById(name)
+        for output in algorithm.destinationParameterDefinitions():
+            path = parameters.get(output.name())
+            if path:
+                definition = QgsProcessingOutputLayerDefinition(path, project)
+                parameters[output.name()] = definition
+        results, fine = algorithm.run(parameters, context, feedback)
+        assert fine
+        handleAlgorithmResults(algorithm, context, feedback)
+        return results
+
+    made = run_and_load(
+        "geoseg:predict",
+        INPUT=scene,
+        OUTPUT=str(folder / "l.tif"),
+        VECTOR=str(folder / "l.geojson"),
+    )
+    run_and_load(
+        "geoseg:sample", INPUT=made["OUTPUT"], COUNT=20, OUTPUT=str(folder / "points.gpkg")
+    )
+    layers = {os.path.basename(v.source()): v for v in project.mapLayers().values()}
+    polygons, points = layers["l.geojson"], layers["points.gpkg"]
+    setup = points.editorWidgetSetup(points.fields().indexOf("reference"))
+    return {
+        "name": polygons.name(),
+        "categories": len(polygons.renderer().categories()),
+        "reference": setup.type(),
+        "offered": json.dumps(setup.config()),
+    }
 
 
 def cancel_on_windows(scene: str, folder: Path) -> Any:

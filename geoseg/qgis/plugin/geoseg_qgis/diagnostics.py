@@ -16,6 +16,7 @@ from .geoseg_predict import (
     environment,
     find_geoseg,
     in_flatpak,
+    tr,
 )
 from .info import PageAlgorithm
 
@@ -26,6 +27,7 @@ class GeosegDiagnostics(PageAlgorithm):
     NAME = "diagnostics"
     LABEL = "Geoseg diagnostics"
     GROUP = "help"
+    TAGS = "version, doctor, error"
     HELP = (
         "Describes this QGIS, the plugin, and the geoseg that it finds: what to read first when "
         "something fails, and what to send along with a report."
@@ -33,7 +35,7 @@ class GeosegDiagnostics(PageAlgorithm):
 
     def initAlgorithm(self, config: Any = None) -> None:
         """Define the parameter."""
-        self.add_page()
+        self.add_page(tr("Diagnostics"))
 
     def processAlgorithm(
         self, parameters: dict[str, Any], context: Any, feedback: Any

@@ -24,6 +24,7 @@ class GeosegEvaluate(SharedAlgorithm):
 
     NAME = "evaluate"
     LABEL = "Evaluate a map"
+    TAGS = "accuracy, confusion matrix, validation, kappa, iou, area"
     GROUP = "accuracy"
     HELP = (
         "Measures how accurate a class raster is. Give one of: labelled points that 'Sample points "
@@ -53,7 +54,7 @@ class GeosegEvaluate(SharedAlgorithm):
             QgsProcessingParameterString("COLUMN", tr("Column of the true class"), "", False, True),
             tr("Of the points or polygons; empty: reference, or class_id of polygons."),
         )
-        self.add_options("evaluate")
+        self.add_options("evaluate", "--ignore 0")
         self.add(
             QgsProcessingParameterFileDestination("OUTPUT", tr("Report"), tr("Web page (*.html)"))
         )
@@ -70,7 +71,10 @@ class GeosegEvaluate(SharedAlgorithm):
         given = [name for name in _REFERENCES if parameters.get(name)]
         if fine and len(given) != 1:
             found = " and ".join(given) or "none"
-            return False, f"give one of {', '.join(_REFERENCES)}; found {found}"
+            return False, (
+                f"give one of labelled points (POINTS), raster of labels (LABELS) and polygons of "
+                f"labels (POLYGONS); found {found}"
+            )
         return fine, message or ""
 
     def processAlgorithm(
@@ -79,7 +83,7 @@ class GeosegEvaluate(SharedAlgorithm):
         """Run geoseg evaluate."""
         layer = self.raster(parameters, "INPUT", context)
         options = self.options(parameters, context)
-        arguments = ["evaluate", *options, layer.dataProvider().dataSourceUri()]
+        arguments = ["evaluate", *options, self.path_of(layer)]
         for name, option in _REFERENCES.items():
             if parameters.get(name):
                 arguments += [option, self._reference(parameters, name, context, feedback)]
@@ -101,5 +105,5 @@ class GeosegEvaluate(SharedAlgorithm):
     def _reference(self, parameters: dict[str, Any], name: str, context: Any, feedback: Any) -> str:
         """Find the file of labels, or make one of a layer with what is not saved yet."""
         if name == "LABELS":
-            return str(self.raster(parameters, name, context).dataProvider().dataSourceUri())
+            return self.path_of(self.raster(parameters, name, context))
         return self.vector(parameters, name, context, feedback)

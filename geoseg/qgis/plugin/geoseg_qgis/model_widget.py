@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 from processing.gui.wrappers import WidgetWrapper
 from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QToolButton, QWidget
 
-from .geoseg_predict import QgsProcessingException, ask, enum, tr
+from .geoseg_predict import QgsProcessingException, ask_json, enum, tr
 
 
 @functools.lru_cache(maxsize=1)
@@ -21,7 +20,7 @@ def embedded_models() -> list[tuple[str, str]]:
         TimeoutError: it does not answer.
     """
     found = []
-    for model in json.loads(ask("models", "list", "--json", seconds=15)):
+    for model in ask_json("models", "list", "--json"):
         low, high = model["gsd_range"]
         bands = ", ".join(model["bands"])
         found.append((model["name"], f"{model['name']}: {bands}; {low:g} to {high:g} m"))
@@ -43,7 +42,8 @@ class ModelWidget(WidgetWrapper):  # type: ignore[misc]
         try:
             for name, words in embedded_models():
                 self.box.addItem(words, name)
-        except (QgsProcessingException, TimeoutError) as error:  # running says it, too
+        except (QgsProcessingException, TimeoutError, KeyError, TypeError) as error:
+            # Running says it, too.
             self.box.setToolTip(str(error))
         folder, archive = QToolButton(), QToolButton()
         folder.setText(tr("Folder…"))

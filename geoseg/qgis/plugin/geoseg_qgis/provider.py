@@ -65,7 +65,8 @@ class GeosegProvider(QgsProcessingProvider):
         """Take the setting away."""
         from processing.core.ProcessingConfig import ProcessingConfig
 
-        ProcessingConfig.removeSetting(SETTING)
+        if SETTING in ProcessingConfig.settings:  # not after a load that was interrupted
+            ProcessingConfig.removeSetting(SETTING)
 
     def defaultVectorFileExtension(self, hasGeometry: bool = True) -> str:
         """Choose GeoPackage, which holds names and colours."""

@@ -18,6 +18,7 @@ class GeosegVectorize(SharedAlgorithm):
 
     NAME = "vectorize"
     LABEL = "Vectorize a class raster"
+    TAGS = "polygonize, land cover, classification, generalize, simplify"
     HELP = (
         "Turns a raster of classes into polygons: every pixel with a class lies in exactly one, "
         "and neighbours share their borders, simplified or not. Names and colours are read from "
@@ -28,7 +29,7 @@ class GeosegVectorize(SharedAlgorithm):
         """Define the parameters."""
         self.add(QgsProcessingParameterRasterLayer("INPUT", tr("Class raster")))
         self.add_polygon_options()
-        self.add_options("vectorize")
+        self.add_options("vectorize", "--only water,trees")
         polygons = enum(QgsProcessing, "SourceType", "TypeVectorPolygon")
         self.add(QgsProcessingParameterVectorDestination("OUTPUT", tr("Polygons"), polygons))
 
@@ -42,12 +43,14 @@ class GeosegVectorize(SharedAlgorithm):
         arguments = [
             "vectorize",
             *options,
-            layer.dataProvider().dataSourceUri(),
+            self.path_of(layer),
             "--output",
             output,
         ]
         arguments += self.polygon_options(parameters, context)
         arguments += ["--overwrite", "--progress", "json"]
-        Run(arguments, feedback).follow()
-        self.styled(context, output)
+        made = Run(arguments, feedback).follow()
+        for name, count in made["polygons"].items():
+            feedback.pushInfo(tr("{}: {} polygons").format(name, count))
+        self.styled(context, layer.source(), {output: tr("{} polygons").format(layer.name())})
         return {"OUTPUT": output}
