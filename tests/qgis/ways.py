@@ -49,6 +49,10 @@ class Interface:
     def mapCanvas(self) -> QgsMapCanvas:
         return self.canvas
 
+    def layerTreeView(self) -> Interface:
+        """Nothing is selected in it."""
+        return self
+
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **options: None
 
