@@ -557,7 +557,7 @@ def test_points_offer_the_classes_and_any_polygons_are_styled(
 ) -> None:
     found = way("loaded")
     assert found["reference"] == "ValueMap" and "trees" in found["offered"]
-    assert found["name"] == "landsat7_nc_2000 polygons" and found["categories"] > 3
+    assert found["categories"] > 3
 
 
 def test_windows_way_to_cancel(way: Callable[[str], Any], tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from qgis.core import (
     QgsProcessingParameterRasterLayer,
     QgsProject,
     QgsRasterLayer,
-    QgsSettings,
     QgsVectorLayer,
 )
 from qgis.gui import QgsMapCanvas
@@ -241,8 +240,6 @@ def other_crs(scene: str, folder: Path) -> Any:
 
 def loaded(scene: str, folder: Path) -> Any:
     """What a window shows of points, and of polygons in a file that holds no style."""
-    # Else layers are called after their files.
-    QgsSettings().setValue("Processing/Configuration/PREFER_FILENAME_AS_LAYER_NAME", False)
     from processing.gui.Postprocessing import handleAlgorithmResults
 
     registry, project = QgsApplication.processingRegistry(), QgsProject.instance()
@@ -274,7 +271,6 @@ def loaded(scene: str, folder: Path) -> Any:
     polygons, points = layers["l.geojson"], layers["points.gpkg"]
     setup = points.editorWidgetSetup(points.fields().indexOf("reference"))
     return {
-        "name": polygons.name(),
         "categories": len(polygons.renderer().categories()),
         "reference": setup.type(),
         "offered": json.dumps(setup.config()),
