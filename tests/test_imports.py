@@ -37,6 +37,7 @@ ROOMS = [
     "prediction",
     "evaluation",
     "training",
+    "archive",
     "qgis",
     "cli",
 ]
