@@ -1,4 +1,4 @@
-"""Whether a vector file is a table of land-cover polygons as geoseg writes it, and nothing else.
+"""Whether a vector file is a table of polygons, or of items, as geoseg writes it, and nothing else.
 
 An output that is replaced without having been named must be one that geoseg made. No mark is needed
 for that, so files of earlier versions are known, too: the columns, in their order, are geoseg's
@@ -66,7 +66,7 @@ _SYSTEM_TABLES = {
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a vector file holds polygons of geoseg's and nothing else.
+    """Whether a vector file holds polygons of geoseg's and nothing else, or an archive's items.
 
     Quick, whatever the size of the file; nothing is written, and a damaged or hostile file is not
     ours, and no error.
@@ -187,6 +187,8 @@ def _is_parquet(path: Path) -> bool:
         return False
     # A table that pandas or geopandas wrote has its mark.
     keys = about.metadata or {}
+    if b"geoseg" in keys and b"stac-geoparquet" in keys and b"pandas" not in keys:
+        return True  # an archive's table of items
     names = [about.schema.column(i).path for i in range(min(about.num_columns, 11))]
     return b"geo" in keys and b"pandas" not in keys and names == [*COLUMNS, "geometry"]
 

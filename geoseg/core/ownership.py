@@ -66,13 +66,15 @@ def _is_raster(path: Path) -> bool:
 
 
 def _is_json(path: Path) -> bool:
-    """Whether a file is a report, or GeoJSON under the shorter suffix."""
+    """Whether a file is a report, a collection, or GeoJSON under the shorter suffix."""
     if path.stat().st_size > _MOST_BYTES:
         return _is_vector(path)
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         return False
-    return "geoseg" in found or (found.get("type") == "FeatureCollection" and _is_vector(path))
+    if "geoseg" in found or "geoseg:items" in found:  # a report, or an archive's collection
+        return True
+    return found.get("type") == "FeatureCollection" and _is_vector(path)
 
 
 def _begins_with(mark: bytes) -> Callable[[Path], bool]:
