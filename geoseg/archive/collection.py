@@ -18,11 +18,9 @@ from geoseg.archive.acquired import as_text
 from geoseg.archive.items_table import ITEMS_NAME, Layout, write_table
 from geoseg.archive.model_item import FILE_SCHEMA, multihash
 from geoseg.archive.stac_item import COLLECTION, ITEM_NAME
-from geoseg.core.files import write_whole
+from geoseg.archive.writing import check_replaceable, write_text
 from geoseg.core.jsontext import json_text
-from geoseg.core.ownership import is_ours
 from geoseg.core.wording import counted
-from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError
 
 __all__ = ["COLLECTION_NAME", "MOST_LINKS", "write_collection", "write_items_parquet"]
@@ -189,7 +187,7 @@ def write_collection(
             some that geoseg did not make.
     """
     path = out / COLLECTION_NAME
-    _check_replaceable(path)
+    check_replaceable(path)
     about = _Summary()
     for item in items:
         about.add(item)
@@ -202,7 +200,7 @@ def write_collection(
         {"rel": "item", "href": f"./{key}/{ITEM_NAME}", "type": "application/geo+json"}
         for key in (about.keys if about.count <= MOST_LINKS else about.placeless)
     ]
-    _write(path, (json_text(collection, indent=1) + "\n").encode())
+    write_text(path, json_text(collection, indent=1) + "\n")
     return path
 
 
@@ -233,7 +231,7 @@ def write_items_parquet(
             can't be written, or geoseg did not make the one that is there.
     """
     path = out / ITEMS_NAME
-    _check_replaceable(path)
+    check_replaceable(path)
     if layout is None:
         layout = Layout()
         for item in items:
@@ -289,22 +287,3 @@ def _of_file(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file:size": path.stat().st_size, "file:checksum": multihash(sha256)}
-
-
-def _check_replaceable(path: Path) -> None:
-    """Refuse to replace what geoseg did not make.
-
-    Raises:
-        OutputError: there is such a file.
-    """
-    if path.exists() and not is_ours(path):
-        raise OutputError(
-            f"{path} was not made by geoseg as it is now; move it away, or choose another folder"
-        )
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise explain_write_error(error, path) from error

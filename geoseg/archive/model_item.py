@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from geoseg.archive.writing import write_text
 from geoseg.cards.card import WEIGHTS_NAME
 from geoseg.cards.files import ModelFiles
 from geoseg.cards.stac import to_mlm
-from geoseg.core.files import write_whole
 from geoseg.core.jsontext import json_text
 from geoseg.core.write_errors import explain_write_error
 
@@ -57,9 +57,9 @@ def write_model_item(out: Path, files: ModelFiles) -> Path:
     path = out / model_href(files.card.name, files.sha256)
     try:
         path.parent.mkdir(exist_ok=True)
-        write_whole(path, (json_text(_item(files, path.stem), indent=2) + "\n").encode())
     except OSError as error:
         raise explain_write_error(error, path) from error
+    write_text(path, json_text(_item(files, path.stem), indent=2) + "\n")
     return path
 
 

@@ -22,10 +22,9 @@ from rasterio.enums import WktVersion
 from geoseg.archive.acquired import acquired, as_text
 from geoseg.archive.footprint import footprint
 from geoseg.archive.model_item import FILE_SCHEMA, model_href, multihash
-from geoseg.core.files import write_whole
+from geoseg.archive.writing import write_text
 from geoseg.core.jsontext import json_text, nodata_value
 from geoseg.core.names import public_name
-from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
@@ -147,11 +146,7 @@ def write_item(
         UsageError: the source's ``datetime`` is no time.
     """
     item = make_item(folder, key, source, report, collection=collection)
-    path = folder / ITEM_NAME
-    try:
-        write_whole(path, (json_text(item, indent=2) + "\n").encode())
-    except OSError as error:
-        raise explain_write_error(error, path) from error
+    write_text(folder / ITEM_NAME, json_text(item, indent=2) + "\n")
     return item
 
 

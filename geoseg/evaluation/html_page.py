@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.metadata import version
 from typing import Any
 
-from geoseg.core.ownership import HTML_MARK
+from geoseg.core.pages import page_text, share_bar, shown, table
 from geoseg.evaluation.thumbnails import RGB, RIGHT, WRONG, Pictures, png
 
 __all__ = ["page"]
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --line: #c8c8c8;
-  --soft: #f2f2f2; --bar: 49, 110, 180; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e4; --paper: #181a1b; --line: #4a4d50;
-  --soft: #25282a; --bar: 90, 155, 230; } }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border: 1px solid var(--line); padding: .25rem .55rem; text-align: right; }
-th { background: var(--soft); font-weight: 600; }
-th:first-child, td.text { text-align: left; }
-td.bar { background-image: linear-gradient(rgba(var(--bar), .35), rgba(var(--bar), .35));
-  background-repeat: no-repeat; }
-.swatch { display: inline-block; width: .9em; height: .9em; border: 1px solid var(--line);
-  margin-right: .4em; vertical-align: -.1em; }
-figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; max-width: 100%; }
-figure img { max-width: 100%; border: 1px solid var(--line); }
-img.map { width: 21rem; image-rendering: pixelated; }
-figcaption { font-size: .9em; }
-.warning { border-left: 4px solid #d08a00; padding-left: .7rem; }
-footer { margin-top: 3rem; font-size: .85em; opacity: .75; }
-"""
 
 
 def page(report: Mapping[str, Any], pictures: Pictures, colors: Mapping[int, RGB]) -> str:
@@ -65,16 +39,7 @@ def page(report: Mapping[str, Any], pictures: Pictures, colors: Mapping[int, RGB
     parts += _maps(pictures, colors)
     if "calibration" in report:
         parts += _calibration(report["calibration"])
-    parts.append(f"<footer>geoseg {escape(version('geoseg'))}</footer>")
-    title = escape(f"{_name(report['map'])}: evaluation")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{HTML_MARK}\n"
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+    return page_text(f"{_name(report['map'])}: evaluation", parts)
 
 
 def _name(path: Any) -> str:
@@ -84,26 +49,6 @@ def _name(path: Any) -> str:
 
 def _words(key: str) -> str:
     return key.replace("_", " ")
-
-
-def _shown(value: Any) -> str:
-    """Write a number for people."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", " ")
-    return f"{value:.4f}" if isinstance(value, float) and abs(value) < 1000 else f"{value}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table; cells of the rows are HTML already: a whole ``<td>`` or a text for one."""
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "\n".join(
-        "<tr>" + "".join(c if c.startswith("<t") else f"<td>{c}</td>" for c in row) + "</tr>"
-        for row in rows
-    )
-    header = f"<thead><tr>{top}</tr></thead>\n" if head else ""
-    return f'<div class="wide"><table>\n{header}<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _facts(report: Mapping[str, Any], truth: str) -> str:
@@ -120,9 +65,9 @@ def _facts(report: Mapping[str, Any], truth: str) -> str:
     rows.append(("points" if "points" in report else "labels", truth))
     if "column" in report:
         rows.append(("column", report["column"]))
-    rows += [(_words(k), _shown(v)) for k, v in report["counted"].items()]
+    rows += [(_words(k), shown(v)) for k, v in report["counted"].items()]
     cells = ((f"<th>{escape(k)}</th>", f'<td class="text">{escape(str(v))}</td>') for k, v in rows)
-    return _table((), cells)
+    return table((), cells)
 
 
 def _class_cell(entry: Mapping[str, Any], colors: Mapping[int, RGB]) -> str:
@@ -133,19 +78,11 @@ def _class_cell(entry: Mapping[str, Any], colors: Mapping[int, RGB]) -> str:
     )
 
 
-def _bar(value: float | None) -> str:
-    """Write a share of 0 to 1 as a cell with a bar."""
-    if value is None:
-        return "<td>–</td>"
-    size = 100 * min(max(value, 0.0), 1.0)
-    return f'<td class="bar" style="background-size:{size:.2f}% 100%">{value:.4f}</td>'
-
-
 def _labels(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
     """Write what is known from labels."""
     parts = ["<h2>The whole map</h2>"]
-    values = [(f"<th>{escape(_words(k))}</th>", _shown(v)) for k, v in report["measures"].items()]
-    parts.append(_table((), values))
+    values = [(f"<th>{escape(_words(k))}</th>", shown(v)) for k, v in report["measures"].items()]
+    parts.append(table((), values))
     classes = report["classes"]
     shares = [
         ("iou", "IoU"),
@@ -162,13 +99,13 @@ def _labels(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
     rows = (
         [
             _class_cell(c, colors),
-            *(_shown(c[key]) for key, _ in numbers),
-            *(_bar(c[key]) for key, _ in shares),
+            *(shown(c[key]) for key, _ in numbers),
+            *(share_bar(c[key]) for key, _ in shares),
         ]
         for c in classes
     )
     parts.append("<h2>The classes</h2>")
-    parts.append(_table(["class", *(t for _, t in numbers), *(t for _, t in shares)], rows))
+    parts.append(table(["class", *(t for _, t in numbers), *(t for _, t in shares)], rows))
     if "boundaries" in report:
         tolerance = report["boundaries"]["tolerance_m"]
         parts.append(f"<p>Borders are met within {tolerance:.6g} m.</p>")
@@ -193,11 +130,11 @@ def _confusion(
             share = n / total if total else 0.0
             cells.append(
                 f'<td style="background:rgba(var(--bar),{0.75 * share:.3f})" '
-                f'title="{share:.1%} of the row">{_shown(n)}<br>{share:.1%}</td>'
+                f'title="{share:.1%} of the row">{shown(n)}<br>{share:.1%}</td>'
             )
-        rows.append([*cells, _shown(total)])
+        rows.append([*cells, shown(total)])
     head = [f"{rows_are} \\ {columns_are}", *(str(c["name"]) for c in classes), "sum"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
@@ -206,7 +143,7 @@ def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
     rows = (
         [
             _class_cell(c, colors),
-            _shown(c["points"]),
+            shown(c["points"]),
             _interval(c["users_accuracy"], 3),
             _interval(c["producers_accuracy"], 3),
             f"{c['mapped_area']:.6g}",
@@ -219,7 +156,7 @@ def _points(report: Mapping[str, Any], colors: Mapping[int, RGB]) -> list[str]:
     return [
         f"<p>Overall accuracy {overall}; ± is half of the 95 % interval.</p>",
         "<h2>The classes</h2>",
-        _table(
+        table(
             ["class", "points", "user's", "producer's", f"mapped, {unit}", f"area, {unit}"], rows
         ),
         "<h2>Points by what is there and what the map says</h2>",
@@ -266,19 +203,19 @@ def _maps(pictures: Pictures, colors: Mapping[int, RGB]) -> list[str]:
 
 def _calibration(found: Mapping[str, Any]) -> list[str]:
     fitted = found["temperature"]
-    rows = [(f"<th>{escape(k.upper())}</th>", _shown(found[k])) for k in ("ece", "mce")]
+    rows = [(f"<th>{escape(k.upper())}</th>", shown(found[k])) for k in ("ece", "mce")]
     rows += [
-        ("<th>Brier score</th>", _shown(found["brier"])),
-        ("<th>NLL</th>", _shown(found["nll"])),
+        ("<th>Brier score</th>", shown(found["brier"])),
+        ("<th>NLL</th>", shown(found["nll"])),
     ]
-    rows.append(("<th>temperature that fits</th>", _shown(fitted["value"])))
-    rows.append(("<th>ECE with it</th>", _shown(fitted["ece_after"])))
+    rows.append(("<th>temperature that fits</th>", shown(fitted["value"])))
+    rows.append(("<th>ECE with it</th>", shown(fitted["ece_after"])))
     return [
         "<h2>Are the probabilities right?</h2>",
         _image(_diagram(found["bins"]), "share that is right by probability", "chart"),
-        _table((), rows),
-        f"<p>The temperature was fitted to {_shown(fitted['sampled_pixels'])} of "
-        f"{_shown(found['pixels'])} pixels.</p>",
+        table((), rows),
+        f"<p>The temperature was fitted to {shown(fitted['sampled_pixels'])} of "
+        f"{shown(found['pixels'])} pixels.</p>",
     ]
 
 
