@@ -195,6 +195,11 @@ def grids(draw):
     return PixelGrid(height, width, transform, CRS.from_user_input(code))
 
 
+def polar(height, width, res, top) -> PixelGrid:
+    """A grid whose left side is on the meridian that goes through the South Pole."""
+    return PixelGrid(height, width, Affine(res, 0, 0, 0, -res, top), CRS.from_epsg(3031))
+
+
 def inside(geometry, lonlat) -> bool:
     """Whether a place lies in a GeoJSON geometry; 180 and -180 degrees are one."""
     shape = shapely.geometry.shape(geometry)
@@ -203,7 +208,17 @@ def inside(geometry, lonlat) -> bool:
 
 @given(grid=grids(), data=st.data())
 @settings(max_examples=300)
-@example(grid=PixelGrid(100, 100, Affine(1e4, 0, 0, 0, -1e4, 1e6), CRS.from_epsg(3031)), data=None)
+@example(grid=polar(100, 100, 1e4, 1e6), data=None)
+# A side that passes the pole within a pixel, on a point of its own or between two.
+@example(grid=polar(120, 58, 0.2, 0.009765625), data=None)
+@example(grid=polar(2, 1, 312.5, 0.0078125), data=None)
+@example(grid=polar(4, 1, 312.5, 1.0), data=None)
+@example(grid=polar(400, 300, 1e4, 123_456), data=None)
+# So small that rounding has its outline cross itself.
+@example(
+    grid=PixelGrid(3, 3, Affine(-0.16, 0.12, 0.125, -0.12, -0.16, 0.5), CRS.from_epsg(3031)),
+    data=None,
+)
 def test_a_footprint_holds_the_maps_ground_and_no_other(grid, data):
     found = footprint(grid, Window(0, 0, grid.height, grid.width))
     to_degrees = Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)

@@ -177,8 +177,8 @@ def test_the_page_shows_what_the_report_has():
     styles = [value for name, value in read.attributes if name == "style"]
     assert "background:#419BDF" in styles
     # The largest class has the longest bar.
-    assert "background-size:100.00% 100%" in styles
-    assert "background-size:11.11% 100%" in styles
+    assert "background-size:100.00% 100%;min-width:14rem" in styles
+    assert "background-size:11.11% 100%;min-width:14rem" in styles
 
 
 EVIL = "<td><script>alert(1)</script>\" onload='x' &amp;"

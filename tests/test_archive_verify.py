@@ -77,6 +77,7 @@ def test_sha256sum_finds_the_same(real, tmp_path):
         pytest.skip("needs the program sha256sum")
     lines = []
     found = verify(real, ledger_of(real), each=lines.append)
+    assert lines == sorted(lines, key=lambda line: line.split("  ")[1])
     listing = tmp_path / "SHA256SUMS"
     listing.write_text("".join(f"{line}\n" for line in lines))
     subprocess.run(["sha256sum", "--check", "--strict", listing], cwd=real, check=True)

@@ -131,7 +131,9 @@ def _by_tags(files: Iterable[Mapping[str, str]], keys: tuple[str, ...]) -> Acqui
     """Read the same tags of all files that have them."""
     texts = ["T".join(t[k] for k in keys) for t in files if all(k in t for k in keys)]
     spans = [_span(part) for text in texts for part in text.split(";") if part.strip()]
-    return _union((span for span in spans if span), f"tag {' and '.join(keys)}", 1)
+    return _union(
+        (span for span in spans if span), f"tag{'s' * (len(keys) > 1)} {' and '.join(keys)}", 1
+    )
 
 
 def _by_names(paths: Iterable[str]) -> Acquired | None:

@@ -88,9 +88,7 @@ def _classes(report: Mapping[str, Any], colors: Mapping[int, str]) -> list[str]:
             _class_cell(c, colors),
             shown(c["pixels"]),
             "–" if c["area_m2"] is None else f"{c['area_m2'] / 1e6:,.3f}".replace(",", " "),
-            "<td>–</td>"
-            if c["share"] is None
-            else share_bar(c["share"] / most, f"{c['share']:.2%}"),
+            _share(c["share"], most),
         ]
         for c in report["classes"]
     )
@@ -103,6 +101,11 @@ def _classes(report: Mapping[str, Any], colors: Mapping[int, str]) -> list[str]:
         maps = counted(report["jobs_without_area"], "map")
         parts.append(f'<p class="warning">{maps} without a known area: pixels alone count.</p>')
     return parts
+
+
+def _share(share: float | None, most: float) -> str:
+    """Write a share with a bar that is full where there is most."""
+    return share_bar(None) if share is None else share_bar(share / most, f"{share:.2%}", "14rem")
 
 
 def _class_cell(entry: Mapping[str, Any], colors: Mapping[int, str]) -> str:

@@ -87,15 +87,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table>\n{header}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def share_bar(value: float | None, text: str | None = None) -> str:
+def share_bar(value: float | None, text: str | None = None, width: str = "") -> str:
     """Write a share as a cell of a table, with a bar.
 
     Args:
         value: 0 to 1; None where it is unknown.
         text: what is written in it; the share by default.
+        width: of the cell at least, as CSS has it.
     """
     if value is None:
         return "<td>–</td>"
     size = 100 * min(max(value, 0.0), 1.0)
     written = f"{value:.4f}" if text is None else escape(text)
-    return f'<td class="bar" style="background-size:{size:.2f}% 100%">{written}</td>'
+    least = f";min-width:{width}" if width else ""
+    return f'<td class="bar" style="background-size:{size:.2f}% 100%{least}">{written}</td>'
