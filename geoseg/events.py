@@ -16,6 +16,7 @@ Which events come, in this order:
 - ``evaluate``: of a model start and progress of its prediction. On the command line warning and
   result, too.
 - ``sample``, on the command line: warning and result.
+- ``batch``: note and progress as they come, and on the command line result.
 - On the command line alive comes wherever there would be no other line for a second; and a run
   whose events nobody reads any more ends as if it were interrupted, within some seconds.
 - On the command line any of them ends with error where it fails, which may come first; a run that
@@ -36,6 +37,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 __all__ = [
     "PROTOCOL",
     "AliveEvent",
+    "ArchiveProgress",
+    "BatchResult",
     "ChipsEstimate",
     "DryRunEvent",
     "ErrorEvent",
@@ -276,6 +279,30 @@ class ScenesProgress(TypedDict):
     total: int
 
 
+class ArchiveProgress(TypedDict):
+    """How far an archive is; at least a second apart.
+
+    Attributes:
+        event: what it is.
+        stage: of what.
+        done: scenes that are done, or in quarantine.
+        total: scenes that the run was asked for.
+        running: scenes that workers are at.
+        quarantined: scenes in quarantine.
+        mpx_s: million pixels a second, of all workers.
+        seconds_left: at this speed, rounded; None where that is not known.
+    """
+
+    event: Literal["progress"]
+    stage: Literal["archive"]
+    done: int
+    total: int
+    running: int
+    quarantined: int
+    mpx_s: float
+    seconds_left: int | None
+
+
 class TrainProgress(TypedDict):
     """How far training is; at least a second apart, and at the last step.
 
@@ -377,6 +404,22 @@ class VectorizeResult(TypedDict):
     event: Literal["result"]
     vector: str
     polygons: dict[str, int]
+
+
+class BatchResult(TypedDict):
+    """What could be done of an archive is done.
+
+    Attributes:
+        event: what it is.
+        archive: path of its folder.
+        counts: scenes by state: ``waiting``, ``running``, ``done``, ``quarantined``.
+        stopped: why the run ended before all was done; "" else.
+    """
+
+    event: Literal["result"]
+    archive: str
+    counts: dict[str, int]
+    stopped: str
 
 
 class EvaluateResult(TypedDict):
@@ -484,6 +527,7 @@ Event = (
     | PredictProgress
     | PolygonsProgress
     | ScenesProgress
+    | ArchiveProgress
     | TrainProgress
     | LogEvent
     | NoteEvent
@@ -492,6 +536,7 @@ Event = (
     | VectorizeResult
     | EvaluateResult
     | SampleResult
+    | BatchResult
     | TrainResult
     | DryRunEvent
     | AliveEvent

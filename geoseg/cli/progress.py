@@ -9,6 +9,7 @@ import click
 from geoseg.cli.interrupts import interrupt_main
 from geoseg.cli.streams import EventLines
 from geoseg.events import (
+    ArchiveProgress,
     Event,
     MemoryReport,
     PolygonsProgress,
@@ -64,13 +65,24 @@ class _Human:
             self._show_start(event)
 
     def _draw(
-        self, event: PredictProgress | PolygonsProgress | ScenesProgress | TrainProgress
+        self,
+        event: PredictProgress
+        | PolygonsProgress
+        | ScenesProgress
+        | ArchiveProgress
+        | TrainProgress,
     ) -> None:
         done, total = event["done"], max(1, event["total"])
         filled = 30 * done // total
         left = ""
         if event["stage"] == "predict" or event["stage"] == "train":
             left = f"  {_clock(event['seconds_left'])} left"
+        elif event["stage"] == "archive":
+            left = f"  {event['done']} of {event['total']}, {event['running']} running"
+            if event["quarantined"]:
+                left += f", {event['quarantined']} in quarantine"
+            if event["seconds_left"] is not None:
+                left += f", {_clock(event['seconds_left'])} left, {event['mpx_s']:.3g} Mpx/s"
         if event["stage"] == "predict":
             left += f", {event['mpx_s']:.3g} Mpx/s, limited by {event['bottleneck']}"
         line = (

@@ -32,6 +32,7 @@ EXTRAS = {
     "train": (*_TORCH, "lightning_fabric", "tensorboardX"),
     "torchgeo": (*_TORCH, "torchgeo", "requests"),
     "onnxruntime": ("onnxruntime",),
+    "batch": ("distributed", "pystac_client"),
 }
 
 

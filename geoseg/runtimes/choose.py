@@ -36,6 +36,7 @@ from geoseg.runtimes.agreement import (
     parsed,
 )
 from geoseg.runtimes.graph_runtime import CpuRuntime
+from geoseg.runtimes.kept import load_or_take
 
 __all__ = ["choose"]
 
@@ -84,7 +85,7 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
     plain = "fp32" if precision == "auto" else precision
     if wanted.files.graph is None and (chips is None or chips < FEW_CHIPS):
         require("torch", f"{wanted.files.path}: a model without {GRAPH_NAME}")
-        made = RUNTIMES["torch"].load(wanted, plain)
+        made = load_or_take(wanted, "torch", plain)
         made.choice = (
             "the model has no model.onnx, and it takes longer to make one than to do a few chips; "
             "geoseg models graph writes it"
@@ -101,7 +102,7 @@ def choose(wanted: Request, runtime: str, precision: str, chips: int | None) -> 
         if missing("torch"):
             raise
         # Wrong weights are refused by torch, too; what is left is a network that only torch runs.
-        made = RUNTIMES["torch"].load(wanted, plain)
+        made = load_or_take(wanted, "torch", plain)
         made.choice = f"torch runs what OpenVINO can't: {error}"
         return made
 
@@ -136,17 +137,17 @@ def _best(wanted: Request, candidates: Sequence[Candidate], number: int | None) 
     """The only candidate, or the fastest one that gives the labels of the first on this scene."""
     name, precision = candidates[0]
     if len(candidates) == 1 or wanted.sample is None:
-        made = RUNTIMES[name].load(wanted, precision)
+        made = load_or_take(wanted, name, precision)
         if len(candidates) > 1:
             made.choice = f"{name} {precision}, as nothing was tried"
         return made
     chips = list(wanted.sample())
     if len(chips) < LEAST_CHIPS or (number is not None and number < WORTH_TRYING):
-        made = RUNTIMES[name].load(wanted, precision)
+        made = load_or_take(wanted, name, precision)
         made.choice = f"{name} {precision}, as a few chips are done before others are tried"
         _prepare(made, chips)
         return made
-    load = cache(lambda candidate: RUNTIMES[candidate[0]].load(wanted, candidate[1]))
+    load = cache(lambda candidate: load_or_take(wanted, candidate[0], candidate[1]))
     key = _key(wanted, candidates, chips[0])
     failed: list[str] = []
     speeds = _kept_speeds(wanted.cache.read(f"speeds/{key}.json"), candidates)

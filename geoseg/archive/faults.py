@@ -1,0 +1,107 @@
+"""Why a job failed, in a word, and whether the fault may pass."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from geoseg.core.locking import BusyError
+from geoseg.errors import (
+    BandError,
+    DeviceError,
+    GeosegError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    RadiometryError,
+    SceneError,
+    UsageError,
+)
+
+__all__ = ["KINDS", "Fault", "fault_of"]
+
+#: Kind -> what it means, for people.
+KINDS = {
+    "missing": "the scene is not there",
+    "denied": "the scene may not be read with these credentials",
+    "unreachable": "a server failed again and again",
+    "corrupt": "the scene can't be read",
+    "unfit": "the scene does not suit the model or the options",
+    "empty": "the scene holds no measured pixel",
+    "too large": "the scene, or its polygons, are more than was allowed",
+    "crashed": "workers went away with it",
+    "too long": "it ran past --job-timeout",
+    "model": "the model can't be used",
+    "output": "its outputs can't be written",
+    "unexpected": "an error that geoseg does not know",
+}
+
+_PASSING = re.compile(
+    r"HTTP (response|error) code: (5\d\d|429|408)|timed? ?out|[Cc]onnection|[Cc]ould(n't| not) "
+    r"(connect|resolve)|[Rr]esolving|[Ss]low ?[Dd]own|reset by peer|SSL|cut short|cut off|"
+    r"transfer closed|Partial file|Operation too slow|Input/output error|Stale file handle|"
+    r"Resource temporarily unavailable"
+)
+_FULL = re.compile(r"disk is full|No space left|quota", re.I)
+_DENIED = re.compile(
+    r"HTTP (response|error) code: 40[13]|[Aa]ccess ?[Dd]enied|Forbidden|InvalidAcc"
+)
+_MISSING = re.compile(r"no such file|HTTP (response|error) code: (404|410)|does not exist|NoSuch")
+_LARGE = re.compile(r"--max-pixels|million polygons|too many polygons")
+_EMPTY = re.compile(r"no pixel was measured")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is made of an error.
+
+    Attributes:
+        kind: a key of :data:`KINDS`; ``stop`` where the run can't go on: the disk is full.
+        reason: the error, in a line.
+        passing: whether the same may succeed later.
+    """
+
+    kind: str
+    reason: str
+    passing: bool = False
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Classify an error of a job.
+
+    Args:
+        error: whatever ``predict`` raised.
+    """
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, BusyError):
+        return Fault("output", reason, passing=True)
+    if isinstance(error, MemoryError):
+        return Fault("crashed", f"out of memory: {reason}", passing=True)
+    if _FULL.search(reason):
+        return Fault("stop", reason)
+    if isinstance(error, GeosegError):
+        return _known(error, reason)
+    if isinstance(error, OSError) and _PASSING.search(reason):
+        return Fault("unreachable", reason, passing=True)
+    return Fault("unexpected", f"{type(error).__name__}: {reason}")
+
+
+def _known(error: GeosegError, reason: str) -> Fault:
+    if isinstance(error, SceneError) and not isinstance(error, BandError | RadiometryError):
+        for pattern, kind in ((_EMPTY, "empty"), (_LARGE, "too large"), (_DENIED, "denied")):
+            if pattern.search(reason):
+                return Fault(kind, reason)
+        if _MISSING.search(reason):
+            return Fault("missing", reason)
+        if _PASSING.search(reason):
+            return Fault("unreachable", reason, passing=True)
+        return Fault("corrupt", reason)
+    if _LARGE.search(reason):
+        return Fault("too large", reason)
+    if isinstance(error, ModelError | MissingExtraError | DeviceError):
+        return Fault("model", reason)
+    if isinstance(error, OutputError):
+        return Fault("output", reason, passing=bool(_PASSING.search(reason)))
+    if isinstance(error, UsageError | BandError | RadiometryError):
+        return Fault("unfit", reason)
+    return Fault("unexpected", reason)

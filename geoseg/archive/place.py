@@ -1,0 +1,92 @@
+"""Where an archive and its ledger are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import psutil
+
+from geoseg.core.folders import cache_folder
+from geoseg.errors import OutputError, UsageError
+
+__all__ = ["LEDGER", "find_ledger", "make_archive"]
+
+#: In the archive's folder.
+LEDGER = "ledger.sqlite"
+#: A note in its place where the folder is on a network.
+ELSEWHERE = "ledger.txt"
+#: File systems on which several machines may write; SQLite's locks do not hold there.
+_SHARED = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs"}
+_SHARED |= {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "9p", "afs"}
+
+
+def make_archive(out: Path) -> Path:
+    """Make an archive's folder, or take one that is there.
+
+    Args:
+        out: the folder.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        OutputError: it holds something else than an archive, or can't be made.
+    """
+    out = out.absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and not any((out / name).exists() for name in (LEDGER, ELSEWHERE)):
+            raise OutputError(
+                f"{out} holds something else than an archive of geoseg's; give a new folder, or an "
+                f"empty one"
+            )
+    except OSError as error:
+        raise OutputError(f"{out} can't be made ({error.strerror})") from error
+    return out
+
+
+def find_ledger(out: Path) -> Path:
+    """Find an archive's ledger: in its folder, or on this machine where that is on a network.
+
+    Args:
+        out: the archive's folder, absolute.
+
+    Raises:
+        OutputError: the folder can't be written.
+    """
+    if not _is_shared(out):
+        return out / LEDGER
+    name = hashlib.sha256(str(out).encode()).hexdigest()[:16]
+    try:
+        folder = cache_folder().parent / "geoseg-ledgers"
+        folder.mkdir(parents=True, exist_ok=True)
+        (out / ELSEWHERE).write_text(f"{os.uname().nodename}: {folder / name}.sqlite\n")
+    except OSError as error:
+        raise OutputError(f"the ledger of {out} can't be made ({error})") from error
+    return folder / f"{name}.sqlite"
+
+
+def open_archive(out: Path) -> Path:
+    """Find the ledger of an archive that is there.
+
+    Raises:
+        UsageError: there is none.
+    """
+    out = out.absolute()
+    path = find_ledger(out) if out.is_dir() else out / LEDGER
+    if not path.exists():
+        raise UsageError(f"{out} is no archive: it has no {LEDGER}; geoseg batch makes one")
+    return path
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether a folder is on a file system of a network."""
+    best, kind = "", ""
+    for part in psutil.disk_partitions(all=True):
+        point = part.mountpoint
+        inside = str(folder) == point or str(folder).startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, part.fstype
+    return kind.lower() in _SHARED

@@ -1,0 +1,170 @@
+"""The straight line of ``geoseg batch``: manifest -> ledger -> workers -> maps -> report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoseg.archive.closing import close_archive
+from geoseg.archive.cluster import connected, share_of
+from geoseg.archive.coordinator import Limits, Task, run_jobs
+from geoseg.archive.ledger import Ledger
+from geoseg.archive.manifest import read_manifest
+from geoseg.archive.model_item import write_model_item
+from geoseg.archive.place import find_ledger, make_archive
+from geoseg.archive.sources import SceneSource
+from geoseg.archive.stac_item import ITEM_NAME
+from geoseg.core.importing import require
+from geoseg.errors import UsageError
+from geoseg.events import Progress
+from geoseg.prediction.options import PredictOptions
+from geoseg.zoo import find_model
+
+__all__ = ["ArchiveRun", "batch"]
+
+#: Options of ``predict`` that name one scene's files, which an archive names itself.
+OWN = {"output", "vector", "probs", "confidence", "agreement", "preview", "overwrite"}
+
+
+@dataclass(frozen=True)
+class ArchiveRun:
+    """What a run of ``geoseg batch`` did.
+
+    Attributes:
+        out: the archive's folder.
+        counts: jobs that it was asked for, by state.
+        stopped: why it ended before all was done; "" else.
+    """
+
+    out: Path
+    counts: Mapping[str, int]
+    stopped: str
+
+
+def batch(
+    manifest: str | Iterable[SceneSource],
+    out: str | Path,
+    *,
+    model: str | Path,
+    workers: int | None = None,
+    threads: int | None = None,
+    mem_limit: int | None = None,
+    scheduler: str | None = None,
+    gpu: bool = False,
+    vector_suffix: str = ".gpkg",
+    job_timeout: float | None = None,
+    max_hours: float | None = None,
+    max_bytes: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ArchiveRun:
+    """Predict the scenes of an archive, by several processes or a Dask cluster.
+
+    Nothing is done twice: the ledger in the archive's folder knows what is done, and a run that
+    was stopped, by whatever, goes on when it is called again. A scene that fails does not stop the
+    others.
+
+    Args:
+        manifest: a folder, a glob, a list or STAC items; see
+            :func:`geoseg.archive.manifest.read_manifest`. Or the scenes themselves.
+        out: the archive's folder.
+        model: an embedded model's name, or a model folder or .zip.
+        workers: processes on this machine; None for as many as it has cores and memory for.
+        threads: of each job; None for the cores that there are for it.
+        mem_limit: bytes that each job may take.
+        scheduler: address of a Dask scheduler, whose workers do the jobs.
+        gpu: have jobs done by workers with the resource GPU alone.
+        vector_suffix: of the polygons: ``.gpkg``, ``.fgb``, ``.parquet`` or ``.geojson``.
+        job_timeout: seconds that a job may take.
+        max_hours: after which the run stops in order.
+        max_bytes: of outputs, after which the run stops in order.
+        progress: called with each event (see :mod:`geoseg.events`).
+        **options: the fields of :class:`geoseg.prediction.options.PredictOptions`, but for those
+            that name outputs.
+
+    Raises:
+        UsageError: an option contradicts another, or the manifest holds no scene.
+        ModelError: the model can't be read.
+        MissingExtraError: Dask is not installed.
+        OutputError: the folder is somebody else's, or the disk is full.
+    """
+    require("batch", "geoseg batch")
+    wrong = sorted(OWN & set(options))
+    if wrong:
+        raise UsageError(f"{wrong[0]} names a file of one scene; an archive names its files itself")
+    PredictOptions(model=model, **options)  # refuses what is no option
+    files = find_model(model)
+    if os.path.exists(model):
+        model = os.path.abspath(model)
+    share = share_of(workers, threads, mem_limit)
+    report = progress or (lambda event: None)
+    scenes = read_manifest(manifest) if isinstance(manifest, str) else manifest
+    archive = make_archive(Path(out))
+    with Ledger(find_ledger(archive)) as ledger:
+        ledger.alive()
+        new, known = ledger.add(scene.job(options, files.sha256) for scene in scenes)
+        again = ledger.again(_gone(archive, ledger), "its map is not there any more")
+        report({"event": "note", "message": _found(new, known, again, ledger)})
+        asked = {**options, "model": str(model)}
+        asked |= {"threads": share.threads, "mem_limit": share.memory} if scheduler is None else {}
+        task = Task(
+            str(archive),
+            asked,
+            vector_suffix,
+            job_timeout,
+            {"GPU": 1} if gpu else {},
+        )
+        limits = Limits(None if max_hours is None else 3600 * max_hours, max_bytes)
+        stopped = ""
+        if ledger.next_due() is not None:
+            if scheduler is None:
+                report({"event": "note", "message": share.words})
+            with connected(scheduler, share) as pool:
+                if pool.dashboard:
+                    report({"event": "note", "message": f"dashboard {pool.dashboard}"})
+                stopped = run_jobs(ledger, pool, task, limits, _teller(report))
+        write_model_item(archive, files)
+        close_archive(archive, ledger)
+        return ArchiveRun(archive, ledger.counts(asked=True), stopped)
+
+
+def _gone(archive: Path, ledger: Ledger) -> list[str]:
+    """Find jobs that are done, and whose map somebody has removed."""
+    return [j.key for j in ledger.jobs("done") if not (archive / j.key / ITEM_NAME).exists()]
+
+
+def _found(new: int, known: int, again: int, ledger: Ledger) -> str:
+    counts = ledger.counts(asked=True)
+    words = [f"{new} new", f"{counts['done']} done"]
+    words += [f"{again} to be done again, as their maps are gone"] if again else []
+    words += [f"{counts['quarantined']} in quarantine"] if counts["quarantined"] else []
+    return f"{new + known} scenes: {', '.join(words)}"
+
+
+def _teller(report: Progress) -> Callable[[Mapping[str, int], float], None]:
+    began, first = time.monotonic(), -1
+
+    def tell(counts: Mapping[str, int], speed: float) -> None:
+        nonlocal first
+        done, total = counts["done"] + counts["quarantined"], sum(counts.values())
+        first = done if first < 0 else first
+        spent = time.monotonic() - began
+        left = None if done == first else round(spent / (done - first) * (total - done))
+        report(
+            {
+                "event": "progress",
+                "stage": "archive",
+                "done": done,
+                "total": total,
+                "running": counts["running"],
+                "quarantined": counts["quarantined"],
+                "mpx_s": speed / 1e6,
+                "seconds_left": left,
+            }
+        )
+
+    return tell

@@ -1,0 +1,162 @@
+"""One job, in a worker: predict a scene into its folder, and say what came of it.
+
+What is raised goes no farther: a worker reports every outcome as a dict, so that nothing has to be
+pickled but JSON. A worker that is told to go sets :data:`LEAVING`; the job ends at its next event
+and is given back, and its finished strips stay.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geoseg.archive.faults import fault_of
+from geoseg.archive.stac_item import write_item
+from geoseg.core.importing import package_version
+
+__all__ = ["LEAVING", "LeavingError", "TimedOutError", "run_job"]
+
+#: Set when this process is told to go.
+LEAVING = threading.Event()
+#: Compiled networks that a worker keeps for its next scenes.
+KEPT = 4
+
+
+class LeavingError(BaseException):
+    """The worker is told to go: no error that anybody may swallow."""
+
+
+class TimedOutError(BaseException):
+    """The job takes longer than it may."""
+
+
+def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job.
+
+    Args:
+        task: ``key``; ``source``, with full addresses; ``out``, the archive's folder; ``options``
+            of ``predict``; ``timeout`` in seconds or None.
+
+    Returns:
+        ``outcome``: ``done`` with ``result``, ``failed`` with ``kind``, ``reason`` and
+        ``passing``, or ``given back``; and always ``host``, ``worker``, ``versions``,
+        ``peak_bytes`` and ``seconds``.
+    """
+    start = time.monotonic()
+    _forget_peak()
+    about: dict[str, Any]
+    try:
+        result = _predict(task, start)
+    except LeavingError:
+        about = {"outcome": "given back", "reason": "its worker was told to go"}
+    except TimedOutError:
+        reason = f"it was not done after {task['timeout']:g} s (--job-timeout)"
+        about = {"outcome": "failed", "kind": "too long", "reason": reason, "passing": False}
+    except Exception as error:  # noqa: BLE001 - every outcome is reported
+        fault = fault_of(error)
+        about = {"outcome": "failed", "kind": fault.kind, "reason": fault.reason}
+        about["passing"] = fault.passing
+    else:
+        about = {"outcome": "done", "result": result}
+    seconds = time.monotonic() - start
+    return {**about, **_whereabouts(), "peak_bytes": _peak(), "seconds": seconds}
+
+
+def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
+    from geoseg.prediction.run import predict
+    from geoseg.runtimes.kept import keep
+
+    keep(KEPT)
+    source, folder = task["source"], Path(task["out"]) / task["key"]
+    folder.mkdir(parents=True, exist_ok=True)
+    timeout = task.get("timeout")
+
+    def hear(event: Any) -> None:
+        if event is not None and event["event"] == "result":
+            return  # everything is in place
+        if LEAVING.is_set():
+            raise LeavingError
+        if timeout is not None and time.monotonic() - start > timeout:
+            raise TimedOutError
+
+    hear(None)
+    files = source["files"]
+    options = {**task["options"], **source.get("options", {})}
+    if not options.get("no_vector"):
+        options["vector"] = folder / f"polygons{task['vector_suffix']}"
+    done = predict(
+        files[0] if len(files) == 1 else files,
+        folder / "landcover.tif",
+        overwrite=True,
+        progress=hear,
+        **options,
+    )
+    item = write_item(folder, task["key"], source, done.report)
+    return result_of(item, done.report)
+
+
+def result_of(item: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ledger keeps of a map that is done.
+
+    Args:
+        item: the map's.
+        report: of ``geoseg predict``.
+    """
+    files = {
+        asset["href"].removeprefix("./"): {
+            "size": asset["file:size"],
+            "checksum": asset["file:checksum"],
+        }
+        for asset in item["assets"].values()
+    }
+    return {
+        "pixels": report["pixels"]["valid"],
+        "seconds": report["seconds"]["total"],
+        "classes": [
+            {name: entry[name] for name in ("id", "name", "pixels", "area_m2")}
+            for entry in report["classes"]
+        ],
+        "bytes": sum(file["size"] for file in files.values()),
+        "files": files,
+    }
+
+
+def _whereabouts() -> dict[str, str]:
+    """Where a job ran, and with which versions."""
+    from distributed import get_worker
+
+    try:
+        worker = str(get_worker().address)
+    except ValueError:
+        worker = f"process {os.getpid()}"
+    versions = ", ".join(f"{p} {package_version(p)}" for p in ("geoseg", "openvino", "rasterio"))
+    return {"host": socket.gethostname(), "worker": worker, "versions": versions}
+
+
+def _forget_peak() -> None:
+    """Have Linux measure the peak of this process's memory anew."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:
+        return
+
+
+def _peak() -> int | None:
+    """The most bytes of memory that this process has had."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))

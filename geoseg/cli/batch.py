@@ -1,0 +1,207 @@
+"""``geoseg batch``: a manifest of scenes into an archive; and the commands for an archive."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geoseg.cli.options import Bytes, json_option, output_options, progress_option
+from geoseg.cli.predict import command as predict_command
+from geoseg.cli.progress import progress_printer
+from geoseg.cli.streams import print_json
+
+__all__ = ["command"]
+
+#: The exit code where all that can be done is done, and some jobs are in quarantine.
+QUARANTINED = 3
+#: Options of predict that an archive has in another way, or not at all.
+_NOT_HERE = {
+    *("scene", "model", "output", "vector", "probs", "confidence", "agreement", "preview"),
+    *("overwrite", "dry_run", "progress", "verbose", "quiet", "restart", "threads", "mem_limit"),
+}
+
+
+class _Batch(click.Group):
+    """Runs a manifest, unless the first word is one of the commands for an archive."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the run's hidden name before a manifest."""
+        own = args and args[0] not in self.commands and args[0] not in ("-h", "--help")
+        return super().parse_args(ctx, ["run", *args] if own else args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the run's help, and what else there is."""
+        run = self.commands["run"]
+        run.format_help(click.Context(run, info_name=ctx.command_path), formatter)
+        with formatter.section("Commands for an archive"):
+            formatter.write_dl(
+                [(n, c.get_short_help_str()) for n, c in self.commands.items() if n != "run"]
+            )
+
+
+@click.group("batch", cls=_Batch)
+def command() -> None:
+    """Predict many scenes into an archive; look after one."""
+
+
+def _predict_options(function: Any) -> Any:
+    """Add the options of predict that say how a scene becomes a map."""
+    for option in reversed(predict_command.params):
+        if option.name not in _NOT_HERE:
+            click.decorators._param_memo(function, option)
+    return function
+
+
+@command.command("run", hidden=True)
+@click.argument("manifest")
+@click.option(
+    "-m", "--model", required=True, help="Embedded model's name, or a model folder or .zip."
+)
+@click.option(
+    "-o", "--output", "out", required=True, type=click.Path(), help="The archive's folder."
+)
+@click.option("--workers", type=int, help="Processes on this machine.  [default: what it can bear]")
+@click.option("--threads", type=int, help="Threads of a job.  [default: cores for each worker]")
+@click.option("--mem-limit", type=Bytes(), help="Memory of a job.  [default: what there is for it]")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the jobs, tcp://..."
+)
+@click.option("--gpu", is_flag=True, help="Only workers with the resource GPU take jobs.")
+@click.option("--job-timeout", type=float, metavar="SECONDS", help="The most that a job may take.")
+@click.option("--max-hours", type=float, help="Stop in order after that; the same command goes on.")
+@click.option("--max-bytes", type=Bytes(), help="Stop in order after so many bytes of outputs.")
+@click.option(
+    "--vector-format",
+    type=click.Choice(["gpkg", "fgb", "parquet", "geojson"]),
+    default="gpkg",
+    show_default=True,
+    help="Of the polygons.",
+)
+@_predict_options
+@progress_option
+@output_options
+def run_command(
+    manifest: str,
+    out: str,
+    vector_format: str,
+    progress: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
+    """Predict the scenes of a manifest into an archive.
+
+    MANIFEST is a folder, a glob, a list (.txt, .csv with a column "scene") or STAC items (.json,
+    .ndjson, .parquet). Each scene gets a folder in OUTPUT. What was done is not done again; a scene
+    that fails is put into quarantine, and the others are done. Exit code 3: done, with scenes in
+    quarantine.
+    """
+    from geoseg.archive.run import batch
+
+    receiver = progress_printer(progress, -1 if quiet else verbose)
+    done = batch(
+        manifest,
+        out,
+        vector_suffix=f".{vector_format}",
+        progress=receiver,
+        **options,
+    )
+    counts = dict(done.counts)
+    receiver(
+        {"event": "result", "archive": str(done.out), "counts": counts, "stopped": done.stopped}
+    )
+    if not quiet and progress != "json":
+        for state, count in counts.items():
+            if count:
+                click.echo(f"{state:<14}{count:>9}")
+        if done.stopped:
+            click.echo(f"stopped: {done.stopped}; the same command goes on")
+        click.echo(done.out)
+    if counts["quarantined"]:
+        sys.exit(QUARANTINED)
+
+
+@command.command("status")
+@click.argument("out", type=click.Path())
+@json_option
+def status_command(out: str, as_json: bool) -> None:
+    """Show how many scenes are in which state, and why those in quarantine are."""
+    from geoseg.archive.ledger import Ledger
+    from geoseg.archive.place import open_archive
+
+    with Ledger(open_archive(Path(out))) as ledger:
+        counts = ledger.counts()
+        kinds: dict[str, int] = {}
+        for job in ledger.jobs("quarantined"):
+            kinds[job.kind] = kinds.get(job.kind, 0) + 1
+        if as_json:
+            print_json({"counts": counts, "quarantined": kinds})
+            return
+        for state, count in counts.items():
+            click.echo(f"{state:<14}{count:>9}")
+        for kind, count in sorted(kinds.items()):
+            click.echo(f"  {kind:<12}{count:>9}")
+        for job in ledger.jobs("quarantined"):
+            click.echo(f"{job.key}: {job.kind}: {job.reason}")
+
+
+@command.command("retry")
+@click.argument("out", type=click.Path())
+@click.option("--kind", help="Only those that are in quarantine for this reason.")
+@click.option("--key", multiple=True, help="Only this one; repeatable.")
+def retry_command(out: str, kind: str | None, key: tuple[str, ...]) -> None:
+    """Have scenes in quarantine done again by the next run."""
+    from geoseg.archive.ledger import Ledger
+    from geoseg.archive.place import open_archive
+
+    with Ledger(open_archive(Path(out))) as ledger:
+        chosen = [
+            job.key
+            for job in ledger.jobs("quarantined")
+            if (kind is None or job.kind == kind) and (not key or job.key in key)
+        ]
+        count = ledger.again(chosen, "it was taken out of quarantine")
+        click.echo(f"{count} of them wait for the next run of geoseg batch")
+
+
+@command.command("report")
+@click.argument("out", type=click.Path())
+@json_option
+def report_command(out: str, as_json: bool) -> None:
+    """Write the archive's collection, table of items and report anew."""
+    from geoseg.archive.closing import close_archive
+    from geoseg.archive.ledger import Ledger
+    from geoseg.archive.place import open_archive
+
+    path = open_archive(Path(out))
+    with Ledger(path) as ledger:
+        report = close_archive(Path(out).absolute(), ledger)
+    if as_json:
+        print_json(report)
+    else:
+        for name in ("report.json", "report.html", "collection.json", "items.parquet"):
+            if (Path(out) / name).exists():
+                click.echo(Path(out) / name)
+
+
+@command.command("verify")
+@click.argument("out", type=click.Path())
+@json_option
+def verify_command(out: str, as_json: bool) -> None:
+    """Hash every file again, and compare it with the ledger and with its item."""
+    from geoseg.archive.closing import certify
+    from geoseg.archive.ledger import Ledger
+    from geoseg.archive.place import open_archive
+    from geoseg.archive.verify import certificate_text
+
+    with Ledger(open_archive(Path(out))) as ledger:
+        certificate = certify(Path(out).absolute(), ledger)
+    if as_json:
+        print_json(certificate.as_json())
+    else:
+        click.echo(certificate_text(certificate))
+    if not certificate.is_whole:
+        sys.exit(1)
