@@ -40,11 +40,13 @@ __all__ = [
     "ArchiveProgress",
     "BatchResult",
     "ChipsEstimate",
+    "CloudsReport",
     "DryRunEvent",
     "ErrorEvent",
     "EvaluateResult",
     "Event",
     "GridReport",
+    "ItemReport",
     "LogEvent",
     "MemoryReport",
     "ModelGridReport",
@@ -105,6 +107,34 @@ class RadiometryReport(TypedDict):
     doubt: str
 
 
+class ItemReport(TypedDict):
+    """The STAC item that a scene was opened from.
+
+    Attributes:
+        id: its identifier.
+        collection: of which it is a part; None where it isn't said.
+        href: its path or address; None where it isn't known.
+        datetime: when the scene was acquired; None where it isn't said.
+    """
+
+    id: str
+    collection: str | None
+    href: str | None
+    datetime: str | None
+
+
+class CloudsReport(TypedDict):
+    """The layer that says which pixels are clouds.
+
+    Attributes:
+        layer: its kind.
+        source: the asset that it is.
+    """
+
+    layer: str
+    source: str
+
+
 class SceneReport(TypedDict):
     """The scene.
 
@@ -115,6 +145,8 @@ class SceneReport(TypedDict):
         bands: the model's band -> the file's band, in words.
         radiometry: what its numbers mean.
         ignored: what of the scene is not used, a line each.
+        item: the STAC item that it was opened from; None for other scenes.
+        clouds: the layer by which clouds are left out; None where none is used.
     """
 
     name: str
@@ -123,6 +155,8 @@ class SceneReport(TypedDict):
     bands: dict[str, str]
     radiometry: RadiometryReport
     ignored: list[str]
+    item: ItemReport | None
+    clouds: CloudsReport | None
 
 
 class GridReport(TypedDict):

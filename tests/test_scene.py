@@ -11,7 +11,8 @@ from rasterio.enums import ColorInterp
 from geoseg.core.gdal import block_cache, gdal_options
 from geoseg.errors import BandError, SceneError
 from geoseg.geo.window import Window
-from geoseg.scene.opening import _bands, open_scene
+from geoseg.scene.bands import bands_of
+from geoseg.scene.opening import open_scene
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.sources import LOCAL
 from tests.helpers import make_raster
@@ -469,7 +470,7 @@ def test_bands_are_looked_at_in_time_that_grows_with_their_number(tmp_path):
 
     path = make_raster(tmp_path / "s.tif", numbers(50))
     with rasterio.open(path) as dataset:
-        bands = _bands(Counting(dataset), str(path), LOCAL)
+        bands = bands_of(Counting(dataset), str(path), LOCAL)
     assert len(bands) == 50
     assert max(asked.values()) <= 2
 

@@ -8,6 +8,7 @@ import click
 
 from geoseg.cli.options import (
     Pixels,
+    asset_option,
     band_options,
     json_option,
     model_option,
@@ -23,6 +24,7 @@ __all__ = ["command"]
 @scene_argument
 @model_option
 @band_options
+@asset_option
 @click.option(
     "--max-pixels",
     type=Pixels(),
@@ -37,6 +39,7 @@ def command(
     scale: float | None,
     offset: float | None,
     src_nodata: float | None,
+    assets: tuple[str, ...],
     max_pixels: float | None,
     input_root: tuple[str, ...],
     allow_vrt: str,
@@ -56,6 +59,7 @@ def command(
         scale=scale,
         offset=offset,
         src_nodata=src_nodata,
+        assets=assets,
         max_pixels=max_pixels,
         input_root=input_root,
         allow_vrt=allow_vrt,
@@ -77,6 +81,13 @@ def _print(report: dict[str, Any]) -> None:
         extra = "" if nodata is None else f", nodata {shown}"
         scale = "" if band["scale"] is None else f", x {band['scale']:g} + {band['offset']:g}"
         click.echo(f"  {band['label']:<12} {band['name'] or '?':<10} {band['dtype']}{extra}{scale}")
+    if report["item"]:
+        item = report["item"]
+        click.echo(f"item     {item['id']} of {item['collection']}, {item['datetime']}")
+    if report["clouds"]:
+        click.echo(f"clouds   {report['clouds']['layer']}, asset {report['clouds']['source']}")
+    for line in report["notes"]:
+        click.echo(f"  note: {line}")
     for line in report["ignored"]:
         click.echo(f"  unused: {line}")
     for model in report["models"]:

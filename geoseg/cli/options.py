@@ -13,8 +13,10 @@ from geoseg.errors import UsageError
 __all__ = [
     "Bbox",
     "Bytes",
+    "Keys",
     "Overlap",
     "Pixels",
+    "asset_option",
     "band_options",
     "device_options",
     "force_option",
@@ -159,6 +161,33 @@ def band_options(function: F) -> F:
         ),
     )
     return _all(decorators, function)
+
+
+class Keys(click.ParamType):  # type: ignore[type-arg]
+    """A key, or several with commas between them."""
+
+    name = "KEY"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Take the text apart."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(key for part in str(value).split(",") if (key := part.strip()))
+
+
+def asset_option(function: F) -> F:
+    """Add --asset, as ``assets``: one list of all keys."""
+    return click.option(
+        "--asset",
+        "assets",
+        multiple=True,
+        type=Keys(),
+        callback=lambda _, __, given: tuple(key for keys in given for key in keys),
+        help="An asset of the STAC item that holds bands, by its key; repeatable, or with commas.  "
+        "[default: all that are known to be bands]",
+    )(function)
 
 
 def root_options(function: F) -> F:

@@ -12,6 +12,7 @@ from geoseg.cli.options import (
     Bytes,
     Overlap,
     Pixels,
+    asset_option,
     band_options,
     device_options,
     force_option,
@@ -68,6 +69,15 @@ __all__ = ["command"]
     "--preview", type=click.Path(), help="Write a PNG of the scene beside its class raster."
 )
 @band_options
+@asset_option
+@click.option(
+    "--clouds",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata; none: "
+    "it is mapped.",
+)
 @root_options
 @click.option("--bbox", type=Bbox(), help="Predict only this part, in the scene's CRS.")
 @click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.")
@@ -176,8 +186,8 @@ def command(
 ) -> None:
     """Turn a scene into a land-cover raster and polygons.
 
-    SCENE is a raster (path or URL), a folder of one-band files, or several such files. Writes
-    <scene>_landcover.tif, .gpkg and .json into the current folder.
+    SCENE is a raster (path or URL), a folder of one-band files, several such files, or a STAC item
+    (path or URL). Writes <scene>_landcover.tif, .gpkg and .json into the current folder.
     """
     # The libraries are no garbage, and a run leaves next to none: look for it less often.
     gc.set_threshold(20_000)

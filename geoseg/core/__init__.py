@@ -9,6 +9,7 @@ cores, :mod:`~geoseg.core.importing` what each extra brings. Start with ``stagin
 
 For other rooms:
     cache: Cache, cache_folder
+    download: download
     failures: NoRoomError, explained_failures
     files: NAME_BYTES, replace_file, sync_file, write_whole
     gdal: GDAL_ERRORS, Refused, TILED, block_cache, explain_open_error, explain_read_error,

@@ -35,12 +35,14 @@ class StripInput:
         valid: (height, width), True = measured; an array, or a tensor on a runtime's device.
         run: chips that go through the network.
         skipped: chips without a measured pixel.
+        clouded: its pixels that were measured and are left out for clouds.
     """
 
     window: Window
     valid: Any
     run: int
     skipped: int
+    clouded: int = 0
 
     def valid_in(self, window: Window) -> Any:
         """Which pixels of a window within the strip were measured, (height, width)."""
@@ -60,6 +62,7 @@ class ChipRow:
         strip: the rows that no later row of chips touches: a prefix of ``valid``'s rows.
         alike: whether all pixels, which are equal, or none of them was measured, where that is
             known; then the arrays take no memory.
+        clouded: (rows, columns), True = measured and left out for clouds; None for none.
     """
 
     windows: Sequence[Window]
@@ -68,17 +71,20 @@ class ChipRow:
     left: int
     strip: Window
     alike: bool | None = None
+    clouded: NDArray[np.bool_] | None = None
 
     @cached_property
     def strip_input(self) -> StripInput:
         """What the strip needs to know when the pixels are gone."""
-        valid = self.valid[: self.strip.height, self._cols(self.strip)]
+        here = np.s_[: self.strip.height, self._cols(self.strip)]
+        valid = self.valid[here]
         run = len(self.to_run)
         return StripInput(
             self.strip,
             valid if self.alike is None else valid.copy(),
             run,
             len(self.windows) - run,
+            0 if self.clouded is None else int(self.clouded[here].sum()),
         )
 
     @cached_property
@@ -158,6 +164,7 @@ def chip_rows(
     lane: Lane | None = None,
     first: int = 0,
     uniform: Callable[[Window], tuple[NDArray[Any], bool] | None] = lambda window: None,
+    left_out: Callable[[], NDArray[np.bool_] | None] = lambda: None,
 ) -> Iterator[ChipRow]:
     """Read a scene, row of chips by row of chips.
 
@@ -168,6 +175,8 @@ def chip_rows(
         first: number of the row of chips to begin with.
         uniform: gives what each pixel of a window is, and whether it was measured, or None where
             it has to be read; see :meth:`geoseg.scene.reader.SceneReader.uniform`.
+        left_out: gives which pixels of the window that the reader read last are clouds; see
+            :meth:`geoseg.scene.reader.SceneReader.left_out`.
 
     Yields:
         Rows of chips from the top. Rows that two of them share are kept, not read again.
@@ -177,6 +186,7 @@ def chip_rows(
     left, right = lane.starts[0], min(lane.starts[-1] + grid.chip_width, grid.width)
     pixels: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
+    clouded: NDArray[np.bool_] | None = None
     end = starts[first]  # first row that was not read yet
     for i, start in enumerate(starts[first:], start=first):
         stop = min(start + grid.chip_height, grid.height)
@@ -188,12 +198,14 @@ def chip_rows(
             shape = (stop - start, right - left)
             pixels = np.broadcast_to(values[:, None, None], (len(values), *shape))
             valid = np.broadcast_to(np.bool_(alike), shape)
+            clouded = None
             end = stop
             yield ChipRow(windows, pixels, valid, left, strip, alike)
             continue
         window = Window(end, left, stop - end, right - left)
         if pixels is None or valid is None:
             pixels, valid = reader.read(window)
+            clouded = left_out()
         else:
             kept = end - start
             rows = np.empty((len(pixels), stop - start, right - left), pixels.dtype)
@@ -201,8 +213,29 @@ def chip_rows(
             pixels = rows
             _, new = reader.read(window, pixels[:, kept:])
             valid = np.concatenate([valid[valid.shape[0] - kept :], new])
+            clouded = _below(clouded, left_out(), kept, new)
         end = stop
-        yield ChipRow(windows, pixels, valid, left, strip)
+        yield ChipRow(windows, pixels, valid, left, strip, clouded=clouded)
+
+
+def _below(
+    above: NDArray[np.bool_] | None,
+    new: NDArray[np.bool_] | None,
+    kept: int,
+    like: NDArray[np.bool_],
+) -> NDArray[np.bool_] | None:
+    """The last rows of a mask and those below them; None stands for a mask of nothing.
+
+    Args:
+        above: of the row of chips above.
+        new: of the rows that were read.
+        kept: rows that both rows of chips share.
+        like: of the shape of ``new``.
+    """
+    if above is None and new is None:
+        return None
+    first = np.zeros((kept, like.shape[1]), bool) if above is None else above[len(above) - kept :]
+    return np.concatenate([first, np.zeros_like(like) if new is None else new])
 
 
 def _reflect(pixels: NDArray[Any], below: int, right: int) -> NDArray[Any]:

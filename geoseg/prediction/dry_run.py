@@ -29,6 +29,7 @@ from geoseg.prediction.preflight import preflight
 from geoseg.prediction.report import plan_report, runtime_report
 from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime, checked
+from geoseg.scene.opening import Source
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -121,7 +122,7 @@ def _seconds_a_chip(plan: Plan, runtime: Runtime, chips: Sequence[_Chip]) -> flo
 
 
 def dry_run(
-    scene: str | Path | Sequence[str | Path],
+    scene: Source,
     output: str | Path | None = None,
     *,
     progress: Progress | None = None,

@@ -148,7 +148,9 @@ class _Lane:
         """Read rows of chips from a number on; the thread that reads opens and closes the scene."""
         plan = self._plan
         with plan.reader(plan.model_grid) as reader:
-            yield from chip_rows(reader, plan.chips, self._lane.model, begin, reader.uniform)
+            yield from chip_rows(
+                reader, plan.chips, self._lane.model, begin, reader.uniform, reader.left_out
+            )
 
     def _sent(
         self, rows: Generator[ChipRow, None, None]
@@ -229,7 +231,7 @@ class _Lane:
             if strip is None:
                 strip = self._new(row.window)
             if isinstance(part, StripEnd):
-                strip.close(row.run, row.skipped)
+                strip.close(row.run, row.skipped, row.clouded)
                 yield strip
                 strip = None
             else:
@@ -251,13 +253,16 @@ class _Lane:
                 row = ended.popleft()
                 if number < self._first:
                     continue
-                strip = Strip(plan, place, self._specs, self._runtime)
+                strip, clouded = Strip(plan, place, self._specs, self._runtime), 0
                 if place is not None:
                     with log.clock("read"):
                         valid = reader.read(place)[1]
+                        # Of the output's pixels, not of those that the network sees.
+                        left_out = reader.left_out()
+                        clouded = 0 if left_out is None else int(left_out.sum())
                     with log.clock("decide"):
                         _put_resampled(strip, place, probs, valid)
-                strip.close(row.run, row.skipped)
+                strip.close(row.run, row.skipped, clouded)
                 yield strip
 
 

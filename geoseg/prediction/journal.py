@@ -56,6 +56,7 @@ class JournalEntry:
         chips_skipped: those without a measured pixel.
         crc: raster -> one CRC-32 a band, of the pixels in rows.
         bytes: raster -> size of its file.
+        clouded: pixels that were measured and are left out for clouds.
     """
 
     window: Window | None
@@ -64,6 +65,7 @@ class JournalEntry:
     chips_skipped: int
     crc: Mapping[str, tuple[int, ...]]
     bytes: Mapping[str, int]
+    clouded: int
 
 
 class StripStore:
@@ -145,7 +147,8 @@ class StripStore:
                 file = self._raster(name, lane, number)
                 self._write_raster(file, name, bands)
                 sizes[name] = file.stat().st_size
-            entry = JournalEntry(strip.window, strip.counts, strip.run, strip.skipped, crc, sizes)
+            chips = strip.run, strip.skipped
+            entry = JournalEntry(strip.window, strip.counts, *chips, crc, sizes, strip.clouded)
             path = self._entry(lane, number)
             partial = path.with_suffix(".partial")
             try:
@@ -394,5 +397,4 @@ def _parse(text: str) -> JournalEntry:
     entry = json.loads(text)
     window = None if entry["window"] is None else Window(**entry["window"])
     crc = {name: tuple(values) for name, values in entry["crc"].items()}
-    counts, chips = tuple(entry["counts"]), (entry["chips_run"], entry["chips_skipped"])
-    return JournalEntry(window, counts, *chips, crc, entry["bytes"])
+    return JournalEntry(**{**entry, "window": window, "counts": tuple(entry["counts"]), "crc": crc})

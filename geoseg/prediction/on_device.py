@@ -225,9 +225,9 @@ class _DeviceStrip(Strip):
                 if name in self._rasters:
                     self._rasters[name][here] = _encoded(numbers, valid, self._dtype)
 
-    def close(self, run: int, skipped: int) -> None:
+    def close(self, run: int, skipped: int, clouded: int = 0) -> None:
         """Begin to bring it home."""
-        super().close(run, skipped)
+        super().close(run, skipped, clouded)
         with explained_failures(self._device.device):
             ids = self._rasters["raster"]
             counts = [(ids == int(i)).sum() for i in self._legend]

@@ -17,6 +17,7 @@ from geoseg.rasters.writing import (
     check_creation_options,
 )
 from geoseg.runtimes.ensemble import POSITIONS
+from geoseg.scene.clouds import CLOUDS
 from geoseg.scene.sources import Rules
 
 __all__ = ["PredictOptions"]
@@ -42,6 +43,10 @@ class PredictOptions:
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
+        assets: keys of the STAC item's assets that are the scene's bands; none for all that are
+            known to be.
+        clouds: ``auto``: where the scene has a layer that says which pixels are clouds, these and
+            their shadows are nodata; ``none``: they are mapped.
         input_root: a folder, or several, into which the scene's and the AOI's files may point; into
             their own they may anyway.
         allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
@@ -91,6 +96,8 @@ class PredictOptions:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    assets: Sequence[str] = ()
+    clouds: str = "auto"
     input_root: str | Path | Sequence[str | Path] = ()
     allow_vrt: str = "local"
     bbox: tuple[float, float, float, float] | None = None
@@ -135,6 +142,10 @@ class PredictOptions:
             )
         if self.probs_dtype not in PROBABILITY_DTYPES:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        if self.clouds not in CLOUDS:
+            raise UsageError(f"clouds is {self.clouds!r}; it must be one of {', '.join(CLOUDS)}")
+        if isinstance(self.assets, str):
+            raise UsageError(f"assets is {self.assets!r}; give a list of keys")
         if self.bbox_crs is not None and self.bbox is None:
             raise UsageError("--bbox-crs says in which CRS --bbox is; give --bbox too")
         if self.no_vector and self.vector is not None:

@@ -30,7 +30,7 @@ from geoseg.rasters.writing import (
     try_creation_options,
 )
 from geoseg.scene.declared import pixel_limit
-from geoseg.scene.opening import open_scene
+from geoseg.scene.opening import Source, open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import Scene, SceneBand, finest_grid
@@ -124,7 +124,13 @@ class Plan:
 
     def reader(self, grid: PixelGrid) -> SceneReader:
         """A reader of the chosen bands on a grid."""
-        return SceneReader(self.bands, grid, src_nodata=self.options.src_nodata, aoi=self.aoi)
+        return SceneReader(
+            self.bands,
+            grid,
+            src_nodata=self.options.src_nodata,
+            aoi=self.aoi,
+            clouds=self.scene.clouds,
+        )
 
     def lane_bytes(self, lane: OutputLane) -> int:
         """Bytes that a lane's arrays hold at most: rows of chips, what is stitched, strips."""
@@ -240,7 +246,7 @@ class Plan:
         return sizes
 
 
-def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions) -> Plan:
+def make_plan(scene: Source, options: PredictOptions) -> Plan:
     """Open the scene and the model and decide everything.
 
     Args:
@@ -251,11 +257,11 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
         GeosegError: something doesn't fit; nothing was written.
     """
     with pixel_limit(options.max_pixels):
-        opened = open_scene(scene, options.rules)
+        opened = open_scene(scene, options.rules, assets=options.assets, clouds=options.clouds)
     outputs = outputs_of(opened.name, options)
     members, chosen = _find_members(opened, options)
     files = members[0]
-    inputs: list[str | Path] = [*opened.paths, *opened.files, *(m.path for m in members)]
+    inputs: list[str | Path] = [*opened.all_files, *(m.path for m in members)]
     protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
     card = files.card
     bands = opened.choose(card.bands, options.bands)
@@ -303,6 +309,7 @@ def make_plan(scene: str | Path | Sequence[str | Path], options: PredictOptions)
 def _warnings(plan: Plan) -> Iterator[str]:
     """Warn of what is odd about the radiometry, the chips, the bands and the CRS."""
     chips, margin = plan.chips, plan.margin
+    yield from plan.scene.notes
     if plan.radiometry.doubt:
         yield plan.radiometry.doubt
     if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime
+from geoseg.scene.scene import Scene
 
 __all__ = [
     "ClassCounts",
     "grid_report",
+    "item_report",
+    "layer_report",
     "plan_report",
     "raster_tags",
     "run_record",
@@ -45,25 +48,34 @@ class ClassCounts:
     Attributes:
         per_class: pixels of each class, in the card's order.
         area_m2: square metres of each class, in the card's order; None without CRS.
+        clouded: pixels that were measured and are left out for clouds.
     """
 
     per_class: NDArray[np.int64]
     area_m2: NDArray[np.float64] | None
+    clouded: int = 0
 
     @property
     def valid(self) -> int:
         """Pixels with a class."""
         return int(self.per_class.sum())
 
+    @property
+    def cloud_share(self) -> float:
+        """Of the measured pixels, those that are left out for clouds."""
+        return self.clouded / max(1, self.valid + self.clouded)
+
 
 def raster_tags(plan: Plan) -> dict[str, str]:
     """Note where a raster comes from, without what changes from run to run."""
     options = {k: v for k, v in _options_report(plan).items() if k not in _WITHOUT_EFFECT}
+    item = item_report(plan.scene)
     return {
         "GEOSEG_VERSION": version("geoseg"),
         "GEOSEG_MODEL": "+".join(files.card.name for files in plan.members),
         "GEOSEG_MODEL_SHA256": "+".join(files.sha256 for files in plan.members),
         "GEOSEG_SCENE": plan.scene.name,
+        **({} if item is None else {"GEOSEG_ITEM": json.dumps(item, sort_keys=True)}),
         "GEOSEG_OPTIONS": json.dumps(options, sort_keys=True),
         "GEOSEG_CHIPS": json.dumps(_chips_report(plan), sort_keys=True),
         "GEOSEG_CLASSES": json.dumps({c.id: c.name for c in plan.card.classes}),
@@ -88,6 +100,7 @@ def _options_report(plan: Plan) -> dict[str, Any]:
         kept.pop(name)
     kept["src_nodata"] = nodata_value(plan.options.src_nodata)
     kept["aoi"] = Path(public_name(plan.options.aoi)).name if plan.options.aoi else None
+    kept["assets"] = list(plan.options.assets)
     kept["creation_options"] = list(plan.options.creation_options)
     kept["crf_options"] = asdict(plan.crf) if plan.crf else {}
     return kept
@@ -111,13 +124,15 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     options = {k: v for k, v in _options_report(plan).items() if k not in unlike}
     outputs = plan.outputs
     aoi = [public_name(plan.options.aoi)] if plan.options.aoi else []
-    files = {path: _about(Path(path)) for path in [*plan.scene.paths, *plan.scene.files, *aoi]}
+    files = {path: _about(Path(path)) for path in [*plan.scene.all_files, *aoi]}
+    clouds = plan.scene.clouds
     return {
         **options,
         "margin": plan.margin,
         "version": version("geoseg"),
         "scene": {path: about for path, about in files.items() if about is not None},
         "bands read": [str(band) for band in plan.bands],
+        "clouds read": [clouds.source, *astuple(clouds.rule)[:3]] if clouds else None,
         "gain and bias": [list(plan.radiometry.gain), list(plan.radiometry.bias)],
         "grid": [plan.grid.height, plan.grid.width, *list(plan.grid.transform)[:6]],
         "CRS": plan.grid.crs.to_wkt() if plan.grid.crs else None,
@@ -180,6 +195,8 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             },
             "radiometry": asdict(plan.radiometry),
             "ignored": list(plan.scene.ignored),
+            "item": item_report(plan.scene),
+            "clouds": layer_report(plan.scene),
         },
         "grid": grid_report(plan.grid),
         "model_grid": {
@@ -189,6 +206,27 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         },
         "options": _options_report(plan),
     }
+
+
+def item_report(scene: Scene) -> dict[str, str | None] | None:
+    """Describe the STAC item that a scene was opened from, as JSON; None where there is none."""
+    item = scene.item
+    if item is None:
+        return None
+    kept = {"id": item.id, "collection": item.collection, "href": item.href or None}
+    return {**kept, "datetime": item.datetime}
+
+
+def layer_report(scene: Scene) -> dict[str, str] | None:
+    """Describe the layer that says which pixels are clouds, as JSON; None where none is used."""
+    clouds = scene.clouds
+    return None if clouds is None else {"layer": clouds.rule.name, "source": clouds.source}
+
+
+def _clouds_report(plan: Plan, counts: ClassCounts) -> dict[str, Any] | None:
+    """Say how much was left out for clouds, as JSON; None where no layer is used."""
+    layer = layer_report(plan.scene)
+    return layer and {**layer, "pixels": counts.clouded, "share": counts.cloud_share}
 
 
 def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -> dict[str, Any]:
@@ -221,6 +259,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
             "margin": plan.margin,
         },
         "pixels": {"total": total, "valid": counts.valid, "nodata": total - counts.valid},
+        "clouds": _clouds_report(plan, counts),
         "classes": [
             {
                 "id": c.id,

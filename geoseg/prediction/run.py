@@ -52,6 +52,7 @@ from geoseg.rasters.writing import (
     write_qml,
 )
 from geoseg.runtimes import Runtime
+from geoseg.scene.opening import Source
 
 __all__ = ["Prediction", "predict"]
 
@@ -75,7 +76,7 @@ class Prediction:
 
 
 def predict(
-    scene: str | Path | Sequence[str | Path],
+    scene: Source,
     output: str | Path | None = None,
     *,
     progress: Progress | None = None,
@@ -88,7 +89,8 @@ def predict(
     and ends with the same bytes.
 
     Args:
-        scene: a raster (path or URL), a list of one-band files, or a folder of them.
+        scene: a raster (path or URL), a list of one-band files, a folder of them, or a STAC item
+            (path, URL or parsed JSON).
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
         progress: called with each event (see :mod:`geoseg.events`).
         runtime: ``auto``, ``openvino``, ``onnxruntime``, ``torch``, or a runtime of the caller's
@@ -240,20 +242,45 @@ def _count_classes(plan: Plan, store: StripStore, log: RunLog) -> ClassCounts:
     """
     per_class = np.zeros(len(plan.card.classes), dtype=np.int64)
     area = np.zeros(len(per_class)) if plan.grid.gsd else None
+    clouded = 0
     for strip in store.all():
         log.chips_run += strip.chips_run
         log.chips_skipped += strip.chips_skipped
+        clouded += strip.clouded
         if strip.window is not None:
             counts = np.array(strip.counts)
             per_class += counts
             if area is not None:
                 area += counts * _pixel_area(plan, strip.window)
-    if per_class.sum() == 0:
+    found = ClassCounts(per_class, area, clouded)
+    _check_measured(plan, found, log)
+    return found
+
+
+def _check_measured(plan: Plan, counts: ClassCounts, log: RunLog) -> None:
+    """Report what was left out for clouds.
+
+    Raises:
+        SceneError: no pixel is left.
+    """
+    name, clouds = plan.scene.name, plan.scene.clouds
+    if counts.valid == 0 and clouds is not None and counts.clouded:
         raise SceneError(
-            f"{plan.scene.name}: no pixel was measured (all nodata, masked, or outside the "
-            f"AOI); check --src-nodata, --bbox and --aoi"
+            f"{name}: all {counts.clouded} measured pixels are clouds or their shadows by "
+            f"{clouds.rule.name}, and these are left out; take another scene, or map them with "
+            f"--clouds none"
         )
-    return ClassCounts(per_class, area)
+    if counts.valid == 0:
+        raise SceneError(
+            f"{name}: no pixel was measured (all nodata, masked, or outside the AOI); check "
+            f"--src-nodata, --bbox and --aoi"
+        )
+    if clouds is not None:
+        log.report(
+            "note",
+            message=f"{counts.cloud_share:.1%} of the measured pixels are left out: clouds and "
+            f"their shadows by {clouds.rule.name}; --clouds none maps them",
+        )
 
 
 def _pixel_area(plan: Plan, strip: Window) -> float:

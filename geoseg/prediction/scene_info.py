@@ -12,9 +12,9 @@ from geoseg.errors import GeosegError
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
-from geoseg.prediction.report import grid_report
+from geoseg.prediction.report import grid_report, item_report, layer_report
 from geoseg.scene.declared import pixel_limit
-from geoseg.scene.opening import open_scene
+from geoseg.scene.opening import Source, open_scene
 from geoseg.scene.scene import Scene
 from geoseg.scene.sources import Rules
 from geoseg.zoo import list_embedded
@@ -23,13 +23,14 @@ __all__ = ["scene_info"]
 
 
 def scene_info(
-    source: str | Path | Sequence[str | Path],
+    source: Source,
     *,
     models: Sequence[str | Path] | None = None,
     bands: str | None = None,
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    assets: Sequence[str] = (),
     max_pixels: float | None = None,
     input_root: str | Path | Sequence[str | Path] = (),
     allow_vrt: str = "local",
@@ -43,6 +44,7 @@ def scene_info(
         scale: as for predict.
         offset: as for predict.
         src_nodata: as for predict.
+        assets: as for predict.
         max_pixels: as for predict.
         input_root: as for predict.
         allow_vrt: as for predict.
@@ -56,10 +58,10 @@ def scene_info(
             the report.
     """
     with pixel_limit(max_pixels):
-        scene = open_scene(source, Rules.of(input_root, allow_vrt))
+        scene = open_scene(source, Rules.of(input_root, allow_vrt), assets=assets)
     options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
     options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
-    options["max_pixels"] = max_pixels
+    options |= {"max_pixels": max_pixels, "assets": assets}
     tried = [_try_model(source, model, options) for model in models or list_embedded()]
     return {**_described(scene), "models": tried}
 
@@ -85,12 +87,13 @@ def _described(scene: Scene) -> dict[str, Any]:
             for b in scene.bands
         ],
         "ignored": list(scene.ignored),
+        "item": item_report(scene),
+        "clouds": layer_report(scene),
+        "notes": list(scene.notes),
     }
 
 
-def _try_model(
-    source: str | Path | Sequence[str | Path], model: str | Path, options: dict[str, Any]
-) -> dict[str, Any]:
+def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> dict[str, Any]:
     """Whether a model fits; why not, or how the scene looks to it."""
     try:
         plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))

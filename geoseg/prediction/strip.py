@@ -29,6 +29,7 @@ class FinishedStrip:
         counts: pixels of each class.
         run: chips of its row of chips that went through the network.
         skipped: those without a measured pixel.
+        clouded: its pixels that were measured and are left out for clouds.
     """
 
     window: Window | None
@@ -36,6 +37,7 @@ class FinishedStrip:
     counts: tuple[int, ...]
     run: int
     skipped: int
+    clouded: int = 0
 
 
 class Strip:
@@ -90,9 +92,9 @@ class Strip:
                 given = self._runtime.to_numpy(numbers)
                 self._arrays[name][here] = encode_probability(given, valid, self._dtype)
 
-    def close(self, run: int, skipped: int) -> None:
-        """Note that all pieces have come, and of how many chips; called where they come."""
-        self._chips = run, skipped
+    def close(self, run: int, skipped: int, clouded: int = 0) -> None:
+        """Note that all pieces have come, of how many chips and clouds; called where they come."""
+        self._chips = run, skipped, clouded
 
     def finish(self) -> FinishedStrip:
         """Give what was made; called once, by the sink, after :meth:`close`."""

@@ -2,19 +2,22 @@
 
 In go paths or addresses; out come bands whose sensor, meaning and place are known, and a reader of
 windows of them. :mod:`~geoseg.scene.opening` makes a :class:`~geoseg.scene.scene.Scene` of what the
-user names, :mod:`~geoseg.scene.sensors` recognises sensors by names and tags,
-:mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
+user names: of a STAC item ``item.py`` says what it holds, ``assets.py`` which of its files are
+bands, ``item_scene.py`` opens these. :mod:`~geoseg.scene.sensors` recognises sensors by names and
+tags, :mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
 :mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands differ. Every
 raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
 what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
 sidecars name, ``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector
-files. Start with ``opening.py``.
+files. What a scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by
+``cloud_reader.py``. Start with ``opening.py``.
 
 For other rooms:
+    clouds: CLOUDS
     declared: pixel_limit
     files: files_behind, opened
     fill: fill_nearest
-    opening: RASTER_SUFFIXES, open_scene
+    opening: RASTER_SUFFIXES, Source, open_scene
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
     scene: Scene, SceneBand, finest_grid

@@ -1,66 +1,90 @@
-"""From what the user names to a scene: a file, several, a folder of one-band files, a .SAFE."""
+"""From what the user names to a scene: a file, several, a folder of one-band files, a .SAFE.
+
+A STAC item is looked at in ``item.py``; ``item_scene.py`` makes a scene of it.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from rasterio.enums import ColorInterp
+from typing import Any, TypeAlias
 
 from geoseg.core.gdal import gdal_options
 from geoseg.core.names import public_name
-from geoseg.errors import BandError, SceneError
-from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.errors import BandError, SceneError, UsageError
+from geoseg.scene.bands import bands_of, stem_of
 from geoseg.scene.files import add_files, opened
+from geoseg.scene.item import Item, is_item, parse_item, read_item
+from geoseg.scene.item_scene import open_item
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
 from geoseg.scene.sensors import band_code, band_name, common_name, detect_sensor
 from geoseg.scene.sources import LOCAL, Rules, is_remote
 
-__all__ = ["RASTER_SUFFIXES", "open_scene"]
+__all__ = ["RASTER_SUFFIXES", "Source", "open_scene"]
 
 #: Folders whose name is a product's.
 PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
-_COLORS = {
-    ColorInterp.red: "red",
-    ColorInterp.green: "green",
-    ColorInterp.blue: "blue",
-}
 
 
-def open_scene(source: str | Path | Sequence[str | Path], rules: Rules = LOCAL) -> Scene:
+#: What a scene is opened from.
+Source: TypeAlias = str | Path | Sequence[str | Path] | Mapping[str, Any] | Item
+
+
+def open_scene(
+    source: Source, rules: Rules = LOCAL, *, assets: Sequence[str] = (), clouds: str = "auto"
+) -> Scene:
     """Find out what a scene holds.
 
     Args:
         source: a raster that GDAL opens (path, URL), a folder of one-band files, a .SAFE folder,
-            or a list of files.
+            a list of files, or a STAC item: path, URL, pystac's object, the parsed JSON, or what
+            :func:`geoseg.scene.item.parse_item` makes of that and of where it was read from.
         rules: what its files may point to.
+        assets: keys of the item's assets that are its bands; none for all that are known to be.
+        clouds: ``auto``: look for a layer that says which pixels are clouds; ``none``.
 
     Returns:
         Its bands, sensor and tags; no file stays open.
 
     Raises:
         SceneError: it isn't there, is no raster, or has no usable georeference.
+        UsageError: assets are named, and the scene is no item or has none of that name.
     """
-    if isinstance(source, str | Path):
-        text = public_name(source)
-        if not is_remote(text) and os.path.isdir(text):
-            return _open_folder(Path(text), rules)
-        return _open_files([text], _stem(text), (), rules, folder=False)
-    files = [public_name(s) for s in source]
+    if not isinstance(source, str | Path | Sequence):
+        return open_item(_item_of(source), rules, assets, clouds)
+    named = [source] if isinstance(source, str | Path) else list(source)
+    files = [public_name(name) for name in named]
+    items = [file for file in files if is_item(file)]
+    if items and len(files) > 1:
+        raise SceneError(
+            f"{items[0]} is a STAC item, and so a scene of its own; give it alone, or the rasters"
+        )
+    if items:
+        return open_item(read_item(items[0]), rules, assets, clouds)
+    if assets:
+        raise UsageError(
+            f"--asset {assets[0]}: assets are chosen of a STAC item, and {', '.join(files)[:200]} "
+            f"is none; leave --asset out, or give the item"
+        )
     if not files:
         raise SceneError("no file given; a scene is a raster file, a list of them or a folder")
-    return _open_files(files, _stem(files[0]), (), rules, folder=len(files) > 1)
+    if isinstance(source, str | Path) and not is_remote(files[0]) and os.path.isdir(files[0]):
+        return _open_folder(Path(files[0]), rules)
+    return _open_files(files, stem_of(files[0]), (), rules, folder=len(files) > 1)
 
 
-def _stem(source: str) -> str:
-    name = source.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
-    return Path(name).stem or "scene"
+def _item_of(source: Any) -> Item:
+    """A STAC item that was read by others."""
+    if isinstance(source, Item):
+        return source
+    if hasattr(source, "to_dict"):  # pystac's, which knows where it read the item
+        return parse_item(source.to_dict(), source.get_self_href())
+    return parse_item(source)
 
 
 def _open_folder(folder: Path, rules: Rules) -> Scene:
@@ -104,7 +128,7 @@ def _open_files(
         with gdal_options(file), opened(file, rules) as dataset:
             add_files(dataset, behind, rules)
             tags = tags or dict(dataset.tags())
-            bands = _bands(dataset, file, rules)
+            bands = bands_of(dataset, file, rules)
             one_band_only = folder and len(files) > 1
             if one_band_only and len(bands) > 1 and not any(dataset.descriptions):
                 skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
@@ -161,43 +185,3 @@ def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBan
         best[key] = keep
         skipped.append(f"{drop.label}: {key} is there at a finer pixel size")
     return list(best.values())
-
-
-def _bands(dataset: Any, file: str, rules: Rules) -> list[SceneBand]:
-    """Describe the bands of an open dataset, without alpha."""
-    grid = PixelGrid.of(dataset)
-    # Each of these goes through all bands: asked for band by band, thousands take minutes.
-    colors, dtypes, descriptions = dataset.colorinterp, dataset.dtypes, dataset.descriptions
-    scales, offsets, nodatas = dataset.scales, dataset.offsets, dataset.nodatavals
-    single = len(colors) - (ColorInterp.alpha in colors) == 1
-    bands = []
-    # A colour interpretation is a name only where it is given for three bands at once: a single
-    # band that says "red" is how some writers mark their first band.
-    coloured = set(_COLORS) <= set(colors)
-    for i, interp in enumerate(colors):
-        if interp == ColorInterp.alpha:
-            continue
-        if dtypes[i].startswith("complex"):
-            raise SceneError(f"{file}: band {i + 1} is complex; geoseg reads real numbers")
-        description = descriptions[i]
-        label = description or (_stem(file) if single else f"#{i + 1}")
-        name = common_name(label)
-        if name is None and not description and coloured:
-            name = _COLORS.get(interp)
-        scale, offset = scales[i], offsets[i]
-        tagged = scale != 1.0 or offset != 0.0
-        bands.append(
-            SceneBand(
-                name=name,
-                label=label,
-                path=file,
-                index=i + 1,
-                dtype=dtypes[i],
-                nodata=nodatas[i],
-                scale=float(scale) if tagged else None,
-                offset=float(offset) if tagged else None,
-                grid=grid,
-                rules=rules,
-            )
-        )
-    return bands

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError, UsageError
+from geoseg.scene.item_radiometry import EITHER, Radiometry, of_item, sentinel2
 from geoseg.scene.scene import Scene, SceneBand
-from geoseg.scene.sensors import SENSORS, UNDATED, sentinel2_offset
+from geoseg.scene.sensors import SENSORS, UNDATED
 
 __all__ = ["TELL", "Convention", "Radiometry", "convention", "find_radiometry"]
 
@@ -19,23 +20,6 @@ TELL = (
     "say what one unit means with --scale and --offset (reflectance = number * scale + offset; for "
     "reflectance x 10000: --scale 0.0001)"
 )
-
-
-@dataclass(frozen=True)
-class Radiometry:
-    """What the numbers mean: quantity = number * gain + bias, band by band.
-
-    Attributes:
-        gain: one a band.
-        bias: one a band.
-        source: where they come from, in words.
-        doubt: what the user should check, or "".
-    """
-
-    gain: tuple[float, ...]
-    bias: tuple[float, ...]
-    source: str
-    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +54,7 @@ def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
     if sensor is None:
         return None
     if sensor.name == "Sentinel-2":
-        offset, baseline = sentinel2_offset(scene.texts, scene.tags)
+        offset, baseline = sentinel2(scene)
         name = f"Sentinel-2, {baseline}"
         if offset is None or (baseline == UNDATED):
             return Convention(
@@ -109,8 +93,8 @@ def find_radiometry(
 ) -> Radiometry:
     """Find what the numbers of these bands mean in a model's quantity.
 
-    The user's word comes first, then the file's scale and offset tags, then floating-point
-    numbers as they are, then the sensor's convention. Nothing else is assumed.
+    The user's word comes first, then the scale and offset of a STAC item or of the file's tags,
+    then floating-point numbers as they are, then the sensor's convention. Nothing else is assumed.
 
     Args:
         scene: what was opened.
@@ -155,6 +139,8 @@ def find_radiometry(
                 f"{scene.name}: its scale tags {gains} and offset tags {biases} can't be meant "
                 f"so (finite, and scale not 0); {TELL}"
             )
+        if scene.item is not None:
+            return of_item(scene, bands, gains)
         return Radiometry(gains, biases, "scale and offset tags of the file")
     if floats:
         return Radiometry(
@@ -193,13 +179,12 @@ def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
         )
     base, why, doubt = scene.sensor.offset, scene.sensor.why, ""
     if scene.sensor.name == "Sentinel-2":
-        found, baseline = sentinel2_offset(scene.texts, scene.tags)
+        found, baseline = sentinel2(scene)
         why = f"{why}; {baseline}"
         if found is None:
             raise RadiometryError(
                 f"{scene.name}: Sentinel-2, {baseline}: since 2022-01-25 its numbers hold an "
-                f"offset of 1000 unless someone took it off; say --scale 0.0001 --offset -0.1 if "
-                f"it is still in, else --scale 0.0001 --offset 0"
+                f"offset of 1000 unless someone took it off; {EITHER}"
             )
         base = found
         if baseline == UNDATED:

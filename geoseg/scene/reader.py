@@ -20,10 +20,11 @@ from geoseg.core.gdal import GDAL_ERRORS, explain_read_error, retried
 from geoseg.errors import SceneError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
+from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.declared import has_blocks, pixel_limit
 from geoseg.scene.files import opened
 from geoseg.scene.resampling import Pixels, blocks, check_resampling, extend, footprint, warp
-from geoseg.scene.scene import SceneBand
+from geoseg.scene.scene import CloudLayer, SceneBand
 
 __all__ = ["SceneReader", "pixel_dtype"]
 
@@ -59,6 +60,7 @@ class SceneReader:
         *,
         src_nodata: float | None = None,
         aoi: Sequence[Any] = (),
+        clouds: CloudLayer | None = None,
     ) -> None:
         """Open the files.
 
@@ -68,6 +70,7 @@ class SceneReader:
                 pixels are smaller, else bilinear.
             src_nodata: the number that means "not measured", in place of what the files say.
             aoi: geometries in the grid's CRS; pixels whose centre lies in none are not valid.
+            clouds: the layer that says which pixels are clouds; None for all pixels.
 
         Raises:
             SceneError: a file can't be opened or doesn't cover the grid.
@@ -78,8 +81,13 @@ class SceneReader:
         self.src_nodata = src_nodata
         self._stack = ExitStack()
         self._sources: list[_Source] = []
+        self._clouds: CloudReader | None = None
+        self._left_out: NDArray[np.bool_] | None = None
         try:
             self._open()
+            if clouds is not None:
+                self._clouds = CloudReader(clouds, grid)
+                self._stack.callback(self._clouds.close)
         except BaseException:
             self.close()
             raise
@@ -133,7 +141,7 @@ class SceneReader:
                         (
                             i
                             for i, color in enumerate(dataset.colorinterp, start=1)
-                            if color == ColorInterp.alpha
+                            if color == ColorInterp.alpha and band.alpha
                         ),
                         None,
                     ),
@@ -197,7 +205,7 @@ class SceneReader:
             lit += [] if part.lit is None else [bright]
             values[source.slots] = part.values
         measured &= not lit or any(lit)
-        if measured and self.aoi:
+        if measured and (self.aoi or self._clouds is not None):
             return None
         if not measured:
             values[:] = 0
@@ -250,7 +258,19 @@ class SceneReader:
             measured &= rasterio.features.geometry_mask(
                 self.aoi, shape, self.grid.crop(window).transform, invert=True
             )
+        self._left_out = None
+        if self._clouds is not None and measured.any():
+            self._left_out = self._clouds.read(window) & measured
+            measured &= ~self._left_out
         return pixels, measured
+
+    def left_out(self) -> NDArray[np.bool_] | None:
+        """Which pixels of the window that was read last were measured and are clouds.
+
+        Returns:
+            (H, W), True = left out; None where there are none, or without a cloud layer.
+        """
+        return self._left_out
 
     def _read_file(
         self, source: _Source, window: Window, out: NDArray[Any] | None = None

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from geoseg.core.wording import counted
 from geoseg.errors import BandError
 from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.scene.clouds import CloudRule
 from geoseg.scene.sensors import BAND_NAMES, STAND_INS, Sensor, band_code, common_name
 from geoseg.scene.sources import LOCAL, Rules
 
-__all__ = ["Scene", "SceneBand", "finest_grid", "pixel_size"]
+__all__ = ["CloudLayer", "ItemSource", "Scene", "SceneBand", "finest_grid", "pixel_size"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class SceneBand:
         index: in the file, from 1.
         dtype: of the numbers.
         nodata: the number that stands for "not measured", or None.
-        scale: quantity per number by the file's tags, or None.
-        offset: quantity at number 0 by the file's tags, or None.
+        scale: quantity per number by the item or the file's tags, or None.
+        offset: quantity at number 0 by the item or the file's tags, or None.
         grid: of the file.
         rules: what the file may point to.
+        by_item: whether scale and offset are those of a STAC item, not the file's.
+        alpha: whether a band that the file marks as alpha says what was measured; not where an
+            item says that it is a band like others.
     """
 
     name: str | None
@@ -44,10 +48,49 @@ class SceneBand:
     offset: float | None
     grid: PixelGrid
     rules: Rules = LOCAL
+    by_item: bool = False
+    alpha: bool = True
 
     def __str__(self) -> str:
         """Name and label, for messages."""
         return f"{self.name} ({self.label})" if self.name not in (None, self.label) else self.label
+
+
+@dataclass(frozen=True)
+class CloudLayer:
+    """A raster that says which pixels of a scene are clouds.
+
+    Attributes:
+        band: of the raster, whole numbers.
+        rule: which of them are left out.
+        source: the asset or file that it is.
+    """
+
+    band: SceneBand
+    rule: CloudRule
+    source: str
+
+
+@dataclass(frozen=True)
+class ItemSource:
+    """The STAC item that a scene was opened from.
+
+    Attributes:
+        id: its identifier.
+        collection: of which it is a part, or None.
+        href: its path or address; "" where that isn't known.
+        datetime: when the scene was acquired, as the item has it, or None.
+        baseline: of a Sentinel-2 product's processing, such as 400 for 04.00; None where unknown.
+        offset_taken_off: whether the offset that the baseline adds was taken off again; None where
+            the item says nothing of it.
+    """
+
+    id: str
+    collection: str | None
+    href: str
+    datetime: str | None
+    baseline: int | None = None
+    offset_taken_off: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +107,9 @@ class Scene:
         ignored: files of the folder that were not used, with the reason.
         files: all on this machine that are read: those behind virtual rasters, too, and what lies
             beside a file and describes it.
+        item: the STAC item that it was opened from, or None.
+        clouds: the layer that says which pixels are clouds, or None.
+        notes: what the user should know.
     """
 
     name: str
@@ -74,11 +120,20 @@ class Scene:
     tags: Mapping[str, str]
     ignored: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    item: ItemSource | None = None
+    clouds: CloudLayer | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def grid(self) -> PixelGrid:
         """The grid of the finest band."""
         return finest_grid(self.bands)
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """Every file that is read, here or on a server."""
+        clouds = () if self.clouds is None else (self.clouds.band.path,)
+        return tuple(dict.fromkeys([*self.paths, *clouds, *self.files]))
 
     def choose(self, wanted: Sequence[str], spec: str | None = None) -> tuple[SceneBand, ...]:
         """Choose the bands that a model needs, in the model's order.

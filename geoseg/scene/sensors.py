@@ -237,7 +237,9 @@ def band_name(text: str, sensor: Sensor | None) -> str | None:
     return name
 
 
-def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[float | None, str]:
+def sentinel2_offset(
+    texts: Iterable[str], tags: Mapping[str, str], baseline: int | None = None
+) -> tuple[float | None, str]:
     """Find the reflectance offset of a Sentinel-2 product.
 
     From processing baseline 04.00 (2022-01-25) on, 1000 is added to the numbers so that dark
@@ -247,6 +249,7 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
     Args:
         texts: file and folder names.
         tags: the file's metadata.
+        baseline: of the processing, such as 400 for 04.00, where metadata give it.
 
     Returns:
         (offset in reflectance, where it comes from). The offset is None where the scene was
@@ -257,13 +260,13 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
         number = re.match(r"\s*(-?\d+(\.\d*)?)", value)
         if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")) and number:
             return float(number.group(1)) * 1e-4, f"tag {key}"
+    if baseline is not None:
+        return _baseline_offset(baseline)
     for text in texts:
         # N9999 marks ESA test reprocessing, whose offset the name doesn't say.
         match = re.search(r"_N(0\d{3}|9999)_", text)
         if match and match.group(1) != "9999":
-            if int(match.group(1)) >= 400:
-                return -0.1, f"processing baseline N{match.group(1)} adds 1000"
-            return 0.0, f"processing baseline N{match.group(1)} adds nothing"
+            return _baseline_offset(int(match.group(1)))
     for text in texts:
         date = re.search(r"(?<!\d)(20\d{6})T\d{6}", text)
         if date and date.group(1) >= BASELINE_4:
@@ -271,3 +274,10 @@ def sentinel2_offset(texts: Iterable[str], tags: Mapping[str, str]) -> tuple[flo
         if date:
             return 0.0, f"no processing baseline found; acquired {date.group(1)}, so no offset"
     return 0.0, UNDATED
+
+
+def _baseline_offset(baseline: int) -> tuple[float, str]:
+    """The offset in reflectance of a processing baseline, and why."""
+    if baseline >= 400:
+        return -0.1, f"processing baseline N{baseline:04d} adds 1000"
+    return 0.0, f"processing baseline N{baseline:04d} adds nothing"

@@ -40,7 +40,7 @@ from geoseg.scene.pointers import (
     vrt_pointers,
 )
 
-__all__ = ["ALLOW_VRT", "LOCAL", "Rules", "is_remote", "open_raster"]
+__all__ = ["ALLOW_VRT", "LOCAL", "SCHEME", "Rules", "is_remote", "lies_in", "open_raster"]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
@@ -358,7 +358,7 @@ class _Check:
         paths = [os.path.join(folder, name) for folder in (os.path.dirname(by), _behind(by))]
         for path in dict.fromkeys(paths) if pointer.relative else [name]:
             real = os.path.realpath(path)
-            if not any(_lies_in(real, root) for root in self.roots):
+            if not any(lies_in(real, root) for root in self.roots):
                 folder = os.path.dirname(real)
                 raise SceneError(
                     f"{found}, which lies in {folder}; a file may point into its own folder only: "
@@ -376,5 +376,6 @@ def _behind(path: str) -> str:
     return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
 
 
-def _lies_in(path: str, folder: str) -> bool:
+def lies_in(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or in it; both are resolved."""
     return path == folder or path.startswith(os.path.join(folder, ""))
