@@ -307,7 +307,7 @@ def _bands(asset: Mapping[str, Any]) -> Iterator[AssetBand]:
     lists = [_objects(asset.get(key)) for key in ("bands", "eo:bands", "raster:bands")]
     count = max(map(len, lists))
     told = ("raster:", "classification:", "eo:common_name", "nodata")
-    if count == 0 and not any(key.startswith(told) for key in asset):
+    if count == 0 and not any(str(key).startswith(told) for key in asset):
         return
     for i in range(max(count, 1)):
         said: dict[str, Any] = {}
