@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geoseg.evaluation.run import evaluate as evaluate
     from geoseg.evaluation.sample_design import sample as sample
     from geoseg.evaluation.seam_check import check_seams as check_seams
+    from geoseg.mosaicking.run import mosaic as mosaic
     from geoseg.networks import create_model as create_model
     from geoseg.networks import import_model as import_model
     from geoseg.networks import list_models as list_models
@@ -45,6 +46,7 @@ _PUBLIC = {
     "list_models": ("geoseg.networks", "list_models"),
     "load_model": ("geoseg.zoo", "find_model"),
     "model_info": ("geoseg.networks", "model_info"),
+    "mosaic": ("geoseg.mosaicking.run", "mosaic"),
     "open_scene": ("geoseg.scene.opening", "open_scene"),
     "predict": ("geoseg.prediction.run", "predict"),
     "probe_border": ("geoseg.prediction.border_probe", "probe_border"),
@@ -69,6 +71,7 @@ __all__ = [
     "list_models",
     "load_model",
     "model_info",
+    "mosaic",
     "open_scene",
     "predict",
     "probe_border",

@@ -11,6 +11,7 @@ Which events come, in this order:
 - ``predict --dry-run``: note and warning, and on the command line dry-run. The function returns
   what that holds.
 - ``vectorize``, on the command line: progress and result.
+- ``mosaic``: progress, note and warning as they come, and result.
 - ``train``: progress, note, warning and log as they come, and result. Each stage of a recipe has
   its own count of steps.
 - ``evaluate``: of a model start and progress of its prediction. On the command line warning and
@@ -51,6 +52,8 @@ __all__ = [
     "MemoryReport",
     "ModelGridReport",
     "ModelReport",
+    "MosaicProgress",
+    "MosaicResult",
     "NoteEvent",
     "PlanReport",
     "PolygonsProgress",
@@ -297,6 +300,22 @@ class PolygonsProgress(TypedDict):
     total: int
 
 
+class MosaicProgress(TypedDict):
+    """How far the raster of a mosaic is; at least a second apart, and at its end.
+
+    Attributes:
+        event: what it is.
+        stage: of what.
+        done: windows of the mosaic.
+        total: windows of the mosaic.
+    """
+
+    event: Literal["progress"]
+    stage: Literal["mosaic"]
+    done: int
+    total: int
+
+
 class ScenesProgress(TypedDict):
     """How far reading is before training, or a teacher's prediction of what was read.
 
@@ -456,6 +475,25 @@ class BatchResult(TypedDict):
     stopped: str
 
 
+class MosaicResult(TypedDict):
+    """The mosaic is in place.
+
+    Attributes:
+        event: what it is.
+        raster: path of the class raster, or of the virtual one.
+        vector: path of the polygons; left out where they were not asked for, or would have been
+            too many.
+        maps: how many it was made of.
+        report: path of the JSON report.
+    """
+
+    event: Literal["result"]
+    raster: str
+    vector: NotRequired[str]
+    maps: int
+    report: str
+
+
 class EvaluateResult(TypedDict):
     """The accuracy is known, and the files that were asked for are in place.
 
@@ -560,6 +598,7 @@ Event = (
     StartEvent
     | PredictProgress
     | PolygonsProgress
+    | MosaicProgress
     | ScenesProgress
     | ArchiveProgress
     | TrainProgress
@@ -568,6 +607,7 @@ Event = (
     | WarningEvent
     | PredictResult
     | VectorizeResult
+    | MosaicResult
     | EvaluateResult
     | SampleResult
     | BatchResult

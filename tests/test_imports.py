@@ -35,6 +35,7 @@ ROOMS = [
     "polygons",
     "labels",
     "prediction",
+    "mosaicking",
     "evaluation",
     "training",
     "archive",

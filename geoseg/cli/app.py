@@ -26,6 +26,7 @@ _COMMANDS = {
     "predict": ("geoseg.cli.predict", "Turn a scene into a land-cover raster and polygons."),
     "batch": ("geoseg.cli.batch", "Predict many scenes into an archive, and look after it."),
     "vectorize": ("geoseg.cli.vectorize", "Turn a class raster into polygons."),
+    "mosaic": ("geoseg.cli.mosaic", "Make one map of many."),
     "info": ("geoseg.cli.info", "Show what geoseg sees in a scene, and which models fit it."),
     "models": ("geoseg.cli.models", "List, show, import, export and time models."),
     "train": ("geoseg.cli.train", "Train a network, from images and labels or a recipe."),

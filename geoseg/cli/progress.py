@@ -12,6 +12,7 @@ from geoseg.events import (
     ArchiveProgress,
     Event,
     MemoryReport,
+    MosaicProgress,
     PolygonsProgress,
     PredictProgress,
     Progress,
@@ -68,6 +69,7 @@ class _Human:
         self,
         event: PredictProgress
         | PolygonsProgress
+        | MosaicProgress
         | ScenesProgress
         | ArchiveProgress
         | TrainProgress,

@@ -65,6 +65,21 @@ def _is_raster(path: Path) -> bool:
             return "GEOSEG_VERSION" in dataset.tags()
 
 
+def _is_virtual_raster(path: Path) -> bool:
+    """Whether a virtual raster has geoseg's tag; the files that it names are not opened."""
+    if path.stat().st_size > _MOST_BYTES:
+        return False
+    content = path.read_bytes()
+    if b"<!DOCTYPE" in content:
+        return False
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError:
+        return False
+    tags = {item.get("key") for item in root.findall("Metadata/MDI")}
+    return root.tag == "VRTDataset" and "GEOSEG_VERSION" in tags
+
+
 def _is_json(path: Path) -> bool:
     """Whether a file is a report, a collection, or GeoJSON under the shorter suffix."""
     if path.stat().st_size > _MOST_BYTES:
@@ -108,6 +123,7 @@ def _holds_our_points(path: Path) -> bool:
 _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".tif": _is_raster,
     ".tiff": _is_raster,
+    ".vrt": _is_virtual_raster,
     ".json": _is_json,
     ".qml": _begins_with(QML_MARK.encode()),
     ".html": _begins_with(HTML_MARK.encode()),

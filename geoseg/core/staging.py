@@ -105,7 +105,7 @@ class Staging:
                 f"{final}: the name has {length} bytes and may have {NAME_BYTES}, since geoseg "
                 f"works in a folder that is called after it; give a shorter name"
             )
-        if final.suffix.lower() in (".tif", ".tiff"):
+        if final.suffix.lower() in (".tif", ".tiff", ".vrt"):
             _check_utf8(final)
         if final.is_dir():
             raise OutputError(f"{final} is a folder; the output must be a file's name")
@@ -313,7 +313,7 @@ class Staging:
 def _sidecars(final: Path) -> Iterator[Path]:
     """List what may lie beside a file, and is read with it."""
     suffix = final.suffix.lower()
-    if suffix in (".tif", ".tiff", ".png"):
+    if suffix in (".tif", ".tiff", ".png", ".vrt"):
         yield from (Path(f"{final}{sidecar}") for sidecar in _RASTER_SIDECARS)
     elif suffix == ".shp":
         yield from (final.with_suffix(sidecar) for sidecar in _SHAPEFILE_SIDECARS)

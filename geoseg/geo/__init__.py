@@ -9,6 +9,6 @@ For other rooms:
     chip_grid: ChipGrid, Lane, Part
     geodesy: Floats, GroundGrid, Ints, Rings, runs
     model_grid: on_model_grid
-    pixel_grid: PixelGrid
+    pixel_grid: PixelGrid, ROUNDING
     window: Window
 """

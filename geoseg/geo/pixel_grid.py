@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 
 from geoseg.geo.window import Window
 
-__all__ = ["PixelGrid"]
+__all__ = ["ROUNDING", "PixelGrid"]
 
 #: How far the corners of one grid may be from where the other has them, px: what rounding in
 #: headers leaves.

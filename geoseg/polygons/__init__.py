@@ -13,8 +13,8 @@ this border run so (``simplifying.py``), who took this region (``absorbing.py``)
 
 For other rooms:
     formats: check_suffix, write_points
-    inputs: MapRows
+    inputs: MapRows, legend_of
     options: MOST_POLYGONS
-    polygonize: write_rows
+    polygonize: write_polygons, write_rows
     vectorizing: vectorize
 """

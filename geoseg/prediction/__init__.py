@@ -16,6 +16,8 @@ For other rooms:
     border_probe: probe_border
     dry_run: dry_run
     quantizing: quantize
+    report: grid_report
     run: Prediction, predict
+    run_log: RunLog
     scene_info: scene_info
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.errors
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
@@ -35,7 +33,7 @@ from geoseg.geo.window import Window
 from geoseg.prediction.plan import HELD_STRIPS
 from geoseg.prediction.strip import FinishedStrip
 from geoseg.rasters.vrt import Source, virtual_raster
-from geoseg.rasters.writing import RasterSpec
+from geoseg.rasters.writing import RasterSpec, write_vrt
 
 __all__ = ["JournalEntry", "StripStore"]
 
@@ -327,15 +325,7 @@ class StripStore:
             overviews=[Path(overview.name) for overview in overviews],
         )
         try:
-            path.write_bytes(text)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                with rasterio.open(path, "r+") as dataset:
-                    if grid.crs is not None:
-                        dataset.crs = grid.crs
-                    dataset.transform = grid.transform
-                    dataset.nodata = spec.nodata
-                    spec.describe(dataset)
+            write_vrt(text, path, spec)
         except GDAL_ERRORS as error:
             raise explain_write_error(error, self.folder) from error
         return path

@@ -10,7 +10,7 @@ For other rooms:
     class_raster: ClassRaster, MAX_ID, MapStrip, Survey, grid_as_written, open_class_raster,
         read_class_window, survey
     vrt: Source, VRT_TYPES, virtual_raster
-    writing: NODATA, POLYGON_STRIP, PROBABILITY_DTYPES, PROBABILITY_STEPS, RasterSpec,
-        check_creation_options, decode_probability, encode_probability, try_creation_options,
-        write_cog, write_overviews, write_qml
+    writing: COG_BLOCK, NODATA, POLYGON_STRIP, PROBABILITY_DTYPES, PROBABILITY_STEPS, RasterSpec,
+        check_creation_options, decode_probability, encode_probability, halve, try_creation_options,
+        write_cog, write_overviews, write_qml, write_vrt
 """

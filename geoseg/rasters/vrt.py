@@ -33,11 +33,14 @@ class Source:
         window: where its pixels lie in the whole.
         palette: whether its only band holds numbers of a colour table. Then the bands of the whole
             are red, green and blue of these colours.
+        nodata: the number that covers nothing: where a source has it, one below is seen. None
+            where every pixel covers what is below.
     """
 
     path: Path
     window: Window
     palette: bool = False
+    nodata: int | None = None
 
 
 def virtual_raster(
@@ -70,13 +73,16 @@ def virtual_raster(
         if colors:
             SubElement(band, "ColorInterp").text = colors[number - 1]
         for source in sources:
-            # A colour table is resolved by complex sources alone.
-            element = SubElement(band, "ComplexSource" if source.palette else "SimpleSource")
+            # Colour tables and nodata mean something in complex sources alone.
+            is_complex = source.palette or source.nodata is not None
+            element = SubElement(band, "ComplexSource" if is_complex else "SimpleSource")
             _add_file(element, source.path, 1 if source.palette else number)
             _add_rectangle(element, "SrcRect", 0, 0, source.window)
             _add_rectangle(element, "DstRect", source.window.row, source.window.col, source.window)
             if source.palette:
                 SubElement(element, "ColorTableComponent").text = str(number)
+            if source.nodata is not None:
+                SubElement(element, "NODATA").text = str(source.nodata)
         for overview in overviews:
             _add_file(SubElement(band, "Overview"), overview, number)
     return ElementTree.tostring(root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import rasterio
+import rasterio.errors
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ __all__ = [
     "write_cog",
     "write_overviews",
     "write_qml",
+    "write_vrt",
 ]
 
 #: The class raster's "not measured"; never a class id.
@@ -186,6 +189,29 @@ def write_overviews(
     except OSError as error:
         raise explain_write_error(error, folder) from error
     return paths
+
+
+def write_vrt(text: bytes, path: Path, spec: RasterSpec) -> None:
+    """Write a virtual raster with CRS, transform, nodata, names, colours and tags.
+
+    Args:
+        text: what :func:`geoseg.rasters.vrt.virtual_raster` gives.
+        path: of the .vrt file.
+        spec: what the raster is.
+
+    Raises:
+        OSError: it can't be written; rasterio's errors, too.
+    """
+    grid = spec.grid
+    path.write_bytes(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "r+") as dataset:
+            if grid.crs is not None:
+                dataset.crs = grid.crs
+            dataset.transform = grid.transform
+            dataset.nodata = spec.nodata
+            spec.describe(dataset)
 
 
 def write_cog(source: Path, path: Path, spec: RasterSpec) -> None:

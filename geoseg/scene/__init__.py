@@ -14,7 +14,7 @@ files. What a scene's cloud layer leaves out stands in :mod:`~geoseg.scene.cloud
 
 For other rooms:
     clouds: CLOUDS
-    declared: pixel_limit
+    declared: pixel_limit, pixels_allowed
     files: files_behind, opened
     fill: fill_nearest
     opening: RASTER_SUFFIXES, Source, open_scene

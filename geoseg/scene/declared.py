@@ -16,7 +16,7 @@ from geoseg.core.gdal import GDAL_ERRORS, TILED, explain_read_error, retried
 from geoseg.errors import SceneError
 from geoseg.geo.window import Window
 
-__all__ = ["MAX_PIXELS", "check_declared", "has_blocks", "pixel_limit"]
+__all__ = ["MAX_PIXELS", "check_declared", "has_blocks", "pixel_limit", "pixels_allowed"]
 
 #: Of a raster, unless the user says otherwise.
 MAX_PIXELS = 100_000_000_000
@@ -41,6 +41,11 @@ def pixel_limit(most: float | None) -> Iterator[None]:
         yield
     finally:
         _limit.reset(token)
+
+
+def pixels_allowed() -> float:
+    """Give how many pixels a raster may have; see :func:`pixel_limit`."""
+    return _limit.get()
 
 
 def _size(dtype: str) -> int:
