@@ -164,20 +164,19 @@ def _crs(maps: Sequence[MapFile], wanted: str | None) -> CRS | None:
 def _anchored(
     maps: Sequence[MapFile], crs: CRS | None, res: float | None, around: Box
 ) -> tuple[MosaicGrid, list[str]]:
-    """Choose the endless grid: the maps' own, if they share one, or multiples of a pixel's side."""
-    any_part = Window(0, 0, 1, 1)
-    first = maps[0].grid.transform
-    for origin in ((0.0, 0.0), (first.c, first.f)):
-        own = MosaicGrid(crs, origin, (first.a, first.e), any_part)
-        wanted = res is None or (res, -res) == own.step
-        if first.a > 0 > first.e and wanted and all(own.place_of(m.grid) for m in maps):
-            return own, []
-    notes: list[str] = []
-    side = res
-    if side is None:
-        side, note = _finest(maps, crs, around)
-        notes = [note] if note else []
-    return MosaicGrid(crs, (0.0, 0.0), (side, -side), any_part), notes
+    """Choose the endless grid: that of the maps in its CRS, or multiples of a pixel's side."""
+    own = [m.grid for m in maps if m.grid.crs == crs]
+    side, note = (res, "") if res is not None else _finest(maps, crs, around)
+    for grid in own[:1]:
+        t = grid.transform
+        # Where all maps share a grid, its pixels need not be square.
+        wanted = (t.a, t.e) == (side, -side) or (res is None and len(own) == len(maps))
+        for origin in ((0.0, 0.0), (t.c, t.f)):
+            shared = MosaicGrid(crs, origin, (t.a, t.e), Window(0, 0, 1, 1))
+            if t.a > 0 > t.e and wanted and all(shared.place_of(one) for one in own):
+                return shared, []
+    anchored = MosaicGrid(crs, (0.0, 0.0), (side, -side), Window(0, 0, 1, 1))
+    return anchored, [note] if note else []
 
 
 def _finest(maps: Sequence[MapFile], crs: CRS | None, around: Box) -> tuple[float, str]:

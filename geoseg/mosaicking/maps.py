@@ -23,6 +23,8 @@ __all__ = ["MapFile", "check_legends", "differences", "in_order", "look_at", "na
 
 #: Names or differences that a message has at most.
 SHOWN = 3
+#: The sides of pixels of one size may differ by this: a UTM zone's scale does, along and across.
+SAME_SIZE = 1.03
 #: What a map and the raster of its confidence have in common, if one run made them.
 RUN_TAGS = ("GEOSEG_SCENE", "GEOSEG_MODEL_SHA256")
 
@@ -221,17 +223,30 @@ def oddities(maps: Sequence[MapFile]) -> list[str]:
             f"the maps were made by {len(models)} models, so borders between scenes may be borders "
             f"between models: {shown}"
         )
-    sizes = _groups(maps, lambda m: f"{min(m.grid.gsd):.2g}" if m.grid.gsd else "?")
+    sizes = _sizes(maps)
     if len(sizes) > 1:
         shown = "; ".join(
-            f"{min(g[0].grid.gsd):.3g} m ({named([m.path for m in g])})" if g[0].grid.gsd else "?"
-            for g in sizes[:SHOWN]
+            f"{min(group[0].grid.gsd or (0.0,)):.3g} m ({named([m.path for m in group])})"
+            for group in sizes[:SHOWN]
         )
         found.append(f"the maps have pixels of {len(sizes)} sizes: {shown}")
     colours = _groups(maps, lambda m: str(sorted((c.id, c.color) for c in m.classes)))
     if len(colours) > 1:
         found.append(f"the maps have different colours; those of {maps[0].path} are taken")
     return found
+
+
+def _sizes(maps: Sequence[MapFile]) -> list[list[MapFile]]:
+    """Put maps together whose pixels have the same size on the ground, the finest first."""
+    groups: list[list[MapFile]] = []
+    last = 0.0
+    measured = [(min(m.grid.gsd), m) for m in maps if m.grid.gsd]
+    for gsd, one in sorted(measured, key=lambda pair: pair[0]):
+        if gsd > last * SAME_SIZE:
+            groups.append([])
+            last = gsd
+        groups[-1].append(one)
+    return groups
 
 
 def _groups(maps: Sequence[MapFile], key: Callable[[MapFile], str]) -> list[list[MapFile]]:
