@@ -279,7 +279,7 @@ def test_every_page_is_in_the_navigation_and_none_is_a_stub(generate: Any) -> No
 
 def test_the_reference_is_made_of_the_code(generate: Any) -> None:
     cli = generate.cli("")
-    for command in ("predict", "vectorize", "train", "models quantize", "check-seams"):
+    for command in ("predict", "vectorize", "mosaic", "train", "models quantize", "check-seams"):
         assert re.search(rf"^##+ geoseg {command}$", cli, re.MULTILINE)
     assert all(f"{option}" in cli for option in options() - {"--version", "-h", "--help"})
     events = generate.events("")

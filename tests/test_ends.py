@@ -32,6 +32,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = (values[:1, :60, :50] % 3).astype(np.uint8)
     make_raster(folder / "map.tif", ids, nodata=255)
     make_raster(folder / "labels.tif", ids)
+    legend = '{"0": "water", "1": "trees", "2": "crops"}'
+    make_raster(folder / "named.tif", ids, nodata=255, tags={"GEOSEG_CLASSES": legend})
     scale = {"mean": (1500.0, 1500.0), "stddev": (300.0, 300.0)}
     tiny_model(
         folder / "model",
@@ -63,6 +65,7 @@ def command_lines(place: Path) -> dict[str, str]:
         "dry-run": f"predict {place}/scene.tif -m {place}/model --dry-run",
         "json": f"predict {place}/scene.tif -m {place}/model --no-vector --progress json",
         "vectorize": f"vectorize {place}/map.tif -o polygons.gpkg",
+        "mosaic": f"mosaic {place}/named.tif --top first",
         "info": f"info {place}/scene.tif -m {place}/model --json",
         "models": "models list --json",
         "sample": f"sample {place}/map.tif -o points.gpkg -n 20",
@@ -77,6 +80,7 @@ MADE = {
     "predict": "scene_landcover.tif",
     "json": "scene_landcover.tif",
     "vectorize": "polygons.gpkg",
+    "mosaic": "mosaic.tif",
     "sample": "points.gpkg",
 }
 

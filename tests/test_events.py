@@ -157,6 +157,17 @@ def test_what_the_command_line_prints(place: Path, tmp_path: Path) -> None:
     assert printed("vectorize", place / "map.tif", cwd=tmp_path) == ["ErrorEvent"]
 
 
+def test_what_a_mosaic_prints(place: Path, tmp_path: Path) -> None:
+    ids = (np.arange(7200).reshape(1, 90, 80) % 2).astype(np.uint8)
+    make_raster(
+        tmp_path / "a.tif", ids, nodata=255, tags={"GEOSEG_CLASSES": '{"0": "a", "1": "b"}'}
+    )
+    kinds = printed("mosaic", "a.tif", "--top", "first", cwd=tmp_path)
+    assert set(kinds[:-1]) == {"MosaicProgress", "PolygonsProgress"}
+    assert kinds[-1] == "MosaicResult"
+    assert printed("mosaic", "a.tif", "--top", "first", cwd=tmp_path) == ["ErrorEvent"]
+
+
 def test_what_the_accuracy_of_a_map_prints(place: Path, tmp_path: Path) -> None:
     """The map is its own label."""
     raster = place / "map.tif"

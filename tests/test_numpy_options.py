@@ -72,6 +72,19 @@ def test_vectorize(place: Path, tmp_path: Path, options: dict[str, Any]) -> None
     assert json.dumps(made.polygons)
 
 
+def test_mosaic(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 3, (1, 30, 30)).astype(np.uint8)
+    legend = {"GEOSEG_CLASSES": '{"0": "a", "1": "b", "2": "c"}'}
+    make_raster(tmp_path / "map.tif", ids, nodata=255, tags=legend)
+    options = {"res": np.float32(5), "min_area": np.int64(500), "simplify": np.float32(5)}
+    bbox = np.array([500000, 4999800, 500200, 5000000], np.int64)
+    made = geoseg.mosaic(
+        tmp_path / "map.tif", tmp_path / "m.tif", top="first", bbox=bbox, **options
+    )
+    assert json.loads(json.dumps(made.report)) == json.loads((tmp_path / "m.json").read_text())
+    assert made.report["grid"]["width"] == 40
+
+
 def test_evaluate(place: Path, tmp_path: Path) -> None:
     done = geoseg.evaluate(
         place / "map.tif",

@@ -17,6 +17,7 @@ import pytest
 import geoseg
 from geoseg.evaluation.options import EvaluateOptions
 from geoseg.evaluation.sample_design import SampleOptions
+from geoseg.mosaicking.options import MosaicOptions
 from geoseg.prediction.options import PredictOptions
 from geoseg.training.options import TrainOptions
 from geoseg.zoo import list_embedded
@@ -24,6 +25,7 @@ from tests.pages import ROOT, Page, pages
 
 #: Function -> what its keywords are beyond its signature.
 OPTIONS = {
+    "mosaic": MosaicOptions,
     "predict": PredictOptions,
     "evaluate": EvaluateOptions,
     "sample": SampleOptions,
@@ -44,7 +46,16 @@ def test_it_is_two_screens() -> None:
 
 
 def test_it_names_every_command_and_every_embedded_model() -> None:
-    for name in ("info", "predict", "vectorize", "train", "models", "check-seams", "sample"):
+    for name in (
+        "info",
+        "predict",
+        "vectorize",
+        "mosaic",
+        "train",
+        "models",
+        "check-seams",
+        "sample",
+    ):
         assert f"`geoseg {name}`" in README.text
     assert "`evaluate`" in README.text
     assert all(f"`{name}`" in README.text for name in list_embedded())

@@ -326,7 +326,9 @@ def test_a_dry_run_goes_lane_by_lane_within_the_limit(tmp_path: Path) -> None:
     assert free.stdout.splitlines()[0] == done.stdout.splitlines()[0]
 
 
-@pytest.mark.parametrize("command", ["vectorize", "sample", "evaluate", "predict", "info"])
+@pytest.mark.parametrize(
+    "command", ["vectorize", "mosaic", "sample", "evaluate", "predict", "info"]
+)
 def test_commands_that_read_rasters_take_the_limit(
     tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

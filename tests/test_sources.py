@@ -90,6 +90,9 @@ COMMANDS: dict[str, Command] = {
     "vectorize --probs": lambda bad, sound, model: geoseg.vectorize(
         sound, sound.with_name("v.gpkg"), probs=bad
     ),
+    "mosaic": lambda bad, sound, model: geoseg.mosaic(
+        bad, sound.with_name("m.tif"), top="first", no_vector=True
+    ),
     "sample": lambda bad, sound, model: geoseg.sample(bad, count=4),
     "check-seams": lambda bad, sound, model: check_seams(bad, size=32, overlap=16),
     "evaluate a map": lambda bad, sound, model: geoseg.evaluate(bad, labels=sound),
@@ -437,7 +440,7 @@ def test_options_stand_in_every_command_that_reads() -> None:
     from geoseg.cli.app import _cli
 
     commands: Sequence[Sequence[str]] = (
-        *(["predict"], ["vectorize"], ["info"], ["train"], ["sample"], ["check-seams"]),
+        *(["predict"], ["vectorize"], ["mosaic"], ["info"], ["train"], ["sample"], ["check-seams"]),
         *(["evaluate"], ["models", "quantize"], ["models", "probe"]),
     )
     for command in commands:
