@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from click.testing import CliRunner
 
 import geoseg
 from geoseg.cli.app import _cli
-from geoseg.errors import GeosegError, OutputError, SceneError, UsageError
+from geoseg.errors import GeosegError
 from geoseg.mosaicking import pixels
 from geoseg.mosaicking.grid import MosaicGrid
 from geoseg.polygons.polygonize import polygonize
@@ -250,84 +246,6 @@ def test_equal_votes_and_confidence_go_to_the_newest(tmp_path: Path) -> None:
         assert (read(made.raster) == [*NAMES][1]).all()
 
 
-def refused(match: str, maps: Any, output: Path, **options: Any) -> GeosegError:
-    """An error in one line, and no file."""
-    before = sorted(output.parent.rglob("*"))
-    with pytest.raises(GeosegError, match=match) as caught:
-        geoseg.mosaic(maps, output, **{"top": "first", **options})
-    assert "\n" not in str(caught.value)
-    assert sorted(output.parent.rglob("*")) == before
-    return caught.value
-
-
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    ids, out = land(40, 50), tmp_path / "m.tif"
-    one = write_map(tmp_path / "one.tif", ids)
-    other = {**NAMES, 2: "grass"}
-    grass = write_map(tmp_path / "grass.tif", ids, names=other)
-    error = refused(
-        r"one.tif and .*grass.tif have different classes: 2 is 'crops' in the first and 'grass' "
-        r"in the second",
-        [one, grass],
-        out,
-    )
-    assert isinstance(error, UsageError)
-    fewer = write_map(tmp_path / "fewer.tif", ids, names={i: NAMES[i] for i in (0, 1, 2)})
-    refused("7 is 'built' in the first and no class in the second", [one, fewer], out)
-    zone = write_map(tmp_path / "zone.tif", ids, crs="EPSG:32632")
-    refused(
-        r"2 CRSs: EPSG:32633 \(.*one.tif\); EPSG:32632 \(.*zone.tif\); .* with --crs",
-        [one, zone],
-        out,
-    )
-    bare = write_map(tmp_path / "bare.tif", ids, crs=None)
-    refused("2 CRSs: EPSG:32633 .*; no CRS", [one, bare], out)
-    refused("bare.tif has no CRS", [bare, bare], out, crs="EPSG:4326")
-    refused("--crs 'nowhere'", [one], out, crs="nowhere")
-    refused("no date.*--top first", [one], out, top="newest")
-    refused("no raster of confidence", [one], out, top="confident")
-    refused("--top 'best': it must be one of newest", [one], out, top="best")
-    refused("--res is -1", [one], out, res=-1)
-    refused("--bbox .* lies outside the maps", [one], out, bbox=(0, 0, 1, 1))
-    refused("--bbox", [one], out, bbox=(1, 0, 0, 1))
-    refused("no map is given", [], out)
-    refused("no such file", [tmp_path / "none.tif"], out)
-    refused("holds no", [tmp_path / "empty"] if (tmp_path / "empty").mkdir() is None else [], out)
-    refused("matches no file", [str(tmp_path / "x*.tif")], out)
-    refused("ends in .tif", [one], tmp_path / "m.png")
-    refused("px, and a raster may have", [one], out, res=1e-4)
-
-
-def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
-    ids, out = land(40, 50), tmp_path / "m.tif"
-    unnamed = write_map(tmp_path / "unnamed.tif", ids, names={})
-    refused("no names of classes", [unnamed], out)
-    stray = write_map(tmp_path / "stray.tif", np.where(ids == 7, 9, ids).astype(np.uint8))
-    refused(r"stray.tif holds the ids \[9\]", [stray], out)
-    empty = write_map(tmp_path / "void.tif", np.full((9, 9), 255, np.uint8))
-    for name in ("m.tif", "m.vrt"):
-        refused("no pixel of the mosaic has a class", [empty], tmp_path / name)
-    (tmp_path / "list.txt").write_text("list.txt\n")
-    refused("is a list in a list", tmp_path / "list.txt", out)
-    (tmp_path / "list.txt").write_text("# nothing\n")
-    refused("names no map", tmp_path / "list.txt", out)
-    one = write_map(tmp_path / "x" / "landcover.tif", ids, date="yesterday")
-    refused("its datetime is 'yesterday'", [one], out)
-    one.with_name("item.json").write_text("{")
-    refused("item.json is no JSON", [one], out)
-
-
-def test_confidence_of_another_run_is_refused(tmp_path: Path) -> None:
-    ids, out = land(40, 50), tmp_path / "m.tif"
-    steps = np.zeros(ids.shape, np.uint8)
-    one = write_map(tmp_path / "x" / "landcover.tif", ids, confidence=steps)
-    geoseg.mosaic([one], out, top="confident", no_vector=True)
-    write_map(one, ids, GEOSEG_SCENE="another")
-    refused("of another scene or model", [one], tmp_path / "n.tif", top="confident")
-    write_map(one, ids[1:])
-    refused("is not the confidence of", [one], tmp_path / "n.tif", top="confident")
-
-
 def test_confidence_is_found_by_the_report_of_a_map(tmp_path: Path) -> None:
     """Of maps that lie side by side, as predict writes them."""
     rng, maps = np.random.default_rng(0), []
@@ -343,38 +261,6 @@ def test_confidence_is_found_by_the_report_of_a_map(tmp_path: Path) -> None:
     sure = [read(tmp_path / "x" / f"{number}_sure.tif").astype(int) for number in range(2)]
     sure = [np.where(s == 255, -1, s) for s in sure]
     np.testing.assert_array_equal(read(made.raster), (sure[1] > sure[0]).astype(np.uint8))
-
-
-def test_a_virtual_mosaic_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    ids, out = land(40, 50), tmp_path / "m.vrt"
-    one = write_map(tmp_path / "one.tif", ids)
-    refused("--top frequent compares maps pixel by pixel", [one], out, top="frequent")
-    finer = write_map(tmp_path / "finer.tif", ids, place(gsd=5))
-    refused("one.tif would have to be resampled", [one, finer], out)
-    other = write_map(tmp_path / "other.tif", np.where(ids == 1, 0, ids), nodata=1)
-    refused("other.tif marks nodata by something other than 255", [one, other], out)
-    refused("--co is for a GeoTIFF", [one], out, creation_options=["COMPRESS=ZSTD"])
-
-
-def test_nothing_of_others_is_replaced(tmp_path: Path) -> None:
-    ids = land(40, 50)
-    one = write_map(tmp_path / "x" / "landcover.tif", ids, date=NEW)
-    for name in ("landcover.tif", "item.tif"):
-        refused("is an input of this run, or belongs to one", [one], one.with_name(name))
-    for suffix in (".tif", ".vrt", ".qml", ".json", ".gpkg"):
-        out = tmp_path / f"m{suffix}"
-        out.write_text("<VRTDataset/>" if suffix == ".vrt" else "mine")
-        raster = tmp_path / ("m.vrt" if suffix == ".vrt" else "m.tif")
-        refused("exists already", [one], raster)
-        error = refused("was not made by geoseg", [one], raster, overwrite=True)
-        assert isinstance(error, OutputError)
-        out.unlink()
-    for name in ("m.tif", "m.vrt"):
-        geoseg.mosaic([one], tmp_path / name)
-        geoseg.mosaic([one], tmp_path / name, overwrite=True)
-        (tmp_path / "m.gpkg").unlink()
-        (tmp_path / "m.json").unlink()
-        (tmp_path / "m.qml").unlink()
 
 
 def test_what_is_odd_is_reported(tmp_path: Path) -> None:
@@ -424,112 +310,6 @@ def test_the_command(halves: tuple[Path, Path, Path], tmp_path: Path) -> None:
     assert isinstance(done.exception, GeosegError)
 
 
-LIMITED = """
-import resource, sys
-import geoseg, geoseg.polygons.polygonize
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-made = geoseg.mosaic(sys.argv[1], sys.argv[2], top=sys.argv[3])
-print(made.report["pixels"]["valid"])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="files are limited by other means there")
-@pytest.mark.parametrize(
-    ("name", "top"), [("m.tif", "first"), ("m.tif", "confident"), ("m.vrt", "first")]
-)
-def test_few_files_are_open(tmp_path: Path, name: str, top: str) -> None:
-    """300 maps with 64 descriptors for all."""
-    rng = np.random.default_rng(0)
-    ids = land(50, 50)
-    for number in range(300):
-        row, col = (int(n) for n in rng.integers(0, 600, 2))
-        path = tmp_path / "out" / f"{number}" / "landcover.tif"
-        write_map(path, ids, place(row, col), confidence=np.full(ids.shape, number % 250, np.uint8))
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path / "out"), str(tmp_path / name), top],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == (read(tmp_path / name) != 255).sum()
-
-
-PEAK = """
-import sys
-import geoseg
-from geoseg.core.machine import peak_memory
-geoseg.mosaic(sys.argv[1], sys.argv[2], top=sys.argv[3], no_vector=True)
-print(peak_memory())
-"""
-
-
-def peak(maps: Path, out: Path, top: str) -> int:
-    command = [sys.executable, "-c", PEAK, str(maps), str(out), top]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("top", ["first", "frequent"])
-def test_memory_does_not_grow_with_the_mosaic(tmp_path: Path, top: str) -> None:
-    """40 maps of 16 Mpx, each with something in it, in a row of 160,000 pixels; against one."""
-    ids = land(4000, 4000) if top == "first" else land(500, 500).repeat(8, 0).repeat(8, 1)
-    for number in range(40):
-        folder = "out" if number else "one"
-        write_map(tmp_path / folder / f"{number}" / "landcover.tif", ids, place(0, 3900 * number))
-    one, all_ = (peak(tmp_path / f, tmp_path / f"{f}.tif", top) for f in ("one", "out"))
-    # Of the whole, 620 MB.
-    assert all_ < one + 120e6, (one / 1e6, all_ / 1e6)
-    assert all_ < 700e6
-
-
-def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
-    one = write_map(tmp_path / "maps" / "one.tif", np.random.default_rng(0).choice(
-        np.array([*NAMES], np.uint8), (900, 900)
-    ))  # fmt: skip
-    out = tmp_path / "out"
-    out.mkdir()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        for limit in (20_000, 250_000):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-            with pytest.raises(OutputError, match=r"the disk is full|can't be written") as caught:
-                geoseg.mosaic([one], out / "m.tif", top="first", no_vector=True)
-            assert ".geoseg" not in str(caught.value)
-            assert os.listdir(out) == []
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_what_is_not_read_back_as_written_is_no_mosaic(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = write_map(tmp_path / "one.tif", land(90, 90))
-    real = pixels.write_cog
-
-    def damaged(source: Path, path: Path, spec: Any) -> None:
-        real(source, path, spec)
-        with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
-            dataset.write(np.uint8([[255]]), 1, window=rasterio.windows.Window(30, 30, 1, 1))
-
-    monkeypatch.setattr(pixels, "write_cog", damaged)
-    refused("what was read back differs", [one], tmp_path / "m.tif")
-
-
-def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    one = write_map(tmp_path / "one.tif", land(3000, 400))
-
-    def interrupt(event: Any) -> None:
-        if event["event"] == "progress":
-            raise KeyboardInterrupt
-
-    for name in ("m.tif", "m.vrt"):
-        with pytest.raises(KeyboardInterrupt):
-            geoseg.mosaic([one], tmp_path / name, top="first", progress=interrupt)
-        assert os.listdir(tmp_path) == ["one.tif"]
-
-
 def test_a_grid_finds_its_pixels_anywhere() -> None:
     grid = MosaicGrid(None, (3.0, 7.0), (0.1, -0.1), pixels.Window(-4, -9, 30, 20))
     part = pixels.Window(12, 5, 8, 9)
@@ -537,4 +317,3 @@ def test_a_grid_finds_its_pixels_anywhere() -> None:
     west, north = grid.pixels(part).transform @ (0, 0)
     east, south = grid.pixels(part).transform @ (9, 8)
     assert grid.touched((west, south, east, north)) == part
-    assert SceneError  # of maps, above

@@ -17,6 +17,7 @@ import geoseg
 from geoseg.cards.legend import ClassInfo
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
+from geoseg.mosaicking import places as places_module
 from geoseg.mosaicking.grid import MosaicGrid
 from geoseg.mosaicking.maps import MapFile
 from geoseg.mosaicking.places import Places
@@ -133,8 +134,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("crs", "side", "of", "corner", "gsd"), PAIRS)
-def test_places_are_those_of_exact_transformation_in_every_window(crs, side, of, corner, gsd):
-    """GDAL's own warp, in windows, differs from itself here: see places.py."""
+def test_places_are_those_of_exact_transformation(crs, side, of, corner, gsd):
     map_ = PixelGrid(3000, 3000, Affine(gsd, 0, corner[0], 0, -gsd, corner[1]), CRS.from_string(of))
     to = pyproj.Transformer.from_crs(of, crs, always_xy=True)
     x, y = to.transform(*(map_.transform @ (1200, 1300)))
@@ -158,8 +158,23 @@ def test_places_are_those_of_exact_transformation_in_every_window(crs, side, of,
         assert not wrong.any()
         off &= sure
     assert not off.any()
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e9])
+@pytest.mark.parametrize(("crs", "side", "of", "corner", "gsd"), PAIRS)
+def test_no_window_shows_in_places(monkeypatch, tolerance, crs, side, of, corner, gsd):
+    """Also if lines were trusted where they are far off, as those of a row are in GDAL's warp."""
+    monkeypatch.setattr(places_module, "TOLERANCE", tolerance)
+    map_ = PixelGrid(3000, 3000, Affine(gsd, 0, corner[0], 0, -gsd, corner[1]), CRS.from_string(of))
+    to = pyproj.Transformer.from_crs(of, crs, always_xy=True)
+    x, y = to.transform(*(map_.transform @ (1200, 1300)))
+    grid = MosaicGrid(CRS.from_string(crs), (0.0, 0.0), (side, -side), Window(0, 0, 1, 1))
+    middle = grid.touched((x, y, x + side, y + side))
+    whole = Window(middle.row - 150, middle.col - 170, 300, 340)
+    places = Places(grid, map_)
+    rows, cols = places.pixels(whole)
     rng = np.random.default_rng(0)
-    for _ in range(10):
+    for _ in range(20):
         top, left = (int(v) for v in rng.integers(0, 250, 2))
         part = Window(whole.row + top, whole.col + left, *(int(v) for v in rng.integers(1, 50, 2)))
         found = places.pixels(part)
@@ -168,18 +183,16 @@ def test_places_are_those_of_exact_transformation_in_every_window(crs, side, of,
         np.testing.assert_array_equal(found[1], cols[cut])
 
 
-def test_lines_are_trusted_only_where_they_are_straight(monkeypatch):
+def test_lines_are_trusted_only_where_they_are_straight():
     """Of a conformal map a cell's middle says nothing: what bends along x and y cancels there."""
-    from geoseg.mosaicking import places
-
     # z -> z + c z^2, whose second derivatives cancel.
     half = np.arange(-1, 2) * 1.0
     x, y = np.meshgrid(half, half)
     bent = np.stack((x + 0.01 * (x * x - y * y), y + 0.02 * x * y))
-    assert places._off(bent)[0, 0] == pytest.approx(0.01)
+    assert places_module._off(bent)[0, 0] == pytest.approx(0.01)
     straight = np.stack((x + 2 * y, 3 * y - x))
-    assert places._off(straight)[0, 0] == 0
-    assert places._off(np.where(x > 0, np.inf, straight))[0, 0] == np.inf
+    assert places_module._off(straight)[0, 0] == 0
+    assert places_module._off(np.where(x > 0, np.inf, straight))[0, 0] == np.inf
 
 
 def test_a_legend_is_compared_by_ids_and_names():
