@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from geoseg.archive.run import batch as batch
     from geoseg.cards.card import ModelCard as ModelCard
     from geoseg.cards.legend import ClassInfo as ClassInfo
     from geoseg.errors import GeosegError as GeosegError
@@ -38,6 +39,7 @@ _PUBLIC = {
     "ClassInfo": ("geoseg.cards.legend", "ClassInfo"),
     "GeosegError": ("geoseg.errors", "GeosegError"),
     "ModelCard": ("geoseg.cards.card", "ModelCard"),
+    "batch": ("geoseg.archive.run", "batch"),
     "check_seams": ("geoseg.evaluation.seam_check", "check_seams"),
     "create_model": ("geoseg.networks", "create_model"),
     "dry_run": ("geoseg.prediction.dry_run", "dry_run"),
@@ -56,13 +58,14 @@ _PUBLIC = {
 }
 
 #: Public functions whose modules can't be imported without an extra -> the extra.
-_EXTRAS = {"train": "train"}
+_EXTRAS = {"batch": "batch", "train": "train"}
 
 __all__ = [
     "ClassInfo",
     "GeosegError",
     "ModelCard",
     "__version__",
+    "batch",
     "check_seams",
     "create_model",
     "dry_run",

@@ -1,13 +1,23 @@
-"""An archive: many scenes' maps in one folder, and what is known of them.
+"""An archive: many scenes' maps in one folder, and what is known of them: ``geoseg batch``.
 
-In go the folders that ``geoseg predict`` made, one a scene, and what the ledger of jobs says of
-them; out come a STAC item beside each map (:mod:`~geoseg.archive.stac_item`, with the place of
-:mod:`~geoseg.archive.footprint` and the time of :mod:`~geoseg.archive.acquired`), an item for each
-model (``model_item.py``), a collection and a table of all items
-(:mod:`~geoseg.archive.collection`, ``items_table.py``), a certificate that every file is what was
-written (:mod:`~geoseg.archive.verify`), and a report with a page (:mod:`~geoseg.archive.summary`,
-``summary_page.py``). Nothing here knows how jobs are shared out. Start with ``stac_item.py``.
+In goes a manifest (:mod:`~geoseg.archive.manifest`): a folder, a list, STAC items. Each scene becomes a
+job with a key (``sources.py``), and the ledger (:mod:`~geoseg.archive.ledger`), which coordinators
+alone open, says in which state it is. :mod:`~geoseg.archive.run` is the straight line::
+
+    manifest -> ledger -> coordinator -> workers -> maps, items -> collection, report
+
+The coordinator (:mod:`~geoseg.archive.coordinator`) claims jobs and enters what came of them; Dask
+(``cluster.py``) carries them to workers (:mod:`~geoseg.archive.worker`), which predict a scene into
+its folder; ``faults.py`` says which errors may pass. Out come a STAC item beside each map
+(``stac_item.py``, with the place of ``footprint.py`` and the time of ``acquired.py``), an item for
+each model (``model_item.py``), a collection and a table of all items (``collection.py``,
+``items_table.py``), a report with a page (``summary.py``, ``summary_page.py``), and on request a
+certificate that every file is what was written (``verify.py``). Start with ``run.py``.
 
 For other rooms:
-
+    closing: certify, close_archive
+    ledger: Ledger
+    place: open_archive
+    run: batch
+    verify: certificate_text
 """

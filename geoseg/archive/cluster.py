@@ -111,6 +111,7 @@ def connected(scheduler: str | None, share: Share) -> Iterator[Workers]:
         UsageError: nobody answers at the address.
     """
     import dask
+    import distributed  # noqa: F401 - its settings come first: it puts them there once
 
     settings = {
         # The ledger counts what workers take with them.
@@ -162,7 +163,14 @@ def _processes(share: Share) -> Iterator[Workers]:
     )
     with cluster, _client(cluster) as client:
         page = str(client.dashboard_link or "")
-        yield Workers(client, page, share.workers, lambda: cluster.scale(share.workers))
+
+        def revive() -> None:
+            for name, process in list(cluster.workers.items()):
+                if process.status.name in ("failed", "closed"):  # Dask would not start it again
+                    cluster.workers.pop(name, None)
+            cluster.scale(share.workers)
+
+        yield Workers(client, page, share.workers, revive)
 
 
 @contextmanager
@@ -182,7 +190,7 @@ def _quiet() -> Iterator[None]:
 def _leaving_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class Leaving(WorkerPlugin):
+    class Leaving(WorkerPlugin):  # type: ignore[misc]
         """Has a worker that is told to go give its job back."""
 
         def setup(self, worker: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def batch(
     wrong = sorted(OWN & set(options))
     if wrong:
         raise UsageError(f"{wrong[0]} names a file of one scene; an archive names its files itself")
-    PredictOptions(model=model, **options)  # refuses what is no option
+    meant = _meant(PredictOptions(model=model, **options))
     files = find_model(model)
     if os.path.exists(model):
         model = os.path.abspath(model)
@@ -106,7 +106,7 @@ def batch(
     archive = make_archive(Path(out))
     with Ledger(find_ledger(archive)) as ledger:
         ledger.alive()
-        new, known = ledger.add(scene.job(options, files.sha256) for scene in scenes)
+        new, known = ledger.add(scene.job(meant, files.sha256) for scene in scenes)
         again = ledger.again(_gone(archive, ledger), "its map is not there any more")
         report({"event": "note", "message": _found(new, known, again, ledger)})
         asked = {**options, "model": str(model)}
@@ -130,6 +130,17 @@ def batch(
         write_model_item(archive, files)
         close_archive(archive, ledger)
         return ArchiveRun(archive, ledger.counts(asked=True), stopped)
+
+
+def _meant(options: PredictOptions) -> dict[str, Any]:
+    """List the options that are not as they would be anyway: a job's key is made of these."""
+    return {
+        field.name: value
+        for field in fields(options)
+        if field.name not in OWN | {"model"}
+        and (value := getattr(options, field.name)) != field.default
+        and value not in ((), [])
+    }
 
 
 def _gone(archive: Path, ledger: Ledger) -> list[str]:

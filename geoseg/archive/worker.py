@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
 def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     from geoseg.prediction.run import predict
     from geoseg.runtimes.kept import keep
+    from geoseg.scene.item import parse_item
 
     keep(KEPT)
     source, folder = task["source"], Path(task["out"]) / task["key"]
@@ -85,12 +86,12 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
             raise TimedOutError
 
     hear(None)
-    files = source["files"]
+    scene = parse_item(source["item"]) if "item" in source else _named(source["files"])
     options = {**task["options"], **source.get("options", {})}
     if not options.get("no_vector"):
         options["vector"] = folder / f"polygons{task['vector_suffix']}"
     done = predict(
-        files[0] if len(files) == 1 else files,
+        scene,
         folder / "landcover.tif",
         overwrite=True,
         progress=hear,
@@ -98,6 +99,10 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     )
     item = write_item(folder, task["key"], source, done.report)
     return result_of(item, done.report)
+
+
+def _named(files: Sequence[str]) -> str | list[str]:
+    return files[0] if len(files) == 1 else list(files)
 
 
 def result_of(item: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,17 @@ class _Batch(click.Group):
     """Runs a manifest, unless the first word is one of the commands for an archive."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the run's hidden name before a manifest."""
-        own = args and args[0] not in self.commands and args[0] not in ("-h", "--help")
+        """Put the run's hidden name before options that come first."""
+        own = args and args[0].startswith("-") and args[0] not in ("-h", "--help")
         return super().parse_args(ctx, ["run", *args] if own else args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Take a word that is no command for a manifest."""
+        if args[0] in self.commands:
+            return super().resolve_command(ctx, args)
+        return "run", self.commands["run"], args
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the run's help, and what else there is."""

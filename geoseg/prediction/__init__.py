@@ -15,6 +15,7 @@ polygons meanwhile, :mod:`~geoseg.prediction.budget` keeps to memory,
 For other rooms:
     border_probe: probe_border
     dry_run: dry_run
+    options: PredictOptions
     quantizing: quantize
     report: grid_report
     run: Prediction, predict

@@ -4,13 +4,15 @@
 files ``on_*.py`` are one each; :mod:`~geoseg.runtimes.choose` is ``auto``, which tries precisions
 on the scene's own chips; :mod:`~geoseg.runtimes.int8` makes 8 bits;
 :mod:`~geoseg.runtimes.ensemble` and :mod:`~geoseg.runtimes.multi_device` put several together;
-:mod:`~geoseg.runtimes.checked` refuses what is no answer. Start with :class:`Runtime`.
+:mod:`~geoseg.runtimes.checked` refuses what is no answer; ``kept.py`` keeps what was compiled for
+the next scene. Start with :class:`Runtime`.
 
 For other rooms:
     agreement: LEAST_CHIPS, sample_size
     checked: probs, run
     ensemble: Ensemble, POSITIONS
     int8: in_words, quantize_files
+    kept: keep
 """
 
 from __future__ import annotations

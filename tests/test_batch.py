@@ -1,0 +1,344 @@
+"""``geoseg batch``: every scene in one state, whatever is killed, and maps as they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import rasterio
+
+import geoseg
+from geoseg.archive.ledger import Ledger
+from geoseg.archive.worker import run_job
+from tests.helpers import make_raster, tiny_model
+
+pytestmark = pytest.mark.extra("batch")
+
+COMMAND = [sys.executable, "-m", "geoseg", "batch"]
+
+
+def make_scenes(folder: Path, count: int, size: int = 64) -> None:
+    folder.mkdir()
+    for number in range(count):
+        rows = np.random.default_rng(number).integers(0, 3000, (2, 4, 4))
+        values = np.kron(rows, np.ones((size // 4, size // 4))).astype(np.uint16)
+        make_raster(folder / f"s{number:03}.tif", values, descriptions=("red", "nir"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, some scenes, and an archive of them that was left in peace."""
+    folder = tmp_path_factory.mktemp("batch")
+    tiny_model(folder / "model", ("red", "nir"), ("water", "trees", "crops"))
+    make_scenes(folder / "scenes", 12)
+    done = run(folder, "scenes", "-o", "archive", "--vector-format", "parquet")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def arguments(*args: str) -> list[str]:
+    return [*COMMAND, *args, "-m", "model", "--scale", "0.0001", "--workers", "2"]
+
+
+def run(folder: Path, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    given = {"cwd": folder, "capture_output": True, "text": True, "check": False, "timeout": 300}
+    return subprocess.run(arguments(*args), **{**given, **options})
+
+
+def in_archive(archive: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    name, *rest = command
+    return subprocess.run(
+        [*COMMAND, name, str(archive), *rest], capture_output=True, text=True, check=False
+    )
+
+
+def maps(archive: Path) -> dict[str, bytes]:
+    """What an archive holds of each scene, but for times and places."""
+    found = {}
+    for path in sorted(archive.glob("*/*")):
+        if path.suffix in (".tif", ".qml", ".parquet"):
+            found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+    return found
+
+
+def counts(archive: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads(in_archive(archive, "status", "--json").stdout)["counts"]
+    return {state: number for state, number in found.items() if number}
+
+
+def outcomes(archive: Path) -> dict[str, int]:
+    with sqlite3.connect(archive / "ledger.sqlite") as base:
+        return dict(base.execute("SELECT outcome, count(*) FROM attempts GROUP BY 1").fetchall())
+
+
+def test_each_map_is_what_predict_makes(place: Path, tmp_path: Path) -> None:
+    """And a second run finds nothing to do."""
+    archive = place / "archive"
+    assert counts(archive) == {"done": 12}
+    for scene in sorted((place / "scenes").iterdir())[:3]:
+        made = geoseg.predict(
+            scene,
+            tmp_path / "landcover.tif",
+            model=place / "model",
+            scale=1e-4,
+            vector=tmp_path / "polygons.parquet",
+            overwrite=True,
+        )
+        (folder,) = archive.glob(f"{scene.stem}-*")
+        assert (folder / "landcover.tif").read_bytes() == made.raster.read_bytes()
+        assert (folder / "polygons.parquet").read_bytes() == Path(str(made.vector)).read_bytes()
+        item = json.loads((folder / "item.json").read_text(encoding="utf-8"))
+        assert item["id"] == folder.name
+    for name in ("collection.json", "items.parquet", "report.json", "report.html"):
+        assert (archive / name).exists()
+    before = outcomes(archive)
+    done = run(place, "scenes", "-o", "archive", "--vector-format", "parquet")
+    assert done.returncode == 0 and "0 new, 12 done" in done.stderr
+    assert outcomes(archive) == before == {"done": 12}
+    assert in_archive(archive, "verify").returncode == 0
+
+
+def test_another_option_makes_another_map_beside_the_first(place: Path, tmp_path: Path) -> None:
+    """Options of the machine don't; what was removed is made again."""
+    archive = tmp_path / "archive"
+    shutil.copytree(place / "archive", archive)
+    same = "--vector-format", "parquet"
+    done = run(place, "scenes/s00[01].tif", "-o", str(archive), *same, "--threads", "1")
+    assert done.returncode == 0 and "0 new, 2 done" in done.stderr
+    done = run(place, "scenes/s00[01].tif", "-o", str(archive), *same, "--min-area", "5000")
+    assert done.returncode == 0 and "2 new, 0 done" in done.stderr
+    assert counts(archive) == {"done": 14} and len([*archive.glob("s000-*")]) == 2
+    original = next(archive.glob("s002-*"))
+    shutil.rmtree(original)
+    assert in_archive(archive, "verify").returncode == 1
+    done = run(place, "scenes", "-o", str(archive), *same)
+    assert done.returncode == 0 and "1 to be done again" in done.stderr
+    assert in_archive(archive, "verify").returncode == 0
+    wanted = maps(place / "archive")
+    assert {k: v for k, v in maps(archive).items() if k in wanted} == wanted
+
+
+def test_what_fails_is_in_quarantine_and_the_others_are_done(place: Path, tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    shutil.copytree(place / "scenes", scenes)
+    (scenes / "s003.tif").write_bytes((scenes / "s003.tif").read_bytes()[:300])
+    make_raster(scenes / "s004.tif", np.ones((1, 64, 64), np.uint16), descriptions=("blue",))
+    archive = tmp_path / "archive"
+    done = run(place, str(scenes), "-o", str(archive), "--vector-format", "parquet")
+    assert done.returncode == 3, done.stderr
+    assert counts(archive) == {"done": 10, "quarantined": 2}
+    said = in_archive(archive, "status").stdout
+    assert "corrupt" in said and "unfit" in said
+    report = json.loads((archive / "report.json").read_text(encoding="utf-8"))
+    assert report["states"]["quarantined"] == 2
+    # Each failed once: the same would have come of it.
+    assert outcomes(archive) == {"done": 10, "failed": 2}
+    assert run(place, str(scenes), "-o", str(archive)).returncode == 3
+    shutil.copyfile(place / "scenes" / "s003.tif", scenes / "s003.tif")
+    assert "1 of them" in in_archive(archive, "retry", "--kind", "corrupt").stdout
+    done = run(place, str(scenes), "-o", str(archive), "--vector-format", "parquet")
+    assert done.returncode == 3 and counts(archive) == {"done": 11, "quarantined": 1}
+    assert in_archive(archive, "verify").returncode == 0
+
+
+def poisoned(task: dict[str, Any]) -> dict[str, Any]:
+    """A job that takes its worker with it, where its scene is called so."""
+    if "s005" in task["key"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_job(task)
+
+
+def test_a_scene_that_kills_its_workers(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg.archive.run import batch
+
+    monkeypatch.setattr("geoseg.archive.coordinator.run_job", poisoned)
+    archive = tmp_path / "archive"
+    done = batch(
+        str(place / "scenes"),
+        archive,
+        model=place / "model",
+        scale=1e-4,
+        workers=2,
+        vector_suffix=".parquet",
+    )
+    assert done.counts["done"] == 11 and done.counts["quarantined"] == 1
+    with Ledger(archive / "ledger.sqlite") as ledger:
+        (job,) = ledger.jobs("quarantined")
+        assert job.name == "s005" and job.kind == "crashed"
+        assert [a.outcome for a in ledger.attempts(job.key)] == ["lost"] * 3
+
+
+def children(process: psutil.Process) -> Iterator[psutil.Process]:
+    """The workers of a coordinator."""
+    for child in process.children(recursive=True):
+        try:
+            if "spawn_main" in " ".join(child.cmdline()):
+                yield child
+        except psutil.NoSuchProcess:
+            continue
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_every_scene_is_done_once(place: Path, tmp_path: Path) -> None:
+    """200 scenes, a worker killed at 20 moments and the coordinator at 2."""
+    make_scenes(tmp_path / "scenes", 200, 32)
+    given = str(tmp_path / "scenes"), "--vector-format", "parquet"
+    assert run(place, *given, "-o", str(tmp_path / "peace")).returncode == 0
+    archive, chance = tmp_path / "archive", random.Random(7)
+    kills = 0
+    for round_ in range(3):
+        process = subprocess.Popen(
+            arguments(*given, "-o", str(archive)),
+            cwd=place,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        about = psutil.Process(process.pid)
+        while kills < 10 * (round_ + 1) and process.poll() is None:
+            time.sleep(chance.uniform(0.3, 1.5))
+            workers = [*children(about)]
+            if workers:
+                chance.choice(workers).kill()
+                kills += 1
+        if round_ < 2:
+            process.kill()
+        process.communicate(timeout=280)
+    assert process.returncode == 0 and kills >= 20
+    assert counts(archive) == {"done": 200} and outcomes(archive)["done"] == 200
+    assert in_archive(archive, "verify").returncode == 0
+    assert maps(archive) == maps(tmp_path / "peace")
+    assert not [*archive.glob("*/.geoseg-*")]
+
+
+def test_two_coordinators_share_the_scenes(place: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    given = arguments("scenes", "-o", str(archive), "--vector-format", "parquet")
+    both = [
+        subprocess.Popen(given, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in both:
+        process.communicate(timeout=280)
+    assert [process.returncode for process in both] == [0, 0]
+    assert outcomes(archive) == {"done": 12}
+    assert maps(archive) == maps(place / "archive")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_gives_its_jobs_back(
+    place: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    make_scenes(tmp_path / "scenes", 60, 128)
+    archive = tmp_path / "archive"
+    given = str(tmp_path / "scenes"), "-o", str(archive), "--vector-format", "parquet"
+    process = subprocess.Popen(
+        arguments(*given, "--progress", "json"),
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["done"]:
+            break
+    process.send_signal(number)
+    start = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - start < 15
+    assert set(counts(archive)) == {"waiting", "done"}
+    assert run(place, *given).returncode == 0
+    assert counts(archive) == {"done": 60}
+
+
+def test_a_worker_that_is_told_to_go_gives_its_job_back(place: Path, tmp_path: Path) -> None:
+    """Within five seconds; nobody is blamed."""
+    make_scenes(tmp_path / "scenes", 40, 128)
+    archive = tmp_path / "archive"
+    given = str(tmp_path / "scenes"), "-o", str(archive), "--vector-format", "parquet"
+    process = subprocess.Popen(
+        arguments(*given, "--progress", "json"),
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["done"] > 2:
+            break
+    next(children(psutil.Process(process.pid))).terminate()
+    process.communicate(timeout=280)
+    assert process.returncode == 0
+    assert counts(archive) == {"done": 40}
+
+
+def test_a_run_stops_in_order_and_goes_on(place: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    given = "scenes", "-o", str(archive), "--vector-format", "parquet"
+    done = run(place, *given, "--max-bytes", "1")
+    assert done.returncode == 0 and "--max-bytes" in done.stdout
+    first = counts(archive)
+    assert first["done"] < 12 and "running" not in first
+    assert run(place, *given).returncode == 0
+    assert maps(archive) == maps(place / "archive")
+
+
+def test_what_is_refused_before_any_work(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for args, words in (
+        (("none", "-o", "a"), "no such file"),
+        (("scenes", "-o", str(tmp_path / "mine")), "something else than an archive"),
+        (("scenes", "-o", "a", "--tta", "none", "--size", "0"), "size is 0"),
+        (("scenes", "-o", "a", "--workers", "0"), "at least one"),
+        (("scenes", "-o", "a", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
+        (("model", "-o", "a"), "no scene"),
+    ):
+        done = run(place, *args)
+        assert done.returncode in (1, 2) and words in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+        shutil.rmtree(place / "a", ignore_errors=True)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    assert "is no archive" in in_archive(tmp_path / "mine", "status").stderr
+
+
+def test_a_cluster_of_the_user(place: Path, tmp_path: Path) -> None:
+    """Whose workers run elsewhere, by whatever brought them up."""
+    from distributed import LocalCluster
+
+    archive = tmp_path / "archive"
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
+        address = str(cluster.scheduler_address)
+        done = run(
+            place,
+            "scenes",
+            "-o",
+            str(archive),
+            "--vector-format",
+            "parquet",
+            "--scheduler",
+            address,
+        )
+        assert done.returncode == 0, done.stderr
+    assert maps(archive) == maps(place / "archive")
+    with rasterio.open(next(archive.glob("s000-*")) / "landcover.tif") as made:
+        assert made.shape == (64, 64)
