@@ -10,7 +10,7 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.scene.item import Asset, AssetBand, Item
 from geoseg.scene.sensors import Sensor, band_code, band_name, common_name, detect_sensor
 
-__all__ = ["Choice", "choose_assets", "declared_name", "sensor_of"]
+__all__ = ["Choice", "choose_assets", "declared_name", "is_raster", "sensor_of"]
 
 #: Properties that hold a product's own name, which says more than the platform.
 PRODUCTS = (
@@ -142,6 +142,11 @@ def _unfit(asset: Asset) -> str:
     if roles and not roles & BAND_ROLES:
         return f"its role is {', '.join(sorted(roles))[:60]}, not data"
     return ""
+
+
+def is_raster(asset: Asset) -> bool:
+    """Whether an asset is, by what the item says, a kind of file that bands are read from."""
+    return _medium(asset) is not None
 
 
 def _medium(asset: Asset) -> int | None:

@@ -365,7 +365,7 @@ def _number(said: Mapping[str, Any], *keys: str) -> float | None:
             try:
                 return float(value)
             except OverflowError:
-                return math.copysign(math.inf, value)
+                return math.inf if value > 0 else -math.inf
     return None
 
 
