@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from geoseg.archive.patience import BUSY, Access, PatientAdapter, bare_address
@@ -170,7 +170,11 @@ def _sources(pages: Iterator[Mapping[str, Any]], place: str) -> Iterator[SceneSo
             page = next(pages, None)
             if page is None:
                 return
-            sources = [source_of_item(value) for value in page["features"]]
+            features = list(page["features"])
+        try:
+            sources = [source_of_item(value) for value in features]
+        except SceneError as error:
+            raise SceneError(f"{place} gives an item that is none: {error}") from error
         names = [((source.item or {}).get("collection"), source.name) for source in sources]
         if names == before:
             raise SceneError(
@@ -193,9 +197,7 @@ def _connect(place: str, report: Progress) -> Any:
         server.session.mount(scheme, PatientAdapter(report))
     if access:
         server.session.auth = access
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what an API can't do is looked at here
-        return Client.open(bare_address(address), stac_io=server)
+    return Client.open(bare_address(address), stac_io=server)
 
 
 def _methods(client: Any) -> set[str]:
@@ -245,12 +247,12 @@ def _nothing(
     client: Any, place: str, asked: Mapping[str, Any], conditions: list[tuple[str, str, Any]]
 ) -> str:
     """Say that nothing was found, and why if that can be told."""
-    for name in asked["collections"]:
-        try:
-            client.get_collection(name)
-        except Exception as error:  # noqa: BLE001 - it is asked for a better message only
-            if getattr(error, "status_code", None) == 404:
-                return f"{place} has no collection {name}; check --collection"
+    with suppress(Exception), warnings.catch_warnings():  # it is for a better message only
+        warnings.simplefilter("ignore")
+        known = client.conforms_to("COLLECTIONS")
+        missing = [n for n in asked["collections"] if known and client.get_collection(n) is None]
+        if missing:
+            return f"{place} has no collection {missing[0]}; check --collection"
     said = [f"--collection {name}" for name in asked["collections"]]
     if "bbox" in asked:
         said.append(f"--bbox {' '.join(f'{side:g}' for side in asked['bbox'])}")
@@ -268,7 +270,9 @@ def _explained(place: str) -> Iterator[None]:
         SceneError: it refuses, fails, or is no STAC API.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what an API can't do is looked at here
+            yield
     except GeosegError:
         raise
     except Exception as error:  # pystac-client raises whatever it meets
