@@ -1,8 +1,9 @@
 """An archive: many scenes' maps in one folder, and what is known of them: ``geoseg batch``.
 
-In goes a manifest (:mod:`~geoseg.archive.manifest`): a folder, a list, STAC items. Each scene becomes a
-job with a key (``sources.py``), and the ledger (:mod:`~geoseg.archive.ledger`), which coordinators
-alone open, says in which state it is. :mod:`~geoseg.archive.run` is the straight line::
+In goes a manifest (:mod:`~geoseg.archive.manifest`, ``stac_items.py``, ``stac_search.py``). A scene
+is a job with a key (``sources.py``), and the ledger (:mod:`~geoseg.archive.ledger`), which
+coordinators alone open, says in which state it is. :mod:`~geoseg.archive.run` is the straight
+line::
 
     manifest -> ledger -> coordinator -> workers -> maps, items -> collection, report
 
@@ -19,5 +20,6 @@ For other rooms:
     ledger: Ledger
     place: open_archive
     run: batch
+    stac_search: search_items
     verify: certificate_text
 """

@@ -12,6 +12,7 @@ from geoseg.cli.options import Bytes, json_option, output_options, progress_opti
 from geoseg.cli.predict import command as predict_command
 from geoseg.cli.progress import progress_printer
 from geoseg.cli.streams import print_json
+from geoseg.errors import UsageError
 
 __all__ = ["command"]
 
@@ -64,13 +65,24 @@ def _predict_options(function: Any) -> Any:
 
 
 @command.command("run", hidden=True)
-@click.argument("manifest")
+@click.argument("manifest", required=False)
 @click.option(
     "-m", "--model", required=True, help="Embedded model's name, or a model folder or .zip."
 )
 @click.option(
     "-o", "--output", "out", required=True, type=click.Path(), help="The archive's folder."
 )
+@click.option(
+    "--stac-api",
+    metavar="URL",
+    help="Instead of MANIFEST: search there; --bbox, in degrees, says where.",
+)
+@click.option("--collection", multiple=True, help="Of --stac-api; repeatable.")
+@click.option("--datetime", "datetime_", help="Of --stac-api: a time, or two with a / between.")
+@click.option(
+    "--query", multiple=True, help="Of --stac-api, such as 'eo:cloud_cover<20'; repeatable."
+)
+@click.option("--limit", type=int, help="Of --stac-api: the most scenes.")
 @click.option("--workers", type=int, help="Processes on this machine.  [default: what it can bear]")
 @click.option("--threads", type=int, help="Threads of a job.  [default: cores for each worker]")
 @click.option("--mem-limit", type=Bytes(), help="Memory of a job.  [default: what there is for it]")
@@ -92,8 +104,13 @@ def _predict_options(function: Any) -> Any:
 @progress_option
 @output_options
 def run_command(
-    manifest: str,
+    manifest: str | None,
     out: str,
+    stac_api: str | None,
+    collection: tuple[str, ...],
+    datetime_: str | None,
+    query: tuple[str, ...],
+    limit: int | None,
     vector_format: str,
     progress: str,
     quiet: bool,
@@ -103,15 +120,33 @@ def run_command(
     """Predict the scenes of a manifest into an archive.
 
     MANIFEST is a folder, a glob, a list (.txt, .csv with a column "scene") or STAC items (.json,
-    .ndjson, .parquet). Each scene gets a folder in OUTPUT. What was done is not done again; a scene
-    that fails is put into quarantine, and the others are done. Exit code 3: done, with scenes in
-    quarantine.
+    .ndjson, .parquet); or --stac-api finds the scenes. Each scene gets a folder in OUTPUT. What was
+    done is not done again; a scene that fails is put into quarantine, and the others are done. Exit
+    code 3: done, with scenes in quarantine.
     """
     from geoseg.archive.run import batch
 
     receiver = progress_printer(progress, -1 if quiet else verbose)
+    searching = {"collection": collection, "datetime": datetime_, "query": query, "limit": limit}
+    if (manifest is None) == (stac_api is None):
+        raise UsageError("give a MANIFEST of scenes, or --stac-api to search for them")
+    scenes: Any = manifest
+    if stac_api is not None:
+        from geoseg.archive.stac_search import search_items
+
+        scenes = search_items(
+            stac_api,
+            collections=collection,
+            bbox=options.pop("bbox"),
+            datetime=datetime_,
+            query=query,
+            limit=limit,
+            report=receiver,
+        )
+    elif wrong := [name for name, value in searching.items() if value]:
+        raise UsageError(f"--{wrong[0]} is for --stac-api; give that, or leave it out")
     done = batch(
-        manifest,
+        scenes,
         out,
         vector_suffix=f".{vector_format}",
         progress=receiver,

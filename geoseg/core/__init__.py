@@ -12,6 +12,7 @@ For other rooms:
     download: download
     failures: NoRoomError, explained_failures
     files: NAME_BYTES, replace_file, sync_file, write_whole
+    folders: cache_folder
     gdal: GDAL_ERRORS, Refused, TILED, block_cache, explain_open_error, explain_read_error,
         first_line, gdal_options, retried
     heap: pop, push

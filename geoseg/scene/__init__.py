@@ -13,15 +13,18 @@ files. What a scene's cloud layer leaves out stands in :mod:`~geoseg.scene.cloud
 ``cloud_reader.py``. Start with ``opening.py``.
 
 For other rooms:
-    clouds: CLOUDS
+    assets: is_raster, sensor_of
+    clouds: CLOUDS, rule_of
     declared: pixel_limit, pixels_allowed
     files: files_behind, opened
     fill: fill_nearest
-    opening: RASTER_SUFFIXES, Source, open_scene
+    item: Asset, AssetBand, Item, MAX_BYTES, address_of, parse_item
+    item_scene: APPLIED, BASELINES
+    opening: PRODUCT_FOLDER, RASTER_SUFFIXES, Source, open_scene
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
     scene: Scene, SceneBand, finest_grid
-    sensors: SENSORS, STAND_INS, band_code, band_name, common_name
-    sources: LOCAL, Rules, is_remote
+    sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name
+    sources: LOCAL, Rules, SCHEME, is_remote, lies_in
     vector_sources: check_vector, holds_shapes
 """
