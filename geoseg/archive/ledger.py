@@ -11,49 +11,32 @@ shows a sign of life (:meth:`Ledger.alive`); what a dead one had running goes ba
 from __future__ import annotations
 
 import json
-import os
-import socket
-import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from geoseg.archive.entries import JOB_COLUMNS, STATES, Attempt, Job, NewJob, job_of
+from geoseg.archive.coordinators import LEASE, free, free_abandoned, show_alive
+from geoseg.archive.entries import JOB_COLUMNS, Job, NewJob, job_of
+from geoseg.archive.ledger_file import LedgerFile
+from geoseg.archive.ledger_view import LedgerView
 from geoseg.errors import OutputError
 
-__all__ = ["LEASE", "LOSSES", "Ledger"]
+__all__ = ["LEASE", "LONGEST", "LOSSES", "Ledger"]
 
-#: Seconds without a sign of life after which a coordinator's jobs are anybody's.
-LEASE = 60.0
 #: Workers that a job may take with it.
 LOSSES = 3
-#: Marks the file as this program's, and its layout.
-_APPLICATION, _LAYOUT = 0x67656F73, 1
-#: Seconds for which another coordinator's write is waited for.
-_PATIENCE = 30.0
-
-_SCHEMA = """
-CREATE TABLE coordinators (id TEXT PRIMARY KEY, host TEXT, pid INTEGER, born REAL, seen REAL);
-CREATE TABLE jobs (
-    key TEXT PRIMARY KEY, number INTEGER, name TEXT, source TEXT, state TEXT, kind TEXT,
-    reason TEXT, tries INTEGER DEFAULT 0, losses INTEGER DEFAULT 0, due REAL DEFAULT 0,
-    attempt INTEGER, parent TEXT, pending INTEGER DEFAULT 0, result TEXT);
-CREATE INDEX by_state ON jobs (state, number);
-CREATE INDEX by_parent ON jobs (parent) WHERE parent IS NOT NULL;
-CREATE TABLE attempts (
-    id INTEGER PRIMARY KEY, key TEXT, coordinator TEXT, host TEXT, worker TEXT, versions TEXT,
-    began REAL, ended REAL, outcome TEXT, error TEXT, peak_bytes INTEGER);
-CREATE INDEX by_key ON attempts (key);
-CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT);
-"""
+#: Seconds for which a job may wait for its next try: one that would wait for longer has seen
+#: another clock.
+LONGEST = 3600.0
+#: Jobs that are entered at a time.
+_PART = 500
 
 
-class Ledger:
+class Ledger(LedgerView):
     """An open ledger. Use as a context manager; one thread at a time.
 
     Attributes:
@@ -73,51 +56,21 @@ class Ledger:
         self.path = path
         self._clock = clock
         self._id = uuid.uuid4().hex
-        try:
-            # Another thread may close it, which waits until this one has gone.
-            self._base = sqlite3.connect(
-                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            self._set_up()
-        except sqlite3.Error as error:
-            raise OutputError(f"{path} is no ledger that can be used ({error})") from error
-
-    def _set_up(self) -> None:
-        base = self._base
-        base.execute("PRAGMA journal_mode = WAL")
-        # What was reported as done is on disk: a power cut loses nothing.
-        base.execute("PRAGMA synchronous = FULL")
-        with self._writing():
-            (mark,) = base.execute("PRAGMA application_id").fetchone()
-            (layout,) = base.execute("PRAGMA user_version").fetchone()
-            (tables,) = base.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    base.execute(statement)
-                base.execute(f"PRAGMA application_id = {_APPLICATION}")
-                base.execute(f"PRAGMA user_version = {_LAYOUT}")
-            elif (mark, layout) != (_APPLICATION, _LAYOUT):
-                raise sqlite3.DatabaseError(f"its mark is {mark:x}, its layout {layout}")
-        base.execute("CREATE TEMP TABLE asked (key TEXT PRIMARY KEY)")
+        super().__init__(LedgerFile(path))
+        self._shown = False
 
     def __enter__(self) -> Ledger:
         """Give the ledger itself."""
         return self
 
     def __exit__(self, *about: object) -> None:
-        """Close the file."""
-        self._base.close()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Make a change whole or not at all, with no other coordinator amid it."""
-        self._base.execute("BEGIN IMMEDIATE")
+        """Give back what this coordinator still has running, and close the file."""
         try:
-            yield
-        except BaseException:
-            self._base.execute("ROLLBACK")
-            raise
-        self._base.execute("COMMIT")
+            if self._shown:
+                with suppress(OutputError), self._base.writing():
+                    free(self._base, self._id, "the run was stopped", self._clock())
+        finally:
+            self._base.close()
 
     # What there is to do
 
@@ -130,19 +83,26 @@ class Ledger:
         Returns:
             How many are new, and how many were there.
         """
-        new = known = 0
-        with self._writing():
-            (number,) = self._base.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
-            for job in jobs:
-                number += 1
-                made = self._base.execute(
-                    "INSERT OR IGNORE INTO jobs (key, number, name, source, state, kind, reason, "
-                    "parent, result) VALUES (?, ?, ?, ?, 'waiting', '', '', ?, '{}')",
-                    (job.key, number, job.name, json.dumps(dict(job.source)), job.parent),
-                ).rowcount
-                self._base.execute("INSERT OR IGNORE INTO asked VALUES (?)", (job.key,))
-                new, known = new + made, known + 1 - made
-        return new, known
+        base, jobs = self._base, iter(jobs)
+        base.change("DELETE FROM entering")
+        # They may come from a server, slowly: nobody else waits for that.
+        while part := list(islice(jobs, _PART)):
+            base.change_many(
+                "INSERT INTO entering (key, name, parent, source) VALUES (?, ?, ?, ?)",
+                [(j.key, j.name, j.parent, json.dumps(dict(j.source))) for j in part],
+            )
+        with base.writing():
+            (last,) = base.rows("SELECT coalesce(max(number), 0) FROM jobs")[0]
+            new = base.change(
+                "INSERT OR IGNORE INTO jobs (key, number, name, source, state, kind, reason, "
+                "parent, result) SELECT key, ? + place, name, source, 'waiting', '', '', parent, "
+                "'{}' FROM entering ORDER BY place",
+                (last,),
+            ).rowcount
+            base.change("INSERT OR IGNORE INTO asked SELECT key FROM entering")
+            (count,) = base.rows("SELECT count(DISTINCT key) FROM entering")[0]
+        base.change("DELETE FROM entering")
+        return new, count - new
 
     def again(self, keys: Iterable[str], reason: str) -> int:
         """Have jobs that are done or in quarantine done again.
@@ -155,16 +115,18 @@ class Ledger:
             How many there are.
         """
         count = 0
-        with self._writing():
+        with self._base.writing():
             for key in keys:
-                # Its blocks are thought of anew: what they made may be what is missing.
-                self._base.execute("DELETE FROM jobs WHERE parent = ?", (key,))
-                count += self._base.execute(
+                changed = self._base.change(
                     "UPDATE jobs SET state = 'waiting', kind = '', reason = ?, tries = 0, "
                     "losses = 0, due = 0, pending = 0, result = '{}' WHERE key = ? AND state IN "
                     "('done', 'quarantined')",
                     (reason, key),
                 ).rowcount
+                if changed:
+                    # Its blocks are thought of anew: what they made may be what is missing.
+                    self._base.change("DELETE FROM jobs WHERE parent = ?", (key,))
+                count += changed
         return count
 
     def claim(self, most: int) -> list[Job]:
@@ -178,23 +140,27 @@ class Ledger:
         """
         now = self._clock()
         taken = []
-        with self._writing():
-            self._free_abandoned(now)
-            rows = self._base.execute(
-                f"SELECT {JOB_COLUMNS} FROM jobs WHERE state = 'waiting' AND pending = 0 "
-                "AND due <= ? AND key IN (SELECT key FROM asked) AND (parent IS NULL OR parent IN "
-                "(SELECT key FROM jobs WHERE state = 'waiting')) "
+        with self._base.writing():
+            if not self._shown:
+                self._show_alive(now)
+            free_abandoned(self._base, self._id, now)
+            rows = self._base.rows(
+                # In the index's order, until there are enough: else all that wait are sorted.
+                f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY ready "
+                "WHERE state = 'waiting' AND pending = 0 "
+                "AND (due <= ? OR due > ?) AND +key IN (SELECT key FROM asked) AND (parent IS NULL "
+                "OR (SELECT state FROM jobs AS scene WHERE scene.key = jobs.parent) = 'waiting') "
                 # One that was lost waits for the others: what took its worker may have passed.
                 "ORDER BY losses, number, key LIMIT ?",
-                (now, most),
-            ).fetchall()
+                (now, now + LONGEST, most),
+            )
             for row in rows:
-                attempt = self._base.execute(
+                attempt = self._base.change(
                     "INSERT INTO attempts (key, coordinator, host, worker, versions, began, "
                     "outcome, error) VALUES (?, ?, '', '', '', ?, '', '')",
                     (row[0], self._id, now),
                 ).lastrowid
-                self._base.execute(
+                self._base.change(
                     "UPDATE jobs SET state = 'running', attempt = ? WHERE key = ?",
                     (attempt, row[0]),
                 )
@@ -203,41 +169,22 @@ class Ledger:
 
     def alive(self) -> None:
         """Show that this coordinator is at work; at least every ``LEASE / 4`` seconds."""
-        me = psutil.Process()
-        with self._writing():
-            self._base.execute(
-                "INSERT OR REPLACE INTO coordinators VALUES (?, ?, ?, ?, ?)",
-                (self._id, socket.gethostname(), me.pid, me.create_time(), self._clock()),
-            )
+        with self._base.writing():
+            self._show_alive(self._clock())
 
-    def _free_abandoned(self, now: float) -> None:
-        """Give back what coordinators have running that are gone; within a change."""
-        for one, host, pid, born, seen in self._base.execute(
-            "SELECT * FROM coordinators WHERE id != ?", (self._id,)
-        ).fetchall():
-            if _is_at_work(host, pid, born, seen, now):
-                continue
-            self._base.execute(
-                "UPDATE jobs SET state = 'waiting', reason = 'its coordinator went away' "
-                "WHERE state = 'running' AND attempt IN "
-                "(SELECT id FROM attempts WHERE coordinator = ? AND ended IS NULL)",
-                (one,),
-            )
-            self._base.execute(
-                "UPDATE attempts SET ended = ?, outcome = 'given back', "
-                "error = 'its coordinator went away' WHERE coordinator = ? AND ended IS NULL",
-                (now, one),
-            )
-            self._base.execute("DELETE FROM coordinators WHERE id = ?", (one,))
+    def _show_alive(self, now: float) -> None:
+        show_alive(self._base, self._id, now)
+        self._shown = True
 
     # What came of it
 
     def started(self, job: Job, host: str, worker: str, versions: str) -> None:
         """Note where an attempt runs."""
-        with self._writing():
-            self._base.execute(
-                "UPDATE attempts SET host = ?, worker = ?, versions = ?, began = ? WHERE id = ?",
-                (host, worker, versions, self._clock(), job.attempt),
+        with self._base.writing():
+            self._base.change(
+                "UPDATE attempts SET host = ?, worker = ?, versions = ? "
+                "WHERE id = ? AND ended IS NULL",
+                (host, worker, versions, job.attempt),
             )
 
     def done(self, job: Job, result: Mapping[str, Any], peak_bytes: int | None = None) -> bool:
@@ -251,12 +198,12 @@ class Ledger:
         Returns:
             Whether the attempt was still the job's.
         """
-        with self._writing():
+        with self._base.writing():
             self._end(job, "done", "", peak_bytes)
             if not self._move(job, "done", result=result):
                 return False
             if job.parent is not None:
-                self._base.execute(
+                self._base.change(
                     "UPDATE jobs SET pending = pending - 1 WHERE key = ?", (job.parent,)
                 )
             return True
@@ -273,14 +220,14 @@ class Ledger:
         Returns:
             Whether the attempt was still the job's.
         """
-        with self._writing():
+        with self._base.writing():
             self._end(job, "failed", reason, peak_bytes)
             return self._quarantine(job, kind, reason)
 
     def _quarantine(self, job: Job, kind: str, reason: str) -> bool:
         moved = self._move(job, "quarantined", kind=kind, reason=reason)
         if moved and job.parent is not None:
-            self._base.execute(
+            self._base.change(
                 "UPDATE jobs SET state = 'quarantined', kind = ?, reason = ? "
                 "WHERE key = ? AND state = 'waiting'",
                 (kind, f"{job.name}: {reason}", job.parent),
@@ -295,15 +242,15 @@ class Ledger:
         Args:
             job: as it was claimed.
             reason: why, in a line.
-            seconds: for which it waits.
+            seconds: for which it waits, at most :data:`LONGEST`.
             peak_bytes: of the worker's memory.
 
         Returns:
             Whether the attempt was still the job's.
         """
-        with self._writing():
+        with self._base.writing():
             self._end(job, "failed", reason, peak_bytes)
-            due = self._clock() + seconds
+            due = self._clock() + min(seconds, LONGEST)
             return self._move(job, "waiting", reason=reason, due=due, tries=1)
 
     def lost(self, job: Job, reason: str) -> bool:
@@ -312,7 +259,7 @@ class Ledger:
         Returns:
             Whether the attempt was still the job's.
         """
-        with self._writing():
+        with self._base.writing():
             self._end(job, "lost", reason)
             if job.losses + 1 >= LOSSES:
                 said = f"{LOSSES} workers went away with it, the last one: {reason}"
@@ -325,7 +272,7 @@ class Ledger:
         Returns:
             Whether the attempt was still the job's.
         """
-        with self._writing():
+        with self._base.writing():
             self._end(job, "given back", reason)
             return self._move(job, "waiting", reason=reason)
 
@@ -339,30 +286,28 @@ class Ledger:
         Returns:
             Whether the attempt was still the job's.
         """
-        with self._writing():
+        with self._base.writing():
             self._end(job, "split", "")
             if not self._move(job, "waiting", reason=f"waits for {len(blocks)} blocks"):
                 return False
-            (number,) = self._base.execute(
-                "SELECT number FROM jobs WHERE key = ?", (job.key,)
-            ).fetchone()
-            pending = 0
+            (number,) = self._base.rows("SELECT number FROM jobs WHERE key = ?", (job.key,))[0]
             for block in blocks:
-                self._base.execute(
+                self._base.change(
                     "INSERT OR IGNORE INTO jobs (key, number, name, source, state, kind, reason, "
                     "parent, result) VALUES (?, ?, ?, ?, 'waiting', '', '', ?, '{}')",
                     (block.key, number, block.name, json.dumps(dict(block.source)), job.key),
                 )
-                self._base.execute("INSERT OR IGNORE INTO asked VALUES (?)", (block.key,))
-                pending += self._base.execute(
-                    "SELECT count(*) FROM jobs WHERE key = ? AND state != 'done'", (block.key,)
-                ).fetchone()[0]
-            self._base.execute("UPDATE jobs SET pending = ? WHERE key = ?", (pending, job.key))
+                self._base.change("INSERT OR IGNORE INTO asked VALUES (?)", (block.key,))
+            self._base.change(
+                "UPDATE jobs SET pending = "
+                "(SELECT count(*) FROM jobs WHERE parent = ? AND state != 'done') WHERE key = ?",
+                (job.key, job.key),
+            )
             return True
 
     def _end(self, job: Job, outcome: str, error: str, peak_bytes: int | None = None) -> None:
         """Close an attempt, even one that is not the job's any more; within a change."""
-        self._base.execute(
+        self._base.change(
             "UPDATE attempts SET ended = ?, outcome = ?, error = ?, peak_bytes = ? "
             "WHERE id = ? AND ended IS NULL",
             (self._clock(), outcome, error, peak_bytes, job.attempt),
@@ -381,7 +326,7 @@ class Ledger:
         result: Mapping[str, Any] | None = None,
     ) -> bool:
         """Change the state of a running job whose attempt this is; within a change."""
-        changed = self._base.execute(
+        changed = self._base.change(
             "UPDATE jobs SET state = ?, kind = ?, reason = ?, due = ?, tries = tries + ?, "
             "losses = losses + ?, result = ? WHERE key = ? AND state = 'running' AND attempt = ?",
             (
@@ -391,107 +336,26 @@ class Ledger:
         )
         return changed.rowcount == 1
 
-    # What it says
-
-    def counts(self, *, asked: bool = False) -> dict[str, int]:
-        """Count whole jobs, not their blocks, by state.
-
-        Args:
-            asked: only those that this coordinator was asked for.
-        """
-        found = dict.fromkeys(STATES, 0)
-        found.update(
-            self._base.execute(
-                "SELECT state, count(*) FROM jobs WHERE parent IS NULL"
-                + (" AND key IN (SELECT key FROM asked)" if asked else "")
-                + " GROUP BY state"
-            )
-        )
-        return found
-
-    def jobs(self, state: str | None = None, *, blocks: bool = False) -> Iterator[Job]:
-        """Go through the jobs in their order.
-
-        Args:
-            state: only those in it.
-            blocks: those that are blocks of scenes, too.
-        """
-        where = [] if blocks else ["parent IS NULL"]
-        where += [] if state is None else ["state = ?"]
-        rows = self._base.execute(
-            f"SELECT {JOB_COLUMNS} FROM jobs"
-            + (f" WHERE {' AND '.join(where)}" if where else "")
-            + " ORDER BY number, key",
-            () if state is None else (state,),
-        )
-        return (job_of(row) for row in rows)
-
-    def job(self, key: str) -> Job | None:
-        """Look up a job."""
-        row = self._base.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE key = ?", (key,)).fetchone()
-        return None if row is None else job_of(row)
-
-    def attempts(self, key: str | None = None) -> Iterator[Attempt]:
-        """Go through the attempts at a job, or at all, in their order."""
-        rows = self._base.execute(
-            "SELECT id, key, host, worker, versions, began, ended, outcome, error, peak_bytes "
-            "FROM attempts" + ("" if key is None else " WHERE key = ?") + " ORDER BY id",
-            () if key is None else (key,),
-        )
-        return (Attempt(*row) for row in rows)
-
-    def span(self) -> tuple[float | None, float | None, list[str], dict[str, str]]:
-        """When the first attempt began and the last one ended, on which hosts, with which versions.
-
-        Returns:
-            Seconds since 1970 twice; names; program -> versions.
-        """
-        began, ended = self._base.execute(
-            "SELECT min(began), max(ended) FROM attempts WHERE ended IS NOT NULL"
-        ).fetchone()
-        rows = self._base.execute("SELECT DISTINCT host FROM attempts WHERE host != '' ORDER BY 1")
-        hosts = [host for (host,) in rows]
-        found: dict[str, set[str]] = {}
-        for (text,) in self._base.execute("SELECT DISTINCT versions FROM attempts"):
-            for part in filter(None, text.split(", ")):
-                program, _, version = part.partition(" ")
-                found.setdefault(program, set()).add(version)
-        return began, ended, hosts, {p: ", ".join(sorted(v)) for p, v in found.items()}
-
-    def peaks(self) -> dict[str, int]:
-        """The most bytes of memory that a worker took for a job, by key."""
-        rows = self._base.execute(
-            "SELECT key, max(peak_bytes) FROM attempts WHERE peak_bytes IS NOT NULL GROUP BY key"
-        )
-        return dict(rows.fetchall())
+    # What is left
 
     def next_due(self) -> float | None:
         """Seconds until a job that was asked for may be claimed; None where none waits."""
-        (due,) = self._base.execute(
-            "SELECT min(due) FROM jobs WHERE state = 'waiting' AND pending = 0 AND key IN "
-            "(SELECT key FROM asked) AND (parent IS NULL OR parent IN "
-            "(SELECT key FROM jobs WHERE state = 'waiting'))"
-        ).fetchone()
-        return None if due is None else max(0.0, due - self._clock())
+        now = self._clock()
+        ((due,),) = self._base.rows(
+            "SELECT min(CASE WHEN due > ? THEN 0 ELSE due END) FROM jobs INDEXED BY ready "
+            "WHERE state = 'waiting' AND pending = 0 AND +key IN (SELECT key FROM asked) "
+            "AND (parent IS NULL OR "
+            "(SELECT state FROM jobs AS scene WHERE scene.key = jobs.parent) = 'waiting')",
+            (now + LONGEST,),
+        )
+        return None if due is None else max(0.0, due - now)
 
     def note(self, name: str, value: Any = None) -> Any:
         """Look up what was noted under a name, after noting a value where one is given; JSON."""
         if value is not None:
-            with self._writing():
-                self._base.execute(
+            with self._base.writing():
+                self._base.change(
                     "INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value))
                 )
-        row = self._base.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
-
-
-def _is_at_work(host: str, pid: int, born: float, seen: float, now: float) -> bool:
-    """Whether a coordinator is there; of this machine the system knows, whatever the clock says."""
-    if host != socket.gethostname():
-        return abs(now - seen) < LEASE
-    if pid == os.getpid():
-        return True
-    try:
-        return abs(psutil.Process(pid).create_time() - born) < 1
-    except psutil.NoSuchProcess:
-        return False
+        rows = self._base.rows("SELECT value FROM notes WHERE name = ?", (name,))
+        return json.loads(rows[0][0]) if rows else None
