@@ -38,11 +38,11 @@ demo: $(VENV)/.geoseg
 	@echo "preview       $(OUT)/landsat7_nc_2000_preview.png"
 
 # Into an environment of its own, such as make test-light VENV=.venv-light: in one that has the
-# extras, the whole suite runs.
+# extras, the whole suite runs, but for what takes long.
 test-light: $(VENV)/.geoseg
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test-light]'
 	$(COMPILE)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(VENV)/.geoseg-test
 	$(BIN)/ruff check .

@@ -36,11 +36,14 @@ KINDS = {
     "unexpected": "an error that geoseg does not know",
 }
 
+#: Of servers, and of file systems of networks.
 _PASSING = re.compile(
     r"HTTP (response|error) code: (5\d\d|429|408)|timed? ?out|[Cc]onnection|[Cc]ould(n't| not) "
     r"(connect|resolve)|[Rr]esolving|[Ss]low ?[Dd]own|reset by peer|SSL|cut short|cut off|"
-    r"transfer closed|Partial file|Operation too slow|Input/output error|Stale file handle|"
-    r"Resource temporarily unavailable"
+    r"transfer closed|Partial file|Operation too slow"
+)
+_PASSING_HERE = re.compile(
+    r"Input/output error|Stale file handle|Resource temporarily unavailable|[Tt]imed out"
 )
 _FULL = re.compile(r"disk is full|No space left|quota", re.I)
 _DENIED = re.compile(
@@ -66,12 +69,15 @@ class Fault:
     passing: bool = False
 
 
-def fault_of(error: BaseException) -> Fault:
+def fault_of(error: BaseException, *, remote: bool) -> Fault:
     """Classify an error of a job.
 
     Args:
         error: whatever ``predict`` raised.
+        remote: whether the scene is read from a server. What is cut short there may come whole the
+            next time; a file of this machine is damaged.
     """
+    passes = _PASSING if remote else _PASSING_HERE
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, BusyError):
         return Fault("output", reason, passing=True)
@@ -80,20 +86,20 @@ def fault_of(error: BaseException) -> Fault:
     if _FULL.search(reason):
         return Fault("stop", reason)
     if isinstance(error, GeosegError):
-        return _known(error, reason)
-    if isinstance(error, OSError) and _PASSING.search(reason):
+        return _known(error, reason, passes)
+    if isinstance(error, OSError) and passes.search(reason):
         return Fault("unreachable", reason, passing=True)
     return Fault("unexpected", f"{type(error).__name__}: {reason}")
 
 
-def _known(error: GeosegError, reason: str) -> Fault:
+def _known(error: GeosegError, reason: str, passes: re.Pattern[str]) -> Fault:
     if isinstance(error, SceneError) and not isinstance(error, BandError | RadiometryError):
         for pattern, kind in ((_EMPTY, "empty"), (_LARGE, "too large"), (_DENIED, "denied")):
             if pattern.search(reason):
                 return Fault(kind, reason)
         if _MISSING.search(reason):
             return Fault("missing", reason)
-        if _PASSING.search(reason):
+        if passes.search(reason):
             return Fault("unreachable", reason, passing=True)
         return Fault("corrupt", reason)
     if _LARGE.search(reason):
@@ -101,7 +107,7 @@ def _known(error: GeosegError, reason: str) -> Fault:
     if isinstance(error, ModelError | MissingExtraError | DeviceError):
         return Fault("model", reason)
     if isinstance(error, OutputError):
-        return Fault("output", reason, passing=bool(_PASSING.search(reason)))
+        return Fault("output", reason, passing=bool(_PASSING_HERE.search(reason)))
     if isinstance(error, UsageError | BandError | RadiometryError):
         return Fault("unfit", reason)
     return Fault("unexpected", reason)

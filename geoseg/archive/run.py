@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +26,6 @@ from geoseg.zoo import find_model
 
 __all__ = ["ArchiveRun", "batch"]
 
-#: Jobs that are entered at a time.
-TOGETHER = 500
 #: Options of ``predict`` that name one scene's files, which an archive names itself.
 OWN = {"output", "vector", "probs", "confidence", "agreement", "preview", "overwrite"}
 
@@ -109,12 +106,7 @@ def batch(
     archive = make_archive(Path(out))
     with Ledger(find_ledger(archive)) as ledger:
         ledger.alive()
-        new = known = 0
-        jobs = (scene.job(meant, files.sha256) for scene in scenes)
-        # A search in a slow API must not keep others from the ledger.
-        while some := list(itertools.islice(jobs, TOGETHER)):
-            added, there = ledger.add(some)
-            new, known = new + added, known + there
+        new, known = ledger.add(scene.job(meant, files.sha256) for scene in scenes)
         again = ledger.again(_gone(archive, ledger), "its map is not there any more")
         report({"event": "note", "message": _found(new, known, again, ledger)})
         asked = {**options, "model": str(model)}

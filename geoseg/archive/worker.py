@@ -18,6 +18,7 @@ from typing import Any
 from geoseg.archive.faults import fault_of
 from geoseg.archive.stac_item import write_item
 from geoseg.core.importing import package_version
+from geoseg.scene.sources import is_remote
 
 __all__ = ["LEAVING", "LeavingError", "TimedOutError", "run_job"]
 
@@ -58,7 +59,9 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
         reason = f"it was not done after {task['timeout']:g} s (--job-timeout)"
         about = {"outcome": "failed", "kind": "too long", "reason": reason, "passing": False}
     except Exception as error:  # noqa: BLE001 - every outcome is reported
-        fault = fault_of(error)
+        source = task["source"]
+        remote = "item" in source or any(map(is_remote, source["files"]))
+        fault = fault_of(error, remote=remote)
         about = {"outcome": "failed", "kind": fault.kind, "reason": fault.reason}
         about["passing"] = fault.passing
     else:
