@@ -64,6 +64,9 @@ class Simple:
     result: Any = field(default_factory=dict)
 
 
+ENDS = st.lists(st.sampled_from(["lost", "lost", "split", "done", "later"]), min_size=2, max_size=6)
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Two coordinators with one file and one clock, and a model of both."""
 
@@ -81,6 +84,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.two = [Ledger(self.folder / "l.db", clock=lambda: self.now) for _ in range(2)]
+        self.add(0, ["a", "b"])
+        self.add(1, ["b"])
 
     def teardown(self) -> None:
         for one in getattr(self, "two", ()):
@@ -102,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _pending(self, job: Simple) -> bool:
         return any(self.jobs[key].state != "done" for key in job.blocks or ())
 
-    @rule(who=st.integers(0, 1), names=st.lists(st.sampled_from("abcdef"), max_size=4))
+    @rule(who=st.integers(0, 1), names=st.lists(st.sampled_from("abc"), max_size=4))
     def add(self, who: int, names: list[str]) -> None:
         fresh = [n for n in dict.fromkeys(names) if n not in self.jobs]
         known = len(set(names)) - len(fresh)
@@ -128,20 +133,27 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _pick(self, data: st.DataObject) -> tuple[Ledger, Job, Simple | None]:
         """A claim, which may have been reported on before."""
-        who, job = data.draw(st.sampled_from([*self.claims, *self.ended]))
-        if (who, job) in self.claims:
-            self.claims.remove((who, job))
-            self.ended.append((who, job))
+        # The latest first, and those of long ago seldom.
+        many = [*reversed(self.claims), *self.ended[-1:]]
+        return self._taken(data.draw(st.sampled_from(many)))
+
+    def _taken(self, claim: tuple[int, Job]) -> tuple[Ledger, Job, Simple | None]:
+        who, job = claim
+        if claim in self.claims:
+            self.claims.remove(claim)
+            self.ended.append(claim)
         one = self.jobs.get(job.key)
         mine = one is not None and one.state == "running" and one.owner == job.attempt
         return self.two[who], job, one if mine else None
 
-    some = precondition(lambda self: self.claims or self.ended)
+    some = precondition(lambda self: self.claims)
 
     @some
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        ledger, job, one = self._pick(data)
+        self._done(*self._pick(data))
+
+    def _done(self, ledger: Ledger, job: Job, one: Simple | None) -> None:
         assert ledger.done(job, {"pixels": job.attempt}) == (one is not None)
         if one:
             one.state, one.result = "done", {"pixels": job.attempt}
@@ -162,7 +174,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @some
     @rule(data=st.data())
     def lost(self, data: st.DataObject) -> None:
-        ledger, job, one = self._pick(data)
+        self._lost(*self._pick(data))
+
+    def _lost(self, ledger: Ledger, job: Job, one: Simple | None) -> None:
         assert ledger.lost(job, "killed") == (one is not None)
         if one and one.losses + 1 == LOSSES:
             self._quarantined(one)
@@ -172,7 +186,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @some
     @rule(data=st.data(), seconds=st.sampled_from([0.0, 5.0, 600.0, 1e9]))
     def try_later(self, data: st.DataObject, seconds: float) -> None:
-        ledger, job, one = self._pick(data)
+        self._try_later(*self._pick(data), seconds)
+
+    def _try_later(self, ledger: Ledger, job: Job, one: Simple | None, seconds: float) -> None:
         assert ledger.try_later(job, "HTTP 503", seconds) == (one is not None)
         if one:
             one.state, one.tries = "waiting", one.tries + 1
@@ -181,7 +197,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @some
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        ledger, job, one = self._pick(data)
+        self._give_back(*self._pick(data))
+
+    def _give_back(self, ledger: Ledger, job: Job, one: Simple | None) -> None:
         assert ledger.give_back(job, "told to go") == (one is not None)
         if one:
             one.state, one.due = "waiting", 0.0
@@ -189,9 +207,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @some
     @rule(data=st.data(), count=st.integers(1, 2))
     def split(self, data: st.DataObject, count: int) -> None:
-        ledger, job, one = self._pick(data)
+        self._split(*self._pick(data), count)
+
+    def _split(self, ledger: Ledger, job: Job, one: Simple | None, count: int) -> None:
         if job.parent is not None:
-            return
+            return self._give_back(ledger, job, one)
         who = self.two.index(ledger)
         names = [f"{job.key}-{n}" for n in range(count)]
         blocks = [NewJob(n, n, {}, job.key) for n in names]
@@ -203,16 +223,34 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.asked[who].add(name)
                 self.jobs.setdefault(name, Simple(one.number, parent=job.key))
 
-    @rule(keys=st.lists(st.sampled_from("abcdef"), max_size=3, unique=True), who=st.integers(0, 1))
+    @rule(keys=st.lists(st.sampled_from("abc"), min_size=1, max_size=2), who=st.integers(0, 1))
     def again(self, keys: list[str], who: int) -> None:
         changed = [
-            k for k in keys if k in self.jobs and self.jobs[k].state in ("done", "quarantined")
+            k
+            for k in dict.fromkeys(keys)
+            if k in self.jobs and self.jobs[k].state in ("done", "quarantined")
         ]
         assert self.two[who].again(keys, "its map is gone") == len(changed)
         for key in changed:
             for block in self.jobs[key].blocks or ():
                 del self.jobs[block]
             self.jobs[key] = Simple(self.jobs[key].number, owner=self.jobs[key].owner)
+
+    @rule(most=st.integers(1, 3), ends=ENDS)
+    def go_on(self, most: int, ends: list[str]) -> None:
+        """A run as it is most often: claimed, reported on, claimed again."""
+        for end in ends:
+            before = len(self.claims)
+            self.claim(0, most)
+            for claim in self.claims[before:]:
+                if end == "split":
+                    self._split(*self._taken(claim), 2)
+                elif end == "lost":
+                    self._lost(*self._taken(claim))
+                elif end == "done":
+                    self._done(*self._taken(claim))
+                else:
+                    self._try_later(*self._taken(claim), 5.0)
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 60.0, 4000.0]))
     def wait(self, seconds: float) -> None:
@@ -260,8 +298,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=120,
+    stateful_step_count=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
