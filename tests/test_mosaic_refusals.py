@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
     refused("its datetime is 'yesterday'", [one], out)
     one.with_name("item.json").write_text("{")
     refused("item.json is no JSON", [one], out)
+
+
+def test_when_a_map_was_made_is_no_date_of_its_scene(tmp_path: Path) -> None:
+    one, two = (
+        write_map(tmp_path / name / "landcover.tif", land(40, 50), date=date)
+        for name, date in (("x", OLD), ("y", NEW))
+    )
+    geoseg.mosaic([one, two], tmp_path / "m.tif", top="newest", no_vector=True)
+    item = json.loads(two.with_name("item.json").read_text())
+    item["properties"]["geoseg:datetime_is_of_processing"] = True
+    two.with_name("item.json").write_text(json.dumps(item))
+    refused("properties.datetime", [one, two], tmp_path / "n.tif", top="newest")
 
 
 def test_confidence_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ def date_of(path: str) -> datetime | None:
 
     Returns:
         ``properties.datetime`` of the ``item.json`` in the map's folder, or ``end_datetime`` where
-        that is null; None where there is no item, or where it is another raster's: the map is not
-        called ``landcover.tif``, and no asset of the item has its name.
+        that is null; None where there is no item, where it says that its datetime is that of the
+        processing, or where it is another raster's: the map is not called ``landcover.tif``, and
+        no asset of the item has its name.
 
     Raises:
         SceneError: the item is there, and can't be understood.
@@ -151,7 +152,8 @@ def date_of(path: str) -> datetime | None:
     properties = item.get("properties")
     about = properties if isinstance(properties, dict) else {}
     text = about.get("datetime") or about.get("end_datetime")
-    if text is None:
+    # When a scene was taken nobody may know; STAC wants a time all the same.
+    if text is None or about.get("geoseg:datetime_is_of_processing"):
         return None
     try:
         date = datetime.fromisoformat(str(text))
