@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -23,6 +24,7 @@ import rasterio
 import geoseg
 from geoseg.archive.ledger import Ledger
 from geoseg.archive.worker import run_job
+from geoseg.cards.card import Normalization
 from tests.helpers import make_raster, tiny_model
 
 pytestmark = pytest.mark.extra("batch")
@@ -42,7 +44,14 @@ def make_scenes(folder: Path, count: int, size: int = 64) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, some scenes, and an archive of them that was left in peace."""
     folder = tmp_path_factory.mktemp("batch")
-    tiny_model(folder / "model", ("red", "nir"), ("water", "trees", "crops"))
+    scale = {"mean": (1500.0, 1500.0), "stddev": (300.0, 300.0)}
+    tiny_model(
+        folder / "model",
+        ("red", "nir"),
+        ("water", "trees", "crops"),
+        normalization=Normalization("z-score", scale),
+        seed=1,
+    )
     make_scenes(folder / "scenes", 12)
     done = run(folder, "scenes", "-o", "archive", "--vector-format", "parquet")
     assert done.returncode == 0, done.stderr
@@ -50,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(*args: str) -> list[str]:
-    return [*COMMAND, "--workers", "2", "-m", "model", "--scale", "0.0001", *args]
+    return [*COMMAND, "--workers", "2", "-m", "model", *args]
 
 
 def run(folder: Path, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -88,12 +97,13 @@ def test_each_map_is_what_predict_makes(place: Path, tmp_path: Path) -> None:
     """And a second run finds nothing to do."""
     archive = place / "archive"
     assert counts(archive) == {"done": 12}
+    report = json.loads((archive / "report.json").read_text(encoding="utf-8"))
+    assert sum(entry["pixels"] > 0 for entry in report["classes"]) == 3
     for scene in sorted((place / "scenes").iterdir())[:3]:
         made = geoseg.predict(
             scene,
             tmp_path / "landcover.tif",
             model=place / "model",
-            scale=1e-4,
             vector=tmp_path / "polygons.parquet",
             overwrite=True,
         )
@@ -173,7 +183,6 @@ def test_a_scene_that_kills_its_workers(
         str(place / "scenes"),
         archive,
         model=place / "model",
-        scale=1e-4,
         workers=2,
         vector_suffix=".parquet",
     )
@@ -301,6 +310,23 @@ def test_a_run_stops_in_order_and_goes_on(place: Path, tmp_path: Path) -> None:
     assert first["done"] < 12 and "running" not in first
     assert run(place, *given).returncode == 0
     assert maps(archive) == maps(place / "archive")
+
+
+def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
+    place: Path, tmp_path: Path
+) -> None:
+    make_scenes(tmp_path / "scenes", 3)
+    noise = np.random.default_rng(0).integers(0, 3000, (2, 400, 400)).astype(np.uint16)
+    make_raster(tmp_path / "scenes" / "s001b.tif", noise, descriptions=("red", "nir"))
+    archive = tmp_path / "archive"
+    given = str(tmp_path / "scenes"), "-o", str(archive)
+    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21))}
+    done = run(place, *given, **small)
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full" in done.stderr and "the same command goes on" in done.stderr
+    assert set(counts(archive)) <= {"waiting", "done"}
+    assert run(place, *given).returncode == 0
+    assert counts(archive) == {"done": 4} and in_archive(archive, "verify").returncode == 0
 
 
 def test_what_is_refused_before_any_work(place: Path, tmp_path: Path) -> None:
