@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import io
+import json
+import math
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from geoseg.archive.place import ELSEWHERE, LEDGER
 from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.core.names import public_name
 from geoseg.errors import UsageError
@@ -22,8 +28,8 @@ from geoseg.scene.sources import is_remote
 
 __all__ = ["read_manifest"]
 
-#: Suffix -> how a list is read.
 _LISTS = (".txt", ".lst", ".csv")
+_ITEMS = (".json", ".geojson")
 #: Names of the column that holds a scene's path or address.
 _COLUMNS = ("scene", "path", "href", "url", "file")
 #: Columns that are options of ``predict``.
@@ -31,7 +37,9 @@ _OPTIONS = ("bands", "scale", "offset", "src_nodata")
 
 
 def read_manifest(manifest: str) -> Iterator[SceneSource]:
-    """Go through the scenes of a manifest.
+    """Go through the scenes of a manifest, each once.
+
+    The same files with other options, which a table may give, are another scene.
 
     Args:
         manifest: a folder, a glob, a .txt or .csv list, ``-`` for a list on standard input, a
@@ -39,14 +47,35 @@ def read_manifest(manifest: str) -> Iterator[SceneSource]:
 
     Raises:
         UsageError: there is no such thing, or it holds no scene.
+        SceneError: STAC items can't be read.
     """
+    scenes = _once(_sources(manifest))
+    # The first one now: what names nothing is refused before anything is made for it.
+    return chain(list(islice(scenes, 1)), scenes)
+
+
+def _once(sources: Iterator[SceneSource]) -> Iterator[SceneSource]:
+    seen: set[bytes] = set()
+    for source in sources:
+        text = json.dumps(source.record(), sort_keys=True)
+        mark = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        if mark not in seen:
+            seen.add(mark)
+            yield source
+
+
+def _sources(manifest: str) -> Iterator[SceneSource]:
     text = public_name(manifest)
     if text == "-":
-        return _list(sys.stdin.read(), Path.cwd(), "standard input")
-    suffix = os.path.splitext(text.split("?")[0])[1].lower()
+        try:
+            return _list(sys.stdin.read(), Path.cwd(), "standard input")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input can't be read as text ({error})") from error
+    suffix = os.path.splitext(text.split("?")[0] if is_remote(text) else text)[1].lower()
     if not is_remote(text) and os.path.isdir(text):
         return _folder(Path(text))
-    if suffix in (".json", ".geojson", ".ndjson", ".parquet"):
+    is_there = not glob.has_magic(text) or os.path.exists(text)
+    if suffix in (*_ITEMS, ".ndjson", ".parquet") and (is_there or is_remote(text)):
         from geoseg.archive.stac_items import read_items
 
         return read_items(manifest)
@@ -71,8 +100,12 @@ def read_manifest(manifest: str) -> Iterator[SceneSource]:
 
 def _folder(folder: Path) -> Iterator[SceneSource]:
     """Find the scenes below a folder: products, folders of one-band files, rasters."""
+    if _is_archive(folder):
+        raise UsageError(
+            f"{folder} is an archive of maps that geoseg made; give the folder of the scenes"
+        )
     found = False
-    for scene in _below(folder):
+    for scene in _below(folder, set()):
         found = True
         yield source_of_file(scene)
     if not found:
@@ -82,38 +115,77 @@ def _folder(folder: Path) -> Iterator[SceneSource]:
         )
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    if _is_scene(folder):
-        yield folder
+def _below(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Find the scenes below a folder; links are followed, but lead nowhere twice.
+
+    Raises:
+        UsageError: a folder can't be read.
+    """
+    real = os.path.realpath(folder)
+    if real in seen:
         return
+    seen.add(real)
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if _is_scene(folder):
+            yield folder
+            return
+        with os.scandir(folder) as entries:
+            listed = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as error:
-        raise UsageError(f"{folder} can't be read ({error.strerror})") from error
-    for entry in entries:
-        if entry.name.startswith("."):
+        raise UsageError(
+            f"{folder} can't be read ({error.strerror}); give it rights, or a list of the scenes"
+        ) from error
+    for name, is_folder in listed:
+        if name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _below(Path(entry.path))
-        elif Path(entry.name).suffix.lower() in RASTER_SUFFIXES:
-            yield Path(entry.path)
+        if is_folder and not _is_archive(folder / name):
+            yield from _below(folder / name, seen)
+        elif not is_folder and Path(name).suffix.lower() in RASTER_SUFFIXES:
+            yield folder / name
+
+
+def _is_archive(folder: Path) -> bool:
+    """Whether geoseg wrote its maps there, which are no scenes."""
+    return any((folder / name).exists() for name in (LEDGER, ELSEWHERE))
 
 
 def _is_scene(folder: Path) -> bool:
     """Whether a folder is one scene: a product, or bands in a file each."""
     if folder.suffix.upper() == ".SAFE":
         return True
-    rasters = [p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES]
+    rasters = [
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in RASTER_SUFFIXES and not p.name.startswith(".")
+    ]
     bands = [p for p in rasters if band_code(p.stem) or common_name(p.stem)]
     product = PRODUCT_FOLDER.match(folder.name) is not None
     return bool(bands) and (product or (len(bands) > 1 and len(bands) == len(rasters)))
 
 
 def _glob(pattern: str) -> Iterator[SceneSource]:
-    paths = sorted(glob.glob(pattern, recursive=True))
-    if not paths:
+    """Take what a pattern matches: rasters, items, and what is below folders."""
+    seen: set[str] = set()
+    found = matched = False
+    for name in sorted(glob.iglob(pattern, recursive=True)):
+        matched = True
+        path = Path(name)
+        if path.is_dir():
+            scenes = [] if _is_archive(path) else _below(path, seen)
+        else:
+            # Sidecars and notes lie beside scenes.
+            fits = path.suffix.lower() in (*RASTER_SUFFIXES, *_ITEMS)
+            scenes = [path] if fits else []
+        for scene in scenes:
+            found = True
+            yield source_of_file(scene)
+    if not matched:
         raise UsageError(f"{pattern}: nothing has such a name")
-    return (source_of_file(path) for path in paths)
+    if not found:
+        raise UsageError(
+            f"{pattern} matches no scene; geoseg looks for rasters "
+            f"({', '.join(sorted(RASTER_SUFFIXES))}), STAC items and folders of scenes"
+        )
 
 
 def _read_list(path: Path) -> Iterator[SceneSource]:
@@ -137,33 +209,70 @@ def _list(text: str, folder: Path, what: str) -> Iterator[SceneSource]:
 
 def _table(text: str, path: Path) -> Iterator[SceneSource]:
     """A scene a row; the column "scene" holds its path or address."""
-    rows = csv.DictReader(io.StringIO(text))
-    names = {name.strip().lower(): name for name in rows.fieldnames or ()}
-    column = next((names[name] for name in _COLUMNS if name in names), None)
+    rows = csv.reader(io.StringIO(text), skipinitialspace=True)
+    head = [name.strip().lower() for name in next(_rows(rows, path), ())]
+    names = {name: place for place, name in enumerate(head)}
+    column = next((name for name in _COLUMNS if name in names), None)
     if column is None:
         raise UsageError(
             f"{path} has the columns {', '.join(names) or 'none'}; the one with the scenes' paths "
             f"or addresses must be called scene"
         )
-    for number, row in enumerate(rows, start=2):
-        scene = (row[column] or "").strip()
+    twice = [name for name in (*_COLUMNS, *_OPTIONS) if head.count(name) > 1]
+    if twice:
+        raise UsageError(f"{path} has two columns called {twice[0]}; leave out one of them")
+    found = False
+    for row in _rows(rows, path):
+        where = f"{path}: row {rows.line_num}"
+        if len(row) > len(head):
+            raise UsageError(
+                f"{where} has {len(row)} values, and the table has {len(head)} columns; put "
+                f"values with a comma in quotes"
+            )
+        values = [value.strip() for value in row] + [""] * (len(head) - len(row))
+        scene = values[names[column]]
         if not scene:
-            raise UsageError(f"{path}: row {number} names no scene")
+            raise UsageError(f"{where} names no scene; write its path in the column {column}")
         options = {
-            name: _option(name, value.strip(), f"{path}: row {number}")
+            name: _option(name, value, where)
             for name in _OPTIONS
-            if name in names and (value := row[names[name]]) and value.strip()
+            if name in names and (value := values[names[name]])
         }
+        found = True
         yield source_of_file(_relative(scene, path.parent), options=options)
+    if not found:
+        raise UsageError(f"{path} lists no scene; write a path or an address in each row")
+
+
+def _rows(rows: Any, path: Path) -> Iterator[list[str]]:
+    """Go through rows that are not empty.
+
+    Raises:
+        UsageError: one is no CSV.
+    """
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UsageError(
+                f"{path}: line {rows.line_num} is no CSV ({error}); check its quotes"
+            ) from error
+        if any(value.strip() for value in row):
+            yield row
 
 
 def _option(name: str, value: str, where: str) -> str | float:
     if name == "bands":
         return value
     try:
-        return float(value)
-    except ValueError as error:
-        raise UsageError(f"{where}: {name} is {value!r}; it must be a number") from error
+        number = float(value)
+    except ValueError:
+        number = math.inf
+    if math.isinf(number) or (math.isnan(number) and name != "src_nodata"):
+        raise UsageError(f"{where}: {name} is {value[:40]!r}; it must be a number")
+    return number
 
 
 def _relative(scene: str, folder: Path) -> str:

@@ -140,7 +140,8 @@ def source_of_file(file: str | Path, **more: Any) -> SceneSource:
     text = public_name(file)
     if not is_remote(text):
         text = os.path.abspath(text)  # workers may be elsewhere
-    stem = Path(text.split("?")[0].rstrip("/").rsplit("/", 1)[-1])
+    path = text.split("?")[0] if is_remote(text) else text
+    stem = Path(path.rstrip("/").rsplit("/", 1)[-1])
     folder = not is_remote(text) and os.path.isdir(text)
     name = stem.name if folder else stem.stem
     return SceneSource(name.removesuffix(".SAFE") or "scene", (text,), **more)
