@@ -26,6 +26,7 @@ from geoseg.archive.ledger import Ledger
 from geoseg.archive.worker import run_job
 from geoseg.cards.card import Normalization
 from tests.helpers import make_raster, tiny_model
+from tests.stacitems import earth_search, save
 
 pytestmark = pytest.mark.extra("batch")
 
@@ -312,6 +313,36 @@ def test_a_run_stops_in_order_and_goes_on(place: Path, tmp_path: Path) -> None:
     assert maps(archive) == maps(place / "archive")
 
 
+def test_stac_items_are_scenes(tmp_path: Path) -> None:
+    """Each map is that of predict on the item, clouds left out, and knows when it was taken."""
+    collection: dict[str, Any] = {"type": "FeatureCollection", "features": []}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        item = {**earth_search(tmp_path / name), "id": f"scene-{name}"}
+        save(tmp_path / name, item)
+        for asset in item["assets"].values():
+            asset["href"] = asset["href"].replace("./", f"./{name}/")
+        collection["features"].append(item)
+    (tmp_path / "items.json").write_text(json.dumps(collection), encoding="utf-8")
+    given = "items.json", "-m", "landcover-ms", "-o", "archive", "--vector-format", "parquet"
+    command = [*COMMAND, "--workers", "1", *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("a", "b"):
+        (folder,) = (tmp_path / "archive").glob(f"scene-{name}-*")
+        made = geoseg.predict(
+            tmp_path / name / "item.json",
+            tmp_path / f"{name}.tif",
+            model="landcover-ms",
+            no_vector=True,
+        )
+        with rasterio.open(made.raster) as one, rasterio.open(folder / "landcover.tif") as other:
+            np.testing.assert_array_equal(one.read(), other.read())
+        item = json.loads((folder / "item.json").read_text(encoding="utf-8"))
+        assert item["properties"]["geoseg:datetime_by"] and item["properties"]["datetime"]
+    assert geoseg.mosaic([tmp_path / "archive"], tmp_path / "m.tif", top="newest", no_vector=True)
+
+
 def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
     place: Path, tmp_path: Path
 ) -> None:
@@ -319,8 +350,8 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
     noise = np.random.default_rng(0).integers(0, 3000, (2, 400, 400)).astype(np.uint16)
     make_raster(tmp_path / "scenes" / "s001b.tif", noise, descriptions=("red", "nir"))
     archive = tmp_path / "archive"
-    given = str(tmp_path / "scenes"), "-o", str(archive)
-    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21))}
+    given = str(tmp_path / "scenes"), "-o", str(archive), "--vector-format", "parquet"
+    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, 2**19))}
     done = run(place, *given, **small)
     assert done.returncode == 1, done.stderr
     assert "the disk is full" in done.stderr and "the same command goes on" in done.stderr

@@ -37,6 +37,7 @@ EXAMPLES = ROOT / "examples"
 #: Options of other programs that the pages speak of.
 OTHERS = {
     *("-vv", "--strict", "--large"),
+    *("--nworkers", "--nthreads", "--resources"),  # of dask worker
 }
 
 

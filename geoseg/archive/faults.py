@@ -69,7 +69,7 @@ class Fault:
     passing: bool = False
 
 
-def fault_of(error: BaseException, *, remote: bool) -> Fault:
+def fault_of(error: BaseException, *, remote: bool = False) -> Fault:
     """Classify an error of a job.
 
     Args:

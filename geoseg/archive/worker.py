@@ -11,11 +11,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from geoseg.archive.faults import fault_of
+from geoseg.archive.sources import scene_to_open
 from geoseg.archive.stac_item import write_item
 from geoseg.core.importing import package_version
 from geoseg.scene.sources import is_remote
@@ -73,7 +74,6 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
 def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     from geoseg.prediction.run import predict
     from geoseg.runtimes.kept import keep
-    from geoseg.scene.item import parse_item
 
     keep(KEPT)
     source, folder = task["source"], Path(task["out"]) / task["key"]
@@ -89,12 +89,11 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
             raise TimedOutError
 
     hear(None)
-    scene = parse_item(source["item"]) if "item" in source else _named(source["files"])
     options = {**task["options"], **source.get("options", {})}
     if not options.get("no_vector"):
         options["vector"] = folder / f"polygons{task['vector_suffix']}"
     done = predict(
-        scene,
+        scene_to_open(source),
         folder / "landcover.tif",
         overwrite=True,
         progress=hear,
@@ -102,10 +101,6 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     )
     item = write_item(folder, task["key"], source, done.report)
     return result_of(item, done.report)
-
-
-def _named(files: Sequence[str]) -> str | list[str]:
-    return files[0] if len(files) == 1 else list(files)
 
 
 def result_of(item: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
