@@ -241,7 +241,7 @@ def test_windows_simulated(tmp_path: Path) -> None:
         try:
             Lock.take(path)
         except BusyError:
-            print("busy")
+            print("busy", flush=True)
         sys.stdin.readline()
         lock = Lock.take(path)
         assert lock.by_system
