@@ -29,6 +29,9 @@ LEAVING = threading.Event()
 KEPT = 4
 
 
+_GIVEN_BACK = {"outcome": "given back", "reason": "its worker was told to go"}
+
+
 class LeavingError(BaseException):
     """The worker is told to go: no error that anybody may swallow."""
 
@@ -55,11 +58,13 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
     try:
         result = _predict(task, start)
     except LeavingError:
-        about = {"outcome": "given back", "reason": "its worker was told to go"}
+        about = dict(_GIVEN_BACK)
     except TimedOutError:
         reason = f"it was not done after {task['timeout']:g} s (--job-timeout)"
         about = {"outcome": "failed", "kind": "too long", "reason": reason, "passing": False}
     except Exception as error:  # noqa: BLE001 - every outcome is reported
+        if LEAVING.is_set():  # a process that ends starts no threads: that is not the scene's fault
+            return {**_GIVEN_BACK, **_whereabouts(), "peak_bytes": _peak(), "seconds": 0.0}
         source = task["source"]
         remote = "item" in source or any(map(is_remote, source["files"]))
         fault = fault_of(error, remote=remote)
