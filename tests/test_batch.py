@@ -22,9 +22,12 @@ import pytest
 import rasterio
 
 import geoseg
+from geoseg.archive.faults import fault_of
 from geoseg.archive.ledger import Ledger
 from geoseg.archive.worker import run_job
 from geoseg.cards.card import Normalization
+from geoseg.core.staging import Staging
+from geoseg.errors import GeosegError
 from tests.helpers import make_raster, tiny_model
 from tests.stacitems import earth_search, save
 
@@ -300,6 +303,18 @@ def test_a_worker_that_is_told_to_go_gives_its_job_back(place: Path, tmp_path: P
     process.communicate(timeout=280)
     assert process.returncode == 0
     assert counts(archive) == {"done": 24}
+
+
+def test_a_map_that_another_worker_is_at_is_tried_later(place: Path, tmp_path: Path) -> None:
+    """As when Dask moves a job off a worker that is told to go."""
+    final = tmp_path / "landcover.tif"
+    with (
+        Staging([final]) as staging,
+        pytest.raises(GeosegError, match="another run is at work") as caught,
+    ):
+        staging.scratch("strips")
+        geoseg.predict(place / "scenes" / "s000.tif", final, model=place / "model", no_vector=True)
+    assert fault_of(caught.value).passing
 
 
 def test_a_run_stops_in_order_and_goes_on(place: Path, tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ _PASSING = re.compile(
     r"transfer closed|Partial file|Operation too slow"
 )
 _PASSING_HERE = re.compile(
-    r"Input/output error|Stale file handle|Resource temporarily unavailable|[Tt]imed out"
+    r"Input/output error|Stale file handle|Resource temporarily unavailable|[Tt]imed out|"
+    # Dask gives a job to another worker while the first one, which was told to go, is at it yet.
+    r"another run is at work"
 )
 _FULL = re.compile(r"disk is full|No space left|quota", re.I)
 _DENIED = re.compile(
