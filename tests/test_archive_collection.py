@@ -151,7 +151,7 @@ def test_the_table_says_what_it_is(tmp_path, items, monkeypatch):
 
 
 def test_rustac_writes_the_same_columns(tmp_path, example):
-    """Its own table of the same item has no column that ours lacks, and the same types."""
+    """Its own table of the same item has no column that is missing in ours, and the same types."""
     rustac = pytest.importorskip("rustac")
     _, item = example
     ours = pq.read_schema(write_items_parquet(tmp_path, [item]))

@@ -161,7 +161,7 @@ def _band(band: AssetBand) -> Iterator[tuple[str, Any]]:
         ("raster:spatial_resolution", band.resolution),
     ):
         if number is not None:
-            # STAC writes those that JSON lacks as texts.
+            # STAC writes numbers that JSON does not have as texts.
             yield key, number if math.isfinite(number) else str(number)
     if band.classes:
         yield "classification:classes", [{"value": v, "name": n} for v, n in band.classes.items()]

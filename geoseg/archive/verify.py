@@ -215,7 +215,7 @@ def _look(
             if not holds_statistics_alone(folder / name):
                 findings.append(Finding("unknown file", path))
         elif not os.path.lexists(folder / name):
-            if said:  # else it is the item, of which is told already
+            if said:  # else it is the item, which is reported already
                 findings.append(Finding("missing", path, f"the {' and the '.join(said)} has it"))
         else:
             size, sha256, why = _hash(folder / name, stopped)

@@ -49,7 +49,7 @@ def download(source: str, most: int) -> bytes:
                     f"{_advice(error.code)}"
                 ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # The address itself is wrong, which no further try mends.
+            # The address itself is wrong, which no further try corrects.
             if delay is None or isinstance(error, ValueError | http.client.InvalidURL):
                 reason = getattr(error, "reason", None) or error
                 raise SceneError(

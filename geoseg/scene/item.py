@@ -356,7 +356,7 @@ def text(value: Any) -> str | None:
 
 
 def _number(said: Mapping[str, Any], *keys: str) -> float | None:
-    """The first of these that is a number; STAC writes those that JSON lacks as texts."""
+    """The first of these that is a number; STAC writes numbers that JSON does not have as texts."""
     for key in keys:
         value = said.get(key)
         if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
