@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from hypothesis.stateful import (
 from geoseg.archive import coordinators
 from geoseg.archive.entries import STATES, Job, NewJob
 from geoseg.archive.ledger import LEASE, LONGEST, LOSSES, Ledger
+from geoseg.archive.ledger_file import LedgerFile
 from geoseg.errors import OutputError
 
 
@@ -476,6 +478,27 @@ signal.pause()
         process.kill()
         process.wait()
         process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_a_ledger_that_another_coordinator_is_just_making_is_no_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "l"
+    faster = threading.Thread(target=lambda: LedgerFile(path).close())
+    plain = LedgerFile.rows
+
+    def slow(self: LedgerFile, statement: str, values: Any = ()) -> list[Any]:
+        answer = plain(self, statement, values)
+        if threading.current_thread() is not faster and faster.ident is None:
+            faster.start()
+            faster.join(1)
+        return answer
+
+    monkeypatch.setattr(LedgerFile, "rows", slow)
+    with Ledger(path) as ledger:
+        faster.join(60)
+        assert not faster.is_alive()
+        assert ledger.add([new("a")]) == (1, 0)
 
 
 def _work(path: Path, out: Path, seed: int, count: int) -> None:

@@ -99,9 +99,10 @@ class LedgerFile:
         Raises:
             OutputError: it is another program's.
         """
-        ((mark,),) = self.rows("PRAGMA application_id")
-        ((layout,),) = self.rows("PRAGMA user_version")
-        ((parts,),) = self.rows("SELECT count(*) FROM sqlite_master")
+        with self._snapshot():  # another coordinator may be making it just now
+            ((mark,),) = self.rows("PRAGMA application_id")
+            ((layout,),) = self.rows("PRAGMA user_version")
+            ((parts,),) = self.rows("SELECT count(*) FROM sqlite_master")
         ours = (mark, layout) == (_APPLICATION, _LAYOUT)
         if ours or (parts, mark, layout) == (0, 0, 0):
             return int(parts)
@@ -147,6 +148,19 @@ class LedgerFile:
                 if self._base.in_transaction:  # a full disk ends it
                     self._base.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Have several questions answered by one state of the file."""
+        if self._base.in_transaction:
+            yield
+            return
+        with self._explained():
+            self._base.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._base.execute("ROLLBACK")
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Do a statement that gives nothing; within a change, or for this coordinator alone.
