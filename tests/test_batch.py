@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -22,9 +23,10 @@ import pytest
 import rasterio
 
 import geoseg
+from geoseg.archive import deadline
 from geoseg.archive.faults import fault_of
 from geoseg.archive.ledger import Ledger
-from geoseg.archive.worker import run_job
+from geoseg.archive.worker import LEAVING, run_job
 from geoseg.cards.card import Normalization
 from geoseg.core.staging import Staging
 from geoseg.errors import GeosegError
@@ -172,6 +174,9 @@ def test_what_fails_is_in_quarantine_and_the_others_are_done(place: Path, tmp_pa
 def poisoned(task: dict[str, Any]) -> dict[str, Any]:
     """A job that takes its worker with it, where its scene is called so."""
     if "s005" in task["key"]:
+        if "TEST_DEATHS" in os.environ:
+            with open(os.environ["TEST_DEATHS"], "a", encoding="utf-8") as log:
+                log.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
     return run_job(task)
 
@@ -195,6 +200,36 @@ def test_a_scene_that_kills_its_workers(
         (job,) = ledger.jobs("quarantined")
         assert job.name == "s005" and job.kind == "crashed"
         assert [a.outcome for a in ledger.attempts(job.key)] == ["lost"] * 3
+
+
+def hung(task: dict[str, Any]) -> dict[str, Any]:
+    """A job that comes to no event any more, in a library that keeps the interpreter's lock."""
+    if "s005" in task["key"]:
+        deadline.GRACE = 0.5
+        with deadline.ended_after(task["timeout"]):
+            ctypes.PyDLL(None).sleep(60)
+    return run_job(task)
+
+
+def test_a_job_that_hangs_is_ended(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg.archive.run import batch
+
+    monkeypatch.setattr("geoseg.archive.coordinator.run_job", hung)
+    archive = tmp_path / "archive"
+    done = batch(
+        str(place / "scenes"),
+        archive,
+        model=place / "model",
+        workers=2,
+        vector_suffix=".parquet",
+        job_timeout=8,
+    )
+    assert done.counts["done"] == 11 and done.counts["quarantined"] == 1
+    with Ledger(archive / "ledger.sqlite") as ledger:
+        (job,) = ledger.jobs("quarantined")
+        assert job.name == "s005" and job.kind == "too long" and "--job-timeout" in job.reason
 
 
 def children(process: psutil.Process) -> Iterator[psutil.Process]:
@@ -282,27 +317,37 @@ def test_a_run_that_is_stopped_gives_its_jobs_back(
     assert counts(archive) == {"done": 30}
 
 
-def test_a_worker_that_is_told_to_go_gives_its_job_back(place: Path, tmp_path: Path) -> None:
+def told_to_go(task: dict[str, Any]) -> dict[str, Any]:
+    """A job whose worker is told to go amid it, the first time."""
+    note = Path(task["out"]) / "told"
+    if "s005" not in task["key"] or note.exists():
+        return run_job(task)
+    note.touch()
+    start = time.monotonic()
+    os.kill(os.getpid(), signal.SIGTERM)
+    LEAVING.wait(30)
+    outcome = run_job(task)
+    note.write_text(f"{outcome['outcome']} {time.monotonic() - start}", encoding="utf-8")
+    return outcome
+
+
+def test_a_worker_that_is_told_to_go_gives_its_job_back(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within five seconds; nobody is blamed."""
-    make_scenes(tmp_path / "scenes", 24, 128)
+    from geoseg.archive.run import batch
+
+    monkeypatch.setattr("geoseg.archive.coordinator.run_job", told_to_go)
     archive = tmp_path / "archive"
-    given = str(tmp_path / "scenes"), "-o", str(archive), "--vector-format", "parquet"
-    process = subprocess.Popen(
-        arguments(*given, "--progress", "json"),
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "progress" and event["done"] > 2:
-            break
-    next(children(psutil.Process(process.pid))).terminate()
-    process.communicate(timeout=280)
-    assert process.returncode == 0
-    assert counts(archive) == {"done": 24}
+    done = batch(str(place / "scenes"), archive, model=place / "model", workers=2)
+    assert done.counts["done"] == 12
+    with Ledger(archive / "ledger.sqlite") as ledger:
+        (job,) = (job for job in ledger.jobs() if job.name == "s005")
+        # Dask may have given it to the other worker before it heard of its end.
+        outcomes = [attempt.outcome for attempt in ledger.attempts(job.key)]
+    assert outcomes in (["done"], ["given back", "done"]) and job.losses == job.tries == 0
+    outcome, seconds = (archive / "told").read_text(encoding="utf-8").rsplit(" ", 1)
+    assert outcome == "given back" and float(seconds) < 5
 
 
 def test_a_map_that_another_worker_is_at_is_tried_later(place: Path, tmp_path: Path) -> None:
@@ -413,5 +458,26 @@ def test_a_cluster_of_the_user(place: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert maps(archive) == maps(place / "archive")
-    with rasterio.open(next(archive.glob("s000-*")) / "landcover.tif") as made:
-        assert made.shape == (64, 64)
+
+
+def test_a_cluster_of_the_user_does_not_repeat_what_kills_its_workers(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its scheduler would do by itself: the ledger counts."""
+    from distributed import LocalCluster
+
+    from geoseg.archive.run import batch
+
+    monkeypatch.setattr("geoseg.archive.coordinator.run_job", poisoned)
+    monkeypatch.setattr("geoseg.archive.coordinator.PATIENCE", 20.0)
+    monkeypatch.setenv("TEST_DEATHS", str(tmp_path / "deaths"))
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert cluster.scheduler.allowed_failures > 0
+        done = batch(
+            str(place / "scenes" / "s00[45].tif"),
+            tmp_path / "archive",
+            model=place / "model",
+            scheduler=str(cluster.scheduler_address),
+        )
+    assert done.counts["done"] == 1 and done.counts["quarantined"] == 1
+    assert (tmp_path / "deaths").read_text(encoding="utf-8") == "x" * 3

@@ -114,8 +114,6 @@ def connected(scheduler: str | None, share: Share) -> Iterator[Workers]:
     import distributed  # noqa: F401 - its settings come first: it puts them there once
 
     settings = {
-        # The ledger counts what workers take with them.
-        "distributed.scheduler.allowed-failures": 0,
         # A job's memory is its own business, up to its limit; then the nanny ends its process.
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
@@ -143,6 +141,7 @@ def _client(address: Any) -> Iterator[Client]:
         raise UsageError(f"no Dask scheduler answers at {address} ({error})") from error
     with client:
         client.register_plugin(_leaving_plugin(), name="geoseg-leaving")
+        client.register_plugin(_counting_plugin(), name="geoseg-counting")
         yield client
 
 
@@ -185,6 +184,28 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+
+
+def _counting_plugin() -> Any:
+    from distributed import SchedulerPlugin
+
+    class Counting(SchedulerPlugin):  # type: ignore[misc]
+        """Has the ledger count the workers that a job takes with it, from the first one on.
+
+        A scheduler gives a lost task to other workers by itself, three times unless its owner set
+        that otherwise; to it, each of our jobs has used that up.
+        """
+
+        async def start(self, scheduler: Any) -> None:
+            """Take note of the scheduler."""
+            self.scheduler = scheduler
+
+        def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
+            """Look at each task that a worker gets."""
+            if finish == "processing" and str(key).startswith("geoseg-job-"):
+                self.scheduler.tasks[key].suspicious = self.scheduler.allowed_failures
+
+    return Counting()
 
 
 def _leaving_plugin() -> Any:

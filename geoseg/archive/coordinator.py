@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.archive.entries import Job
 from geoseg.archive.ledger import LEASE, Ledger
 from geoseg.archive.sources import addresses
-from geoseg.archive.worker import run_job
+from geoseg.archive.worker import run_job, too_long
 from geoseg.errors import DeviceError, OutputError
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class _Loop:
     ) -> None:
         self._ledger, self._workers, self._task = ledger, workers, task
         self._limits, self._say = limits, say
-        self._running: dict[Future[Any], Job] = {}
+        #: Jobs that workers have, and when they got them.
+        self._running: dict[Future[Any], tuple[Job, float]] = {}
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._began = self._there = time.monotonic()
         self._looked = self._said = self._alive = float("-inf")
@@ -172,25 +173,33 @@ class _Loop:
         future = self._workers.client.submit(
             run_job,
             self._task.of(job),
-            key=f"{job.key}-{job.attempt}",
+            key=f"geoseg-job-{job.key}-{job.attempt}",
             pure=False,
             retries=0,
             resources=dict(self._task.resources) or None,
         )
-        self._running[future] = job
+        self._running[future] = job, time.monotonic()
         future.add_done_callback(self._ended.put)
 
     def _settle(self, future: Future[Any]) -> None:
-        job = self._running.pop(future, None)
-        if job is None:
+        if future not in self._running:
             return
+        job, since = self._running.pop(future)
         if future.status == "cancelled":
             self._ledger.give_back(job, "Dask cancelled it")
         elif future.status != "finished":
             error = future.exception(timeout=5)
-            self._ledger.lost(job, _why_lost(error))
+            self._lost(job, time.monotonic() - since, _why_lost(error))
         else:
             self._enter(job, future.result(timeout=5))
+
+    def _lost(self, job: Job, seconds: float, reason: str) -> None:
+        """Note that a worker went away; after the job's time, it ended itself."""
+        most = self._task.timeout
+        if most is not None and seconds > most:
+            self._ledger.quarantine(job, "too long", f"{too_long(most)}, and hung")
+        else:
+            self._ledger.lost(job, reason)
 
     def _enter(self, job: Job, outcome: Mapping[str, Any]) -> None:
         ledger, peak = self._ledger, outcome["peak_bytes"]
@@ -228,7 +237,7 @@ class _Loop:
                 break
             except OutputError:
                 continue
-        for future, job in list(self._running.items()):
+        for future, (job, _) in list(self._running.items()):
             with suppress(Exception):
                 future.cancel()
             self._ledger.give_back(job, "the run was stopped")

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geoseg.archive.deadline import ended_after
 from geoseg.archive.faults import fault_of
 from geoseg.archive.sources import scene_to_open
 from geoseg.archive.stac_item import write_item
 from geoseg.core.importing import package_version
 from geoseg.scene.sources import is_remote
 
-__all__ = ["LEAVING", "LeavingError", "TimedOutError", "run_job"]
+__all__ = ["LEAVING", "LeavingError", "TimedOutError", "run_job", "too_long"]
 
 #: Set when this process is told to go.
 LEAVING = threading.Event()
@@ -56,12 +57,13 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
     _forget_peak()
     about: dict[str, Any]
     try:
-        result = _predict(task, start)
+        with ended_after(task.get("timeout")):
+            result = _predict(task, start)
     except LeavingError:
         about = dict(_GIVEN_BACK)
     except TimedOutError:
-        reason = f"it was not done after {task['timeout']:g} s (--job-timeout)"
-        about = {"outcome": "failed", "kind": "too long", "reason": reason, "passing": False}
+        about = {"outcome": "failed", "kind": "too long", "passing": False}
+        about["reason"] = too_long(task["timeout"])
     except Exception as error:  # noqa: BLE001 - every outcome is reported
         if LEAVING.is_set():  # a process that ends starts no threads: that is not the scene's fault
             return {**_GIVEN_BACK, **_whereabouts(), "peak_bytes": _peak(), "seconds": 0.0}
@@ -106,6 +108,11 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     )
     item = write_item(folder, task["key"], source, done.report)
     return result_of(item, done.report)
+
+
+def too_long(seconds: float) -> str:
+    """Say why a job is given up that takes longer than it may."""
+    return f"it was not done after {seconds:g} s (--job-timeout)"
 
 
 def result_of(item: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
