@@ -90,6 +90,12 @@ def test_what_is_found_in_a_folder_opens(tmp_path: Path) -> None:
     assert len(open_scene(scene_to_open(addresses(two.record()))).bands) == 1
 
 
+def test_scenes_that_are_numbered_like_bands_are_scenes(tmp_path: Path) -> None:
+    for name in ("b1.tif", "b2.tif"):
+        make_raster(tmp_path / name, np.full((3, 8, 8), 7, np.uint16))
+    assert below(tmp_path) == ["b1.tif", "b2.tif"]
+
+
 def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:
     touch(tmp_path, "a[1]/x.tif", "a1/y.tif", "b?.tif", "bc.tif")
     assert below(tmp_path, tmp_path / "a[1]") == ["a[1]/x.tif"]

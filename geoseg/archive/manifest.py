@@ -18,13 +18,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rasterio.errors import RasterioError
+
 from geoseg.archive.place import ELSEWHERE, LEDGER
 from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.core.names import public_name
-from geoseg.errors import UsageError
+from geoseg.errors import GeosegError, UsageError
 from geoseg.scene.opening import PRODUCT_FOLDER, RASTER_SUFFIXES
 from geoseg.scene.sensors import band_code, common_name
-from geoseg.scene.sources import is_remote
+from geoseg.scene.sources import LOCAL, is_remote, open_raster
 
 __all__ = ["read_manifest"]
 
@@ -159,8 +161,18 @@ def _is_scene(folder: Path) -> bool:
         if p.suffix.lower() in RASTER_SUFFIXES and not p.name.startswith(".")
     ]
     bands = [p for p in rasters if band_code(p.stem) or common_name(p.stem)]
-    product = PRODUCT_FOLDER.match(folder.name) is not None
-    return bool(bands) and (product or (len(bands) > 1 and len(bands) == len(rasters)))
+    if not bands or PRODUCT_FOLDER.match(folder.name):
+        return bool(bands)
+    return len(bands) == len(rasters) > 1 and not _has_several_bands(bands[0])
+
+
+def _has_several_bands(path: Path) -> bool:
+    """Whether a raster that is named as a band, such as b1.tif, is a scene of its own."""
+    try:
+        with open_raster(str(path), LOCAL) as dataset:
+            return bool(dataset.count > 1)
+    except (GeosegError, RasterioError):
+        return False  # whoever opens the folder says what is wrong with it
 
 
 def _glob(pattern: str) -> Iterator[SceneSource]:

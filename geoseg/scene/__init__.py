@@ -25,6 +25,6 @@ For other rooms:
     reader: SceneReader, pixel_dtype
     scene: Scene, SceneBand, finest_grid
     sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name
-    sources: LOCAL, Rules, SCHEME, is_remote, lies_in
+    sources: LOCAL, Rules, SCHEME, is_remote, lies_in, open_raster
     vector_sources: check_vector, holds_shapes
 """
