@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geoseg.archive.ledger import Ledger
 from geoseg.archive.manifest import read_manifest
 from geoseg.archive.place import LEDGER
 from geoseg.archive.sources import SceneSource, addresses, job_key, scene_to_open, source_of_file
@@ -94,6 +95,39 @@ def test_scenes_that_are_numbered_like_bands_are_scenes(tmp_path: Path) -> None:
     for name in ("b1.tif", "b2.tif"):
         make_raster(tmp_path / name, np.full((3, 8, 8), 7, np.uint16))
     assert below(tmp_path) == ["b1.tif", "b2.tif"]
+
+
+def test_items_are_the_same_scenes_however_they_are_named(tmp_path: Path) -> None:
+    """With their dates, and a key of their own."""
+    for name in ("a", "b"):
+        stacitems.save(tmp_path, {**stacitems.naip(tmp_path), "id": name}, f"{name}.json")
+    (tmp_path / "list.txt").write_text("a.json\nb.json\n", encoding="utf-8")
+    (tmp_path / "list.csv").write_text("scene\na.json\nb.json\n", encoding="utf-8")
+    wanted = [job_key(s, {}, "") for name in "ab" for s in read(tmp_path / f"{name}.json")]
+    assert len(set(wanted)) == 2
+    for manifest in ("list.txt", "list.csv", "?.json"):
+        found = read(tmp_path / manifest)
+        assert [job_key(source, {}, "") for source in found] == wanted
+        assert all(source.item for source in found)
+    (tmp_path / "b.json").write_text("{", encoding="utf-8")  # one of many
+    assert [bool(source.item) for source in read(tmp_path / "list.txt")] == [True, False]
+
+
+def test_a_file_has_one_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a b.tif")
+    names = [str(tmp_path / "a b.tif"), (tmp_path / "a b.tif").as_uri(), f"{tmp_path}/./a b.tif"]
+    (tmp_path / "list.txt").write_text("\n".join(names), encoding="utf-8")
+    assert below(tmp_path, tmp_path / "list.txt") == ["a b.tif"]
+
+
+def test_a_name_that_is_no_text_is_a_scene(tmp_path: Path) -> None:
+    touch(tmp_path, os.fsdecode(b"a\xff.tif"))
+    (source,) = read(tmp_path)
+    assert source.name == "a?" and os.fsencode(source.files[0]).endswith(b"a\xff.tif")
+    with Ledger(tmp_path / "ledger") as ledger:
+        ledger.add([source.job({}, "")])
+        (job,) = ledger.claim(1)
+    assert job.source["files"] == list(source.files)
 
 
 def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:

@@ -420,6 +420,27 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
     assert counts(archive) == {"done": 4} and in_archive(archive, "verify").returncode == 0
 
 
+def test_a_script_needs_no_guard(place: Path, tmp_path: Path) -> None:
+    """Workers don't run it again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, geoseg\n"
+        "print('begun', flush=True)\n"
+        "done = geoseg.batch(sys.argv[1], sys.argv[2], model='model', workers=1)\n"
+        "print(done.counts['done'], __file__ == sys.argv[0])\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, script, "scenes/s00[01].tif", tmp_path / "archive"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["begun", "2", "True"], done.stderr
+
+
 def test_what_is_refused_before_any_work(place: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -428,6 +449,7 @@ def test_what_is_refused_before_any_work(place: Path, tmp_path: Path) -> None:
         (("scenes", "-o", str(tmp_path / "mine")), "something else than an archive"),
         (("scenes", "-o", "a", "--tta", "none", "--size", "0"), "size is 0"),
         (("scenes", "-o", "a", "--workers", "0"), "at least one"),
+        (("scenes", "-o", "a", "--mem-limit", "100MB"), "too little for any scene"),
         (("scenes", "-o", "a", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
         (("model", "-o", "a"), "no scene"),
     ):

@@ -54,6 +54,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     refused("2 CRSs: EPSG:32633 .*; no CRS", [one, bare], out)
     refused("bare.tif has no CRS", [bare, bare], out, crs="EPSG:4326")
     refused("--crs 'nowhere'", [one], out, crs="nowhere")
+    for number in (4978, 4979, 5773):  # of space, with heights, of heights alone
+        refused("no CRS of a map", [one], out, crs=f"EPSG:{number}")
     refused("no date.*--top first", [one], out, top="newest")
     refused("no raster of confidence", [one], out, top="confident")
     refused("--top 'best': it must be one of newest", [one], out, top="best")

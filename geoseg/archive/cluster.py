@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ __all__ = ["Share", "Workers", "connected", "share_of"]
 PART = 0.8
 #: Bytes that a job takes where nobody said: interpreter, libraries, a network and a strip.
 USUAL = 1_500_000_000
+#: Bytes without which no job can say that it has too few.
+LEAST = 300_000_000
+#: Bytes that a process may have beyond its job's, before it is ended.
+MORE = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ def share_of(workers: int | None, threads: int | None, mem_limit: int | None) ->
     elif workers < 1:
         raise UsageError(f"--workers {workers}: at least one is needed")
     memory = mem_limit or free // workers
+    if memory < LEAST:
+        raise UsageError(
+            f"{memory / 1e6:.0f} MB for each of {workers} workers are too little for any scene; "
+            f"use fewer --workers or more --mem-limit"
+        )
     if workers * memory > psutil.virtual_memory().total:
         raise UsageError(
             f"{workers} workers of {memory / 1e9:.1f} GB are more than this machine's "
@@ -155,12 +165,12 @@ def _processes(share: Share) -> Iterator[Workers]:
         threads_per_worker=1,
         processes=True,
         # The limit of predict is kept by itself; this one is for what goes wrong.
-        memory_limit=int(share.memory * 1.25),
+        memory_limit=int(share.memory * 1.25) + MORE,
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
         silence_logs=logging.CRITICAL,
     )
-    with cluster, _client(cluster) as client:
+    with _without_main(), cluster, _client(cluster) as client:
         page = str(client.dashboard_link or "")
 
         def revive() -> None:
@@ -170,6 +180,24 @@ def _processes(share: Share) -> Iterator[Workers]:
             cluster.scale(share.workers)
 
         yield Workers(client, page, share.workers, revive)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep processes that are started meanwhile from running the user's script again.
+
+    Python would have them import it, for the sake of functions that are defined there; a script
+    without ``if __name__ == "__main__"`` would then begin a run of its own in each worker.
+    """
+    main = sys.modules["__main__"]
+    kept = {
+        name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in vars(main)
+    }
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rasterio.errors import RasterioError
 from geoseg.archive.place import ELSEWHERE, LEDGER
 from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.core.names import public_name
-from geoseg.errors import GeosegError, UsageError
+from geoseg.errors import GeosegError, SceneError, UsageError
 from geoseg.scene.opening import PRODUCT_FOLDER, RASTER_SUFFIXES
 from geoseg.scene.sensors import band_code, common_name
 from geoseg.scene.sources import LOCAL, is_remote, open_raster
@@ -31,7 +32,7 @@ from geoseg.scene.sources import LOCAL, is_remote, open_raster
 __all__ = ["read_manifest"]
 
 _LISTS = (".txt", ".lst", ".csv")
-_ITEMS = (".json", ".geojson")
+_ITEMS, _TABLES = (".json", ".geojson"), (".ndjson", ".parquet")
 #: Names of the column that holds a scene's path or address.
 _COLUMNS = ("scene", "path", "href", "url", "file")
 #: Columns that are options of ``predict``.
@@ -77,7 +78,7 @@ def _sources(manifest: str) -> Iterator[SceneSource]:
     if not is_remote(text) and os.path.isdir(text):
         return _folder(Path(text))
     is_there = not glob.has_magic(text) or os.path.exists(text)
-    if suffix in (*_ITEMS, ".ndjson", ".parquet") and (is_there or is_remote(text)):
+    if suffix in (*_ITEMS, *_TABLES) and (is_there or is_remote(text)):
         from geoseg.archive.stac_items import read_items
 
         return read_items(manifest)
@@ -190,7 +191,7 @@ def _glob(pattern: str) -> Iterator[SceneSource]:
             scenes = [path] if fits else []
         for scene in scenes:
             found = True
-            yield source_of_file(scene)
+            yield from _named(str(scene))
     if not matched:
         raise UsageError(f"{pattern}: nothing has such a name")
     if not found:
@@ -216,7 +217,24 @@ def _list(text: str, folder: Path, what: str) -> Iterator[SceneSource]:
     scenes = [line for line in lines if line and not line.startswith("#")]
     if not scenes:
         raise UsageError(f"{what} lists no scene; write a path or an address in each line")
-    return (source_of_file(_relative(line, folder)) for line in scenes)
+    return chain.from_iterable(_named(_relative(line, folder)) for line in scenes)
+
+
+def _named(scene: str, **options: Any) -> Iterator[SceneSource]:
+    """Give the scene of a name; of a file with STAC items, those that are in it."""
+    place = public_name(scene)
+    path = place.split("?")[0] if is_remote(place) else place
+    if path.lower().endswith((*_ITEMS, *_TABLES)):
+        from geoseg.archive.stac_items import read_items
+
+        try:
+            items = [replace(item, options=options) for item in read_items(scene)]
+        except (SceneError, UsageError):
+            items = []  # one of many: it goes to quarantine, with what is wrong
+        if items:
+            yield from items
+            return
+    yield source_of_file(scene, options=options)
 
 
 def _table(text: str, path: Path) -> Iterator[SceneSource]:
@@ -251,7 +269,7 @@ def _table(text: str, path: Path) -> Iterator[SceneSource]:
             if name in names and (value := values[names[name]])
         }
         found = True
-        yield source_of_file(_relative(scene, path.parent), options=options)
+        yield from _named(_relative(scene, path.parent), **options)
     if not found:
         raise UsageError(f"{path} lists no scene; write a path or an address in each row")
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from geoseg.archive.entries import NewJob
 from geoseg.core.names import full_address, public_name
@@ -138,10 +140,14 @@ def addresses(record: Mapping[str, Any]) -> dict[str, Any]:
 def source_of_file(file: str | Path, **more: Any) -> SceneSource:
     """Make a scene of a raster, a folder or an address."""
     text = public_name(file)
+    if text.startswith("file:"):
+        text = url2pathname(urlsplit(text).path)
     if not is_remote(text):
         text = os.path.abspath(text)  # workers may be elsewhere
     path = text.split("?")[0] if is_remote(text) else text
     stem = Path(path.rstrip("/").rsplit("/", 1)[-1])
     folder = not is_remote(text) and os.path.isdir(text)
     name = stem.name if folder else stem.stem
-    return SceneSource(name.removesuffix(".SAFE") or "scene", (text,), **more)
+    # A name may have bytes that are no text; the path keeps them.
+    name = name.removesuffix(".SAFE").encode("utf-8", "replace").decode()
+    return SceneSource(name or "scene", (text,), **more)

@@ -103,7 +103,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise SceneError(f"{path} has more than {MOST_BYTES >> 20} MB, which is no such text")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # as Windows' editor writes it
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(f"{path} can't be read as text ({error})") from error
 

@@ -145,6 +145,11 @@ def _crs(maps: Sequence[MapFile], wanted: str | None) -> CRS | None:
         except BAD_CRS as error:
             why = first_line(error)
             raise UsageError(f"--crs {wanted!r}: {why}; give e.g. EPSG:3035") from error
+        if not _is_flat(target):
+            raise UsageError(
+                f"--crs {wanted!r} is no CRS of a map: that has two axes, of metres or degrees; "
+                f"give e.g. EPSG:3035"
+            )
         if without:
             raise UsageError(
                 f"{named(without)} {'has' if len(without) == 1 else 'have'} no CRS, so --crs can't "
@@ -159,6 +164,12 @@ def _crs(maps: Sequence[MapFile], wanted: str | None) -> CRS | None:
             f"one of these or one for all of the ground, such as EPSG:3035 for Europe"
         )
     return known[0][0]
+
+
+def _is_flat(crs: CRS) -> bool:
+    """Whether a CRS has two axes, as a map does; others are of space, of heights or of nothing."""
+    known = pyproj.CRS.from_user_input(crs)
+    return (known.is_projected or known.is_geographic) and len(known.axis_info) == 2
 
 
 def _anchored(
