@@ -98,7 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
         found = [
             (job.losses, job.number, key)
             for key, job in self.jobs.items()
-            if key in self.asked[who]
+            if (job.parent or key) in self.asked[who]
             and job.state == "waiting"
             and not self._pending(job)
             and job.due <= self.now
@@ -214,7 +214,6 @@ class LedgerMachine(RuleBasedStateMachine):
     def _split(self, ledger: Ledger, job: Job, one: Simple | None, count: int) -> None:
         if job.parent is not None:
             return self._give_back(ledger, job, one)
-        who = self.two.index(ledger)
         names = [f"{job.key}-{n}" for n in range(count)]
         blocks = [NewJob(n, n, {}, job.key) for n in names]
         assert ledger.split(job, blocks) == (one is not None)
@@ -222,7 +221,6 @@ class LedgerMachine(RuleBasedStateMachine):
             one.state, one.due = "waiting", 0.0
             one.blocks = [*dict.fromkeys([*(one.blocks or []), *names])]
             for name in names:
-                self.asked[who].add(name)
                 self.jobs.setdefault(name, Simple(one.number, parent=job.key))
 
     @rule(keys=st.lists(st.sampled_from("abc"), min_size=1, max_size=2), who=st.integers(0, 1))
@@ -369,6 +367,25 @@ def test_a_block_that_is_named_twice_is_waited_for_once(ledger: Ledger) -> None:
     (block,) = ledger.claim(5)
     ledger.done(block, {})
     assert [j.key for j in ledger.claim(5)] == ["a"]
+
+
+def test_blocks_are_claimed_by_whoever_was_asked_for_their_scene(ledger: Ledger) -> None:
+    """By a coordinator that comes after the one that split it, and by one beside it."""
+    ledger.add([new("a")])
+    (job,) = ledger.claim(1)
+    ledger.split(job, [NewJob(n, n, {}, "a") for n in "bcd"])
+    with Ledger(ledger.path) as other, Ledger(ledger.path) as third:
+        other.add([new("a")])
+        third.add([new("e")])
+        assert other.next_due() == 0
+        (block,) = other.claim(1)
+        assert block.key == "b" and other.done(block, {"strips": 3})
+        assert [j.key for j in third.claim(5)] == ["e"]
+        for block in ledger.claim(5):
+            ledger.done(block, {})
+        assert [j.key for j in other.claim(5)] == ["a"]
+    assert [j.key for j in ledger.blocks("a")] == ["b", "c", "d"]
+    assert next(ledger.blocks("a")).result == {"strips": 3} and not [*ledger.blocks("b")]
 
 
 def test_again_leaves_what_is_at_work(ledger: Ledger) -> None:

@@ -130,7 +130,7 @@ class Ledger(LedgerView):
         return count
 
     def claim(self, most: int) -> list[Job]:
-        """Take jobs that this coordinator was asked for, the first ones first.
+        """Take jobs that this coordinator was asked for, or blocks of them, the first ones first.
 
         Args:
             most: of them.
@@ -148,7 +148,8 @@ class Ledger(LedgerView):
                 # In the index's order, until there are enough: else all that wait are sorted.
                 f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY ready "
                 "WHERE state = 'waiting' AND pending = 0 "
-                "AND (due <= ? OR due > ?) AND +key IN (SELECT key FROM asked) AND (parent IS NULL "
+                "AND (due <= ? OR due > ?) AND coalesce(parent, key) IN (SELECT key FROM asked) "
+                "AND (parent IS NULL "
                 "OR (SELECT state FROM jobs AS scene WHERE scene.key = jobs.parent) = 'waiting') "
                 # One that was lost waits for the others: what took its worker may have passed.
                 "ORDER BY losses, number, key LIMIT ?",
@@ -297,7 +298,6 @@ class Ledger(LedgerView):
                     "parent, result) VALUES (?, ?, ?, ?, 'waiting', '', '', ?, '{}')",
                     (block.key, number, block.name, json.dumps(dict(block.source)), job.key),
                 )
-                self._base.change("INSERT OR IGNORE INTO asked VALUES (?)", (block.key,))
             self._base.change(
                 "UPDATE jobs SET pending = "
                 "(SELECT count(*) FROM jobs WHERE parent = ? AND state != 'done') WHERE key = ?",
@@ -343,8 +343,8 @@ class Ledger(LedgerView):
         now = self._clock()
         ((due,),) = self._base.rows(
             "SELECT min(CASE WHEN due > ? THEN 0 ELSE due END) FROM jobs INDEXED BY ready "
-            "WHERE state = 'waiting' AND pending = 0 AND +key IN (SELECT key FROM asked) "
-            "AND (parent IS NULL OR "
+            "WHERE state = 'waiting' AND pending = 0 "
+            "AND coalesce(parent, key) IN (SELECT key FROM asked) AND (parent IS NULL OR "
             "(SELECT state FROM jobs AS scene WHERE scene.key = jobs.parent) = 'waiting')",
             (now + LONGEST,),
         )

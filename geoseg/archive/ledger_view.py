@@ -49,6 +49,15 @@ class LedgerView:
         )
         return map(job_of, rows)
 
+    def blocks(self, key: str) -> Iterator[Job]:
+        """Go through the blocks of a scene's job in their order."""
+        rows = self._base.each(
+            f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY by_parent WHERE parent = ? "
+            "ORDER BY number, key",
+            (key,),
+        )
+        return map(job_of, rows)
+
     def job(self, key: str) -> Job | None:
         """Look up a job."""
         rows = self._base.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE key = ?", (key,))
