@@ -138,6 +138,10 @@ class Staging:
         found = self._noted(_RECORD)
         return found if isinstance(found, dict) else None
 
+    def differs(self, run: Mapping[str, Any]) -> list[str]:
+        """Say in what a stopped run of these outputs differs from another; its record is there."""
+        return _changes(self.earlier(), run)
+
     def _noted(self, name: str) -> Any:
         """Read a JSON file that a stopped run has left in the first output's folder, or None."""
         if not self.finals:
@@ -200,7 +204,7 @@ class Staging:
             write_whole(record, json_text(self._run).encode())
             return
         self.keep = True
-        changed = _changes(self.earlier(), json.loads(json_text(self._run)))
+        changed = self.differs(self._run or {})
         if changed:
             raise OutputError(
                 f"a run that was stopped has left finished strips for {self.finals[0]}, and "
@@ -366,10 +370,11 @@ def _about(path: Path) -> list[int]:
     return [about.st_ino, about.st_size, about.st_mtime_ns]
 
 
-def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """Say what differs between two runs."""
+def _changes(before: Any, run: Mapping[str, Any]) -> list[str]:
+    """Say what differs between the record of a run, as it was read, and another run."""
     if not isinstance(before, dict):
         return ["its record can't be read"]
+    now = json.loads(json_text(run))
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from geoseg.core.prefetch import prefetch
 from geoseg.geo.window import Window
-from geoseg.prediction.background import Background
 from geoseg.prediction.chip_crf import ChipCRF
 from geoseg.prediction.chips import ChipRow, StripInput, chip_rows
 from geoseg.prediction.journal import StripStore
@@ -58,41 +57,43 @@ def predict_strips(
     runtime: Runtime,
     lanes: Sequence[OutputLane],
     store: StripStore,
-    background: Background,
+    check: Callable[[], None],
     log: RunLog,
     cancelled: threading.Event,
+    last: int | None = None,
 ) -> None:
     """Run the network over the scene, lane by lane, and keep each finished strip.
-
-    Where something in the background fails, so does the run, at once.
 
     Args:
         plan: of the run.
         runtime: the network.
         lanes: all of them.
         store: of the strips; begins with those that are finished.
-        background: what else is at work.
+        check: raises what something else has failed by: so does the run, at once.
         log: that clocks and reports.
         cancelled: set when the run ends before its time.
+        last: number of the first strip that is not wanted any more; None for all.
     """
+    last = len(plan.chips.row_starts) if last is None else last
     meter = Meter(plan, lanes, pixels_done(store), log)
     with Sink(store, log) as sink:
         for number, lane in enumerate(lanes):
-            run = _Lane(plan, lane, store.finished(number), runtime, store, meter, log)
-            for strip in run.strips(cancelled):
-                background.check()
-                sink.put(number, strip)
-                meter.strip(strip.window)
+            for part in store.missing(number, last):
+                run = _Lane(plan, lane, part, runtime, store, meter, log)
+                for strip in run.strips(cancelled):
+                    check()
+                    sink.put(number, strip)
+                    meter.strip(strip.window)
 
 
 class _Lane:
-    """The strips of a lane from the first one on that is not finished."""
+    """Strips of a lane that lie one below the other."""
 
     def __init__(
         self,
         plan: Plan,
         lane: OutputLane,
-        first: int,
+        numbers: tuple[int, int],
         runtime: Runtime,
         store: StripStore,
         meter: Meter,
@@ -103,25 +104,24 @@ class _Lane:
         Args:
             plan: of the run.
             lane: of the output.
-            first: number of the first strip that is not finished.
+            numbers: of the first strip, and of the first one after.
             runtime: the network.
             store: whose rasters are made.
             meter: notes how far the chips are.
             log: that clocks.
         """
-        self._plan, self._lane, self._first, self._runtime = plan, lane, first, runtime
+        self._plan, self._lane, self._runtime = plan, lane, runtime
+        self._first, self._last = numbers
         self._meter, self._log = meter, log
         starts = plan.chips.row_starts
         # Resampling needs the last rows of the strip above.
-        self._needed = max(first - 1, 0) if plan.resampled else first
-        self._rows = starts[first:]
+        self._needed = max(self._first - 1, 0) if plan.resampled else self._first
+        self._top = starts[self._first]
         self._specs = store.specs
         self._new = _strip_maker(plan, store.specs, runtime)
 
     def strips(self, cancelled: threading.Event) -> Iterator[Strip]:
         """Compute the strips, from the top."""
-        if not self._rows:
-            return
         plan, log, chips, lane = self._plan, self._log, self._plan.chips, self._lane.model
         starts = chips.row_starts
         # Chips from here on reach into the first strip that is needed.
@@ -139,6 +139,7 @@ class _Lane:
                 margin=plan.margin,
                 lane=lane,
                 first=begin,
+                last=self._last,
             )
             # What comes of rows of chips that only reach into the first strip is no strip itself.
             parts = (p for p in log.timed("stitch", stitched) if p.window.row >= end)
@@ -148,9 +149,10 @@ class _Lane:
         """Read rows of chips from a number on; the thread that reads opens and closes the scene."""
         plan = self._plan
         with plan.reader(plan.model_grid) as reader:
-            yield from chip_rows(
+            rows = chip_rows(
                 reader, plan.chips, self._lane.model, begin, reader.uniform, reader.left_out
             )
+            yield from islice(rows, self._last - begin)
 
     def _sent(
         self, rows: Generator[ChipRow, None, None]
@@ -219,7 +221,7 @@ class _Lane:
 
     def _share(self, row: StripInput) -> float:
         """Pixels of the model's grid that each chip of a row stands for, when it is done."""
-        if row.window.row < self._rows[0]:
+        if row.window.row < self._top:
             return 0.0  # it only reaches into the first strip
         return row.window.height * row.window.width / max(row.run, 1)
 

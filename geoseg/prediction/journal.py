@@ -1,8 +1,8 @@
 """Finished strips on disk: what is there is never computed again.
 
-A strip's rasters are small GeoTIFFs, and a JSON file that is renamed into place after them is its
-entry in the journal. So a run that is killed at any moment finds whole strips and no half ones,
-and a virtual raster over them is what the outputs are made from.
+A run that is killed at any moment finds whole strips and no half ones
+(:mod:`~geoseg.prediction.strip_files`), and a virtual raster over them is what the outputs are made
+from.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,38 +33,23 @@ from geoseg.errors import OutputError
 from geoseg.geo.window import Window
 from geoseg.prediction.plan import HELD_STRIPS
 from geoseg.prediction.strip import FinishedStrip
+from geoseg.prediction.strip_files import (
+    JournalEntry,
+    entry_path,
+    is_whole,
+    raster_path,
+    read_entry,
+    strip_numbers,
+)
 from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.rasters.writing import RasterSpec, write_vrt
 
-__all__ = ["JournalEntry", "StripStore"]
+__all__ = ["StripStore"]
 
 #: Rows of a strip file's blocks.
 BLOCK_ROWS = 64
 #: That compare a finished raster with its strips.
 VERIFY_THREADS = 2
-
-
-@dataclass(frozen=True)
-class JournalEntry:
-    """The journal's entry of one strip.
-
-    Attributes:
-        window: of the output's grid; None where the strip holds no row of it.
-        counts: pixels of each class.
-        chips_run: chips of its row of chips that went through the network.
-        chips_skipped: those without a measured pixel.
-        crc: raster -> one CRC-32 a band, of the pixels in rows.
-        bytes: raster -> size of its file.
-        clouded: pixels that were measured and are left out for clouds.
-    """
-
-    window: Window | None
-    counts: tuple[int, ...]
-    chips_run: int
-    chips_skipped: int
-    crc: Mapping[str, tuple[int, ...]]
-    bytes: Mapping[str, int]
-    clouded: int
 
 
 class StripStore:
@@ -78,6 +64,8 @@ class StripStore:
         specs: Mapping[str, RasterSpec],
         lanes: int,
         cancelled: threading.Event | None = None,
+        *,
+        first: int = 0,
     ) -> None:
         """Read the journal of what is there.
 
@@ -86,44 +74,79 @@ class StripStore:
             specs: of the outputs' rasters by name.
             lanes: how many there are.
             cancelled: set when the run ends before its time, so that nobody waits for strips.
+            first: number of the first strip that is wanted, of a store of some strips alone.
 
         Raises:
             OutputError: the folder can't be made or read.
         """
         self.folder = folder
         self.specs = dict(specs)
-        self._strips: list[list[JournalEntry]] = []
+        self._first = first
+        # From the first one on without a hole; and those below the first hole, by number.
+        self._strips: list[list[JournalEntry]] = [[] for _ in range(lanes)]
+        self._ahead: list[dict[int, JournalEntry]] = [{} for _ in range(lanes)]
         self._changed = threading.Condition()
         self._held: dict[int, Mapping[str, NDArray[Any]]] = {}
         self._cancelled = cancelled or threading.Event()
         self._failure: OutputError | None = None
         try:
             folder.mkdir(exist_ok=True)
-            for lane in range(lanes):
-                found: list[JournalEntry] = []
-                while (path := self._entry(lane, len(found))).exists():
-                    strip = _parse(path.read_text(encoding="utf-8"))
-                    if not self._is_whole(strip, lane, len(found)) or not _follows(strip, found):
-                        break  # it is made anew, as are those below it
-                    found.append(strip)
-                self._strips.append(found)
+            for lane, number in strip_numbers(folder):
+                if lane < lanes and number >= first:
+                    self._find(lane, number)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
                 f"the strips in {folder} can't be read ({error}); begin anew with --restart"
             ) from error
+        for lane in range(lanes):
+            self._join(lane)
+
+    def _find(self, lane: int, number: int) -> None:
+        """Take note of a strip on disk, where it is whole and follows the one above."""
+        strip, ahead = read_entry(self.folder, lane, number), self._ahead[lane]
+        if not is_whole(strip, self.folder, lane, number):
+            return  # it is made anew
+        above = ahead.get(number - 1)
+        if number == 0:
+            follows = strip.window is None or strip.window.row == 0
+        elif above is None or above.window is None or strip.window is None:
+            follows = True
+        else:
+            follows = strip.window.row == above.window.bottom
+        if follows:
+            ahead[number] = strip
+
+    def _join(self, lane: int) -> None:
+        """Have the strips that follow those from the top belong to them."""
+        strips, ahead = self._strips[lane], self._ahead[lane]
+        while (strip := ahead.pop(self._first + len(strips), None)) is not None:
+            strips.append(strip)
 
     def __len__(self) -> int:
         """Strips that are finished."""
-        return sum(len(strips) for strips in self._strips)
+        return sum(1 for _ in self.all())
 
-    def finished(self, lane: int) -> int:
-        """Count the finished strips of a lane, from the top."""
-        return len(self._strips[lane])
+    def missing(self, lane: int, last: int) -> list[tuple[int, int]]:
+        """Find the strips of a lane that are not finished.
+
+        Args:
+            lane: its number.
+            last: number of the first strip that is not wanted any more.
+
+        Returns:
+            Ranges (first, the first after), from the top.
+        """
+        top = self._first + len(self._strips[lane])
+        ends = [n for n in sorted(self._ahead[lane]) if n < last]
+        edges = pairwise((top - 1, *ends, max(last, top)))
+        return [(above + 1, below) for above, below in edges if above + 1 < below]
 
     def all(self) -> Iterator[JournalEntry]:
         """The finished strips, lane by lane from the top."""
-        for strips in self._strips:
+        for strips, ahead in zip(self._strips, self._ahead, strict=True):
             yield from strips
+            for number in sorted(ahead):
+                yield ahead[number]
 
     def write(self, lane: int, strip: FinishedStrip) -> None:
         """Add the next strip of a lane, and wake who waits for its rows.
@@ -136,18 +159,18 @@ class StripStore:
             OutputError: the disk is full or fails, now or when an earlier strip was written.
         """
         with self._failing_for_good():
-            number = len(self._strips[lane])
+            number = self._first + len(self._strips[lane])
             crc: dict[str, tuple[int, ...]] = {}
             sizes: dict[str, int] = {}
             for name, values in strip.arrays.items():
                 bands = values[None] if values.ndim == 2 else values
                 crc[name] = tuple(zlib.crc32(np.ascontiguousarray(b).data) for b in bands)
-                file = self._raster(name, lane, number)
+                file = raster_path(self.folder, name, lane, number)
                 self._write_raster(file, name, bands)
                 sizes[name] = file.stat().st_size
             chips = strip.run, strip.skipped
             entry = JournalEntry(strip.window, strip.counts, *chips, crc, sizes, strip.clouded)
-            path = self._entry(lane, number)
+            path = entry_path(self.folder, lane, number)
             partial = path.with_suffix(".partial")
             try:
                 partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
@@ -156,9 +179,11 @@ class StripStore:
                 raise explain_write_error(error, self.folder) from error
         with self._changed:
             self._strips[lane].append(entry)
+            self._join(lane)
             if len(self._strips) == 1:
                 self._held[number] = strip.arrays
-                self._held.pop(number - HELD_STRIPS, None)
+                for old in [n for n in self._held if n <= number - HELD_STRIPS]:
+                    del self._held[old]
             self._changed.notify_all()
 
     @contextmanager
@@ -252,7 +277,7 @@ class StripStore:
         shape = (len(spec.descriptions), bottom - top, spec.grid.width)
         rows = np.full(shape, spec.nodata, spec.dtype)
         for lane, strips in enumerate(self._strips):
-            for number, strip in enumerate(strips):
+            for number, strip in enumerate(strips, self._first):
                 w = strip.window
                 if w is None or w.bottom <= top or w.row >= bottom:
                     continue
@@ -271,7 +296,7 @@ class StripStore:
 
     def _from_disk(self, name: str, lane: int, number: int, part: Window) -> NDArray[Any]:
         """Rows of a strip's raster, (bands, height, width)."""
-        path = self._raster(name, lane, number)
+        path = raster_path(self.folder, name, lane, number)
         try:
             with rasterio.open(path) as dataset:
                 found: NDArray[Any] = dataset.read(
@@ -311,9 +336,9 @@ class StripStore:
         spec, path = self.specs[name], self.folder / f"{name}.vrt"
         grid = spec.grid
         sources = [
-            Source(Path(self._raster(name, lane, number).name), strip.window)
+            Source(Path(raster_path(self.folder, name, lane, number).name), strip.window)
             for lane, strips in enumerate(self._strips)
-            for number, strip in enumerate(strips)
+            for number, strip in enumerate(strips, self._first)
             if strip.window is not None
         ]
         text = virtual_raster(
@@ -353,17 +378,6 @@ class StripStore:
                 f"faulty; free some space or take another one, and begin anew with --restart"
             )
 
-    def _is_whole(self, strip: JournalEntry, lane: int, number: int) -> bool:
-        """Whether a strip's files are as long as they were when they were written."""
-        files = {name: self._raster(name, lane, number) for name in strip.bytes}
-        return all(f.exists() and f.stat().st_size == strip.bytes[n] for n, f in files.items())
-
-    def _raster(self, name: str, lane: int, number: int) -> Path:
-        return self.folder / f"{name}-{lane}-{number}.tif"
-
-    def _entry(self, lane: int, number: int) -> Path:
-        return self.folder / f"strip-{lane}-{number}.json"
-
 
 def _are_alike(path: Path, name: str, strips: Sequence[JournalEntry]) -> bool:
     """Whether a finished raster holds what strips held when they were written."""
@@ -375,16 +389,3 @@ def _are_alike(path: Path, name: str, strips: Sequence[JournalEntry]) -> bool:
             if tuple(zlib.crc32(band.data) for band in bands) != strip.crc[name]:
                 return False
     return True
-
-
-def _follows(strip: JournalEntry, above: Sequence[JournalEntry]) -> bool:
-    """Whether a strip's rows begin where those of the strips above end."""
-    bottom = max((s.window.bottom for s in above if s.window is not None), default=0)
-    return strip.window is None or strip.window.row == bottom
-
-
-def _parse(text: str) -> JournalEntry:
-    entry = json.loads(text)
-    window = None if entry["window"] is None else Window(**entry["window"])
-    crc = {name: tuple(values) for name, values in entry["crc"].items()}
-    return JournalEntry(**{**entry, "window": window, "counts": tuple(entry["counts"]), "crc": crc})

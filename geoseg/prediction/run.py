@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -54,7 +54,7 @@ from geoseg.rasters.writing import (
 from geoseg.runtimes import Runtime
 from geoseg.scene.opening import Source
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Loaded", "Prediction", "begin", "kept_strips", "load", "make_map", "predict"]
 
 #: Errors that end the same command each time, so that what it has finished is of no use.
 STOPS_EACH_TIME = (ProbabilitiesError, RadiometryError, UsageError)
@@ -110,21 +110,102 @@ def predict(
         >>> result.report["classes"][0]  # doctest: +SKIP
     """
     log = RunLog(progress)
+    name = runtime if isinstance(runtime, str) else "auto"
+    plan, staging = begin(scene, PredictOptions(output=output, runtime=name, **options), log)
+    restart = plan.options.restart
+    loaded = load(plan, runtime, (None if restart else staging.earlier()) or {}, log)
+    staging.resumable(loaded.record, restart=restart)
+    return make_map(plan, loaded, staging, log)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What computes a scene, and how.
+
+    Attributes:
+        runtime: the network.
+        lanes: of the output.
+        record: all that a strip's bytes depend on (``report.run_record``).
+        memory: what the report says of it.
+    """
+
+    runtime: Runtime
+    lanes: Sequence[OutputLane]
+    record: dict[str, Any]
+    memory: dict[str, int]
+
+
+def begin(scene: Source, options: PredictOptions, log: RunLog) -> tuple[Plan, Staging]:
+    """Make the plan of a run, and see that its outputs can be written.
+
+    Raises:
+        GeosegError: something doesn't fit; nothing was written.
+    """
     with log.clock("plan"):
-        name = runtime if isinstance(runtime, str) else "auto"
-        plan = make_plan(scene, PredictOptions(output=output, runtime=name, **options))
-    staging = Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
-    runtime, lanes, memory = _load(plan, runtime, staging, log)
+        plan = make_plan(scene, options)
+    return plan, Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
+
+
+def load(
+    plan: Plan,
+    runtime: Runtime | str,
+    earlier: Mapping[str, Any],
+    log: RunLog,
+    *,
+    same_lanes: bool = False,
+) -> Loaded:
+    """Load the models, and cut lanes by the memory that is left; a stopped run's choices stay.
+
+    Args:
+        plan: of the run.
+        runtime: the caller's own, or what is asked for.
+        earlier: the record of a run that was stopped; empty for none.
+        log: that clocks.
+        same_lanes: have the earlier run's, even where memory was less now.
+
+    Raises:
+        GeosegError: a model can't be loaded, or memory is too small.
+    """
+    with log.clock("load"):
+        if isinstance(runtime, str):
+            # In a thread of its own. What is tried may compute in the thread that asks, with AMX
+            # where the CPU has it, and Linux has killed a main thread that had (SIGSEGV by the
+            # kernel) when Ctrl-C came. And who waits can leave at once.
+            runtime = stoppable(lambda stop: load_members(plan, log, earlier))
+        budget = memory_budget(plan, runtime)
+    before = plan.lanes_at(earlier.get("lanes", ())) if same_lanes else None
+    lanes = before or lanes_of(plan, budget, earlier)
+    memory = {
+        "limit_bytes": budget.limit,
+        "lanes": len(lanes),
+        "arrays_bytes": max(plan.lane_bytes(lane) for lane in lanes),
+    }
+    return Loaded(runtime, lanes, run_record(plan, runtime, lanes), memory)
+
+
+def make_map(plan: Plan, loaded: Loaded, staging: Staging, log: RunLog) -> Prediction:
+    """Compute the strips that are not finished, and make the outputs of all.
+
+    Args:
+        plan: of the run.
+        loaded: what computes.
+        staging: of the plan's outputs; resumable.
+        log: that clocks and reports.
+
+    Raises:
+        GeosegError: no output has appeared then.
+    """
+    runtime, lanes, memory = loaded.runtime, loaded.lanes, loaded.memory
     with staging, block_cache(plan.cache_bytes), staging.speaking_of_finals():
         cancelled = threading.Event()  # what every thread of the run looks at
         store = StripStore(staging.scratch("strips"), raster_specs(plan), len(lanes), cancelled)
         check_disk(plan, store, staging)
         _report_start(plan, runtime, store, memory, log)
         with (
-            _kept_strips(staging, store, log),
+            kept_strips(staging, store, log),
             in_background(plan, runtime, lanes, store, staging, log, cancelled) as background,
         ):
-            predict_strips(plan, runtime, lanes, store, background, log, cancelled)
+            predict_strips(plan, runtime, lanes, store, background.check, log, cancelled)
             counts = _count_classes(plan, store, log)
             outputs = _write_outputs(plan, store, staging, background, log)
             plan = replace(plan, outputs=outputs)
@@ -135,36 +216,6 @@ def predict(
     report: dict[str, Any] = json.loads(text)
     log.report("result", **report["outputs"], report=str(outputs.report))
     return Prediction(outputs.raster, outputs.vector, report)
-
-
-def _load(
-    plan: Plan, runtime: Runtime | str, staging: Staging, log: RunLog
-) -> tuple[Runtime, Sequence[OutputLane], dict[str, int]]:
-    """Load the models, and cut lanes by the memory that is left; a stopped run's choices stay.
-
-    Returns:
-        The runtime, the lanes, and what the report says of memory.
-    """
-    earlier = (None if plan.options.restart else staging.earlier()) or {}
-    with log.clock("load"):
-        if isinstance(runtime, str):
-            # In a thread of its own. What is tried may compute in the thread that asks, with AMX
-            # where the CPU has it, and Linux has killed a main thread that had (SIGSEGV by the
-            # kernel) when Ctrl-C came. And who waits can leave at once.
-            runtime = stoppable(lambda stop: load_members(plan, log, earlier))
-        budget = memory_budget(plan, runtime)
-    lanes = lanes_of(plan, budget, earlier)
-    staging.resumable(run_record(plan, runtime, lanes), restart=plan.options.restart)
-    arrays = max(plan.lane_bytes(lane) for lane in lanes)
-    return (
-        runtime,
-        lanes,
-        {
-            "limit_bytes": budget.limit,
-            "lanes": len(lanes),
-            "arrays_bytes": arrays,
-        },
-    )
 
 
 def _report_start(
@@ -211,7 +262,7 @@ def _write_outputs(
 
 
 @contextmanager
-def _kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[None]:
+def kept_strips(staging: Staging, store: StripStore, log: RunLog) -> Iterator[None]:
     """Keep finished strips where the run was stopped, by whatever but what stops it each time."""
     try:
         yield

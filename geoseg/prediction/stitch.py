@@ -75,6 +75,7 @@ def stitch(
     margin: int = 0,
     lane: Lane | None = None,
     first: int = 0,
+    last: int | None = None,
 ) -> Iterator[Piece[R] | StripEnd[R]]:
     """Blend chips into strips, piece by piece: a pixel leaves with the last chip that covers it.
 
@@ -82,7 +83,7 @@ def stitch(
     the next one; so most of a chip is read once, while it is in the cache.
 
     Args:
-        rows: (what travels with the row, its chips) for each row of chips from ``first`` on. The
+        rows: (what travels with the row, its chips) for each row of chips that is wanted. The
             chips are (window, probabilities (K, height, width)) from the left; all-nodata chips may
             be absent. They are taken before the next row is asked for.
         grid: where the chips lie.
@@ -94,11 +95,12 @@ def stitch(
         lane: the columns that are wanted; None for all.
         first: number of the first row of chips. Where it is not 0, rows of pixels that chips above
             would touch, too, are made without these chips' part.
+        last: number of the first row of chips that is not wanted any more; None for all.
 
     Raises:
         ModelError: a chip's probabilities or the runtime's arrays are of another shape, or chips
             come in another order.
-        ValueError: there are more or fewer rows than in the grid.
+        ValueError: there are more or fewer rows than are wanted.
 
     Yields:
         The pieces of a strip and then its end, strip by strip from the top. Pieces are disjoint,
@@ -107,7 +109,7 @@ def stitch(
     lane = lane or Lane.whole(grid)
     waiting = _Waiting(grid, lane, classes, zeros, asarray, {"taper": taper, "margin": margin})
     shared = _shared(grid.row_starts, grid.chip_height)
-    numbers = range(first, len(grid.row_starts))
+    numbers = range(first, len(grid.row_starts) if last is None else last)
     for number, (row, chips) in zip(numbers, rows, strict=True):
         strip = grid.strip(number, lane)
         waiting.begin(strip, shared[number - 1] if number > first else 0)
