@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def finish(scene: Any, folder: Path, **options: Any) -> Prediction:
 def partition(rng: np.random.Generator, strips: int) -> list[Block]:
     """Blocks of any number of strips each, in any order."""
     cuts = [0, *sorted(set(rng.integers(1, strips, rng.integers(1, 5)).tolist())), strips]
-    blocks = list(zip(cuts[:-1], cuts[1:], strict=True))
+    blocks = [*pairwise(cuts)]
     return [blocks[i] for i in rng.permutation(len(blocks))]
 
 

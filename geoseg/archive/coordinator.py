@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.archive.entries import Job
 from geoseg.archive.ledger import LEASE, Ledger
 from geoseg.archive.sources import addresses
+from geoseg.archive.splitting import block_jobs, block_task
 from geoseg.archive.worker import run_job, too_long
 from geoseg.errors import DeviceError, OutputError
 
@@ -46,6 +47,7 @@ class Task:
         vector_suffix: of the polygons' files.
         timeout: seconds that a job may take, or None.
         resources: of Dask's, that a worker needs for a job.
+        split: pixels of a scene's blocks, about, where it is larger; None to split none.
     """
 
     out: str
@@ -53,16 +55,18 @@ class Task:
     vector_suffix: str = ".gpkg"
     timeout: float | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
+    split: float | None = None
 
-    def of(self, job: Job) -> dict[str, Any]:
-        """What a worker gets for a job."""
+    def of(self, job: Job, blocks: Sequence[Job] = ()) -> dict[str, Any]:
+        """What a worker gets for a job, with its blocks, which are done."""
         return {
-            "key": job.key,
+            "key": job.parent or job.key,
             "source": addresses(job.source),
             "out": self.out,
             "options": dict(self.options),
             "vector_suffix": self.vector_suffix,
             "timeout": self.timeout,
+            **block_task(job, blocks, self.split),
         }
 
 
@@ -172,7 +176,7 @@ class _Loop:
     def _submit(self, job: Job) -> None:
         future = self._workers.client.submit(
             run_job,
-            self._task.of(job),
+            self._task.of(job, [*self._ledger.blocks(job.key)]),
             key=f"geoseg-job-{job.key}-{job.attempt}",
             pure=False,
             retries=0,
@@ -205,9 +209,11 @@ class _Loop:
         ledger, peak = self._ledger, outcome["peak_bytes"]
         ledger.started(job, outcome["host"], outcome["worker"], outcome["versions"])
         if outcome["outcome"] == "done":
-            self._bytes += outcome["result"]["bytes"]
-            self._pixels += outcome["result"]["pixels"]
+            self._bytes += outcome["result"].get("bytes", 0)
+            self._pixels += outcome["result"].get("pixels", 0)
             ledger.done(job, outcome["result"], peak)
+        elif outcome["outcome"] == "split":
+            ledger.split(job, block_jobs(job, outcome["result"]["blocks"]))
         elif outcome["outcome"] == "given back":
             ledger.give_back(job, outcome["reason"])
         elif outcome["kind"] == "stop":

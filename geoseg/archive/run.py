@@ -59,6 +59,7 @@ def batch(
     job_timeout: float | None = None,
     max_hours: float | None = None,
     max_bytes: int | None = None,
+    split: float | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ArchiveRun:
@@ -82,6 +83,7 @@ def batch(
         job_timeout: seconds that a job may take.
         max_hours: after which the run stops in order.
         max_bytes: of outputs, after which the run stops in order.
+        split: pixels; a scene with more is computed in blocks of about so many, by any workers.
         progress: called with each event (see :mod:`geoseg.events`).
         **options: the fields of :class:`geoseg.prediction.options.PredictOptions`, but for those
             that name outputs.
@@ -117,6 +119,7 @@ def batch(
             vector_suffix,
             job_timeout,
             {"GPU": 1} if gpu else {},
+            split,
         )
         limits = Limits(None if max_hours is None else 3600 * max_hours, max_bytes)
         stopped = ""

@@ -46,10 +46,10 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         task: ``key``; ``source``, with full addresses; ``out``, the archive's folder; ``options``
-            of ``predict``; ``timeout`` in seconds or None.
+            of ``predict``; ``timeout`` in seconds or None; and what ``splitting.block_task`` says.
 
     Returns:
-        ``outcome``: ``done`` with ``result``, ``failed`` with ``kind``, ``reason`` and
+        ``outcome``: ``done`` or ``split`` with ``result``, ``failed`` with ``kind``, ``reason`` and
         ``passing``, or ``given back``; and always ``host``, ``worker``, ``versions``,
         ``peak_bytes`` and ``seconds``.
     """
@@ -73,13 +73,13 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
         about = {"outcome": "failed", "kind": fault.kind, "reason": fault.reason}
         about["passing"] = fault.passing
     else:
-        about = {"outcome": "done", "result": result}
+        about = {"outcome": "split" if "blocks" in result else "done", "result": result}
     seconds = time.monotonic() - start
     return {**about, **_whereabouts(), "peak_bytes": _peak(), "seconds": seconds}
 
 
 def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
-    from geoseg.prediction.run import predict
+    from geoseg.archive.splitting import predict_task
     from geoseg.runtimes.kept import keep
 
     keep(KEPT)
@@ -99,15 +99,20 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     options = {**task["options"], **source.get("options", {})}
     if not options.get("no_vector"):
         options["vector"] = folder / f"polygons{task['vector_suffix']}"
-    done = predict(
+    done = predict_task(
+        task,
         scene_to_open(source),
         folder / "landcover.tif",
         overwrite=True,
         progress=hear,
         **options,
     )
+    if isinstance(done, dict):
+        return done
     item = write_item(folder, task["key"], source, done.report)
-    return result_of(item, done.report)
+    result = result_of(item, done.report)
+    result["seconds"] += task.get("seconds", 0.0)  # of its blocks
+    return result
 
 
 def too_long(seconds: float) -> str:

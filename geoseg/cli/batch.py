@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import Bytes, json_option, output_options, progress_option
+from geoseg.cli.options import Bytes, Pixels, json_option, output_options, progress_option
 from geoseg.cli.predict import command as predict_command
 from geoseg.cli.progress import progress_printer
 from geoseg.cli.streams import print_json
@@ -93,6 +93,11 @@ def _predict_options(function: Any) -> Any:
 @click.option("--job-timeout", type=float, metavar="SECONDS", help="The most that a job may take.")
 @click.option("--max-hours", type=float, help="Stop in order after that; the same command goes on.")
 @click.option("--max-bytes", type=Bytes(), help="Stop in order after so many bytes of outputs.")
+@click.option(
+    "--split",
+    type=Pixels(),
+    help="Compute a scene with more pixels in blocks of about so many, by any workers.",
+)
 @click.option(
     "--vector-format",
     type=click.Choice(["gpkg", "fgb", "parquet", "geojson"]),

@@ -246,12 +246,13 @@ class Pixels(click.ParamType):  # type: ignore[type-arg]
         Raises:
             UsageError: it is no such number.
         """
+        option = param.opts[-1] if param is not None else "the number of pixels"
         try:
             number = float(value)
         except ValueError as error:
-            raise UsageError(f"--max-pixels {value!r}: give a number, such as 2e11") from error
+            raise UsageError(f"{option} {value!r}: give a number, such as 2e11") from error
         if not number >= 1:
-            raise UsageError(f"--max-pixels is {value}; it must be at least 1")
+            raise UsageError(f"{option} is {value}; it must be at least 1")
         return number
 
 

@@ -29,6 +29,6 @@ For other rooms:
     staging: Staging
     wording: counted
     workers: Stop, StoppedError, Workers, stoppable
-    workfolder: claim_folder, leave_folder
+    workfolder: WorkFolder, claim_folder, leave_folder, work_folder_of
     write_errors: explain_write_error
 """

@@ -7,12 +7,14 @@ the straight line, :mod:`~geoseg.prediction.engine` its loop: rows of chips
 overlaps by the weights of :mod:`~geoseg.prediction.tapers`, :mod:`~geoseg.prediction.decide` takes
 classes (both with the kernels of ``blending.py``), and :mod:`~geoseg.prediction.sink` takes
 finished strips to the journal (:mod:`~geoseg.prediction.journal`), from which a stopped run goes on
-if its record (``report.run_record``) is the same. :mod:`~geoseg.prediction.on_device` does the same
-on a GPU, where chips are cut, too. :mod:`~geoseg.prediction.background` makes overviews and
-polygons meanwhile, :mod:`~geoseg.prediction.budget` keeps to memory,
-:mod:`~geoseg.prediction.report` counts and reports. Start with ``run.py``.
+if its record (``report.run_record``) is the same; :mod:`~geoseg.prediction.blocks` has several
+processes compute one scene. :mod:`~geoseg.prediction.on_device` does the same on a GPU, where chips
+are cut, too. :mod:`~geoseg.prediction.background` makes overviews and polygons meanwhile,
+:mod:`~geoseg.prediction.budget` keeps to memory, :mod:`~geoseg.prediction.report` counts and
+reports. Start with ``run.py``.
 
 For other rooms:
+    blocks: predict_block, predict_or_split
     border_probe: probe_border
     dry_run: dry_run
     options: PredictOptions
