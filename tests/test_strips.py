@@ -6,6 +6,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -110,3 +111,54 @@ def test_the_newest_strips_are_read_from_memory_and_older_ones_from_disk(tmp_pat
         assert opened == [0, 1, 2]
     again = StripStore(tmp_path / "s", {"raster": RasterSpec(grid, "uint8", 255, ("x",))}, 1)
     np.testing.assert_array_equal(again.read("raster", 0, 50)[0], pixels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strips_are_found_in_any_order_and_those_between_are_missing(
+    tmp_path: Path, seed: int
+) -> None:
+    """Rows wait for those above; what is written joins what lies below it."""
+    store, pixels = store_of(tmp_path)
+    rng = np.random.default_rng(seed)
+    gone = [
+        rng.random(STRIPS) < share for share in ((0.5, 0.1), (1, 0), (0, 0.9), (0.02, 0.02))[seed]
+    ]
+    for lane, numbers in enumerate(gone):
+        for number in np.flatnonzero(numbers):
+            (tmp_path / f"strip-{lane}-{number}.json").unlink()
+    again = StripStore(tmp_path, store.specs, 2)
+    assert len(again) == 2 * STRIPS - sum(int(numbers.sum()) for numbers in gone)
+    tops = [int(np.argmax([*numbers, True])) for numbers in gone]
+    assert again.rows == HEIGHT * min(tops)
+    for lane, (left, right) in enumerate(((0, 25), (25, 40))):
+        parts = again.missing(lane, STRIPS)
+        found = [number for first, last in parts for number in range(first, last)]
+        assert found == np.flatnonzero(gone[lane]).tolist()
+        assert all(b < c for (_, b), (c, _) in pairwise(parts)), "a strip lies between two ranges"
+        assert again.missing(lane, 7) == [(a, min(b, 7)) for a, b in parts if a < 7]
+        for number in found:
+            window = Window(number * HEIGHT, left, HEIGHT, right - left)
+            part = {"raster": pixels[window.rows, window.cols]}
+            again.write(lane, FinishedStrip(window, part, (1,), 1, 0))
+        assert again.missing(lane, STRIPS) == []
+    assert again.rows == HEIGHT * STRIPS and len(again) == 2 * STRIPS
+    np.testing.assert_array_equal(again.read("raster", 0, HEIGHT * STRIPS)[0], pixels)
+
+
+def test_memory_holds_the_newest_strips_alone_where_others_lie_between(tmp_path: Path) -> None:
+    grid = PixelGrid(80, 7, Affine(10, 0, 0, 0, -10, 0), None)
+    specs = {"raster": RasterSpec(grid, "uint8", 255, ("x",))}
+
+    def write(store: StripStore, number: int) -> None:
+        part = {"raster": np.full((10, 7), number, np.uint8)}
+        store.write(0, FinishedStrip(Window(10 * number, 0, 10, 7), part, (1,), 1, 0))
+
+    below = StripStore(tmp_path / "s", specs, 1, first=3)
+    write(below, 3)
+    write(below, 4)
+    store = StripStore(tmp_path / "s", specs, 1)
+    for number in (0, 1, 2, 5, 6, 7):
+        write(store, number)
+        assert len(store._held) <= HELD_STRIPS
+    rows = np.arange(8, dtype=np.uint8).repeat(10)
+    np.testing.assert_array_equal(store.read("raster", 0, 80)[0], np.tile(rows[:, None], 7))
