@@ -36,7 +36,7 @@ VECTOR = "out.parquet"
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return tiny_model(tmp_path / "model", ("red",), CLASSES)
+    return tiny_model(tmp_path / "model", ("red",), CLASSES, gsd_range=(9.0, 11.0))
 
 
 def scene_of(
@@ -111,13 +111,14 @@ def pixels(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("gsd", [10.0, 4.0, 27.0])
+@pytest.mark.parametrize("gsd", [10.0, 7.0, 13.0])
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, model: Path, gsd: float
 ) -> None:
     """Stopped twice, at places that cut the scene differently; the last two gsds are resampled."""
     scene = scene_of(tmp_path, gsd=gsd)
     whole = predict(scene, tmp_path / "whole", model, Smooth(4))
+    assert whole.report["model_grid"]["resampled"] == (gsd != 10.0)
     chips = whole.report["chips"]["run"]
     stops = range(2, chips - 1, max(1, chips // 6))
     seen = set()
@@ -136,10 +137,11 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
             assert again.report[key] == whole.report[key]
         assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
         seen.add(len(last.batches))
-    assert min(seen) < chips / 2  # what was finished was not done again
+    # What was finished was not done again, but for the rows of chips that reach into the rest.
+    assert min(seen) < 0.6 * chips
 
 
-@pytest.mark.parametrize("gsd", [10.0, 4.0, 27.0])
+@pytest.mark.parametrize("gsd", [10.0, 7.0, 13.0])
 def test_lanes_change_nothing(tmp_path: Path, model: Path, gsd: float) -> None:
     scene = scene_of(tmp_path, width=260, gsd=gsd)
     whole = predict(scene, tmp_path / "whole", model, Smooth(4))
