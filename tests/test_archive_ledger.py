@@ -379,11 +379,12 @@ def test_blocks_are_claimed_by_whoever_was_asked_for_their_scene(ledger: Ledger)
         third.add([new("e")])
         assert other.next_due() == 0
         (block,) = other.claim(1)
-        assert block.key == "b" and other.done(block, {"strips": 3})
+        assert block.key == "b" and other.done(block, {"strips": 3}, 7)
         assert [j.key for j in third.claim(5)] == ["e"]
         for block in ledger.claim(5):
             ledger.done(block, {})
-        assert [j.key for j in other.claim(5)] == ["a"]
+        (job,) = other.claim(5)
+        assert other.done(job, {}, 5) and other.peaks() == {"a": 7}
     assert [j.key for j in ledger.blocks("a")] == ["b", "c", "d"]
     assert next(ledger.blocks("a")).result == {"strips": 3} and not [*ledger.blocks("b")]
 

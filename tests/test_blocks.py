@@ -29,7 +29,7 @@ TOLD = ("chips", "pixels", "classes", "clouds", "warnings", "grid", "options", "
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return tiny_model(tmp_path / "model", ("red",), CLASSES)
+    return tiny_model(tmp_path / "model", ("red",), CLASSES, gsd_range=(9.0, 11.0))
 
 
 def asked(folder: Path, **options: Any) -> dict[str, Any]:
@@ -90,13 +90,14 @@ def test_any_blocks_in_any_order_make_the_undisturbed_map(
     rng = np.random.default_rng(seed)
     height, width = (int(n) for n in rng.integers((120, 60), (220, 150)))
     # Of the finer pixels there are more, and fewer of the coarser ones, in a chip.
-    scene = scene_of(tmp_path, height, width, (10.0, 4.0, 27.0)[seed % 3])
+    scene = scene_of(tmp_path, height, width, (10.0, 7.0, 13.0)[seed % 3])
     lanes, overlap = (1, 3, 2, 1)[seed % 4], (20, 8, 26)[seed // 4]
     monkeypatch.setattr(Plan, "lanes", lambda self, limit: self._lanes(lanes))
     given = {"model": model, "overlap": overlap}
     oracle = (Smooth, EdgeDistance)[seed % 2]
     first = oracle(4)
     expected = whole(scene, tmp_path / "whole", runtime=first, **given)
+    assert expected.report["model_grid"]["resampled"] == bool(seed % 3)
     folder = tmp_path / "blocks"
     strips = split(scene, folder, runtime=oracle(4), **given)
     assert len(strips) == strips[-1][1] > 2 and all(b - a == 1 for a, b in strips)
@@ -178,6 +179,18 @@ def test_what_is_missing_or_damaged_is_computed(
     last = Smooth(4)
     assert_same(finish(scene, folder, model=model, runtime=last), expected)
     assert 0 < len(last.batches) < len(first.batches) / 2
+
+
+def test_blocks_count_where_the_same_is_decided_again(tmp_path: Path, model: Path) -> None:
+    """Without the folder of whoever split the scene."""
+    scene, folder = scene_of(tmp_path), tmp_path / "blocks"
+    expected = whole(scene, tmp_path / "whole", model=model, runtime=Smooth(4))
+    count = len(split(scene, folder, model=model, runtime=Smooth(4)))
+    block(scene, folder, (0, count), model=model, runtime=Smooth(4))
+    shutil.rmtree(folder / ".geoseg-out.tif")
+    last = Smooth(4)
+    assert_same(finish(scene, folder, model=model, runtime=last), expected)
+    assert last.batches == []
 
 
 def test_a_block_that_was_stopped_goes_on(tmp_path: Path, model: Path) -> None:

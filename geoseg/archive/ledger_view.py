@@ -91,10 +91,10 @@ class LedgerView:
         return began, ended, hosts, {p: ", ".join(sorted(v)) for p, v in found.items()}
 
     def peaks(self) -> dict[str, int]:
-        """The most bytes of memory that a worker took for a job, by key."""
+        """The most bytes of memory that a worker took for a job or a block of it, by its key."""
         return dict(
             self._base.rows(
-                "SELECT key, max(peak_bytes) FROM attempts WHERE peak_bytes IS NOT NULL "
-                "GROUP BY key"
+                "SELECT coalesce(parent, attempts.key), max(peak_bytes) FROM attempts "
+                "LEFT JOIN jobs ON jobs.key = attempts.key WHERE peak_bytes IS NOT NULL GROUP BY 1"
             )
         )

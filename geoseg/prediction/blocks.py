@@ -17,6 +17,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def _place(output: Path, block: Block) -> Path:
 
 def _places(output: Path) -> list[Path]:
     """Find the blocks of a map whose work folders are there, from the top."""
-    found = output.absolute().parent.glob(f".geoseg-{output.stem}-strips-*-*")
+    found = output.absolute().parent.glob(f".geoseg-{escape(output.stem)}-strips-*-*")
     return [output.with_name(path.name.removeprefix(".geoseg-")) for path in sorted(found)]
 
 
