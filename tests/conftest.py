@@ -25,7 +25,6 @@ from geoseg.core.importing import EXTRAS, missing
 
 #: What else modules of tests may import, brought by timm and by the extra "test".
 TEST_PACKAGES = {
-    "boto3",
     "huggingface_hub",
     "ipykernel",
     "kornia",

@@ -398,7 +398,7 @@ def test_what_holds_no_item_or_only_a_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="can't be read"):
         list(read_items(str(tmp_path / "none.json")))
     with pytest.raises(UsageError, match=r"http\(s\)"):
-        list(read_items("s3://bucket/items.parquet"))
+        list(read_items("gs://bucket/items.parquet"))
 
 
 def test_a_file_that_is_too_large_for_a_download_is_refused(

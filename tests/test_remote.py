@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,12 +10,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 import rasterio.env
 
 from geoseg.core.gdal import gdal_options
+from tests.buckets import S3Server
 from tests.helpers import make_raster, tiny_model
 from tests.servers import FaultyServer
 
@@ -132,44 +131,13 @@ def test_what_s3_does_not_have_is_named_at_once(
 @pytest.fixture(scope="module")
 def s3(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An S3 server with the scene; gives the environment that leads there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    server = S3Server(tmp_path_factory.mktemp("s3") / "log")
     try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.2).close()
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.1)
-        keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            aws_access_key_id="x",
-            aws_secret_access_key="y",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="scenes")
-        client.upload_file(str(place / "scene.tif"), "scenes", "a/scene.tif")
-        yield {
-            **keys,
-            "AWS_S3_ENDPOINT": f"127.0.0.1:{port}",
-            "AWS_HTTPS": "NO",
-            "AWS_VIRTUAL_HOSTING": "FALSE",
-            "AWS_REGION": "us-east-1",
-        }
+        server.client.create_bucket(Bucket="scenes")
+        server.client.upload_file(str(place / "scene.tif"), "scenes", "a/scene.tif")
+        yield server.environment()
     finally:
-        server.kill()
-        server.wait()
+        server.stop()
 
 
 def test_a_local_scene_where_the_user_has_gdal_look_at_no_other_file(

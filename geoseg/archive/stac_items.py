@@ -19,6 +19,7 @@ from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.archive.stac_search import search_items
 from geoseg.core.download import download
 from geoseg.core.names import full_address, public_name
+from geoseg.core.s3 import s3_parts
 from geoseg.errors import SceneError, UsageError
 from geoseg.scene.item import MAX_BYTES
 from geoseg.scene.sources import SCHEME, is_remote, lies_in
@@ -35,20 +36,21 @@ def read_items(manifest: str) -> Iterator[SceneSource]:
     """Go through the scenes that STAC items describe.
 
     Args:
-        manifest: path or http(s) address of an item, an ItemCollection, a Catalog or a Collection
-            (.json, .geojson), of items one a line (.ndjson), or of a table of them (.parquet).
+        manifest: path or address (http, https, s3) of an item, an ItemCollection, a Catalog or a
+            Collection (.json, .geojson), of items one a line (.ndjson), or of a table of them
+            (.parquet).
             The links of a catalogue on this machine lead to files below its own folder only, those
-            of one on a server to http(s) only.
+            of one on a server to http(s) only, of one in a bucket also to that bucket.
 
     Raises:
         UsageError: it holds no item, or an item twice that differs.
         SceneError: it can't be read, or is no STAC.
     """
     place = public_name(manifest)
-    if is_remote(place) and not place.startswith(("http://", "https://")):
+    if is_remote(place) and not place.startswith(("http://", "https://", "s3://")):
         raise UsageError(
-            f"{place}: lists of items are read from http(s) and from this machine; download it, "
-            f"and give the file"
+            f"{place}: lists of items are read from http(s), s3 and from this machine; download "
+            f"it, and give the file"
         )
     place = place if is_remote(place) else os.path.abspath(place)
     found = False
@@ -169,12 +171,15 @@ class _Walk:
             SceneError: where it may not.
         """
         if is_remote(place):
-            target = urljoin(full_address(place), href)
-            if target.startswith(("http://", "https://")):
+            base, own = full_address(place), ["http://", "https://"]
+            if base.startswith("s3://"):
+                own.append(f"s3://{s3_parts(base)[0]}/")
+            if target := _joined(base, href, tuple(own)):
                 return public_name(target)
+            where = "in a bucket leads to that and to" if len(own) > 2 else "on a server leads to"
             raise SceneError(
-                f"{place} links {public_name(href)[:200]!r}; a catalogue on a server leads to "
-                f"http(s) only: download what it links, and give that"
+                f"{place} links {public_name(href)[:200]!r}; a catalogue {where} http(s) only: "
+                f"download what it links, and give that"
             )
         path = os.path.normpath(os.path.join(os.path.dirname(place), href))
         if SCHEME.match(href) is None and lies_in(os.path.realpath(path), self._folder or ""):
@@ -183,6 +188,16 @@ class _Walk:
             f"{place} links {public_name(href)[:200]!r}; a catalogue on this machine leads to "
             f"files below its own folder, {self._folder}, only: give what it links by itself"
         )
+
+
+def _joined(base: str, href: str, allowed: tuple[str, ...]) -> str:
+    """Find where a link on a server leads; "" where it may not."""
+    if base.startswith("s3://") and SCHEME.match(href) is None:
+        # urljoin knows relative addresses of some schemes only.
+        target = "s3" + urljoin(f"http{base[2:]}", href).removeprefix("http")
+    else:
+        target = urljoin(base, href)
+    return target if target.startswith(allowed) else ""
 
 
 def _links(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

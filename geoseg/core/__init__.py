@@ -26,6 +26,7 @@ For other rooms:
     ownership: QML_MARK, TABLE_HEAD, holds_statistics_alone, is_ours, significant_text
     pages: page_text, share_bar, shown, table
     prefetch: prefetch
+    s3: Bucket, S3Error, s3_parts
     staging: Staging
     wording: counted
     workers: Stop, StoppedError, Workers, stoppable

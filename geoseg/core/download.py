@@ -1,4 +1,4 @@
-"""A small file over http(s), whole.
+"""A small file over http(s) or out of a bucket, whole.
 
 Rasters are read by GDAL, in parts. Servers of catalogues make their answers when they are asked:
 many know neither ranges nor the size beforehand, and GDAL's files over a network need these.
@@ -32,12 +32,16 @@ def download(source: str, most: int) -> bytes:
     """Fetch the beginning of a file; a server that fails is asked three times.
 
     Args:
-        source: an address with http or https, as :func:`geoseg.core.names.public_name` gives it.
+        source: an address with http, https or s3, as :func:`geoseg.core.names.public_name` gives
+            it.
         most: bytes that are read at most.
 
     Raises:
         SceneError: the server has no such file, refuses it, fails, or sends too slowly.
+        MissingExtraError: it is in a bucket, and boto3 is not installed.
     """
+    if source.startswith("s3://"):
+        return _read_object(source, most)
     for delay in (*DELAYS, None):
         try:
             return _read(source, most)
@@ -58,6 +62,19 @@ def download(source: str, most: int) -> bytes:
                 ) from error
         time.sleep(delay)
     raise AssertionError("the last try returns or raises")
+
+
+def _read_object(source: str, most: int) -> bytes:
+    from geoseg.core.s3 import Bucket, S3Error, s3_parts
+
+    bucket, key = s3_parts(full_address(source))
+    try:
+        with Bucket(bucket).open(key) as file:
+            return file.read(most)
+    except FileNotFoundError as error:
+        raise SceneError(f"{source} does not exist; check the address") from error
+    except S3Error as error:
+        raise SceneError(scrub(str(error))) from error
 
 
 def _advice(code: int) -> str:

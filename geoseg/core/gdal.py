@@ -23,6 +23,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.session import DummySession
 
 from geoseg.core.names import full_address, scrub
+from geoseg.core.s3_settings import gdal_options_of_s3
 
 __all__ = [
     "GDAL_ERRORS",
@@ -65,7 +66,9 @@ NETWORK_DELAYS = (0.5, 1.0, 2.0)
 #: What GDAL says where another try would end in the same way; it has itself repeated requests that
 #: were refused for now.
 FINAL = re.compile(
-    r"HTTP response code: \d|Range downloading|does not exist|[Aa]ccess ?[Dd]enied|Forbidden"
+    r"HTTP response code: \d|Range downloading|does not exist|[Aa]ccess ?[Dd]enied|Forbidden|"
+    # Of credentials.
+    r"request signature|AWS_SECRET_ACCESS_KEY|[Tt]oken (has expired|is|you provided)"
 )
 #: What GDAL says when it repeats a request that was refused.
 REFUSED = re.compile(r"HTTP error code: (\d+) .*Retrying again in ([\d.]+) sec")
@@ -101,9 +104,8 @@ def gdal_options(source: str) -> Iterator[None]:
     options: dict[str, str] = {}
     if over_network(source):
         before = rasterio.env.getenv() if rasterio.env.hasenv() else {}
-        options = {
-            k: v for k, v in NETWORK_OPTIONS.items() if k not in os.environ and k not in before
-        }
+        wanted = NETWORK_OPTIONS | gdal_options_of_s3()
+        options = {k: v for k, v in wanted.items() if k not in os.environ and k not in before}
     # GDAL looks for credentials itself; rasterio would ask boto3 for them each time.
     with rasterio.Env(session=DummySession(), **options):
         yield

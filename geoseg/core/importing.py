@@ -33,6 +33,7 @@ EXTRAS = {
     "torchgeo": (*_TORCH, "torchgeo", "requests"),
     "onnxruntime": ("onnxruntime",),
     "batch": ("distributed", "pystac_client"),
+    "s3": ("boto3",),
 }
 
 

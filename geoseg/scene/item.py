@@ -124,6 +124,8 @@ def is_item(source: str) -> bool:
     """
     if is_remote(source):
         path = urlsplit(full_address(source)).path.lower()
+        if source.startswith("s3://"):
+            return path.endswith(_SUFFIXES)
         if not source.startswith(("http://", "https://")) or path.endswith(_RASTERS):
             return False
         return path.endswith(_SUFFIXES) or _OF_AN_API.search(path) is not None
@@ -131,7 +133,7 @@ def is_item(source: str) -> bool:
 
 
 def read_item(source: str) -> Item:
-    """Read an item from a file, or over http(s).
+    """Read an item from a file, over http(s), or out of a bucket.
 
     Args:
         source: as :func:`geoseg.core.names.public_name` gives it.
