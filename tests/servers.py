@@ -22,6 +22,7 @@ class FaultyServer:
     Attributes:
         fault: gets the number of a request for a body, from 0, and its first byte; gives one of
             :data:`FAULTS` or None.
+        forbidden: paths that nobody may read.
         bodies: requests for bodies so far.
         failed: of these, those that failed.
         broken_off: those whose answers the other side did not wait for.
@@ -30,6 +31,7 @@ class FaultyServer:
     def __init__(self, folder: Path) -> None:
         """Start."""
         self.fault: Callable[[int, int], str | None] = lambda number, first: None
+        self.forbidden: set[str] = set()
         self.bodies = self.failed = self.broken_off = 0
         self._stopping = threading.Event()
         outer, lock = self, threading.Lock()
@@ -48,6 +50,8 @@ class FaultyServer:
 
             def _answer(self, *, body: bool) -> None:
                 file = folder / self.path.split("?")[0].lstrip("/")
+                if self.path in outer.forbidden:
+                    return self._refuse(403)
                 if not file.is_file():
                     return self._refuse(404)
                 data = file.read_bytes()

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from geoseg.archive.collection import write_collection
 from geoseg.archive.items import Items
 from geoseg.archive.ledger import Ledger
+from geoseg.archive.model_item import write_model_item
+from geoseg.archive.store import Store
 from geoseg.archive.summary import write_summary
 from geoseg.archive.verify import Certificate, verify
+from geoseg.cards.files import ModelFiles
 
 __all__ = ["certify", "close_archive"]
 
 
-def close_archive(out: Path, ledger: Ledger) -> dict[str, Any]:
+def close_archive(store: Store, ledger: Ledger, model: ModelFiles | None = None) -> dict[str, Any]:
     """Write an archive's collection, its table of items, and its report.
 
     Args:
-        out: the archive's folder.
+        store: of the archive's files.
         ledger: of its jobs.
+        model: whose item is written, too.
 
     Returns:
         The report, as its JSON has it.
@@ -29,16 +32,20 @@ def close_archive(out: Path, ledger: Ledger) -> dict[str, Any]:
         OutputError: a file can't be written, or is somebody else's.
     """
     keys = [job.key for job in ledger.jobs("done")]
-    if keys:
-        write_collection(out, Items(out, keys))
     began, ended, hosts, versions = ledger.span()
-    return write_summary(
-        _records(ledger),
-        out,
-        wall_seconds=None if began is None or ended is None else ended - began,
-        hosts=hosts,
-        versions=versions,
-    )
+    with store.closing_folder(keys) as out:
+        if model is not None:
+            write_model_item(out, model)
+        if keys:
+            write_collection(out, Items(out, keys))
+        return write_summary(
+            _records(ledger),
+            out,
+            shown_as=str(store.place),
+            wall_seconds=None if began is None or ended is None else ended - began,
+            hosts=hosts,
+            versions=versions,
+        )
 
 
 def _records(ledger: Ledger) -> Iterator[dict[str, Any]]:
@@ -80,12 +87,12 @@ class _Expected(Mapping[str, Mapping[str, Mapping[str, Any]]]):
         return len(self._keys)
 
 
-def certify(out: Path, ledger: Ledger) -> Certificate:
+def certify(store: Store, ledger: Ledger) -> Certificate:
     """Compare every file of an archive with what the ledger and its items say.
 
     Args:
-        out: the archive's folder.
+        store: of the archive's files.
         ledger: of its jobs.
     """
     unfinished = {job.key for job in ledger.jobs() if job.state != "done"}
-    return verify(out, _Expected(ledger), unfinished=unfinished)
+    return verify(store, _Expected(ledger), unfinished=unfinished)

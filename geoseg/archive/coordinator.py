@@ -42,7 +42,7 @@ class Task:
     """What all jobs of a run share.
 
     Attributes:
-        out: the archive's folder.
+        out: the archive's folder or address.
         options: of ``predict``.
         vector_suffix: of the polygons' files.
         timeout: seconds that a job may take, or None.
@@ -103,7 +103,7 @@ def run_jobs(
         "" where nothing is left to do, or why the run stopped before.
 
     Raises:
-        OutputError: the disk is full.
+        OutputError: the disk is full, or the archive's bucket refuses.
         DeviceError: there is no worker for some minutes.
     """
     return _Loop(ledger, workers, task, limits, say).run()
@@ -220,7 +220,7 @@ class _Loop:
             ledger.give_back(job, outcome["reason"])
             raise OutputError(
                 f"{outcome['reason']}; the run has stopped in order, and the same command goes on "
-                f"once there is space"
+                f"once that is put right"
             )
         elif outcome["passing"] and job.tries + 1 < TRIES:
             wait = min(FIRST_WAIT * 2**job.tries, LONGEST_WAIT) * random.uniform(0.5, 1.5)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from geoseg.core.locking import BusyError
+from geoseg.core.s3 import S3Error
 from geoseg.errors import (
     BandError,
     DeviceError,
@@ -49,7 +50,8 @@ _PASSING_HERE = re.compile(
 )
 _FULL = re.compile(r"disk is full|No space left|quota", re.I)
 _DENIED = re.compile(
-    r"HTTP (response|error) code: 40[13]|[Aa]ccess ?[Dd]enied|Forbidden|InvalidAcc"
+    r"HTTP (response|error) code: 40[13]|[Aa]ccess ?[Dd]enied|Forbidden|InvalidAcc|Access Key Id|"
+    r"request signature|AWS_SECRET_ACCESS_KEY|[Tt]oken (has expired|is|you provided)|NoCredentials"
 )
 _MISSING = re.compile(r"no such file|HTTP (response|error) code: (404|410)|does not exist|NoSuch")
 _LARGE = re.compile(r"--max-pixels|million polygons|too many polygons")
@@ -61,7 +63,8 @@ class Fault:
     """What is made of an error.
 
     Attributes:
-        kind: a key of :data:`KINDS`; ``stop`` where the run can't go on: the disk is full.
+        kind: a key of :data:`KINDS`; ``stop`` where the run can't go on: the disk is full, or the
+            archive's bucket refuses.
         reason: the error, in a line.
         passing: whether the same may succeed later.
     """
@@ -87,6 +90,9 @@ def fault_of(error: BaseException, *, remote: bool = False) -> Fault:
         return Fault("crashed", f"out of memory: {reason}", passing=True)
     if _FULL.search(reason):
         return Fault("stop", reason)
+    if isinstance(error, OutputError) and isinstance(error.__cause__, S3Error):
+        passing = error.__cause__.passing
+        return Fault("unreachable" if passing else "stop", reason, passing)
     if isinstance(error, GeosegError):
         return _known(error, reason, passes)
     if isinstance(error, OSError) and passes.search(reason):

@@ -1,4 +1,4 @@
-"""Where an archive and its ledger are."""
+"""Where an archive in a folder and its ledger are; where those of others are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import psutil
 from geoseg.core.folders import cache_folder
 from geoseg.errors import OutputError, UsageError
 
-__all__ = ["LEDGER", "find_ledger", "make_archive"]
+__all__ = [
+    "ELSEWHERE",
+    "LEDGER",
+    "find_ledger",
+    "find_ledger_there",
+    "ledger_of_this_machine",
+    "make_archive",
+]
 
 #: In the archive's folder.
 LEDGER = "ledger.sqlite"
@@ -58,18 +65,37 @@ def find_ledger(out: Path) -> Path:
     """
     if not _is_shared(out):
         return out / LEDGER
-    name = hashlib.sha256(str(out).encode()).hexdigest()[:16]
+    path = ledger_of_this_machine(str(out))
     try:
-        folder = cache_folder().parent / "geoseg-ledgers"
-        folder.mkdir(parents=True, exist_ok=True)
-        (out / ELSEWHERE).write_text(f"{os.uname().nodename}: {folder / name}.sqlite\n")
+        (out / ELSEWHERE).write_text(f"{os.uname().nodename}: {path}\n")
     except OSError as error:
         raise OutputError(f"the ledger of {out} can't be made ({error})") from error
+    return path
+
+
+def ledger_of_this_machine(place: str) -> Path:
+    """Say where the ledger of an archive is that can't hold it.
+
+    Args:
+        place: of the archive.
+
+    Raises:
+        OutputError: the folder of such ledgers can't be made.
+    """
+    name = hashlib.sha256(place.encode()).hexdigest()[:16]
+    folder = cache_folder().parent / "geoseg-ledgers"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the ledger of {place} can't be made ({error})") from error
     return folder / f"{name}.sqlite"
 
 
-def open_archive(out: Path) -> Path:
+def find_ledger_there(out: Path) -> Path:
     """Find the ledger of an archive that is there.
+
+    Args:
+        out: the archive's folder.
 
     Raises:
         UsageError: there is none.

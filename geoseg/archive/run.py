@@ -14,10 +14,9 @@ from geoseg.archive.cluster import connected, share_of
 from geoseg.archive.coordinator import Limits, Task, run_jobs
 from geoseg.archive.ledger import Ledger
 from geoseg.archive.manifest import read_manifest
-from geoseg.archive.model_item import write_model_item
-from geoseg.archive.place import find_ledger, make_archive
+from geoseg.archive.reachable import check_scenes
 from geoseg.archive.sources import SceneSource
-from geoseg.archive.stac_item import ITEM_NAME
+from geoseg.archive.store import Store, store_of
 from geoseg.core.importing import require
 from geoseg.errors import UsageError
 from geoseg.events import Progress
@@ -28,6 +27,8 @@ __all__ = ["ArchiveRun", "batch"]
 
 #: Options of ``predict`` that name one scene's files, which an archive names itself.
 OWN = {"output", "vector", "probs", "confidence", "agreement", "preview", "overwrite"}
+#: States of jobs that this run has nothing more to do with.
+ENDED = ("done", "quarantined")
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class ArchiveRun:
     """What a run of ``geoseg batch`` did.
 
     Attributes:
-        out: the archive's folder.
+        out: the archive's folder or address.
         counts: jobs that it was asked for, by state.
         stopped: why it ended before all was done; "" else.
     """
 
-    out: Path
+    out: Path | str
     counts: Mapping[str, int]
     stopped: str
 
@@ -72,7 +73,7 @@ def batch(
     Args:
         manifest: a folder, a glob, a list or STAC items; see
             :func:`geoseg.archive.manifest.read_manifest`. Or the scenes themselves.
-        out: the archive's folder.
+        out: the archive's folder, or ``s3://BUCKET/PREFIX``.
         model: an embedded model's name, or a model folder or .zip.
         workers: processes on this machine; None for as many as it has cores and memory for.
         threads: of each job; None for the cores that there are for it.
@@ -91,8 +92,9 @@ def batch(
     Raises:
         UsageError: an option contradicts another, or the manifest holds no scene.
         ModelError: the model can't be read.
-        MissingExtraError: Dask is not installed.
-        OutputError: the folder is somebody else's, or the disk is full.
+        MissingExtraError: Dask is not installed; or boto3, for a bucket.
+        OutputError: the folder or bucket is somebody else's or can't be written, or is full.
+        SceneError: none of the first scenes may be read with these credentials.
     """
     require("batch", "geoseg batch")
     wrong = sorted(OWN & set(options))
@@ -105,16 +107,16 @@ def batch(
     share = share_of(workers, threads, mem_limit)
     report = progress or (lambda event: None)
     scenes = read_manifest(manifest) if isinstance(manifest, str) else manifest
-    archive = make_archive(Path(out))
-    with Ledger(find_ledger(archive)) as ledger:
+    store = store_of(out)
+    with Ledger(store.make()) as ledger:
         ledger.alive()
         new, known = ledger.add(scene.job(meant, files.sha256) for scene in scenes)
-        again = ledger.again(_gone(archive, ledger), "its map is not there any more")
+        again = ledger.again(_gone(store, ledger), "its map is not there any more")
         report({"event": "note", "message": _found(new, known, again, ledger)})
         asked = {**options, "model": str(model)}
         asked |= {"threads": share.threads, "mem_limit": share.memory} if scheduler is None else {}
         task = Task(
-            str(archive),
+            str(store.place),
             asked,
             vector_suffix,
             job_timeout,
@@ -124,15 +126,16 @@ def batch(
         limits = Limits(None if max_hours is None else 3600 * max_hours, max_bytes)
         stopped = ""
         if ledger.next_due() is not None:
+            check_scenes(ledger)
             if scheduler is None:
                 report({"event": "note", "message": share.words})
             with connected(scheduler, share) as pool:
                 if pool.dashboard:
                     report({"event": "note", "message": f"dashboard {pool.dashboard}"})
                 stopped = run_jobs(ledger, pool, task, limits, _teller(report))
-        write_model_item(archive, files)
-        close_archive(archive, ledger)
-        return ArchiveRun(archive, ledger.counts(asked=True), stopped)
+        store.tidy(job.key for state in ENDED for job in ledger.jobs(state))
+        close_archive(store, ledger, files)
+        return ArchiveRun(store.place, ledger.counts(asked=True), stopped)
 
 
 def _meant(options: PredictOptions) -> dict[str, Any]:
@@ -146,9 +149,11 @@ def _meant(options: PredictOptions) -> dict[str, Any]:
     }
 
 
-def _gone(archive: Path, ledger: Ledger) -> list[str]:
+def _gone(store: Store, ledger: Ledger) -> list[str]:
     """Find jobs that are done, and whose map somebody has removed."""
-    return [j.key for j in ledger.jobs("done") if not (archive / j.key / ITEM_NAME).exists()]
+    done = [job.key for job in ledger.jobs("done")]
+    there = store.finished(done)
+    return [key for key in done if key not in there]
 
 
 def _found(new: int, known: int, again: int, ledger: Ledger) -> str:

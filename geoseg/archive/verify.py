@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -19,8 +17,7 @@ from typing import Any
 
 from geoseg.archive.model_item import MODELS
 from geoseg.archive.stac_item import ITEM_NAME
-from geoseg.core.machine import available_cores
-from geoseg.core.ownership import holds_statistics_alone
+from geoseg.archive.store import Store, store_of
 from geoseg.core.wording import counted
 from geoseg.core.workers import Workers
 
@@ -39,8 +36,6 @@ FINDINGS = {
 }
 #: Bytes that are read at a time.
 _BLOCK = 1 << 20
-#: Threads at most: disks and file servers gain little from more.
-_MOST_THREADS = 8
 #: An item is some kilobytes; a larger one is none.
 _MOST_ITEM_BYTES = 16 << 20
 #: Findings of a kind that a text lists.
@@ -121,7 +116,7 @@ class _StoppedError(Exception):
 
 
 def verify(
-    out: Path,
+    out: Path | Store,
     expected: Mapping[str, Mapping[str, Mapping[str, Any]]],
     *,
     unfinished: Container[str] = (),
@@ -132,13 +127,13 @@ def verify(
     """Compare an archive's files with what the ledger and their items say.
 
     Args:
-        out: the archive's folder.
+        out: the archive's folder, or its files.
         expected: of each job that is done, by key: its files by name, each with ``size``, bytes,
             and ``checksum``, a hexadecimal SHA-256 or multihash of one. Jobs are asked for one by
             one, so it may be a database.
         unfinished: keys of jobs that the ledger knows and that are not done: their folders may
             hold anything but an item.
-        threads: that read; by default as many as cores, 8 at most.
+        threads: that read; by default as many as gain from it.
         progress: called now and then with jobs that are looked at and bytes that are read.
         each: called with each line ``checksum  path``, without line end, for a file that
             ``sha256sum --check`` takes.
@@ -149,14 +144,15 @@ def verify(
     Raises:
         OSError: the archive's folder itself can't be read.
     """
+    store = store_of(out) if isinstance(out, Path) else out
     keys = sorted(expected)
-    findings = list(_strangers(out, expected, unfinished))
+    findings = list(_strangers(store, expected, unfinished))
     lines, files, read = hashlib.sha256(), 0, 0
     stopped = threading.Event()
-    workers = Workers(threads or min(_MOST_THREADS, available_cores()))
+    workers = Workers(threads or store.threads)
 
     def look(asked: tuple[str, Mapping[str, Mapping[str, Any]]]) -> _Job:
-        return _look(out, *asked, stopped)
+        return _look(store, *asked, stopped)
 
     # The ledger is asked in this thread alone: a database may want that.
     asked = ((key, expected[key]) for key in keys)
@@ -178,15 +174,13 @@ def verify(
 
 
 def _strangers(
-    out: Path, expected: Container[str], unfinished: Container[str]
+    store: Store, expected: Container[str], unfinished: Container[str]
 ) -> Iterator[Finding]:
     """Find folders that no job knows, and items of jobs that are not done."""
-    with os.scandir(out) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    for name in names:
+    for name in store.folders():
         if name in expected or name == MODELS:
             continue
-        has_item = os.path.lexists(out / name / ITEM_NAME)
+        has_item = store.has(f"{name}/{ITEM_NAME}")
         if name not in unfinished:
             text = "with an item" if has_item else "without an item"
             yield Finding("unknown folder", name, text)
@@ -195,16 +189,15 @@ def _strangers(
 
 
 def _look(
-    out: Path, key: str, ledger: Mapping[str, Mapping[str, Any]], stopped: threading.Event
+    store: Store, key: str, ledger: Mapping[str, Mapping[str, Any]], stopped: threading.Event
 ) -> _Job:
     """Read all files of a job that is done, and compare them."""
-    folder = out / key
-    by_item, findings = _of_item(folder, key)
+    by_item, findings = _of_item(store, key)
     says = {
         "ledger": {name.removeprefix(f"{key}/"): about for name, about in ledger.items()},
         "item": by_item,
     }
-    found, problem = _names(folder)
+    found, problem = _names(store, key)
     findings += problem
     known = {ITEM_NAME, *says["ledger"], *by_item}
     hashes, total = [], 0
@@ -212,13 +205,13 @@ def _look(
         path = f"{key}/{name}"
         said = {who: about[name] for who, about in says.items() if name in about}
         if name not in known:
-            if not holds_statistics_alone(folder / name):
+            if not store.is_harmless(path):
                 findings.append(Finding("unknown file", path))
-        elif not os.path.lexists(folder / name):
+        elif name not in found and not store.has(path):
             if said:  # else it is the item, which is reported already
                 findings.append(Finding("missing", path, f"the {' and the '.join(said)} has it"))
         else:
-            size, sha256, why = _hash(folder / name, stopped)
+            size, sha256, why = _hash(store, path, stopped)
             if sha256 is None:
                 findings.append(Finding("unreadable", path, why))
             else:
@@ -228,23 +221,21 @@ def _look(
     return _Job(key, hashes, total, findings)
 
 
-def _names(folder: Path) -> tuple[list[str], list[Finding]]:
+def _names(store: Store, key: str) -> tuple[list[str], list[Finding]]:
     """List a folder's entries; none where it is missing."""
     try:
-        return sorted(os.listdir(folder)), []
+        return store.names(key), []
     except FileNotFoundError:
         return [], []
     except OSError as error:
-        return [], [Finding("unreadable", folder.name, str(error.strerror))]
+        return [], [Finding("unreadable", key, str(error.strerror))]
 
 
-def _of_item(folder: Path, key: str) -> tuple[dict[str, Mapping[str, Any]], list[Finding]]:
+def _of_item(store: Store, key: str) -> tuple[dict[str, Mapping[str, Any]], list[Finding]]:
     """Read what an item says of the files beside it."""
     path = f"{key}/{ITEM_NAME}"
     try:
-        if not stat.S_ISREG((folder / ITEM_NAME).stat().st_mode):
-            return {}, [Finding("bad item", path, "it is not a plain file")]
-        with open(folder / ITEM_NAME, "rb") as file:
+        with store.open(path) as file:
             item = json.loads(file.read(_MOST_ITEM_BYTES))
         if item["id"] != key:
             return {}, [Finding("bad item", path, f"it is of {item['id']!r}")]
@@ -267,13 +258,11 @@ def _is_beside(href: str) -> bool:
     return name not in ("", ".", "..") and not {"/", "\\", ":", "\0"} & set(name)
 
 
-def _hash(path: Path, stopped: threading.Event) -> tuple[int, str | None, str]:
+def _hash(store: Store, path: str, stopped: threading.Event) -> tuple[int, str | None, str]:
     """Hash a file: its bytes, its SHA-256, or None and why it can't be read."""
     digest, size = hashlib.sha256(), 0
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep who opens it waiting
-            return 0, None, "it is not a plain file"
-        with open(path, "rb", buffering=0) as file:
+        with store.open(path) as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
                 size += len(block)

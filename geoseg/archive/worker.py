@@ -12,13 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from geoseg.archive.deadline import ended_after
 from geoseg.archive.faults import fault_of
 from geoseg.archive.sources import scene_to_open
-from geoseg.archive.stac_item import write_item
+from geoseg.archive.store import store_of
 from geoseg.core.importing import package_version
 from geoseg.scene.sources import is_remote
 
@@ -45,8 +44,9 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
     """Do a job.
 
     Args:
-        task: ``key``; ``source``, with full addresses; ``out``, the archive's folder; ``options``
-            of ``predict``; ``timeout`` in seconds or None; and what ``splitting.block_task`` says.
+        task: ``key``; ``source``, with full addresses; ``out``, the archive's folder or address;
+            ``options`` of ``predict``; ``timeout`` in seconds or None; and what
+            ``splitting.block_task`` says.
 
     Returns:
         ``outcome``: ``done`` or ``split`` with ``result``, ``failed`` with ``kind``, ``reason`` and
@@ -83,8 +83,7 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
     from geoseg.runtimes.kept import keep
 
     keep(KEPT)
-    source, folder = task["source"], Path(task["out"]) / task["key"]
-    folder.mkdir(parents=True, exist_ok=True)
+    source, store = task["source"], store_of(task["out"])
     timeout = task.get("timeout")
 
     def hear(event: Any) -> None:
@@ -97,19 +96,20 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
 
     hear(None)
     options = {**task["options"], **source.get("options", {})}
-    if not options.get("no_vector"):
-        options["vector"] = folder / f"polygons{task['vector_suffix']}"
-    done = predict_task(
-        task,
-        scene_to_open(source),
-        folder / "landcover.tif",
-        overwrite=True,
-        progress=hear,
-        **options,
-    )
-    if isinstance(done, dict):
-        return done
-    item = write_item(folder, task["key"], source, done.report)
+    with store.job_folder(task["key"]) as folder:
+        if not options.get("no_vector"):
+            options["vector"] = folder / f"polygons{task['vector_suffix']}"
+        done = predict_task(
+            task,
+            scene_to_open(source),
+            folder / "landcover.tif",
+            overwrite=True,
+            progress=hear,
+            **options,
+        )
+        if isinstance(done, dict):
+            return done
+        item = store.finish(folder, task["key"], source, done.report, lambda: hear(None))
     result = result_of(item, done.report)
     result["seconds"] += task.get("seconds", 0.0)  # of its blocks
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -70,7 +69,12 @@ def _predict_options(function: Any) -> Any:
     "-m", "--model", required=True, help="Embedded model's name, or a model folder or .zip."
 )
 @click.option(
-    "-o", "--output", "out", required=True, type=click.Path(), help="The archive's folder."
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(),
+    help="The archive's folder, or s3://BUCKET/PREFIX.",
 )
 @click.option(
     "--stac-api",
@@ -178,9 +182,9 @@ def run_command(
 def status_command(out: str, as_json: bool) -> None:
     """Show how many scenes are in which state, and why those in quarantine are."""
     from geoseg.archive.ledger import Ledger
-    from geoseg.archive.place import open_archive
+    from geoseg.archive.store import store_of
 
-    with Ledger(open_archive(Path(out))) as ledger:
+    with Ledger(store_of(out).ledger()) as ledger:
         counts = ledger.counts()
         kinds: dict[str, int] = {}
         for job in ledger.jobs("quarantined"):
@@ -203,9 +207,9 @@ def status_command(out: str, as_json: bool) -> None:
 def retry_command(out: str, kind: str | None, key: tuple[str, ...]) -> None:
     """Have scenes in quarantine done again by the next run."""
     from geoseg.archive.ledger import Ledger
-    from geoseg.archive.place import open_archive
+    from geoseg.archive.store import store_of
 
-    with Ledger(open_archive(Path(out))) as ledger:
+    with Ledger(store_of(out).ledger()) as ledger:
         chosen = [
             job.key
             for job in ledger.jobs("quarantined")
@@ -222,17 +226,17 @@ def report_command(out: str, as_json: bool) -> None:
     """Write the archive's collection, table of items and report anew."""
     from geoseg.archive.closing import close_archive
     from geoseg.archive.ledger import Ledger
-    from geoseg.archive.place import open_archive
+    from geoseg.archive.store import store_of
 
-    path = open_archive(Path(out))
-    with Ledger(path) as ledger:
-        report = close_archive(Path(out).absolute(), ledger)
+    store = store_of(out)
+    with Ledger(store.ledger()) as ledger:
+        report = close_archive(store, ledger)
     if as_json:
         print_json(report)
     else:
         for name in ("report.json", "report.html", "collection.json", "items.parquet"):
-            if (Path(out) / name).exists():
-                click.echo(Path(out) / name)
+            if store.has(name):
+                click.echo(f"{out.rstrip('/')}/{name}")
 
 
 @command.command("verify")
@@ -242,11 +246,12 @@ def verify_command(out: str, as_json: bool) -> None:
     """Hash every file again, and compare it with the ledger and with its item."""
     from geoseg.archive.closing import certify
     from geoseg.archive.ledger import Ledger
-    from geoseg.archive.place import open_archive
+    from geoseg.archive.store import store_of
     from geoseg.archive.verify import certificate_text
 
-    with Ledger(open_archive(Path(out))) as ledger:
-        certificate = certify(Path(out).absolute(), ledger)
+    store = store_of(out)
+    with Ledger(store.ledger()) as ledger:
+        certificate = certify(store, ledger)
     if as_json:
         print_json(certificate.as_json())
     else:
