@@ -31,6 +31,7 @@ from geoseg.cli.batch import command as batch_command
 from geoseg.core.s3 import Bucket
 from geoseg.core.s3_settings import gdal_options_of_s3, s3_settings
 from geoseg.errors import OutputError, SceneError, UsageError
+from geoseg.mosaicking.finding import confidence_beside, date_of, find_maps
 from tests.buckets import Relay, S3Server, clean
 from tests.helpers import make_raster, tiny_model
 from tests.servers import FaultyServer
@@ -211,6 +212,14 @@ def look_after(place: Path, server: S3Server) -> None:
     assert code == 0 and f"{archive}/collection.json" in said.split()
     code, said = command("verify", archive)
     assert code == 0 and "all files are what was written" in said, said
+    one = place / "archive", place / "one.tif"
+    other = archive, place / "other.tif"
+    tops = []
+    for maps_, out in (one, other):
+        geoseg.mosaic(maps_, out, top="last", no_vector=True)
+        with rasterio.open(out) as dataset:
+            tops.append(dataset.read())
+    np.testing.assert_array_equal(*tops)
     (key,) = [n for n in server.objects("maps", "a/b/") if n.startswith("s002") and ".tif" in n]
     whole = server.client.get_object(Bucket="maps", Key=f"a/b/{key}")["Body"].read()
     changed = whole[:-1] + bytes([whole[-1] ^ 1])
@@ -410,6 +419,33 @@ def test_items_in_a_bucket_are_scenes(
         np.testing.assert_array_equal(pixels[0], other)
     with pytest.raises(SceneError, match=r"s3://scenes/stac/none.json does not exist"):
         geoseg.predict("s3://scenes/stac/none.json", tmp_path / "c.tif", **options)
+
+
+def test_what_lies_beside_a_map_in_a_bucket(server: S3Server, reach: pytest.MonkeyPatch) -> None:
+    """Its date and its confidence, for mosaics."""
+    item = {"properties": {"datetime": "2024-06-01T10:20:30Z"}}
+    put = server.client.put_object
+    for name, content in (
+        ("a/landcover.tif", b"a"),
+        ("a/item.json", json.dumps(item).encode()),
+        ("a/confidence.tif", b"c"),
+        ("b/landcover.tif", b"b"),
+        ("b/below/landcover.tif", b"no scene"),
+        (".geoseg-c/landcover.tif", b"of a run"),
+    ):
+        put(Bucket="maps", Key=f"beside/{name}", Body=content)
+    found, _ = find_maps("s3://maps/beside/")
+    assert found == ["s3://maps/beside/a/landcover.tif", "s3://maps/beside/b/landcover.tif"]
+    assert find_maps("s3://maps/beside/b")[0] == found[1:]
+    assert [str(date_of(path)) for path in found] == ["2024-06-01 10:20:30+00:00", "None"]
+    assert [confidence_beside(path) for path in found] == [
+        "s3://maps/beside/a/confidence.tif",
+        None,
+    ]
+    with pytest.raises(SceneError, match=r"holds no \*/landcover.tif"):
+        find_maps("s3://maps/nothing")
+    with pytest.raises(SceneError, match="NoSuchBucket"):
+        find_maps("s3://nobody/nothing")
 
 
 def test_gdal_and_boto3_are_led_to_the_same_server(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from geoseg.core.importing import missing
 from geoseg.core.names import public_name
+from geoseg.core.s3 import Bucket, S3Error, s3_parts
 from geoseg.errors import SceneError, UsageError
+from geoseg.scene.opening import RASTER_SUFFIXES
 from geoseg.scene.sources import is_remote
 
 __all__ = ["confidence_beside", "date_of", "files_about", "find_maps"]
@@ -26,16 +31,17 @@ def find_maps(names: str | Path | Sequence[str | Path]) -> tuple[list[str], list
     """Find the maps that are meant.
 
     Args:
-        names: of maps; of folders, which stand for every ``*/landcover.tif`` in them, by name; of
-            text files (.txt) with one of these a line, relative to the text's folder; or patterns
-            such as ``maps/*.tif``.
+        names: of maps; of folders and of ``s3://BUCKET/PREFIX``, which stand for every
+            ``*/landcover.tif`` in them, by name; of text files (.txt) with one of these a line,
+            relative to the text's folder; or patterns such as ``maps/*.tif``.
 
     Returns:
         Paths in the order given, each once; and those that were named more than once.
 
     Raises:
         UsageError: no name is given.
-        SceneError: a name stands for nothing.
+        SceneError: a name stands for nothing, or a bucket can't be read.
+        MissingExtraError: it is in a bucket, and boto3 is not installed.
     """
     each = [names] if isinstance(names, str | Path) else list(names)
     if not each:
@@ -53,7 +59,9 @@ def find_maps(names: str | Path | Sequence[str | Path]) -> tuple[list[str], list
 def _expanded(names: Iterable[str], *, lists: bool) -> Iterator[str]:
     for name in names:
         path = Path(name)
-        if is_remote(name):
+        if name.startswith("s3://") and path.suffix.lower() not in RASTER_SUFFIXES:
+            yield from _in_bucket(name)
+        elif is_remote(name):
             yield name
         elif path.is_dir():
             yield from _in_folder(path)
@@ -85,6 +93,32 @@ def _in_folder(folder: Path) -> Iterator[str]:
     yield from map(str, found)
 
 
+def _in_bucket(address: str) -> Iterator[str]:
+    """List the maps of an archive in a bucket, or the one of a scene there."""
+    name, prefix = s3_parts(address.rstrip("/"))
+    start = f"{prefix}/" if prefix else ""
+    with _told():
+        keys = [key for key, _ in Bucket(name).keys(start) if key.endswith(f"/{MAP}")]
+    names = [key.removeprefix(start) for key in keys]
+    # As of folders: what begins with a dot is a run's that is at work.
+    each = [MAP] if MAP in names else [n for n in names if re.fullmatch(r"[^./][^/]*/[^/]+", n)]
+    found = [start + name for name in each]
+    if not found:
+        raise SceneError(
+            f"{address} holds no */{MAP}, as an archive does; give the maps themselves, or the "
+            f"archive's address"
+        )
+    yield from (f"s3://{name}/{key}" for key in found)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except S3Error as error:
+        raise SceneError(str(error)) from error
+
+
 def _lines(path: Path) -> Iterator[str]:
     """List the names in a text; they are relative to its folder.
 
@@ -108,21 +142,44 @@ def _text(path: Path) -> str:
         raise SceneError(f"{path} can't be read as text ({error})") from error
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path | str) -> dict[str, Any]:
     """Read a JSON object; empty where there is no such file.
+
+    Args:
+        path: of the file, or its address in a bucket.
 
     Raises:
         SceneError: it is there and holds none.
     """
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         return {}
     try:
-        found = json.loads(_text(path))
+        found = json.loads(_text(path) if isinstance(path, Path) else _text_in_bucket(path))
     except (ValueError, RecursionError) as error:
         raise SceneError(f"{path} is no JSON ({error}); correct or remove it") from error
     if not isinstance(found, dict):
         raise SceneError(f"{path} is JSON, and no object; correct or remove it")
     return found
+
+
+def _text_in_bucket(address: str) -> str:
+    """Read a text; an empty object where there is none."""
+    name, key = s3_parts(address)
+    try:
+        with _told(), Bucket(name).open(key) as file:
+            return file.read(MOST_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return "{}"
+
+
+def _beside(path: str, name: str) -> Path | str | None:
+    """Say where a file beside a map is; None where it can't be looked for."""
+    if not is_remote(path):
+        return Path(path).with_name(name)
+    # GDAL reads such maps without boto3, too.
+    if path.startswith("s3://") and not missing("s3"):
+        return f"{path.rpartition('/')[0]}/{name}"
+    return None
 
 
 def date_of(path: str) -> datetime | None:
@@ -140,9 +197,9 @@ def date_of(path: str) -> datetime | None:
     Raises:
         SceneError: the item is there, and can't be understood.
     """
-    if is_remote(path):
+    place = _beside(path, ITEM)
+    if place is None:
         return None
-    place = Path(path).with_name(ITEM)
     item = _object(place)
     assets = item.get("assets")
     each = assets.values() if isinstance(assets, dict) else ()
@@ -178,9 +235,13 @@ def confidence_beside(path: str) -> str | None:
     Raises:
         SceneError: the report is there, and can't be understood.
     """
-    if is_remote(path):
+    beside = _beside(path, CONFIDENCE)
+    if isinstance(beside, str) and Path(path).name == MAP:
+        name, key = s3_parts(beside)
+        with _told():
+            return beside if Bucket(name).about(key) is not None else None
+    if not isinstance(beside, Path):
         return None
-    beside = Path(path).with_name(CONFIDENCE)
     if Path(path).name != MAP:
         outputs = _object(Path(path).with_suffix(".json")).get("outputs")
         named = outputs.get("confidence") if isinstance(outputs, dict) else None
