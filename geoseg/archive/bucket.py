@@ -222,16 +222,19 @@ class BucketStore:
 
     def tidy(self, keys: Iterable[str]) -> None:
         """Remove the folders of jobs that are over, on this machine."""
-        root = self._scratch()
-        for key in keys:
-            if work_folder_of(root / key).exists():
-                _remove(root / key)
         with suppress(OSError):
-            root.rmdir()  # where it is empty
+            root = self._scratch()
+            left = {path.name for path in root.iterdir()}
+            for key in keys:
+                if work_folder_of(root / key).name in left:
+                    _remove(root / key)
 
     def folders(self) -> Iterator[str]:
         """List what keys begin with."""
-        return (name for name in self._bucket.folders(self._prefix) if not name.startswith("."))
+        with _told():
+            for name in self._bucket.folders(self._prefix):
+                if not name.startswith("."):
+                    yield name
 
     def names(self, key: str) -> list[str]:
         """List the objects of a scene."""
@@ -239,7 +242,8 @@ class BucketStore:
 
     def has(self, name: str) -> bool:
         """Ask for an object."""
-        return self._bucket.about(self._prefix + name) is not None
+        with _told():
+            return self._bucket.about(self._prefix + name) is not None
 
     def is_harmless(self, name: str) -> bool:
         """No program that looks at a raster in a bucket keeps anything beside it."""

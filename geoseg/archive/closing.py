@@ -13,6 +13,7 @@ from geoseg.archive.store import Store
 from geoseg.archive.summary import write_summary
 from geoseg.archive.verify import Certificate, verify
 from geoseg.cards.files import ModelFiles
+from geoseg.errors import OutputError
 
 __all__ = ["certify", "close_archive"]
 
@@ -93,6 +94,14 @@ def certify(store: Store, ledger: Ledger) -> Certificate:
     Args:
         store: of the archive's files.
         ledger: of its jobs.
+
+    Raises:
+        OutputError: the place itself can't be read.
     """
     unfinished = {job.key for job in ledger.jobs() if job.state != "done"}
-    return verify(store, _Expected(ledger), unfinished=unfinished)
+    try:
+        return verify(store, _Expected(ledger), unfinished=unfinished)
+    except OSError as error:
+        raise OutputError(
+            f"{store.place} can't be read ({error}); nothing is known of it"
+        ) from error

@@ -28,7 +28,7 @@ __all__ = ["FolderStore", "Store", "store_of"]
 class Store(Protocol):
     """An archive's files. Names are from its root, with ``/``.
 
-    What can't be read raises an OSError, FileNotFoundError where it is missing.
+    A file or folder that can't be read raises an OSError, FileNotFoundError where it is missing.
 
     Attributes:
         place: the folder, absolute, or the bucket's address.
