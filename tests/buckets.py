@@ -110,8 +110,8 @@ class Relay:
     """Passes requests on to a server, and fails when it is told to.
 
     Attributes:
-        fault: gets the method and the path of a request; gives "503", "cut" (half of an answer's
-            body), "hold" (until :attr:`held` is cleared: nothing is passed on), or None.
+        fault: gets the method and the path of a request; gives "503", "501", "cut" (half of an
+            answer's body), "hold" (no answer until :attr:`go_on` is set), or None.
         holding: set while a request is held.
         go_on: set by a test to have held requests end.
         failed: requests that failed.
@@ -140,10 +140,10 @@ class Relay:
                     outer.go_on.wait(60)
                     self.close_connection = True
                     return
-                if fault == "503":
-                    return self._answer(
-                        503, {}, b"<Error><Code>SlowDown</Code><Message>Slow</Message></Error>"
-                    )
+                if fault in ("501", "503"):
+                    code = {"501": "NotImplemented", "503": "SlowDown"}[fault]
+                    text = f"<Error><Code>{code}</Code><Message>No</Message></Error>"
+                    return self._answer(int(fault), {}, text.encode())
                 server = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
                 server.request(self.command, self.path, body, headers)

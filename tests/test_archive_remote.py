@@ -20,6 +20,7 @@ import rasterio
 from click.testing import CliRunner
 
 import geoseg
+from geoseg.archive.bucket import BucketStore
 from geoseg.archive.ledger import Ledger
 from geoseg.archive.manifest import read_manifest
 from geoseg.archive.reachable import check_scenes
@@ -28,6 +29,7 @@ from geoseg.archive.sources import addresses, source_of_file
 from geoseg.archive.store import store_of
 from geoseg.archive.worker import run_job
 from geoseg.cli.batch import command as batch_command
+from geoseg.core import s3
 from geoseg.core.s3 import Bucket
 from geoseg.core.s3_settings import gdal_options_of_s3, s3_settings
 from geoseg.errors import OutputError, SceneError, UsageError
@@ -250,6 +252,8 @@ def test_what_is_refused_before_the_first_job(
     said = refused("s3://maps/mine")
     assert "something else than an archive" in said and "mine/notes.txt" in said
     assert set(server.objects("maps", "mine/")) == {"notes.txt"}
+    server.client.put_object(Bucket="maps", Key="theirs/ledger.txt", Body=b"mine")
+    assert "something else than an archive" in refused("s3://maps/theirs")
     assert "is no archive" in command("status", "s3://maps/mine")[1]
     said = refused("s3://nobody/a")
     assert "NoSuchBucket" in said and "make the bucket" in said
@@ -258,6 +262,7 @@ def test_what_is_refused_before_the_first_job(
         Bucket="maps", Key="far/ledger.txt", Body=b"far: 1.sqlite", Metadata={"geoseg": "1"}
     )
     assert "on the machine far" in refused("s3://maps/far")
+    store_of("s3://maps/old").make()
     reader = server.user("reader", "s3:GetObject", "s3:ListBucket")
     server.client.upload_file(str(place / "scenes" / "s000.tif"), "scenes", "no/s0.tif")
     server.client.upload_file(str(place / "scenes" / "s000.tif"), "scenes", "yes/s1.tif")
@@ -271,11 +276,12 @@ def test_what_is_refused_before_the_first_job(
     ):
         for name, value in keys.items():
             reach.setenv(name, value)
-        said = refused("s3://maps/new")
-        assert code in said and setting in said, said
+        for out in ("s3://maps/new", "s3://maps/old"):
+            said = refused(out)
+            assert code in said and setting in said, said
     # With these the scenes can't be read, either.
     said = refused(str(tmp_path / "archive"), scenes)
-    assert "none of the first 2 scenes may be read" in said and "AWS_PROFILE" in said, said
+    assert "none of 2 scenes that were tried may be read" in said and "AWS_PROFILE" in said, said
     with Ledger(tmp_path / "archive" / "ledger.sqlite") as ledger:
         assert ledger.counts()["waiting"] == 2 == sum(ledger.counts().values())
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -324,7 +330,16 @@ def test_a_bucket_that_fails_amid_the_run(
     relay.fault = lambda method, path: "503" if path.endswith(".qml") else None
     kind, reason, passing = job("s3://maps/amid")
     assert kind == "unreachable" and passing and "SlowDown" in reason, reason
-    relay.fault = lambda method, path: None
+    for silent in ("hold", None):
+        relay.fault = lambda method, path, fault=silent: fault if "item" not in path else None
+        reach.setattr("geoseg.core.s3._SILENCE", 1)
+        s3._made.cache_clear()
+        reach.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{relay.port if silent else 9}")
+        kind, reason, passing = job("s3://maps/amid")
+        assert kind == "unreachable" and passing, reason
+        assert ("ReadTimeoutError" if silent else "EndpointConnectionError") in reason, reason
+    reach.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{relay.port}")
+    relay.go_on.set()
     put = Bucket.put
 
     def cut(self: Bucket, key: str, content: Any, **more: Any) -> None:
@@ -349,6 +364,29 @@ def test_a_bucket_that_fails_amid_the_run(
     kind, reason, _ = job("s3://maps/amid")
     assert kind == "output" and "landcover.qml was not made by geoseg" in reason
     assert server.objects("maps", "amid/k-1/") == {**found, "landcover.qml": b"mine"}
+
+
+def test_two_that_begin_an_archive_at_once(
+    server: S3Server, relay: Relay, reach: pytest.MonkeyPatch
+) -> None:
+    """Of two machines one is refused; a server that can't tell who was first is taken as it is."""
+    said = BucketStore._said
+
+    def begun_since(self: BucketStore) -> str | None:
+        reach.setattr(BucketStore, "_said", said)
+        server.client.put_object(
+            Bucket="maps", Key="at_once/ledger.txt", Body=b"far: 1.sqlite", Metadata={"geoseg": "1"}
+        )
+        return None
+
+    reach.setattr(BucketStore, "_said", begun_since)
+    reach.setattr(BucketStore, "_check_empty", lambda self: None)
+    with pytest.raises(UsageError, match="on the machine far"):
+        store_of("s3://maps/at_once").make()
+    reach.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{relay.port}")
+    relay.fault = lambda method, path: "501" if method == "PUT" and not relay.failed else None
+    store_of("s3://maps/plain").make()
+    assert list(server.objects("maps", "plain/")) == ["ledger.txt"] and len(relay.failed) == 1
 
 
 def test_bodies_that_break_off_are_read_to_the_end(

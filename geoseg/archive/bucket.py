@@ -80,10 +80,7 @@ class BucketStore:
             if said is None:
                 self._check_empty()
                 said = f"{socket.gethostname()}: {path.name}\n"
-                try:
-                    self._put_bytes(ELSEWHERE, said.encode(), "text/plain", is_new=True)
-                except FileExistsError:  # another run was as quick
-                    said = self._said() or said
+                said = self._mark(said) or said
             self._check_machine(said, path)
             name = f".geoseg-check-{secrets.token_hex(4)}"
             self._put_bytes(name, b"", "text/plain")
@@ -109,6 +106,18 @@ class BucketStore:
             return None
         with self.open(ELSEWHERE) as file:
             return file.read(1000).decode(errors="replace")
+
+    def _mark(self, text: str) -> str | None:
+        """Write which machine has the ledger; what another run says that was as quick."""
+        try:
+            self._put_bytes(ELSEWHERE, text.encode(), "text/plain", is_new=True)
+        except FileExistsError:
+            return self._said()
+        except S3Error as error:
+            if error.status != 501:  # a server that knows no conditions
+                raise
+            self._put_bytes(ELSEWHERE, text.encode(), "text/plain")
+        return None
 
     def _check_empty(self) -> None:
         """Refuse what holds something else; consoles mark a folder by an empty object."""

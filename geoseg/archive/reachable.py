@@ -14,6 +14,7 @@ from geoseg.archive.faults import fault_of
 from geoseg.archive.ledger import Ledger
 from geoseg.archive.sources import addresses
 from geoseg.core.names import public_name
+from geoseg.core.wording import counted
 from geoseg.errors import SceneError
 from geoseg.scene.files import opened
 
@@ -45,8 +46,8 @@ def check_scenes(ledger: Ledger) -> None:
         reason, count = reason or found, count + 1
     if count:
         raise SceneError(
-            f"{reason}; none of the first {count} scenes may be read with these credentials, so "
-            f"nothing was begun: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE "
+            f"{reason}; none of {counted(count, 'scene')} that were tried may be read with these "
+            f"credentials, so nothing was begun: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE "
             f"(AWS_NO_SIGN_REQUEST=YES for public data)"
         )
 

@@ -50,6 +50,8 @@ GDAL_ERRORS: tuple[type[Exception], ...] = (
 NETWORK = re.compile(
     r"^(\w+\+)?(https?|ftp|s3|gs|az|oss)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?\b"
 )
+#: Those of them that are in buckets of S3.
+IN_S3 = re.compile(r"^(\w+\+)?s3://|/vsis3(_streaming)?/")
 #: GDAL has no time limit of its own: a server that stops sending would hang the run. One that is
 #: slow is none, so it is the speed that ends a request: below 1000 bytes/s for half a minute.
 NETWORK_OPTIONS = {
@@ -104,7 +106,7 @@ def gdal_options(source: str) -> Iterator[None]:
     options: dict[str, str] = {}
     if over_network(source):
         before = rasterio.env.getenv() if rasterio.env.hasenv() else {}
-        wanted = NETWORK_OPTIONS | gdal_options_of_s3()
+        wanted = NETWORK_OPTIONS | (gdal_options_of_s3() if IN_S3.search(source) else {})
         options = {k: v for k, v in wanted.items() if k not in os.environ and k not in before}
     # GDAL looks for credentials itself; rasterio would ask boto3 for them each time.
     with rasterio.Env(session=DummySession(), **options):

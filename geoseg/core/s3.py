@@ -179,7 +179,7 @@ class Bucket:
             media: media type.
             marks: written with it.
             sha256: of the content, hexadecimal; a server that knows checksums refuses another one.
-            is_new: refuse where there is such an object, if the server knows how.
+            is_new: refuse where there is such an object.
 
         Raises:
             FileExistsError: there is one, and it was to be new.
