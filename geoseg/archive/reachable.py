@@ -47,8 +47,8 @@ def check_scenes(ledger: Ledger) -> None:
     if count:
         raise SceneError(
             f"{reason}; none of {counted(count, 'scene')} that were tried may be read with these "
-            f"credentials, so nothing was begun: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE "
-            f"(AWS_NO_SIGN_REQUEST=YES for public data)"
+            f"credentials, so nothing was begun: check AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (AWS_NO_SIGN_REQUEST=YES for public data)"
         )
 
 
