@@ -97,6 +97,11 @@ class BucketStore:
             )
         path = ledger_of_this_machine(str(self.place))
         self._check_machine(said, path)
+        if not path.exists():
+            raise UsageError(
+                f"the ledger of {self.place} is gone from {path}; geoseg batch begins it anew, and "
+                f"makes the maps again"
+            )
         return path
 
     def _said(self) -> str | None:

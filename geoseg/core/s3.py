@@ -159,6 +159,9 @@ class Bucket:
         more = {"Range": f"bytes={first}-", "IfMatch": tag} if tag else {}
         with self._explained(key):
             found = self._client.get_object(Bucket=self.name, Key=key, **more, **self._charged())
+        if more and not found.get("ContentRange", "").startswith(f"bytes {first}-"):
+            text = f"s3://{self.name}/{key}: the server gives no part of an object"
+            raise S3Error(text, "no ranges", 0, passing=False)
         return found["Body"], first + found["ContentLength"], found["ETag"]
 
     def put(
