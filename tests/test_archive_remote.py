@@ -273,6 +273,13 @@ def test_what_is_refused_before_the_first_job(
     server.client.upload_file(str(place / "scenes" / "s000.tif"), "scenes", "yes/s1.tif")
     (tmp_path / "list.txt").write_text("s3://scenes/no/s0.tif\ns3://scenes/yes/s1.tif\n")
     scenes = str(tmp_path / "list.txt")
+
+    def scenes_are_refused() -> None:
+        said = refused(str(tmp_path / "archive"), scenes)
+        assert "none of 2 scenes that were tried may be read" in said and "AWS_PROFILE" in said
+        with Ledger(tmp_path / "archive" / "ledger.sqlite") as ledger:
+            assert ledger.counts()["waiting"] == 2 == sum(ledger.counts().values())
+
     server.ask_for_keys(asking=True)
     for keys, code, setting in (
         (reader, "AccessDenied", "policy"),
@@ -284,14 +291,12 @@ def test_what_is_refused_before_the_first_job(
         for out in ("s3://maps/new", "s3://maps/old"):
             said = refused(out)
             assert code in said and setting in said, said
-    # With these the scenes can't be read, either.
-    said = refused(str(tmp_path / "archive"), scenes)
-    assert "none of 2 scenes that were tried may be read" in said and "AWS_PROFILE" in said, said
-    with Ledger(tmp_path / "archive" / "ledger.sqlite") as ledger:
-        assert ledger.counts()["waiting"] == 2 == sum(ledger.counts().values())
+        if keys is not reader:
+            scenes_are_refused()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         reach.delenv(name)
     assert "NoCredentialsError" in refused("s3://maps/new")
+    scenes_are_refused()
     server.ask_for_keys(asking=False)
     assert not server.objects("maps", "new")
 
@@ -358,11 +363,15 @@ def test_a_bucket_that_fails_amid_the_run(
     assert kind == "unreachable" and passing and "landcover.tif has" in reason, reason
     reach.setattr(Bucket, "put", put)
     assert not [name for name in server.objects("maps", "amid/") if "item" in name]
+    # What a failed job left is there for the next try; what a done one left is not.
+    work = tmp_path / "kept" / "geoseg-work"
+    assert len([*work.glob("*/.geoseg-k-1")]) == 1
     assert job("s3://maps/none")[0] == "done"  # workers do not ask whose the place is
     kind, reason, passing = job("s3://gone/amid")
     assert kind == "stop" and "NoSuchBucket" in reason, reason
     # A later try replaces what is there, and only what geoseg made.
     assert job("s3://maps/amid")[0] == "done"
+    assert len([*work.glob("*/.geoseg-k-1")]) == 1  # of the bucket that is not there
     found = server.objects("maps", "amid/k-1/")
     assert found["landcover.tif"] == (wanted / "landcover.tif").read_bytes()
     server.client.put_object(Bucket="maps", Key="amid/k-1/landcover.qml", Body=b"mine")
@@ -392,6 +401,23 @@ def test_two_that_begin_an_archive_at_once(
     relay.fault = lambda method, path: "501" if method == "PUT" and not relay.failed else None
     store_of("s3://maps/plain").make()
     assert list(server.objects("maps", "plain/")) == ["ledger.txt"] and len(relay.failed) == 1
+
+
+def test_what_jobs_leave_on_a_workers_disk(reach: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is there for the next try, not for two at once, and not for ever."""
+    store = store_of("s3://maps/disk")
+    paths = []
+    for key in ("old", "new"):
+        with pytest.raises(ZeroDivisionError), store.job_folder(key) as folder:
+            paths.append(folder)
+            1 / 0  # noqa: B018
+    (paths[1] / "strip").write_bytes(b"x")
+    os.utime(paths[0], (0, 0))
+    with store.job_folder("new") as folder:
+        assert (folder / "strip").exists() and not paths[0].exists()
+        with pytest.raises(OutputError, match="another run is at work"), store.job_folder("new"):
+            raise AssertionError
+    assert not folder.exists()
 
 
 def test_bodies_that_break_off_are_read_to_the_end(
