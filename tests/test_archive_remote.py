@@ -202,10 +202,10 @@ def test_a_bucket_holds_what_a_folder_does(
     assert not [
         p for p in (tmp_path / "kept").rglob("*") if "geoseg-work" in str(p) and p.is_file()
     ]
-    look_after(place, server)
+    look_after(place, server, tmp_path)
 
 
-def look_after(place: Path, server: S3Server) -> None:
+def look_after(place: Path, server: S3Server, tmp_path: Path) -> None:
     """The commands for an archive, and the mosaic, of the one that was just made."""
     archive = "s3://maps/a/b"
     again = batch(
@@ -218,8 +218,8 @@ def look_after(place: Path, server: S3Server) -> None:
     assert code == 0 and f"{archive}/collection.json" in said.split()
     code, said = command("verify", archive)
     assert code == 0 and "all files are what was written" in said, said
-    one = place / "archive", place / "one.tif"
-    other = archive, place / "other.tif"
+    one = place / "archive", tmp_path / "one.tif"
+    other = archive, tmp_path / "other.tif"
     tops = []
     for maps_, out in (one, other):
         geoseg.mosaic(maps_, out, top="last", no_vector=True)
