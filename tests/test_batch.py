@@ -477,9 +477,15 @@ def test_a_cluster_of_the_user(place: Path, tmp_path: Path) -> None:
             "parquet",
             "--scheduler",
             address,
+            "--threads",
+            "1",
+            "--mem-limit",
+            "1500MB",
         )
         assert done.returncode == 0, done.stderr
     assert maps(archive) == maps(place / "archive")
+    report = json.loads(next(archive.glob("s000-*/landcover.json")).read_text(encoding="utf-8"))
+    assert report["memory"]["limit_bytes"] == 1_500_000_000
 
 
 def test_a_cluster_of_the_user_does_not_repeat_what_kills_its_workers(

@@ -102,20 +102,20 @@ class Workers:
     revive: Callable[[], None]
 
     def slots(self) -> int:
-        """Count the jobs that are done at a time, by the workers that are there."""
-        there = sum(self.client.nthreads().values())
+        """Count the jobs that are done at a time: one by each worker that is there."""
+        there = len(self.client.nthreads())
         if there < self.wanted:
             self.revive()
-        return int(there)
+        return there
 
 
 @contextmanager
-def connected(scheduler: str | None, share: Share) -> Iterator[Workers]:
+def connected(scheduler: str | None, share: Share | None) -> Iterator[Workers]:
     """Start processes on this machine, or reach a cluster.
 
     Args:
         scheduler: address of the cluster's, such as ``tcp://10.0.0.1:8786``; None for processes.
-        share: of this machine.
+        share: of this machine; only for processes.
 
     Raises:
         UsageError: nobody answers at the address.
@@ -133,7 +133,7 @@ def connected(scheduler: str | None, share: Share) -> Iterator[Workers]:
         "distributed.deploy.lost-worker-timeout": "5s",
     }
     with dask.config.set(settings), _quiet():
-        if scheduler is None:
+        if share is not None:
             with _processes(share) as workers:
                 yield workers
         else:
@@ -189,15 +189,13 @@ def _without_main() -> Iterator[None]:
     Python would have them import it, for the sake of functions that are defined there; a script
     without ``if __name__ == "__main__"`` would then begin a run of its own in each worker.
     """
-    main = sys.modules["__main__"]
-    kept = {
-        name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in vars(main)
-    }
-    main.__spec__ = None
+    main: Any = vars(sys.modules["__main__"])
+    kept = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    main["__spec__"] = None
     try:
         yield
     finally:
-        main.__dict__.update(kept)
+        main.update(kept)
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def batch(
         model: an embedded model's name, or a model folder or .zip.
         workers: processes on this machine; None for as many as it has cores and memory for.
         threads: of each job; None for the cores that there are for it.
-        mem_limit: bytes that each job may take.
+        mem_limit: bytes that each job may take; None for what there is for it.
         scheduler: address of a Dask scheduler, whose workers do the jobs.
         gpu: have jobs done by workers with the resource GPU alone.
         vector_suffix: of the polygons: ``.gpkg``, ``.fgb``, ``.parquet`` or ``.geojson``.
@@ -104,17 +104,23 @@ def batch(
     files = find_model(model)
     if os.path.exists(model):
         model = os.path.abspath(model)
-    share = share_of(workers, threads, mem_limit)
+    share = share_of(workers, threads, mem_limit) if scheduler is None else None
     report = progress or (lambda event: None)
     scenes = read_manifest(manifest) if isinstance(manifest, str) else manifest
     store = store_of(out)
+    if split is not None and not isinstance(store.place, Path):
+        raise UsageError(
+            f"--split needs a folder that all workers see, where blocks meet; {out} is a bucket: "
+            f"write to a folder, or leave --split out"
+        )
     with Ledger(store.make()) as ledger:
         ledger.alive()
         new, known = ledger.add(scene.job(meant, files.sha256) for scene in scenes)
         again = ledger.again(_gone(store, ledger), "its map is not there any more")
         report({"event": "note", "message": _found(new, known, again, ledger)})
         asked = {**options, "model": str(model)}
-        asked |= {"threads": share.threads, "mem_limit": share.memory} if scheduler is None else {}
+        asked["threads"] = share.threads if share else threads
+        asked["mem_limit"] = share.memory if share else mem_limit
         task = Task(
             str(store.place),
             asked,
@@ -127,7 +133,7 @@ def batch(
         stopped = ""
         if ledger.next_due() is not None:
             check_scenes(ledger)
-            if scheduler is None:
+            if share is not None:
                 report({"event": "note", "message": share.words})
             with connected(scheduler, share) as pool:
                 if pool.dashboard:

@@ -27,7 +27,9 @@ __all__ = ["LEAVING", "LeavingError", "TimedOutError", "run_job", "too_long"]
 LEAVING = threading.Event()
 #: Compiled networks that a worker keeps for its next scenes.
 KEPT = 4
-
+#: Held by the job that this process is at, as a compiled network is one job's at a time; so is the
+#: memory that is measured.
+_AT_WORK = threading.Lock()
 
 _GIVEN_BACK = {"outcome": "given back", "reason": "its worker was told to go"}
 
@@ -41,7 +43,7 @@ class TimedOutError(BaseException):
 
 
 def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a job.
+    """Do a job; one at a time in a process.
 
     Args:
         task: ``key``; ``source``, with full addresses; ``out``, the archive's folder or address;
@@ -53,6 +55,16 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
         ``passing``, or ``given back``; and always ``host``, ``worker``, ``versions``,
         ``peak_bytes`` and ``seconds``.
     """
+    while not _AT_WORK.acquire(timeout=0.5):  # a worker with several threads
+        if LEAVING.is_set():
+            return {**_GIVEN_BACK, **_whereabouts(), "peak_bytes": None, "seconds": 0.0}
+    try:
+        return _outcome(task)
+    finally:
+        _AT_WORK.release()
+
+
+def _outcome(task: Mapping[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
     _forget_peak()
     about: dict[str, Any]
