@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,49 @@ def problems(document: Mapping[str, Any], shared: Path) -> list[str]:
             document
         )
     ]
+
+
+class _Done:
+    """What came of a job, as Dask gives it."""
+
+    status = "finished"
+
+    def __init__(self, outcome: Any) -> None:
+        self._outcome = outcome
+
+    def result(self, timeout: float | None = None) -> Any:
+        return self._outcome
+
+    def add_done_callback(self, function: Any) -> None:
+        function(self)
+
+
+class _Client:
+    def submit(self, function: Any, task: Any, **_: Any) -> _Done:
+        return _Done(json.loads(json.dumps(function(task))))
+
+
+class _Here:
+    client, dashboard = _Client(), ""
+
+    def slots(self) -> int:
+        return 1
+
+
+@contextmanager
+def in_this_process(*_: Any) -> Iterator[Any]:
+    """In place of :func:`geoseg.archive.cluster.connected`: this process does the jobs."""
+    yield _Here()
+
+
+def ledger_says(out: Path) -> dict[str, Any]:
+    """Keys of attempts in their order, names by key, kinds by name, and results."""
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as base:
+        jobs = base.execute("SELECT key, name, kind, result FROM jobs ORDER BY number").fetchall()
+        attempts = base.execute("SELECT key FROM attempts ORDER BY id").fetchall()
+    return {
+        "attempts": [key for (key,) in attempts],
+        "names": {key: name for key, name, _, _ in jobs},
+        "kinds": {name: kind for _, name, kind, _ in jobs if kind},
+        "results": [json.loads(result) for *_, result in jobs],
+    }

@@ -48,6 +48,7 @@ class Task:
         timeout: seconds that a job may take, or None.
         resources: of Dask's, that a worker needs for a job.
         split: pixels of a scene's blocks, about, where it is larger; None to split none.
+        also: outputs of each job besides; see :mod:`geoseg.archive.asked`.
     """
 
     out: str
@@ -56,6 +57,7 @@ class Task:
     timeout: float | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
     split: float | None = None
+    also: tuple[str, ...] = ()
 
     def of(self, job: Job, blocks: Sequence[Job] = ()) -> dict[str, Any]:
         """What a worker gets for a job, with its blocks, which are done."""
@@ -67,6 +69,7 @@ class Task:
             "vector_suffix": self.vector_suffix,
             "timeout": self.timeout,
             **block_task(job, blocks, self.split),
+            "also": list(self.also),
         }
 
 

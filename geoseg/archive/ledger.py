@@ -78,7 +78,8 @@ class Ledger(LedgerView):
         """Enter jobs, and note that this coordinator was asked for them.
 
         Args:
-            jobs: those that are there already stay as they are.
+            jobs: those that are there already stay as they are; but what is known of the scenes
+                of those that nobody is at is what is given here.
 
         Returns:
             How many are new, and how many were there.
@@ -99,6 +100,10 @@ class Ledger(LedgerView):
                 "'{}' FROM entering ORDER BY place",
                 (last,),
             ).rowcount
+            base.change(
+                "UPDATE jobs SET source = entering.source FROM entering WHERE jobs.key = "
+                "entering.key AND jobs.source != entering.source AND jobs.state != 'running'"
+            )
             base.change("INSERT OR IGNORE INTO asked SELECT key FROM entering")
             (count,) = base.rows("SELECT count(DISTINCT key) FROM entering")[0]
         base.change("DELETE FROM entering")

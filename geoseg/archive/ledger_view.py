@@ -32,15 +32,19 @@ class LedgerView:
         )
         return found
 
-    def jobs(self, state: str | None = None, *, blocks: bool = False) -> Iterator[Job]:
+    def jobs(
+        self, state: str | None = None, *, blocks: bool = False, asked: bool = False
+    ) -> Iterator[Job]:
         """Go through the jobs in their order.
 
         Args:
             state: only those in it.
             blocks: those that are blocks of scenes, too.
+            asked: only those that this coordinator was asked for.
         """
         where = [] if blocks else ["parent IS NULL"]
         where += [] if state is None else ["state = ?"]
+        where += ["+key IN (SELECT key FROM asked)"] if asked else []
         rows = self._base.each(
             f"SELECT {JOB_COLUMNS} FROM jobs"
             + (f" WHERE {' AND '.join(where)}" if where else "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geoseg.archive.asked import Asked
 from geoseg.archive.closing import close_archive
 from geoseg.archive.cluster import connected, share_of
 from geoseg.archive.coordinator import Limits, Task, run_jobs
@@ -16,17 +16,14 @@ from geoseg.archive.ledger import Ledger
 from geoseg.archive.manifest import read_manifest
 from geoseg.archive.reachable import check_scenes
 from geoseg.archive.sources import SceneSource
+from geoseg.archive.stamps import CHANGED, GONE, has_changed
 from geoseg.archive.store import Store, store_of
 from geoseg.core.importing import require
 from geoseg.errors import UsageError
 from geoseg.events import Progress
-from geoseg.prediction.options import PredictOptions
-from geoseg.zoo import find_model
 
 __all__ = ["ArchiveRun", "batch"]
 
-#: Options of ``predict`` that name one scene's files, which an archive names itself.
-OWN = {"output", "vector", "probs", "confidence", "agreement", "preview", "overwrite"}
 #: States of jobs that this run has nothing more to do with.
 ENDED = ("done", "quarantined")
 
@@ -57,6 +54,7 @@ def batch(
     scheduler: str | None = None,
     gpu: bool = False,
     vector_suffix: str = ".gpkg",
+    also: Iterable[str] = (),
     job_timeout: float | None = None,
     max_hours: float | None = None,
     max_bytes: int | None = None,
@@ -81,6 +79,7 @@ def batch(
         scheduler: address of a Dask scheduler, whose workers do the jobs.
         gpu: have jobs done by workers with the resource GPU alone.
         vector_suffix: of the polygons: ``.gpkg``, ``.fgb``, ``.parquet`` or ``.geojson``.
+        also: outputs of each job besides: ``confidence``, ``probs``, ``agreement``, ``preview``.
         job_timeout: seconds that a job may take.
         max_hours: after which the run stops in order.
         max_bytes: of outputs, after which the run stops in order.
@@ -97,13 +96,7 @@ def batch(
         SceneError: none of the first scenes may be read with these credentials.
     """
     require("batch", "geoseg batch")
-    wrong = sorted(OWN & set(options))
-    if wrong:
-        raise UsageError(f"{wrong[0]} names a file of one scene; an archive names its files itself")
-    meant = _meant(PredictOptions(model=model, **options))
-    files = find_model(model)
-    if os.path.exists(model):
-        model = os.path.abspath(model)
+    shared = Asked.of(model, options, also)
     share = share_of(workers, threads, mem_limit) if scheduler is None else None
     report = progress or (lambda event: None)
     scenes = read_manifest(manifest) if isinstance(manifest, str) else manifest
@@ -115,10 +108,11 @@ def batch(
         )
     with Ledger(store.make()) as ledger:
         ledger.alive()
-        new, known = ledger.add(scene.job(meant, files.sha256) for scene in scenes)
-        again = ledger.again(_gone(store, ledger), "its map is not there any more")
-        report({"event": "note", "message": _found(new, known, again, ledger)})
-        asked = {**options, "model": str(model)}
+        new, known = ledger.add(scene.job(shared.meant, shared.files.sha256) for scene in scenes)
+        again = ledger.again(_gone(store, ledger), GONE)
+        changed = ledger.again(_changed(ledger), CHANGED)
+        report({"event": "note", "message": _found(new, known, again, changed, ledger)})
+        asked = dict(shared.options)
         asked["threads"] = share.threads if share else threads
         asked["mem_limit"] = share.memory if share else mem_limit
         task = Task(
@@ -128,6 +122,7 @@ def batch(
             job_timeout,
             {"GPU": 1} if gpu else {},
             split,
+            shared.also,
         )
         limits = Limits(None if max_hours is None else 3600 * max_hours, max_bytes)
         stopped = ""
@@ -140,19 +135,8 @@ def batch(
                     report({"event": "note", "message": f"dashboard {pool.dashboard}"})
                 stopped = run_jobs(ledger, pool, task, limits, _teller(report))
         store.tidy(job.key for state in ENDED for job in ledger.jobs(state))
-        close_archive(store, ledger, files)
+        close_archive(store, ledger, shared.files)
         return ArchiveRun(store.place, ledger.counts(asked=True), stopped)
-
-
-def _meant(options: PredictOptions) -> dict[str, Any]:
-    """List the options that are not as they would be anyway: a job's key is made of these."""
-    return {
-        field.name: value
-        for field in fields(options)
-        if field.name not in OWN | {"model"}
-        and (value := getattr(options, field.name)) != field.default
-        and value not in ((), [])
-    }
 
 
 def _gone(store: Store, ledger: Ledger) -> list[str]:
@@ -162,10 +146,16 @@ def _gone(store: Store, ledger: Ledger) -> list[str]:
     return [key for key in done if key not in there]
 
 
-def _found(new: int, known: int, again: int, ledger: Ledger) -> str:
+def _changed(ledger: Ledger) -> list[str]:
+    """Find jobs that are done, and whose scene is another one by now."""
+    return [job.key for job in ledger.jobs("done", asked=True) if has_changed(job)]
+
+
+def _found(new: int, known: int, again: int, changed: int, ledger: Ledger) -> str:
     counts = ledger.counts(asked=True)
     words = [f"{new} new", f"{counts['done']} done"]
     words += [f"{again} to be done again, as their maps are gone"] if again else []
+    words += [f"{changed} to be done again, as their scenes have changed"] if changed else []
     words += [f"{counts['quarantined']} in quarantine"] if counts["quarantined"] else []
     return f"{new + known} scenes: {', '.join(words)}"
 

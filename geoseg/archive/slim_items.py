@@ -24,13 +24,15 @@ from geoseg.scene.item import Asset, AssetBand, Item, address_of, parse_item
 from geoseg.scene.sensors import Sensor, band_code
 from geoseg.scene.sources import SCHEME, Rules, is_remote
 
-__all__ = ["each_once", "self_link", "source_of_item"]
+__all__ = ["WRITTEN", "each_once", "self_link", "source_of_item", "without_state"]
 
 #: Properties that are kept: what an item says of its time, its sensor and its numbers.
 _KEPT = re.compile(
-    r"datetime|start_datetime|end_datetime|platform|constellation|instruments|gsd|eo:cloud_cover|"
+    r"datetime|start_datetime|end_datetime|updated|platform|constellation|instruments|gsd|eo:cloud_cover|"
     r"proj:(epsg|code)|landsat:(product|scene)_id|(processing|s2|sentinel|earthsearch):.*"
 )
+#: Of an asset: by these its file is known to be another one.
+WRITTEN = ("file:checksum",)
 #: Longer texts are histories and licences.
 _LONGEST = 4000
 
@@ -50,7 +52,7 @@ def source_of_item(value: Any, place: str = "") -> SceneSource:
     where = item.href if is_remote(item.href) or not item.href else os.path.abspath(item.href)
     sensor = sensor_of(item)
     assets = {
-        key: _asset(asset, item)
+        key: _asset(asset, item) | _written(value["assets"].get(key))
         for key, asset in item.assets.items()
         if _may_be_read(asset, sensor)
     }
@@ -92,7 +94,7 @@ def each_once(sources: Iterable[SceneSource], place: str) -> Iterator[SceneSourc
             continue
         item = source.item
         key = _digest([item.get("collection"), item["id"]])
-        what = _digest({k: v for k, v in item.items() if k != "links"})
+        what = _digest(without_state({k: v for k, v in item.items() if k != "links"}))
         if key not in seen:
             seen[key] = what
             yield source
@@ -102,6 +104,16 @@ def each_once(sources: Iterable[SceneSource], place: str) -> Iterator[SceneSourc
                 f"{item.get('collection') or 'without a name'} twice, and the two differ; leave "
                 f"out the one that is out of date"
             )
+
+
+def without_state(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of an item what may change while its scene stays the same one."""
+    properties = {k: v for k, v in item["properties"].items() if k != "updated"}
+    assets = {
+        key: {k: v for k, v in asset.items() if k not in WRITTEN}
+        for key, asset in item["assets"].items()
+    }
+    return {**item, "properties": properties, "assets": assets}
 
 
 def _digest(value: Any) -> bytes:
@@ -133,6 +145,12 @@ def _may_be_read(asset: Asset, sensor: Sensor | None) -> bool:
         or any(map(band_code, names))
         or rule_of(asset.key, sensor, band.classes, band.bits) is not None
     )
+
+
+def _written(asset: Any) -> dict[str, Any]:
+    """What an asset says of its file as it was written."""
+    said = asset if isinstance(asset, Mapping) else {}
+    return {k: said[k] for k in WRITTEN if isinstance(said.get(k), str) and _is_short(said[k])}
 
 
 def _asset(asset: Asset, item: Item) -> dict[str, Any]:

@@ -14,9 +14,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from geoseg.archive.asked import further_outputs
 from geoseg.archive.deadline import ended_after
 from geoseg.archive.faults import fault_of
 from geoseg.archive.sources import scene_to_open
+from geoseg.archive.stamps import stamp_of
 from geoseg.archive.store import store_of
 from geoseg.core.importing import package_version
 from geoseg.scene.sources import is_remote
@@ -47,8 +49,8 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         task: ``key``; ``source``, with full addresses; ``out``, the archive's folder or address;
-            ``options`` of ``predict``; ``timeout`` in seconds or None; and what
-            ``splitting.block_task`` says.
+            ``options`` of ``predict``; ``timeout`` in seconds or None; ``also``, further outputs
+            (:mod:`geoseg.archive.asked`); and what ``splitting.block_task`` says.
 
     Returns:
         ``outcome``: ``done`` or ``split`` with ``result``, ``failed`` with ``kind``, ``reason`` and
@@ -70,7 +72,9 @@ def _outcome(task: Mapping[str, Any]) -> dict[str, Any]:
     about: dict[str, Any]
     try:
         with ended_after(task.get("timeout")):
-            result = _predict(task, start)
+            # Before anything is read: what changes meanwhile is not what the map is of.
+            stamp = stamp_of(task["source"])
+            result = {**_predict(task, start), "stamp": stamp}
     except LeavingError:
         about = dict(_GIVEN_BACK)
     except TimedOutError:
@@ -117,6 +121,7 @@ def _predict(task: Mapping[str, Any], start: float) -> dict[str, Any]:
             folder / "landcover.tif",
             overwrite=True,
             progress=hear,
+            **further_outputs(folder, task.get("also", ())),
             **options,
         )
         if isinstance(done, dict):

@@ -109,6 +109,12 @@ def _predict_options(function: Any) -> Any:
     show_default=True,
     help="Of the polygons.",
 )
+@click.option(
+    "--also",
+    type=click.Choice(["confidence", "probs", "agreement", "preview"]),
+    multiple=True,
+    help="Write this of each scene, too; repeatable.",
+)
 @_predict_options
 @progress_option
 @output_options

@@ -14,7 +14,7 @@ For other rooms:
     files: NAME_BYTES, replace_file, sync_file, write_whole
     folders: cache_folder
     gdal: GDAL_ERRORS, Refused, TILED, block_cache, explain_open_error, explain_read_error,
-        first_line, gdal_options, retried
+        first_line, gdal_options, over_network, retried
     heap: pop, push
     importing: IMPORTING, import_openvino, missing, package_version, reported, require
     jit: kernel, warm_up

@@ -19,7 +19,7 @@ For other rooms:
     dry_run: dry_run
     options: PredictOptions
     quantizing: quantize
-    report: grid_report
+    report: file_state, grid_report
     run: Prediction, predict
     run_log: RunLog
     scene_info: scene_info

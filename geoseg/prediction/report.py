@@ -30,6 +30,7 @@ from geoseg.scene.scene import Scene
 
 __all__ = [
     "ClassCounts",
+    "file_state",
     "grid_report",
     "item_report",
     "layer_report",
@@ -124,7 +125,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     options = {k: v for k, v in _options_report(plan).items() if k not in unlike}
     outputs = plan.outputs
     aoi = [public_name(plan.options.aoi)] if plan.options.aoi else []
-    files = {path: _about(Path(path)) for path in [*plan.scene.all_files, *aoi]}
+    files = {path: file_state(Path(path)) for path in [*plan.scene.all_files, *aoi]}
     clouds = plan.scene.clouds
     return {
         **options,
@@ -148,8 +149,16 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     }
 
 
-def _about(path: Path) -> list[int | str] | None:
-    """Identify a file that is read; None where nothing of it is read."""
+def file_state(path: Path) -> list[int | str] | None:
+    """Tell a file from what it was before.
+
+    Args:
+        path: of a file that is read; it need not be on this machine.
+
+    Returns:
+        Its size and time, or a hash of what counts in it; [] where it is not there; None where
+        nothing of it changes a pixel.
+    """
     if path.suffix.lower() == ".ovr" or holds_statistics_alone(path):
         # QGIS writes such beside a scene that is looked at: no pixel changes by them.
         return None

@@ -18,9 +18,10 @@ For other rooms:
     declared: pixel_limit, pixels_allowed
     files: files_behind, opened
     fill: fill_nearest
-    item: Asset, AssetBand, Item, MAX_BYTES, address_of, parse_item
+    item: Asset, AssetBand, Item, MAX_BYTES, address_of, is_item, parse_item, read_item
     item_scene: APPLIED, BASELINES
     opening: PRODUCT_FOLDER, RASTER_SUFFIXES, Source, open_scene
+    pointers: RefusedError, vrt_pointers
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
     scene: Scene, SceneBand, finest_grid
