@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from geoseg.archive.plan import plan_batch as plan_batch
     from geoseg.archive.run import batch as batch
     from geoseg.cards.card import ModelCard as ModelCard
     from geoseg.cards.legend import ClassInfo as ClassInfo
@@ -50,6 +51,7 @@ _PUBLIC = {
     "model_info": ("geoseg.networks", "model_info"),
     "mosaic": ("geoseg.mosaicking.run", "mosaic"),
     "open_scene": ("geoseg.scene.opening", "open_scene"),
+    "plan_batch": ("geoseg.archive.plan", "plan_batch"),
     "predict": ("geoseg.prediction.run", "predict"),
     "probe_border": ("geoseg.prediction.border_probe", "probe_border"),
     "sample": ("geoseg.evaluation.sample_design", "sample"),
@@ -58,7 +60,7 @@ _PUBLIC = {
 }
 
 #: Public functions whose modules can't be imported without an extra -> the extra.
-_EXTRAS = {"batch": "batch", "train": "train"}
+_EXTRAS = {"batch": "batch", "plan_batch": "batch", "train": "train"}
 
 __all__ = [
     "ClassInfo",
@@ -76,6 +78,7 @@ __all__ = [
     "model_info",
     "mosaic",
     "open_scene",
+    "plan_batch",
     "predict",
     "probe_border",
     "sample",

@@ -18,6 +18,7 @@ Which events come, in this order:
   result, too.
 - ``sample``, on the command line: warning and result.
 - ``batch``: note and progress as they come, and on the command line result.
+- ``batch --dry-run``: note, progress and warning as they come, and on the command line dry-run.
 - On the command line alive comes wherever there would be no other line for a second; and a run
   whose events nobody reads any more ends as if it were interrupted, within some seconds.
 - On the command line any of them ends with error where it fails, which may come first; a run that
@@ -39,6 +40,7 @@ __all__ = [
     "PROTOCOL",
     "AliveEvent",
     "ArchiveProgress",
+    "BatchDryRunEvent",
     "BatchResult",
     "ChipsEstimate",
     "CloudsReport",
@@ -55,12 +57,14 @@ __all__ = [
     "MosaicProgress",
     "MosaicResult",
     "NoteEvent",
+    "PlanProgress",
     "PlanReport",
     "PolygonsProgress",
     "PredictProgress",
     "PredictResult",
     "Progress",
     "RadiometryReport",
+    "RefusedScene",
     "RuntimeReport",
     "SampleResult",
     "SceneReport",
@@ -356,6 +360,22 @@ class ArchiveProgress(TypedDict):
     seconds_left: int | None
 
 
+class PlanProgress(TypedDict):
+    """How far the plan of an archive is; at least a second apart, and at its end.
+
+    Attributes:
+        event: what it is.
+        stage: of what.
+        done: scenes that were looked at.
+        total: scenes of the manifest.
+    """
+
+    event: Literal["progress"]
+    stage: Literal["plan"]
+    done: int
+    total: int
+
+
 class TrainProgress(TypedDict):
     """How far training is; at least a second apart, and at the last step.
 
@@ -570,6 +590,55 @@ class DryRunEvent(PlanReport):
     warnings: list[str]
 
 
+class RefusedScene(TypedDict):
+    """A scene that a run would put into quarantine.
+
+    Attributes:
+        name: of the scene.
+        reason: why, a line.
+    """
+
+    name: str
+    reason: str
+
+
+class BatchDryRunEvent(TypedDict):
+    """What a run over an archive would do and cost.
+
+    Attributes:
+        event: what it is.
+        archive: path of its folder.
+        files: paths of the plan's table, and of the same as GeoJSON.
+        to_do: scenes that would be done.
+        counts: scenes by state: ``new``, ``waiting``, ``recompute``, ``refused``, ``running``,
+            ``done``, ``quarantined``.
+        refused: scenes that are refused by kind.
+        examples: a few of these.
+        pixels: of all maps that would be made.
+        worker_seconds: that this would take one worker; None where that is not known.
+        wall_seconds: that it would take all workers; None where that is not known.
+        bytes: of all files that would be made; None where that is not known.
+        workers: that would be at work.
+        price: worker-hours times the price of one; None where that is not known.
+        basis: from what times and sizes are known.
+    """
+
+    event: Literal["dry-run"]
+    archive: str
+    files: list[str]
+    to_do: int
+    counts: dict[str, int]
+    refused: dict[str, int]
+    examples: list[RefusedScene]
+    pixels: int
+    worker_seconds: float | None
+    wall_seconds: float | None
+    bytes: int | None
+    workers: int
+    price: float | None
+    basis: str
+
+
 class AliveEvent(TypedDict):
     """The run is at work, and has nothing to report; on the command line alone.
 
@@ -601,6 +670,7 @@ Event = (
     | MosaicProgress
     | ScenesProgress
     | ArchiveProgress
+    | PlanProgress
     | TrainProgress
     | LogEvent
     | NoteEvent
@@ -613,6 +683,7 @@ Event = (
     | BatchResult
     | TrainResult
     | DryRunEvent
+    | BatchDryRunEvent
     | AliveEvent
     | ErrorEvent
 )

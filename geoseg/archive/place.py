@@ -9,21 +9,26 @@ from pathlib import Path
 import psutil
 
 from geoseg.core.folders import cache_folder
+from geoseg.core.ownership import is_ours
 from geoseg.errors import OutputError, UsageError
 
 __all__ = [
     "ELSEWHERE",
     "LEDGER",
+    "PLANS",
     "find_ledger",
     "find_ledger_there",
     "ledger_of_this_machine",
     "make_archive",
+    "there_is_a_ledger",
 ]
 
 #: In the archive's folder.
 LEDGER = "ledger.sqlite"
 #: A note in its place where the folder is on a network.
 ELSEWHERE = "ledger.txt"
+#: What a dry run writes into an archive's folder, which may be no archive yet.
+PLANS = ("plan.csv", "plan.geojson")
 #: File systems on which several machines may write; SQLite's locks do not hold there.
 _SHARED = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs"}
 _SHARED |= {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "9p", "afs"}
@@ -44,7 +49,7 @@ def make_archive(out: Path) -> Path:
     out = out.absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not any((out / name).exists() for name in (LEDGER, ELSEWHERE)):
+        if not there_is_a_ledger(out) and not all(map(_is_plan, out.iterdir())):
             raise OutputError(
                 f"{out} holds something else than an archive of geoseg's; give a new folder, or an "
                 f"empty one"
@@ -52,6 +57,17 @@ def make_archive(out: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{out} can't be made ({error.strerror})") from error
     return out
+
+
+def there_is_a_ledger(out: Path) -> bool:
+    """Whether a folder is an archive, with its ledger in it or elsewhere."""
+    return any((out / name).exists() for name in (LEDGER, ELSEWHERE))
+
+
+def _is_plan(path: Path) -> bool:
+    """Whether a dry run wrote a file, or was killed while it did."""
+    part_of_one = path.name.startswith(tuple(f".geoseg-{name}-" for name in PLANS))
+    return part_of_one or (path.name in PLANS and is_ours(path))
 
 
 def find_ledger(out: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -11,7 +11,9 @@ from geoseg.cli.options import Bytes, Pixels, json_option, output_options, progr
 from geoseg.cli.predict import command as predict_command
 from geoseg.cli.progress import progress_printer
 from geoseg.cli.streams import print_json
-from geoseg.errors import UsageError
+from geoseg.core.wording import counted
+from geoseg.errors import SceneError, UsageError
+from geoseg.events import BatchDryRunEvent, Progress
 
 __all__ = ["command"]
 
@@ -116,6 +118,15 @@ def _predict_options(function: Any) -> Any:
     help="Write this of each scene, too; repeatable.",
 )
 @_predict_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Make no map: write plan.csv and plan.geojson into OUTPUT, and print what a run would do "
+    "and cost.",
+)
+@click.option(
+    "--price-per-hour", type=float, help="Of --dry-run: what one worker costs in an hour."
+)
 @progress_option
 @output_options
 def run_command(
@@ -127,6 +138,8 @@ def run_command(
     query: tuple[str, ...],
     limit: int | None,
     vector_format: str,
+    dry_run: bool,
+    price_per_hour: float | None,
     progress: str,
     quiet: bool,
     verbose: int,
@@ -139,12 +152,12 @@ def run_command(
     done is not done again; a scene that fails is put into quarantine, and the others are done. Exit
     code 3: done, with scenes in quarantine.
     """
-    from geoseg.archive.run import batch
-
     receiver = progress_printer(progress, -1 if quiet else verbose)
     searching = {"collection": collection, "datetime": datetime_, "query": query, "limit": limit}
     if (manifest is None) == (stac_api is None):
         raise UsageError("give a MANIFEST of scenes, or --stac-api to search for them")
+    if price_per_hour is not None and not dry_run:
+        raise UsageError("--price-per-hour is for --dry-run; give that, or leave it out")
     scenes: Any = manifest
     if stac_api is not None:
         from geoseg.archive.stac_search import search_items
@@ -160,18 +173,25 @@ def run_command(
         )
     elif wrong := [name for name, value in searching.items() if value]:
         raise UsageError(f"--{wrong[0]} is for --stac-api; give that, or leave it out")
-    done = batch(
-        scenes,
-        out,
-        vector_suffix=f".{vector_format}",
-        progress=receiver,
-        **options,
-    )
+    options["vector_suffix"] = f".{vector_format}"
+    show = not quiet and progress != "json"
+    if dry_run:
+        for name in ("gpu", "job_timeout", "max_hours", "max_bytes", "split"):
+            del options[name]
+        _plan(scenes, out, receiver, show, price_per_hour=price_per_hour, **options)
+    else:
+        _run(scenes, out, receiver, show, **options)
+
+
+def _run(scenes: Any, out: str, receiver: Progress, show: bool, **options: Any) -> None:
+    from geoseg.archive.run import batch
+
+    done = batch(scenes, out, progress=receiver, **options)
     counts = dict(done.counts)
     receiver(
         {"event": "result", "archive": str(done.out), "counts": counts, "stopped": done.stopped}
     )
-    if not quiet and progress != "json":
+    if show:
         for state, count in counts.items():
             if count:
                 click.echo(f"{state:<14}{count:>9}")
@@ -180,6 +200,29 @@ def run_command(
         click.echo(done.out)
     if counts["quarantined"]:
         sys.exit(QUARANTINED)
+
+
+def _plan(
+    scenes: Any,
+    out: str,
+    receiver: Progress,
+    show: bool,
+    *,
+    price_per_hour: float | None,
+    **options: Any,
+) -> None:
+    from geoseg.archive.plan import plan_batch
+    from geoseg.archive.plan_text import plan_text
+
+    plan = plan_batch(scenes, out, price_per_hour=price_per_hour, progress=receiver, **options)
+    receiver(cast(BatchDryRunEvent, {"event": "dry-run", **plan.as_json()}))
+    if show:
+        click.echo(plan_text(plan, price_per_hour))
+    if plan.counts.get("refused") == plan.scenes:
+        raise SceneError(
+            f"every one of {counted(plan.scenes, 'scene')} is refused, the first one: "
+            f"{plan.examples[0][1]}"
+        )
 
 
 @command.command("status")

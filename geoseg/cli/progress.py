@@ -13,6 +13,7 @@ from geoseg.events import (
     Event,
     MemoryReport,
     MosaicProgress,
+    PlanProgress,
     PolygonsProgress,
     PredictProgress,
     Progress,
@@ -72,6 +73,7 @@ class _Human:
         | MosaicProgress
         | ScenesProgress
         | ArchiveProgress
+        | PlanProgress
         | TrainProgress,
     ) -> None:
         done, total = event["done"], max(1, event["total"])
@@ -85,6 +87,8 @@ class _Human:
                 left += f", {event['quarantined']} in quarantine"
             if event["seconds_left"] is not None:
                 left += f", {_clock(event['seconds_left'])} left, {event['mpx_s']:.3g} Mpx/s"
+        elif event["stage"] == "plan":
+            left = f"  {event['done']} of {event['total']} scenes"
         if event["stage"] == "predict":
             left += f", {event['mpx_s']:.3g} Mpx/s, limited by {event['bottleneck']}"
         line = (

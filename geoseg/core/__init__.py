@@ -23,7 +23,8 @@ For other rooms:
     machine: available_cores, available_memory, machine, machine_mark, peak_memory, resident_memory
     names: full_address, public_name, scrub
     ours: SHORT_NAMES, STYLE
-    ownership: QML_MARK, TABLE_HEAD, holds_statistics_alone, is_ours, significant_text
+    ownership: PLAN_COLUMNS, PLAN_MARK, QML_MARK, TABLE_HEAD, holds_statistics_alone, is_ours,
+        significant_text
     pages: page_text, share_bar, shown, table
     prefetch: prefetch
     s3: Bucket, S3Error, s3_parts

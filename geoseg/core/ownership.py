@@ -18,6 +18,8 @@ from geoseg.core.ours import is_ours as holds_our_polygons
 
 __all__ = [
     "HTML_MARK",
+    "PLAN_COLUMNS",
+    "PLAN_MARK",
     "QML_MARK",
     "TABLE_HEAD",
     "holds_statistics_alone",
@@ -30,6 +32,12 @@ HTML_MARK = '<meta name="generator" content="geoseg">'
 QML_MARK = "<!-- made by geoseg -->"
 #: First line of an evaluation's table.
 TABLE_HEAD = ("class_id", "class_name", "measure", "value", "standard_error", "low", "high")
+#: First line of the plan of an archive, and the first bytes of the same as GeoJSON.
+PLAN_COLUMNS = (
+    *("key", "name", "state", "reason", "width", "height", "pixels", "seconds", "bytes"),
+    *("source", "west", "south", "east", "north"),
+)
+PLAN_MARK = '{"type": "FeatureCollection", "geoseg:plan": '
 #: Of a sample's points, with and without the mapped class.
 POINT_COLUMNS = (("id", "class_id", "class_name", "reference"), ("id", "reference"))
 #: In a PNG's text, by which matplotlib says what made it.
@@ -92,12 +100,17 @@ def _is_json(path: Path) -> bool:
     return found.get("type") == "FeatureCollection" and _is_vector(path)
 
 
-def _begins_with(mark: bytes) -> Callable[[Path], bool]:
+def _begins_with(*marks: bytes) -> Callable[[Path], bool]:
     def check(path: Path) -> bool:
         with open(path, "rb") as file:
-            return mark in file.read(_HEAD_BYTES)
+            head = file.read(_HEAD_BYTES)
+        return any(mark in head for mark in marks)
 
     return check
+
+
+def _is_geojson(path: Path) -> bool:
+    return _begins_with(PLAN_MARK.encode())(path) or _is_vector(path)
 
 
 def _is_vector(path: Path) -> bool:
@@ -129,7 +142,8 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".html": _begins_with(HTML_MARK.encode()),
     ".htm": _begins_with(HTML_MARK.encode()),
     ".png": _begins_with(PNG_MARK),
-    ".csv": _begins_with(",".join(TABLE_HEAD).encode()),
+    ".csv": _begins_with(",".join(TABLE_HEAD).encode(), ",".join(PLAN_COLUMNS).encode()),
+    ".geojson": _is_geojson,
 }
 
 

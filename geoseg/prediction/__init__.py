@@ -18,6 +18,7 @@ For other rooms:
     border_probe: probe_border
     dry_run: dry_run
     options: PredictOptions
+    plan: Plan, make_plan
     quantizing: quantize
     report: file_state, grid_report
     run: Prediction, predict

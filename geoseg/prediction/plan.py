@@ -246,12 +246,13 @@ class Plan:
         return sizes
 
 
-def make_plan(scene: Source, options: PredictOptions) -> Plan:
+def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | None = None) -> Plan:
     """Open the scene and the model and decide everything.
 
     Args:
         scene: see :func:`geoseg.scene.opening.open_scene`.
         options: the user's.
+        files: the model that the options name, where it was read already: for many scenes.
 
     Raises:
         GeosegError: something doesn't fit; nothing was written.
@@ -259,7 +260,7 @@ def make_plan(scene: Source, options: PredictOptions) -> Plan:
     with pixel_limit(options.max_pixels):
         opened = open_scene(scene, options.rules, assets=options.assets, clouds=options.clouds)
     outputs = outputs_of(opened.name, options)
-    members, chosen = _find_members(opened, options)
+    members, chosen = ((files,), "asked for") if files else _find_members(opened, options)
     files = members[0]
     inputs: list[str | Path] = [*opened.all_files, *(m.path for m in members)]
     protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
