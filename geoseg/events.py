@@ -368,12 +368,14 @@ class PlanProgress(TypedDict):
         stage: of what.
         done: scenes that were looked at.
         total: scenes of the manifest.
+        refused: of those that were looked at.
     """
 
     event: Literal["progress"]
     stage: Literal["plan"]
     done: int
     total: int
+    refused: int
 
 
 class TrainProgress(TypedDict):

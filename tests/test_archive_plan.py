@@ -98,7 +98,9 @@ def listed(folder: Path, names: list[str], name: str = "list.txt") -> str:
 
 def test_what_a_plan_says_is_what_the_run_does(model: Path, tmp_path: Path) -> None:
     for number, name in enumerate(("same", "other", "changed", "lost", "new", "cut")):
-        scene(tmp_path / f"{name}.tif", number, 64 if name != "new" else 160)
+        scene(tmp_path / f"{name}.tif", number)
+    tall = np.random.default_rng(8).integers(1, 250, (2, 160, 48)).astype(np.uint8)
+    make_raster(tmp_path / "new.tif", tall, descriptions=BANDS)
     values = np.random.default_rng(9).integers(1, 250, (2, 64, 64)).astype(np.uint8)
     make_raster(tmp_path / "wrong.tif", values[:1], descriptions=("blue",))
     make_raster(tmp_path / "cut.tif", values, descriptions=BANDS)

@@ -39,7 +39,7 @@ from geoseg.core.importing import require
 from geoseg.core.wording import counted
 from geoseg.core.workers import Stop, Workers, stoppable
 from geoseg.errors import UsageError
-from geoseg.events import Progress
+from geoseg.events import PlanProgress, Progress
 
 __all__ = ["ArchivePlan", "plan_batch"]
 
@@ -254,7 +254,7 @@ def _look(
             for row in workers.map(one, known, 4 * LOOKERS):
                 spool.add(row)
                 found.add(row)
-                stop.report(partial(tell, spool.count))
+                stop.report(partial(tell, spool.count, found.counts["refused"]))
 
     with warnings.catch_warnings():  # of all threads at once
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -262,14 +262,21 @@ def _look(
     return found
 
 
-def _teller(report: Progress, total: int) -> Callable[[int], None]:
+def _teller(report: Progress, total: int) -> Callable[[int, int], None]:
     said = time.monotonic()
 
-    def tell(done: int) -> None:
+    def tell(done: int, refused: int) -> None:
         nonlocal said
         if time.monotonic() - said > 1 or done == total:
             said = time.monotonic()
-            report({"event": "progress", "stage": "plan", "done": done, "total": total})
+            about: PlanProgress = {
+                "event": "progress",
+                "stage": "plan",
+                "done": done,
+                "total": total,
+                "refused": refused,
+            }
+            report(about)
 
     return tell
 

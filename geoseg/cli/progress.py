@@ -88,7 +88,7 @@ class _Human:
             if event["seconds_left"] is not None:
                 left += f", {_clock(event['seconds_left'])} left, {event['mpx_s']:.3g} Mpx/s"
         elif event["stage"] == "plan":
-            left = f"  {event['done']} of {event['total']} scenes"
+            left = f"  {event['done']} of {event['total']} scenes, {event['refused']} refused"
         if event["stage"] == "predict":
             left += f", {event['mpx_s']:.3g} Mpx/s, limited by {event['bottleneck']}"
         line = (
