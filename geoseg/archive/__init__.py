@@ -25,6 +25,8 @@ asked of all jobs is in ``asked.py``. Start with ``run.py``.
 For other rooms:
     closing: certify, close_archive
     ledger: Ledger
+    plan: plan_batch
+    plan_text: plan_text
     run: batch
     stac_search: search_items
     store: store_of
