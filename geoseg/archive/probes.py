@@ -30,8 +30,9 @@ __all__ = ["SCENES", "probe"]
 
 #: That are probed at most.
 SCENES = 3
-#: Sides of windows, in chips. A larger one is tried where the one before took less than LITTLE
-#: seconds: it takes some seven times as long.
+#: Sides of windows, in chips. The second is always tried: with one size alone, what each map costs
+#: once would be taken for a cost of its pixels. A larger one is tried where the one before took
+#: less than LITTLE seconds: it takes some seven times as long.
 SIDES, LITTLE = (1, 3, 8, 20), 1.0
 #: Seconds after which no probe begins, and after which one is given up.
 ENOUGH, AT_MOST = 45.0, 300.0
@@ -93,7 +94,8 @@ class _Probing:
         places, before = list(_PLACES), 0.0
         for side in SIDES:
             window = _window(plan, side, places[0])
-            if time.monotonic() - self._began > ENOUGH or before > LITTLE:
+            long = side not in SIDES[:2] and before > LITTLE
+            if time.monotonic() - self._began > ENOUGH or long:
                 return
             found = self._do(row, plan, window)
             while found is None and side == SIDES[0] and len(places) > 1:
