@@ -30,6 +30,7 @@ from geoseg.archive.store import store_of
 from geoseg.archive.worker import run_job
 from geoseg.cli.batch import command as batch_command
 from geoseg.core import s3
+from geoseg.core.importing import EXTRAS
 from geoseg.core.s3 import Bucket
 from geoseg.core.s3_settings import gdal_options_of_s3, s3_settings
 from geoseg.errors import OutputError, SceneError, UsageError
@@ -379,6 +380,15 @@ def test_a_bucket_that_fails_amid_the_run(
     kind, reason, _ = job("s3://maps/amid")
     assert kind == "output" and "landcover.qml was not made by geoseg" in reason
     assert server.objects("maps", "amid/k-1/") == {**found, "landcover.qml": b"mine"}
+
+
+def test_a_worker_without_boto3_stops_the_run(
+    place: Path, reach: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would send one scene after another to quarantine."""
+    reach.setitem(EXTRAS, "s3", ("geoseg_test_package",))
+    done = run_job(task(place, "s3://maps/without", place / "scenes" / "s000.tif"))
+    assert done["kind"] == "stop" and "pip install 'geoseg[s3]'" in done["reason"]
 
 
 def test_two_that_begin_an_archive_at_once(

@@ -63,8 +63,8 @@ class Fault:
     """What is made of an error.
 
     Attributes:
-        kind: a key of :data:`KINDS`; ``stop`` where the run can't go on: the disk is full, or the
-            archive's bucket refuses.
+        kind: a key of :data:`KINDS`; ``stop`` where the run can't go on: the disk is full, the
+            archive's bucket refuses, or a worker lacks a package, so that it would fail all.
         reason: the error, in a line.
         passing: whether the same may succeed later.
     """
@@ -88,7 +88,7 @@ def fault_of(error: BaseException, *, remote: bool = False) -> Fault:
         return Fault("output", reason, passing=True)
     if isinstance(error, MemoryError):
         return Fault("crashed", f"out of memory: {reason}", passing=True)
-    if _FULL.search(reason):
+    if _FULL.search(reason) or isinstance(error, MissingExtraError):
         return Fault("stop", reason)
     if isinstance(error, OutputError) and isinstance(error.__cause__, S3Error):
         passing = error.__cause__.passing
@@ -112,7 +112,7 @@ def _known(error: GeosegError, reason: str, passes: re.Pattern[str]) -> Fault:
         return Fault("corrupt", reason)
     if _LARGE.search(reason):
         return Fault("too large", reason)
-    if isinstance(error, ModelError | MissingExtraError | DeviceError):
+    if isinstance(error, ModelError | DeviceError):
         return Fault("model", reason)
     if isinstance(error, OutputError):
         return Fault("output", reason, passing=bool(_PASSING_HERE.search(reason)))
