@@ -315,7 +315,7 @@ def test_a_scene_that_is_denied_among_others(
     scenes = [source_of_file(f"s3://scenes/{n}") for n in ("no/s0.tif", "yes/s1.tif", "yes/s2.tif")]
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.add(scene.job({}, "0") for scene in scenes)
-        check_scenes(ledger)
+        check_scenes(ledger, {})
     kinds = [
         run_job(task(place, str(tmp_path), scene.files[0], f"k-{number}")).get("kind")
         for number, scene in enumerate(scenes)

@@ -6,17 +6,16 @@ With credentials that are wrong every scene would go to quarantine, one by one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 from geoseg.archive.faults import fault_of
 from geoseg.archive.ledger import Ledger
-from geoseg.archive.sources import addresses
-from geoseg.core.names import public_name
+from geoseg.archive.sources import addresses, scene_to_open
 from geoseg.core.wording import counted
-from geoseg.errors import SceneError
-from geoseg.scene.files import opened
+from geoseg.errors import SceneError, UsageError
+from geoseg.scene.opening import open_scene
 
 __all__ = ["check_scenes"]
 
@@ -27,20 +26,20 @@ _KEPT = re.compile(r"(s3|gs|az|oss)://|/vsi(s3|gs|az|adls|oss|swift)(_streaming)
 _TRIED, _LOOKED = 3, 1000
 
 
-def check_scenes(ledger: Ledger) -> None:
+def check_scenes(ledger: Ledger, options: Mapping[str, Any]) -> None:
     """Try to open the first scenes that are to be done, where they are in buckets.
 
     Args:
         ledger: of the jobs.
+        options: of ``predict``; ``assets`` and ``clouds`` say which files of an item are read.
 
     Raises:
         SceneError: none of them may be read.
     """
-    jobs = islice(ledger.jobs("waiting"), _LOOKED)
-    files = (file for job in jobs for file in _first(addresses(job.source)))
+    sources = (addresses(job.source) for job in islice(ledger.jobs("waiting"), _LOOKED))
     reason, count = "", 0
-    for file in islice(files, _TRIED):
-        found = _denied(file)
+    for source in islice(filter(_is_kept, sources), _TRIED):
+        found = _denied(source, options)
         if not found:
             return
         reason, count = reason or found, count + 1
@@ -52,20 +51,18 @@ def check_scenes(ledger: Ledger) -> None:
         )
 
 
-def _first(source: Mapping[str, Any]) -> Iterator[str]:
-    """Give the first file of a scene that is in a bucket."""
+def _is_kept(source: Mapping[str, Any]) -> bool:
+    """Whether a scene has a file in a bucket; of an item it may be one that nobody reads."""
     assets = source.get("item", {}).get("assets", {}).values()
-    for file in (*source["files"], *(asset["href"] for asset in assets)):
-        if _KEPT.match(file):
-            yield file
-            return
+    return any(map(_KEPT.match, (*source["files"], *(asset["href"] for asset in assets))))
 
 
-def _denied(file: str) -> str:
-    """Why a file may not be read; "" where it may, or is not there, or the server fails."""
+def _denied(source: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Why a scene may not be read; "" where it may, or can't be for another reason."""
+    chosen = {name: options[name] for name in ("assets", "clouds") if name in options}
     try:
-        with opened(public_name(file)):
-            return ""
-    except SceneError as error:
+        open_scene(scene_to_open(source), **chosen)
+    except (SceneError, UsageError) as error:
         fault = fault_of(error, remote=True)
         return fault.reason if fault.kind == "denied" else ""
+    return ""

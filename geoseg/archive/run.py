@@ -127,7 +127,7 @@ def batch(
         limits = Limits(None if max_hours is None else 3600 * max_hours, max_bytes)
         stopped = ""
         if ledger.next_due() is not None:
-            check_scenes(ledger)
+            check_scenes(ledger, shared.options)
             if share is not None:
                 report({"event": "note", "message": share.words})
             with connected(scheduler, share) as pool:
