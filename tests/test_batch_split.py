@@ -189,3 +189,29 @@ def test_a_scene_of_which_a_block_failed_is_tried_again_without_what_is_there(
     # The block that failed had left its strips, too; the others had not been begun.
     assert [state for *_, state in before] == ["done", "quarantined", "waiting", "waiting"]
     assert blocks_of(archive)[0][0] == before[1][1]
+
+
+def test_what_a_worker_says_of_a_scene_and_of_its_blocks(place: Path, tmp_path: Path) -> None:
+    """--job-timeout counts for each of them."""
+    task: dict[str, Any] = {
+        "key": "large-0",
+        "source": {"files": [str(place / "scenes" / "large.tif")]},
+        "out": str(tmp_path / "archive"),
+        "options": {"model": str(place / "model")},
+        "vector_suffix": ".parquet",
+        "timeout": None,
+        **{"block": None, "split": SPLIT, "seconds": 0.0},
+    }
+    found = run_job(task)
+    blocks = found["result"]["blocks"]
+    assert found["outcome"] == "split" and len(blocks) == 4
+    for which in (None, blocks[0]):
+        late = run_job({**task, "block": which, "timeout": 0.0})
+        assert (late["outcome"], late["kind"], late["passing"]) == ("failed", "too long", False)
+    for which in blocks:
+        found = run_job({**task, "block": which})
+        assert found["outcome"] == "done" and found["result"]["used"]
+    found = run_job({**task, "split": None, "seconds": 1000.0})
+    assert found["outcome"] == "done" and 1000 < found["result"]["seconds"] < 1100
+    assert made(tmp_path / "archive").items() <= made(place / "archive").items()
+    assert len(made(tmp_path / "archive")) == 3 and not [*tmp_path.glob("*/*/.geoseg-*")]
