@@ -313,3 +313,4 @@ def test_a_scene_that_no_map_can_be_made_of_is_not_split(tmp_path: Path) -> None
     made = tiny_model(tmp_path / "model", ("red",), CLASSES, quantity="reflectance")
     with pytest.raises(RadiometryError, match="the median of most bands is above"):
         split(scene, tmp_path / "out", model=made, runtime=Smooth(4))
+    assert not [*(tmp_path / "out").iterdir()]

@@ -76,6 +76,8 @@ def predict_or_split(
     """
     log = RunLog(progress)
     plan, staging = begin(scene, _options(output, runtime, options), log)
+    if _is_large(plan, split):
+        preflight(plan)  # before a block is computed of what no map can be made of
     places = _places(output)
     loaded = load(plan, runtime, staging.earlier() or {}, log, same_lanes=bool(places))
     staging.resumable(loaded.record, restart=bool(staging.differs(loaded.record)))
@@ -188,7 +190,6 @@ def _take_stock(
         blocks = _blocks(plan, store, len(loaded.lanes), split)
         if blocks:
             check_disk(plan, store, staging)
-            preflight(plan)
         return blocks
 
 
