@@ -113,6 +113,12 @@ def test_items_are_the_same_scenes_however_they_are_named(tmp_path: Path) -> Non
     assert [bool(source.item) for source in read(tmp_path / "list.txt")] == [True, False]
 
 
+@pytest.mark.parametrize("column", ["scal", "src-nodata", "min_area", "Model"])
+def test_a_column_that_is_meant_as_an_option_is_not_ignored(tmp_path: Path, column: str) -> None:
+    (tmp_path / "a.csv").write_text(f"scene,id,{column}\na.tif,1,2\n", encoding="utf-8")
+    refused(tmp_path / "a.csv", f"a column called {column.lower()}", later=True)
+
+
 def test_a_file_has_one_name(tmp_path: Path) -> None:
     touch(tmp_path, "a b.tif")
     names = [str(tmp_path / "a b.tif"), (tmp_path / "a b.tif").as_uri(), f"{tmp_path}/./a b.tif"]

@@ -20,7 +20,7 @@ from geoseg.errors import OutputError
 
 def done(i: int, **result):
     classes = [
-        {"id": 0, "name": "water", "pixels": 10 * i, "area_m2": 1000.0 * i},
+        {"id": 0, "name": "water", "color": "419BDF", "pixels": 10 * i, "area_m2": 1000.0 * i},
         {"id": 1, "name": "trees", "pixels": 90 * i, "area_m2": 9000.0 * i},
     ]
     whole = {
@@ -95,9 +95,12 @@ def test_sums_are_right():
     assert found["mpx_s"] == {"of_all": pytest.approx(0.5), "of_a_worker": pytest.approx(1e-4)}
     assert found["seconds"]["of_a_job"] == {"median": 2.0, "of_95_percent": 4.0, "longest": 4.0}
     assert found["classes"] == [
-        {"id": 0, "name": "water", "pixels": 100, "area_m2": 10_000.0, "share": 0.1},
-        {"id": 1, "name": "trees", "pixels": 900, "area_m2": 90_000.0, "share": 0.9},
+        {"id": 0, "name": "water", "color": "419BDF"}
+        | {"pixels": 100, "area_m2": 10_000.0, "share": 0.1},
+        {"id": 1, "name": "trees", "color": None}
+        | {"pixels": 900, "area_m2": 90_000.0, "share": 0.9},
     ]
+    assert found["warnings"] == {"jobs": 0, "examples": []}
     assert found["hosts"] == ["host-0", "host-1", "host-9"]
     assert found["versions"] == {"openvino": "1"}
     assert [(f["kind"], f["jobs"]) for f in found["failures"]] == [("corrupt", 1), ("missing", 1)]
@@ -105,6 +108,16 @@ def test_sums_are_right():
     assert (example["name"], example["reason"], example["tries"]) == ("bad 2", "gone", 3)
     assert [s["key"] for s in found["slowest"]] == ["scene-4", "scene-3", "scene-2", "scene-1"]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_maps_with_warnings_are_counted_and_named():
+    jobs = [done(1), *(done(i, warnings=["it looks scaled twice", "b"]) for i in range(2, 12))]
+    found = summarize(jobs, out="o")["warnings"]
+    assert found["jobs"] == 10 and len(found["examples"]) == 5
+    assert found["examples"][0]["name"] == "scene 2"
+    text = page(summarize(jobs, out="o"))
+    assert "10 maps with warnings" in text and "it looks scaled twice" in text
+    assert "with warnings" not in page(summarize([done(1)], out="o"))
 
 
 def test_failures_say_how_to_try_again():
@@ -130,7 +143,7 @@ def test_maps_without_area_are_counted_by_pixels():
     both = summarize([nowhere, done(2)], out="o")
     assert [c["area_m2"] for c in both["classes"]] == [2000.0, 18000.0]
     assert [c["pixels"] for c in both["classes"]] == [30, 270]
-    assert "1 map without a known area" in page(both, {})
+    assert "1 map without a known area" in page(both)
 
 
 def test_nothing_done_and_nothing_known_is_a_report_too():
@@ -138,10 +151,10 @@ def test_nothing_done_and_nothing_known_is_a_report_too():
         found = summarize(jobs, out="o")
         assert found["classes"] == []
         assert found["mpx_s"] == {"of_all": None, "of_a_worker": None}
-        Page(page(found, {}))
+        Page(page(found))
     found = summarize([{"key": "a", "state": "quarantined"}], out="o")
     assert found["failures"][0]["kind"] == "unknown"
-    Page(page(found, {}))
+    Page(page(found))
 
 
 numbers = st.floats(0, 1e18)
@@ -158,7 +171,7 @@ def test_the_order_of_jobs_changes_no_sum(areas, data):
 
 def test_the_page_shows_what_the_report_has():
     found = summarize([done(1), done(3), failed(1)], out="/data/maps", wall_seconds=3725)
-    read = Page(page(found, {0: "419BDF"}))
+    read = Page(page(found))
     for text in (
         "/data/maps",
         "2 of 3 done",
@@ -185,17 +198,18 @@ EVIL = "<td><script>alert(1)</script>\" onload='x' &amp;"
 
 
 def test_nothing_on_the_page_runs_or_is_fetched():
-    job = done(1, classes=[{"id": 0, "name": EVIL, "pixels": 1, "area_m2": 1.0}])
+    evil = {"id": 0, "name": EVIL, "color": '"><script>', "pixels": 1, "area_m2": 1.0}
+    job = done(1, classes=[evil], warnings=[EVIL])
     bad = failed(1, EVIL, EVIL, name=EVIL, key=EVIL)
     found = summarize(
         [{**job, "name": EVIL, "key": EVIL, "host": EVIL, "state": "done"}, bad],
         out=EVIL,
         versions={EVIL: EVIL},
     )
-    read = Page(page(found, {0: '"><script>'}))
+    read = Page(page(found))
     assert "script" not in read.tags
     assert not {name for name, _ in read.attributes} & {"onload", "src", "href"}
-    assert sum(EVIL in cell for cell in read.cells) >= 7
+    assert sum(EVIL in cell for cell in read.cells) >= 10
     assert not {"link", "img", "iframe", "a"} & set(read.tags)
 
 
@@ -228,7 +242,7 @@ def test_memory_does_not_grow_with_the_jobs():
     peaks = []
     for count in (2000, 20_000):
         tracemalloc.start()
-        page(summarize(jobs(count), out="o"), {})
+        page(summarize(jobs(count), out="o"))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # The times of jobs are kept: eight bytes each, and as much again while they are sorted.

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import psutil
 import pytest
 import rasterio
+from shapely import box
 
 import geoseg
 from geoseg.archive import deadline
@@ -137,11 +139,12 @@ def test_another_option_makes_another_map_beside_the_first(place: Path, tmp_path
     done = run(place, "scenes/s00[01].tif", "-o", str(archive), *same, "--min-area", "5000")
     assert done.returncode == 0 and "2 new, 0 done" in done.stderr
     assert counts(archive) == {"done": 14} and len([*archive.glob("s000-*")]) == 2
-    original = next(archive.glob("s002-*"))
-    shutil.rmtree(original)
-    assert in_archive(archive, "verify").returncode == 1
+    shutil.rmtree(next(archive.glob("s002-*")))
+    (next(archive.glob("s003-*")) / "landcover.tif").unlink()
+    verified = in_archive(archive, "verify")
+    assert verified.returncode == 1 and "give the command that made" in verified.stdout
     done = run(place, "scenes", "-o", str(archive), *same)
-    assert done.returncode == 0 and "1 to be done again" in done.stderr
+    assert done.returncode == 0 and "2 to be done again" in done.stderr
     assert in_archive(archive, "verify").returncode == 0
     wanted = maps(place / "archive")
     assert {k: v for k, v in maps(archive).items() if k in wanted} == wanted
@@ -165,7 +168,10 @@ def test_what_fails_is_in_quarantine_and_the_others_are_done(place: Path, tmp_pa
     assert outcomes(archive) == {"done": 10, "failed": 2}
     assert run(place, str(scenes), "-o", str(archive)).returncode == 3
     shutil.copyfile(place / "scenes" / "s003.tif", scenes / "s003.tif")
-    assert "1 of them" in in_archive(archive, "retry", "--kind", "corrupt").stdout
+    for wrong in (("--kind", "broken"), ("--key", "none")):
+        refused = in_archive(archive, "retry", *wrong)
+        assert refused.returncode == 2 and wrong[1] in refused.stderr
+    assert "1 scene will" in in_archive(archive, "retry", "--kind", "corrupt").stdout
     done = run(place, str(scenes), "-o", str(archive), "--vector-format", "parquet")
     assert done.returncode == 3 and counts(archive) == {"done": 11, "quarantined": 1}
     assert in_archive(archive, "verify").returncode == 0
@@ -310,8 +316,9 @@ def test_a_run_that_is_stopped_gives_its_jobs_back(
             break
     process.send_signal(number)
     start = time.monotonic()
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - start < 15
+    assert "30 scenes are done, and the same command goes on" in said
     assert set(counts(archive)) == {"waiting", "done"}
     assert run(place, *given).returncode == 0
     assert counts(archive) == {"done": 30}
@@ -366,7 +373,7 @@ def test_a_run_stops_in_order_and_goes_on(place: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     given = "scenes", "-o", str(archive), "--vector-format", "parquet"
     done = run(place, *given, "--max-bytes", "1")
-    assert done.returncode == 0 and "--max-bytes" in done.stdout
+    assert done.returncode == 4 and "--max-bytes" in done.stdout
     first = counts(archive)
     assert first["done"] < 12 and "running" not in first
     assert run(place, *given).returncode == 0
@@ -441,6 +448,35 @@ def test_a_script_needs_no_guard(place: Path, tmp_path: Path) -> None:
     assert done.stdout.split() == ["begun", "2", "True"], done.stderr
 
 
+def test_an_archive_that_has_lost_its_ledger_begins_anew(place: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(place / "archive", archive)
+    (archive / "ledger.sqlite").write_text("garbage " * 100)
+    given = "scenes", "-o", str(archive), "--vector-format", "parquet"
+    done = run(place, *given)
+    assert done.returncode == 1 and "move it away" in done.stderr
+    (archive / "ledger.sqlite").unlink()
+    done = run(place, *given)
+    assert done.returncode == 0 and "12 new" in done.stderr
+    assert maps(archive) == maps(place / "archive")
+
+
+def test_another_area_in_the_same_file_is_another_map(place: Path, tmp_path: Path) -> None:
+    archive, area = tmp_path / "archive", tmp_path / "area.geojson"
+    with rasterio.open(place / "scenes" / "s000.tif") as scene:
+        west, south, east, north = scene.bounds
+        crs = scene.crs
+    middle = (west + east) / 2
+    shapes = box(west, south, middle, north), box(middle, south, east, north)
+    for number, shape in enumerate(shapes, start=1):
+        geopandas.GeoSeries([shape], crs=crs).to_file(area)
+        given = "scenes/s000.tif", "-o", str(archive), "--aoi", str(area)
+        for new in (1, 0):
+            done = run(place, *given)
+            assert done.returncode == 0 and f"{new} new" in done.stderr, done.stderr
+        assert len([*archive.glob("s000-*")]) == number
+
+
 def test_what_is_refused_before_any_work(place: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -449,6 +485,8 @@ def test_what_is_refused_before_any_work(place: Path, tmp_path: Path) -> None:
         (("scenes", "-o", str(tmp_path / "mine")), "something else than an archive"),
         (("scenes", "-o", "a", "--tta", "none", "--size", "0"), "size is 0"),
         (("scenes", "-o", "a", "--workers", "0"), "at least one"),
+        (("scenes", "-o", "a", "--job-timeout", "-3"), "must be more than 0"),
+        (("scenes", "-o", "a", "--max-hours", "nan"), "must be more than 0"),
         (("scenes", "-o", "a", "--mem-limit", "100MB"), "too little for any scene"),
         (("scenes", "-o", "a", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
         (("model", "-o", "a"), "no scene"),

@@ -182,7 +182,7 @@ def test_a_scene_of_which_a_block_failed_is_tried_again_without_what_is_there(
         (job,) = ledger.jobs("quarantined")
         assert job.kind == "corrupt" and job.reason.startswith("large, strips ")
     before = blocks_of(archive)
-    assert "1 of them" in in_archive(archive, "retry").stdout
+    assert "1 scene will" in in_archive(archive, "retry").stdout
     done = batch(place, archive, split=SPLIT, workers=1)
     assert done.counts["done"] == 2
     assert_same(archive, place / "archive")

@@ -24,7 +24,9 @@ asked of all jobs is in ``asked.py``. Start with ``run.py``.
 
 For other rooms:
     closing: certify, close_archive
+    faults: KINDS
     ledger: Ledger
+    ledger_view: LedgerView
     plan: plan_batch
     plan_text: plan_text
     run: batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +14,7 @@ from geoseg.errors import UsageError
 from geoseg.prediction.options import PredictOptions
 from geoseg.zoo import find_model
 
-__all__ = ["ALSO", "Asked", "further_outputs"]
+__all__ = ["ALSO", "Asked", "check_numbers", "further_outputs"]
 
 #: Options of ``predict`` that name one scene's files, which an archive names itself.
 OWN = {"output", "vector", "probs", "confidence", "agreement", "preview", "overwrite"}
@@ -65,9 +66,29 @@ class Asked:
         checked = PredictOptions(model=model, **options, **further_outputs(Path(), also))
         meant = _meant(checked) | ({"also": also} if also else {})
         files = find_model(model)
-        if os.path.exists(model):
-            model = os.path.abspath(model)  # workers may be elsewhere
-        return cls(files, {**options, "model": str(model)}, also, meant)
+        options = {**options, "model": model}
+        for name in ("model", "aoi"):
+            path = options.get(name)
+            if path is not None and os.path.exists(path):
+                options[name] = os.path.abspath(path)  # workers may be elsewhere
+        if checked.aoi is not None:
+            meant["aoi"] = _content(Path(checked.aoi))
+        return cls(files, {**options, "model": str(options["model"])}, also, meant)
+
+
+def check_numbers(**numbers: float | None) -> None:
+    """Refuse numbers that are not above 0.
+
+    Args:
+        **numbers: by option; None where it was not given.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name, value in numbers.items():
+        if value is not None and not value > 0:  # NaN is not, either
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is {value:g}; it must be more than 0")
 
 
 def further_outputs(folder: Path, also: Iterable[str]) -> dict[str, Any]:
@@ -78,6 +99,25 @@ def further_outputs(folder: Path, also: Iterable[str]) -> dict[str, Any]:
         also: keys of :data:`ALSO`.
     """
     return {name: folder / ALSO[name] for name in also}
+
+
+def _content(path: Path) -> str:
+    """Name what a vector file holds: the same file may hold another area the next time.
+
+    A Shapefile's parts have one name, and count all; of what is no file of this machine the name is
+    all there is.
+    """
+    parts = [path]
+    if path.suffix.lower() == ".shp":
+        parts = [
+            p for end in (".shp", ".shx", ".dbf", ".prj") if (p := path.with_suffix(end)).exists()
+        ]
+    if not path.is_file():
+        return str(path)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 def _meant(options: PredictOptions) -> dict[str, Any]:

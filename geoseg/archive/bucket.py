@@ -21,8 +21,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from geoseg.archive.entries import Job
 from geoseg.archive.place import ELSEWHERE, ledger_of_this_machine
 from geoseg.archive.stac_item import ITEM_NAME, write_item
+from geoseg.archive.store import files_of
 from geoseg.archive.writing import write_text
 from geoseg.core.folders import cache_folder
 from geoseg.core.jsontext import json_text
@@ -141,15 +143,14 @@ class BucketStore:
                 f"{path.name} from geoseg-ledgers there to {path.parent}, or give another prefix"
             )
 
-    def finished(self, keys: Iterable[str]) -> set[str]:
+    def gone(self, jobs: Iterable[Job]) -> list[str]:
         """List what is there."""
-        wanted = set(keys)
-        if not wanted:
-            return set()
-        with _told():
-            names = (key.removeprefix(self._prefix) for key, _ in self._bucket.keys(self._prefix))
-            ends = f"/{ITEM_NAME}"
-            return wanted & {name.removesuffix(ends) for name in names if name.endswith(ends)}
+        wanted = {f"{job.key}/{name}": job.key for job in jobs for name in files_of(job)}
+        if wanted:
+            with _told():
+                for key, _ in self._bucket.keys(self._prefix):
+                    wanted.pop(key.removeprefix(self._prefix), None)
+        return sorted(set(wanted.values()))
 
     @contextmanager
     def job_folder(self, key: str) -> Iterator[Path]:

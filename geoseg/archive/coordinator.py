@@ -198,7 +198,15 @@ class _Loop:
             error = future.exception(timeout=5)
             self._lost(job, time.monotonic() - since, _why_lost(error))
         else:
-            self._enter(job, future.result(timeout=5))
+            self._enter_result(job, future)
+
+    def _enter_result(self, job: Job, future: Future[Any]) -> None:
+        try:
+            outcome = future.result(timeout=5)
+        except Exception:  # noqa: BLE001 - whatever Dask makes of an answer that it lost
+            self._ledger.give_back(job, "its worker went away with the answer")
+        else:
+            self._enter(job, outcome)
 
     def _lost(self, job: Job, seconds: float, reason: str) -> None:
         """Note that a worker went away; after the job's time, it ended itself."""

@@ -55,6 +55,8 @@ _DENIED = re.compile(
 )
 _MISSING = re.compile(r"no such file|HTTP (response|error) code: (404|410)|does not exist|NoSuch")
 _LARGE = re.compile(r"--max-pixels|million polygons|too many polygons")
+#: What the messages say of a file that GDAL fails at, or that is no JSON.
+_CORRUPT = re.compile(r"can't be read|GDAL can open|damaged|cut short|is no JSON|in a file of ")
 _EMPTY = re.compile(r"no pixel was measured")
 
 
@@ -109,7 +111,7 @@ def _known(error: GeosegError, reason: str, passes: re.Pattern[str]) -> Fault:
             return Fault("missing", reason)
         if passes.search(reason):
             return Fault("unreachable", reason, passing=True)
-        return Fault("corrupt", reason)
+        return Fault("corrupt" if _CORRUPT.search(reason) else "unfit", reason)
     if _LARGE.search(reason):
         return Fault("too large", reason)
     if isinstance(error, ModelError | DeviceError):

@@ -6,15 +6,17 @@ Each kind gives scenes one after another, in an order of its own that is the sam
 from __future__ import annotations
 
 import csv
+import difflib
 import glob
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from geoseg.archive.place import ELSEWHERE, LEDGER
 from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.core.names import public_name
 from geoseg.errors import GeosegError, SceneError, UsageError
+from geoseg.prediction.options import PredictOptions
 from geoseg.scene.opening import PRODUCT_FOLDER, RASTER_SUFFIXES
 from geoseg.scene.sensors import band_code, common_name
 from geoseg.scene.sources import LOCAL, is_remote, open_raster
@@ -251,6 +254,7 @@ def _table(text: str, path: Path) -> Iterator[SceneSource]:
     twice = [name for name in (*_COLUMNS, *_OPTIONS) if head.count(name) > 1]
     if twice:
         raise UsageError(f"{path} has two columns called {twice[0]}; leave out one of them")
+    _check_columns([name for name in head if name not in (*_COLUMNS, *_OPTIONS)], path)
     found = False
     for row in _rows(rows, path):
         where = f"{path}: row {rows.line_num}"
@@ -272,6 +276,23 @@ def _table(text: str, path: Path) -> Iterator[SceneSource]:
         yield from _named(_relative(scene, path.parent), **options)
     if not found:
         raise UsageError(f"{path} lists no scene; write a path or an address in each row")
+
+
+def _check_columns(unknown: Sequence[str], path: Path) -> None:
+    """Refuse columns that are meant as options, and are none; others are the user's own.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in unknown:
+        plain = re.sub(r"[\s-]+", "_", name)
+        meant = plain in {field.name for field in fields(PredictOptions)}
+        if meant or difflib.get_close_matches(plain, _OPTIONS, 1, 0.8):
+            raise UsageError(
+                f"{path} has a column called {name}; what a column can say of its scene is "
+                f"{', '.join(_OPTIONS)}: correct the name, or give other options with the command, "
+                f"for all scenes"
+            )
 
 
 def _rows(rows: Any, path: Path) -> Iterator[list[str]]:

@@ -49,7 +49,8 @@ def make_archive(out: Path) -> Path:
     out = out.absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not there_is_a_ledger(out) and not all(map(_is_plan, out.iterdir())):
+        is_free = there_is_a_ledger(out) or all(map(_is_plan, out.iterdir()))
+        if not is_free and not _has_lost_its_ledger(out):
             raise OutputError(
                 f"{out} holds something else than an archive of geoseg's; give a new folder, or an "
                 f"empty one"
@@ -62,6 +63,11 @@ def make_archive(out: Path) -> Path:
 def there_is_a_ledger(out: Path) -> bool:
     """Whether a folder is an archive, with its ledger in it or elsewhere."""
     return any((out / name).exists() for name in (LEDGER, ELSEWHERE))
+
+
+def _has_lost_its_ledger(out: Path) -> bool:
+    """Whether a folder holds an archive's maps: they are made again, and replace these."""
+    return is_ours(out / "report.json") or any(map(is_ours, out.glob("*/item.json")))
 
 
 def _is_plan(path: Path) -> bool:

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import rasterio.errors
 
-from geoseg.archive.asked import Asked
+from geoseg.archive.asked import Asked, check_numbers
 from geoseg.archive.cluster import Share, connected, share_of
 from geoseg.archive.estimates import Measured, Rates
 from geoseg.archive.ledger import Ledger
@@ -145,6 +145,7 @@ def plan_batch(
     require("batch", "geoseg batch")
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise UsageError(f"the price of an hour is {price_per_hour}; it must be at least 0")
+    check_numbers(threads=threads)
     asked = Asked.of(model, options, also)
     share = share_of(workers, threads, mem_limit) if scheduler is None else None
     report = progress or (lambda event: None)

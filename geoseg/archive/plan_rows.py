@@ -21,6 +21,7 @@ from geoseg.archive.ledger_view import LedgerView
 from geoseg.archive.sources import SceneSource, addresses, scene_to_open
 from geoseg.archive.stac_item import ITEM_NAME
 from geoseg.archive.stamps import CHANGED, GONE, has_changed
+from geoseg.archive.store import FolderStore
 from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan, make_plan
@@ -106,7 +107,7 @@ def _known(job: Job, new: NewJob, out: Path) -> PlanRow:
     job = replace(job, source=new.source)
     if state == "done":
         took = (job.result["seconds"], job.result["bytes"])
-        if not (out / job.key / ITEM_NAME).exists():
+        if FolderStore(out).gone([job]):
             state, reason = "recompute", GONE
         elif has_changed(job):
             state, reason = "recompute", CHANGED

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.archive.asked import Asked
+from geoseg.archive.asked import Asked, check_numbers
 from geoseg.archive.closing import close_archive
 from geoseg.archive.cluster import connected, share_of
 from geoseg.archive.coordinator import Limits, Task, run_jobs
@@ -19,6 +20,7 @@ from geoseg.archive.sources import SceneSource
 from geoseg.archive.stamps import CHANGED, GONE, has_changed
 from geoseg.archive.store import Store, store_of
 from geoseg.core.importing import require
+from geoseg.core.wording import counted
 from geoseg.errors import UsageError
 from geoseg.events import Progress
 
@@ -36,11 +38,13 @@ class ArchiveRun:
         out: the archive's folder or address.
         counts: jobs that it was asked for, by state.
         stopped: why it ended before all was done; "" else.
+        warned: maps of the archive that come with warnings.
     """
 
     out: Path | str
     counts: Mapping[str, int]
     stopped: str
+    warned: int
 
 
 def batch(
@@ -96,6 +100,13 @@ def batch(
         SceneError: none of the first scenes may be read with these credentials.
     """
     require("batch", "geoseg batch")
+    check_numbers(
+        threads=threads,
+        job_timeout=job_timeout,
+        max_hours=max_hours,
+        max_bytes=max_bytes,
+        split=split,
+    )
     shared = Asked.of(model, options, also)
     share = share_of(workers, threads, mem_limit) if scheduler is None else None
     report = progress or (lambda event: None)
@@ -130,20 +141,32 @@ def batch(
             check_scenes(ledger, shared.options)
             if share is not None:
                 report({"event": "note", "message": share.words})
-            with connected(scheduler, share) as pool:
+            with connected(scheduler, share) as pool, _goes_on(ledger):
                 if pool.dashboard:
                     report({"event": "note", "message": f"dashboard {pool.dashboard}"})
                 stopped = run_jobs(ledger, pool, task, limits, _teller(report))
         store.tidy(job.key for state in ENDED for job in ledger.jobs(state))
-        close_archive(store, ledger, shared.files)
-        return ArchiveRun(store.place, ledger.counts(asked=True), stopped)
+        about = close_archive(store, ledger, shared.files)
+        warned = about["warnings"]["jobs"]
+        return ArchiveRun(store.place, ledger.counts(asked=True), stopped, warned)
+
+
+@contextmanager
+def _goes_on(ledger: Ledger) -> Iterator[None]:
+    """Say, where the user interrupts the run, what is done."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        counts = ledger.counts(asked=True)
+        raise KeyboardInterrupt(
+            f"{counts['done']} of {counted(sum(counts.values()), 'scene')} are done, and the same "
+            f"command goes on after them"
+        ) from error
 
 
 def _gone(store: Store, ledger: Ledger) -> list[str]:
-    """Find jobs that are done, and whose map somebody has removed."""
-    done = [job.key for job in ledger.jobs("done")]
-    there = store.finished(done)
-    return [key for key in done if key not in there]
+    """Find jobs that are done, and of whose map somebody has removed a file."""
+    return store.gone(ledger.jobs("done"))
 
 
 def _changed(ledger: Ledger) -> list[str]:
@@ -157,7 +180,9 @@ def _found(new: int, known: int, again: int, changed: int, ledger: Ledger) -> st
     words += [f"{again} to be done again, as their maps are gone"] if again else []
     words += [f"{changed} to be done again, as their scenes have changed"] if changed else []
     words += [f"{counts['quarantined']} in quarantine"] if counts["quarantined"] else []
-    return f"{new + known} scenes: {', '.join(words)}"
+    left = counts["waiting"] + counts["running"] - new - again - changed
+    words += [f"{left} left to do from before"] if left > 0 else []
+    return f"{counted(new + known, 'scene')}: {', '.join(words)}"
 
 
 def _teller(report: Progress) -> Callable[[Mapping[str, int], float], None]:

@@ -32,7 +32,7 @@ __all__ = ["CHANGED", "GONE", "has_changed", "stamp_of"]
 
 #: Why a job is done again.
 CHANGED = "its source has changed"
-GONE = "its map is not there any more"
+GONE = "a file of its map is not there any more"
 #: What may lie beside a raster and says where its pixels are, or which were measured.
 _BESIDE = (".aux.xml", ".msk")
 #: Of files in a scene's folder that count, besides rasters.

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from geoseg.archive.entries import Job
 from geoseg.archive.place import find_ledger, find_ledger_there, make_archive
 from geoseg.archive.stac_item import ITEM_NAME, write_item
 from geoseg.core.machine import available_cores
@@ -22,7 +23,7 @@ from geoseg.core.ownership import holds_statistics_alone
 from geoseg.errors import UsageError
 from geoseg.scene.sources import is_remote
 
-__all__ = ["FolderStore", "Store", "store_of"]
+__all__ = ["FolderStore", "Store", "files_of", "store_of"]
 
 
 class Store(Protocol):
@@ -52,8 +53,8 @@ class Store(Protocol):
             UsageError: there is none.
         """
 
-    def finished(self, keys: Iterable[str]) -> set[str]:
-        """Choose those of these jobs whose items are there."""
+    def gone(self, jobs: Iterable[Job]) -> list[str]:
+        """Find those of these finished jobs of whose files one is not there; their keys."""
 
     def job_folder(self, key: str) -> AbstractContextManager[Path]:
         """Give a folder of this machine in which a job is done.
@@ -127,9 +128,14 @@ class FolderStore:
         """Find the ledger."""
         return find_ledger_there(self._out)
 
-    def finished(self, keys: Iterable[str]) -> set[str]:
-        """Look for items."""
-        return {key for key in keys if (self._out / key / ITEM_NAME).exists()}
+    def gone(self, jobs: Iterable[Job]) -> list[str]:
+        """Look for each."""
+        there = os.path.exists
+        return [
+            job.key
+            for job in jobs
+            if not all(there(self._out / job.key / name) for name in files_of(job))
+        ]
 
     @contextmanager
     def job_folder(self, key: str) -> Iterator[Path]:
@@ -180,6 +186,11 @@ class FolderStore:
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError(errno.EINVAL, "it is not a plain file")
         return open(path, "rb", buffering=0)
+
+
+def files_of(job: Job) -> list[str]:
+    """List what a finished job has left in its folder, by name; the item comes last."""
+    return [*job.result["files"], ITEM_NAME]
 
 
 def store_of(out: str | Path) -> Store:

@@ -46,8 +46,9 @@ def summarize(
         jobs: each with ``key``, ``name`` and ``state``; ``kind`` and ``reason`` of what it failed
             by; ``tries`` and ``losses``, the times that it was begun and that its worker was lost;
             and, where it is done, ``result``: ``pixels``, ``seconds``, ``bytes``, ``peak_bytes``
-            and ``classes``, each with ``id``, ``name``, ``pixels`` and ``area_m2``. What else is
-            there is not looked at, but for ``host``. None stands for what is unknown.
+            ``warnings``, and ``classes``, each with ``id``, ``name``, ``color`` (``RRGGBB``),
+            ``pixels`` and ``area_m2``. What else is there is not looked at, but for ``host``. None
+            stands for what is unknown.
         out: the archive's folder, as commands are to name it.
         wall_seconds: from the first job's begin to the last one's end.
         hosts: machines that worked.
@@ -68,7 +69,6 @@ def write_summary(
     out: Path,
     *,
     shown_as: str | None = None,
-    colors: Mapping[int, str] | None = None,
     **about: Any,
 ) -> dict[str, Any]:
     """Write ``report.json`` and ``report.html`` into an archive.
@@ -77,7 +77,6 @@ def write_summary(
         jobs: see :func:`summarize`.
         out: the archive's folder.
         shown_as: how commands are to name it; the folder by default.
-        colors: of classes by id, ``RRGGBB``.
         **about: what :func:`summarize` takes besides.
 
     Returns:
@@ -91,7 +90,7 @@ def write_summary(
         check_replaceable(path)
     report = summarize(jobs, out=shown_as or out, **about)
     write_text(paths[0], json_text(report, indent=2) + "\n")
-    write_text(paths[1], page(report, colors or {}))
+    write_text(paths[1], page(report))
     return report
 
 
@@ -107,6 +106,8 @@ class _Sums:
         self.slowest: list[tuple[float, str, str]] = []
         self.classes: dict[tuple[int, str], dict[str, Any]] = {}
         self.without_area = 0
+        self.warned = 0
+        self.warnings: list[dict[str, Any]] = []
         self.failures: dict[str, dict[str, Any]] = {}
         self.hosts: set[str] = set()
 
@@ -138,12 +139,18 @@ class _Sums:
         areas = []
         for found in result.get("classes") or ():
             key = int(found["id"]), str(found["name"])
-            total = self.classes.setdefault(key, {"pixels": 0, "area_m2": []})
+            total = self.classes.setdefault(key, {"pixels": 0, "area_m2": [], "color": None})
+            total["color"] = total["color"] or found.get("color")
             total["pixels"] += found.get("pixels") or 0
             areas.append(found.get("area_m2"))
             if areas[-1] is not None and math.isfinite(areas[-1]):
                 _add_exactly(total["area_m2"], float(areas[-1]))
         self.without_area += None in areas
+        if result.get("warnings"):
+            self.warned += 1
+            if len(self.warnings) < _EXAMPLES:
+                about = {name: str(job.get(name, "")) for name in ("key", "name")}
+                self.warnings.append({**about, "warnings": list(result["warnings"])})
 
     def _add_failure(self, job: Mapping[str, Any]) -> None:
         kind = str(job.get("kind") or "unknown")
@@ -185,6 +192,7 @@ class _Sums:
             "mpx_s": {"of_all": _rate(pixels, wall_seconds), "of_a_worker": _rate(pixels, busy)},
             "classes": self._classes(),
             "jobs_without_area": self.without_area,
+            "warnings": {"jobs": self.warned, "examples": self.warnings},
             "failures": [
                 {"kind": kind, **found, "retry": self._retry(kind)}
                 for kind, found in sorted(
@@ -213,7 +221,8 @@ class _Sums:
         found = []
         for (value, name), total in sorted(self.classes.items()):
             area = math.fsum(total["area_m2"]) if total["area_m2"] else None
-            found.append({"id": value, "name": name, "pixels": total["pixels"], "area_m2": area})
+            about = {"id": value, "name": name, "color": total["color"]}
+            found.append({**about, "pixels": total["pixels"], "area_m2": area})
         by = "pixels" if all(c["area_m2"] is None for c in found) else "area_m2"
         whole = math.fsum(c[by] or 0 for c in found)
         return [{**c, "share": (c[by] or 0) / whole if whole else None} for c in found]

@@ -12,12 +12,11 @@ from geoseg.core.wording import counted
 __all__ = ["page"]
 
 
-def page(report: Mapping[str, Any], colors: Mapping[int, str]) -> str:
+def page(report: Mapping[str, Any]) -> str:
     """Write the report of a run as a page.
 
     Args:
         report: of :func:`geoseg.archive.summary.summarize`.
-        colors: of classes by id, ``RRGGBB``.
 
     Returns:
         The text of the HTML file.
@@ -28,8 +27,10 @@ def page(report: Mapping[str, Any], colors: Mapping[int, str]) -> str:
     if failed:
         parts += [f'<p class="warning">{escape(counted(failed, "job"))} failed.</p>']
         parts += _failures(report["failures"])
+    if report["warnings"]["jobs"]:
+        parts += _warnings(report["warnings"])
     if report["classes"]:
-        parts += _classes(report, colors)
+        parts += _classes(report)
     parts += _jobs(report)
     return page_text(title, parts)
 
@@ -81,11 +82,25 @@ def _failures(failures: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _classes(report: Mapping[str, Any], colors: Mapping[int, str]) -> list[str]:
+def _warnings(warnings: Mapping[str, Any]) -> list[str]:
+    examples = (
+        [_text(found["name"]), _text(found["key"]), _text(text)]
+        for found in warnings["examples"]
+        for text in found["warnings"]
+    )
+    count = counted(warnings["jobs"], "map")
+    return [
+        "<h2>What to look at</h2>",
+        f'<p class="warning">{count} with warnings; all are in the report of each map.</p>',
+        table(["scene", "job", "warning"], examples),
+    ]
+
+
+def _classes(report: Mapping[str, Any]) -> list[str]:
     most = max((c["share"] or 0 for c in report["classes"]), default=0) or 1
     rows = (
         [
-            _class_cell(c, colors),
+            _class_cell(c),
             shown(c["pixels"]),
             "–" if c["area_m2"] is None else f"{c['area_m2'] / 1e6:,.3f}".replace(",", " "),
             _share(c["share"], most),
@@ -108,8 +123,8 @@ def _share(share: float | None, most: float) -> str:
     return share_bar(None) if share is None else share_bar(share / most, f"{share:.2%}", "14rem")
 
 
-def _class_cell(entry: Mapping[str, Any], colors: Mapping[int, str]) -> str:
-    color = str(colors.get(entry["id"], "808080"))
+def _class_cell(entry: Mapping[str, Any]) -> str:
+    color = str(entry.get("color") or "808080")
     style = f"background:#{color}" if color.isalnum() else ""
     return (
         f'<td class="text"><span class="swatch" style="{style}"></span>'

@@ -319,6 +319,10 @@ def certificate_text(certificate: Certificate) -> str:
     else:
         found = counted(len(certificate.findings), "finding")
         lines.append(f"{found}: the archive is not what was written")
+        lines.append(
+            "remove files that are not what they were, and give the command that made the archive "
+            "again: it makes maps anew of which a file is missing"
+        )
     return "\n".join(lines) + "\n"
 
 

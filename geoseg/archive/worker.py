@@ -29,6 +29,8 @@ __all__ = ["LEAVING", "LeavingError", "TimedOutError", "run_job", "too_long"]
 LEAVING = threading.Event()
 #: Compiled networks that a worker keeps for its next scenes.
 KEPT = 4
+#: Warnings about a map that the ledger keeps, and letters of each: its own report has all.
+WARNINGS, WARNING = 5, 300
 #: Held by the job that this process is at, as a compiled network is one job's at a time; so is the
 #: memory that is measured.
 _AT_WORK = threading.Lock()
@@ -144,6 +146,8 @@ def result_of(item: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, A
         item: the map's.
         report: of ``geoseg predict``.
     """
+    classes = item["assets"]["landcover"]["classification:classes"]
+    colors = {entry["value"]: entry.get("color_hint") for entry in classes}
     files = {
         asset["href"].removeprefix("./"): {
             "size": asset["file:size"],
@@ -155,9 +159,13 @@ def result_of(item: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, A
         "pixels": report["pixels"]["valid"],
         "seconds": report["seconds"]["total"],
         "classes": [
-            {name: entry[name] for name in ("id", "name", "pixels", "area_m2")}
+            {
+                **{name: entry[name] for name in ("id", "name", "pixels", "area_m2")},
+                "color": colors.get(entry["id"]),
+            }
             for entry in report["classes"]
         ],
+        "warnings": [warning[:WARNING] for warning in report["warnings"][:WARNINGS]],
         "bytes": sum(file["size"] for file in files.values()),
         "files": files,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -19,11 +19,19 @@ __all__ = ["command"]
 
 #: The exit code where all that can be done is done, and some jobs are in quarantine.
 QUARANTINED = 3
+#: The exit code where the run stopped in order, and scenes are left for the same command.
+STOPPED = 4
+#: Seconds after Ctrl-C in which workers may end.
+CLEANING = 20.0
 #: Options of predict that an archive has in another way, or not at all.
 _NOT_HERE = {
     *("scene", "model", "output", "vector", "probs", "confidence", "agreement", "preview"),
     *("overwrite", "dry_run", "progress", "verbose", "quiet", "restart", "threads", "mem_limit"),
 }
+
+
+if TYPE_CHECKING:
+    from geoseg.archive.ledger_view import LedgerView
 
 
 class _Batch(click.Group):
@@ -150,7 +158,7 @@ def run_command(
     MANIFEST is a folder, a glob, a list (.txt, .csv with a column "scene") or STAC items (.json,
     .ndjson, .parquet); or --stac-api finds the scenes. Each scene gets a folder in OUTPUT. What was
     done is not done again; a scene that fails is put into quarantine, and the others are done. Exit
-    code 3: done, with scenes in quarantine.
+    code 3: done, with scenes in quarantine; 4: stopped by --max-hours or --max-bytes.
     """
     receiver = progress_printer(progress, -1 if quiet else verbose)
     searching = {"collection": collection, "datetime": datetime_, "query": query, "limit": limit}
@@ -186,6 +194,9 @@ def run_command(
 def _run(scenes: Any, out: str, receiver: Progress, show: bool, **options: Any) -> None:
     from geoseg.archive.run import batch
 
+    interrupts = click.get_current_context().obj
+    if interrupts is not None:
+        interrupts.cleaning = CLEANING
     done = batch(scenes, out, progress=receiver, **options)
     counts = dict(done.counts)
     receiver(
@@ -198,6 +209,14 @@ def _run(scenes: Any, out: str, receiver: Progress, show: bool, **options: Any) 
         if done.stopped:
             click.echo(f"stopped: {done.stopped}; the same command goes on")
         click.echo(done.out)
+        if done.warned:
+            are = "is" if done.warned == 1 else "are"
+            maps = counted(done.warned, "map")
+            click.echo(f"there {are} {maps} with warnings: see {done.out}/report.html")
+        if counts["quarantined"]:
+            click.echo(f"why scenes are in quarantine: geoseg batch status {done.out}")
+    if done.stopped:
+        sys.exit(STOPPED)
     if counts["quarantined"]:
         sys.exit(QUARANTINED)
 
@@ -264,8 +283,26 @@ def retry_command(out: str, kind: str | None, key: tuple[str, ...]) -> None:
             for job in ledger.jobs("quarantined")
             if (kind is None or job.kind == kind) and (not key or job.key in key)
         ]
+        _check_chosen(ledger, kind, key)
         count = ledger.again(chosen, "it was taken out of quarantine")
-        click.echo(f"{count} of them wait for the next run of geoseg batch")
+        click.echo(f"{counted(count, 'scene')} will be done by the next run of geoseg batch")
+
+
+def _check_chosen(ledger: LedgerView, kind: str | None, keys: tuple[str, ...]) -> None:
+    """Refuse what is no kind, or no job in quarantine."""
+    from geoseg.archive.faults import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise UsageError(
+            f"--kind {kind} is no reason for quarantine; these are: {', '.join(KINDS)}"
+        )
+    for key in keys:
+        job = ledger.job(key)
+        if job is None or job.state != "quarantined":
+            state = "not in the archive" if job is None else job.state
+            raise UsageError(
+                f"--key {key} is {state}; geoseg batch status lists those in quarantine"
+            )
 
 
 @command.command("report")

@@ -40,6 +40,7 @@ class Interrupts:
 
     Attributes:
         came: when a signal was raised as KeyboardInterrupt (``time.monotonic()``); None so far.
+        cleaning: seconds after it at which the process ends all the same; a command may need more.
     """
 
     def __init__(self, *, json: bool) -> None:
@@ -49,6 +50,7 @@ class Interrupts:
             json: whether standard output takes events.
         """
         self.came: float | None = None
+        self.cleaning = CLEANING
         self._process = os.getpid()
         self._json = json
         self._working = False
@@ -59,7 +61,7 @@ class Interrupts:
 
     def install(self) -> None:
         """Install the handlers; signals that are ignored (nohup) stay ignored."""
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last one is of Windows
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # the last one is of Windows
             number = getattr(signal, name, None)
             if number is None or signal.getsignal(number) is signal.SIG_IGN:
                 continue
@@ -96,7 +98,7 @@ class Interrupts:
             pass
         time.sleep(IN_LIBRARY)
         if self.came is not None:
-            time.sleep(CLEANING - IN_LIBRARY)
+            time.sleep(self.cleaning - IN_LIBRARY)
         if self._code is not None:
             os._exit(self._code)
         self._leave(

@@ -147,7 +147,10 @@ def retried(source: str, read: Callable[[], T]) -> T:
             if refused.for_good:
                 # What GDAL raises then says that the file is of no known format, or no more.
                 raise rasterio.errors.RasterioIOError(str(error)) from refused.answer
-            if delay is None or FINAL.search(str(error)):
+            final = FINAL.search(str(error))
+            if delay is None and not final:
+                _forget(source)  # else this process would hear for good that it does not exist
+            if delay is None or final:
                 raise
             time.sleep(delay)
             _forget(source)

@@ -197,7 +197,10 @@ def parse_item(value: Any, href: str | None = None) -> Item:
         raise SceneError(
             f'{shown} is no STAC item: its "type" is {str(kind)[:40]!r} and must be "Feature"'
         )
-    identifier = text(value.get("id"))
+    identifier = value.get("id")
+    if isinstance(identifier, int):  # some programs number their items
+        identifier = str(identifier)
+    identifier = text(identifier)
     if identifier is None:
         raise SceneError(f'{shown} is no STAC item: it has no "id", which names the scene')
     if not isinstance(assets, Mapping):
@@ -321,9 +324,9 @@ def _bands(asset: Mapping[str, Any]) -> Iterator[AssetBand]:
         yield AssetBand(
             name=next(filter(None, (text(one.get("name")) for one in names)), None),
             common=text(said.get("eo:common_name")) or text(said.get("common_name")),
-            scale=_number(said, "raster:scale", "scale"),
-            offset=_number(said, "raster:offset", "offset"),
-            nodata=_number(said, "nodata", "raster:nodata"),
+            scale=_number_or_refuse(said, "raster:scale", "scale"),
+            offset=_number_or_refuse(said, "raster:offset", "offset"),
+            nodata=_number_or_refuse(said, "nodata", "raster:nodata"),
             resolution=_number(said, "raster:spatial_resolution", "spatial_resolution", "gsd"),
             classes=dict(_classes(said)),
             bits=dict(_bits(said)),
@@ -369,6 +372,22 @@ def _number(said: Mapping[str, Any], *keys: str) -> float | None:
             except OverflowError:
                 return math.inf if value > 0 else -math.inf
     return None
+
+
+def _number_or_refuse(said: Mapping[str, Any], *keys: str) -> float | None:
+    """The first of these that is there, which decides what the band's numbers mean.
+
+    Raises:
+        SceneError: it is no number.
+    """
+    found = _number(said, *keys)
+    wrong = next((key for key in keys if said.get(key) is not None), None)
+    if found is None and wrong is not None:
+        raise SceneError(
+            f"{wrong} of a band is {str(said[wrong])[:40]!r} in the STAC item, and must be a "
+            f"number; correct the item, or give the rasters themselves"
+        )
+    return found
 
 
 def _epsg(said: Mapping[str, Any]) -> int | None:
