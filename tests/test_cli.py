@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -12,20 +11,14 @@ import pytest
 import rasterio
 
 from geoseg.cards.card import Normalization
+from tests import forked
 from tests.helpers import make_raster, tiny_model
 
 CLASSES = ("water", "trees", "crops")
 
 
-def geoseg(*args, cwd, timeout=120, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "geoseg", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        **options,
-    )
+def geoseg(*args, **options):
+    return forked.run([sys.executable, "-m", "geoseg", *args], **options)
 
 
 @pytest.fixture(scope="module")
@@ -224,16 +217,11 @@ def test_output_where_no_folder_can_be_made(place, tmp_path):
 @pytest.mark.parametrize("limit", [2_000, 40_000, 120_000])
 def test_a_full_disk_is_an_error_and_leaves_nothing(place, tmp_path, limit):
     """A limit on file sizes fails writes in the same places as a full disk."""
-
-    def limited():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     result = geoseg(
         *("predict", place / "scene.tif", "-m", place / "model", "--probs", "p.tif"),
         *("--probs-dtype", "float32"),
         cwd=tmp_path,
-        preexec_fn=limited,
+        largest_file=limit,
     )
     assert result.returncode == 1, (result.stdout, result.stderr)
     assert "p.tif" in one_line(result) or "disk" in one_line(result) or "written" in result.stderr
@@ -247,15 +235,12 @@ def test_interrupted_runs_exit_with_130_and_leave_nothing(place, tmp_path, numbe
     scene = make_raster(tmp_path / "large.tif", values, descriptions=("red", "nir"))
     work = tmp_path / "work"
     work.mkdir()
-    process = subprocess.Popen(
+    process = forked.Forked(
         [
-            *(sys.executable, "-m", "geoseg", "predict", str(scene), "-m", str(place / "model")),
+            *(sys.executable, "-m", "geoseg", "predict", scene, "-m", place / "model"),
             *("--progress", "json", "--size", "16", "--overlap", "8"),
         ],
         cwd=work,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
     for line in process.stdout:
         if json.loads(line)["event"] == "progress":
@@ -294,13 +279,7 @@ def test_out_of_memory_names_what_the_command_has(tmp_path, module, args, hint):
         f"module.{args[0]} = full\n"
         "main(sys.argv[1:])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, *args],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    result = forked.run([sys.executable, "-c", code, *args], cwd=tmp_path)
     assert result.returncode == 1
     assert "out of memory" in one_line(result) and hint in one_line(result)
     assert "--mem-limit" not in one_line(result)

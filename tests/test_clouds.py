@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,7 +28,7 @@ from geoseg.scene.item import parse_item
 from geoseg.scene.opening import open_scene
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.sensors import SENSORS
-from tests import stacitems
+from tests import forked, stacitems
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import NumpyRuntime
 from tests.stacitems import earth_search, save
@@ -380,9 +379,9 @@ def test_the_command_line_says_clouds(tmp_path: Path, model: Path) -> None:
 
     def geoseg_command(*args: str) -> str:
         command = [sys.executable, "-m", "geoseg", *args, "-m", "model"]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
+        done = forked.run(command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     shown = geoseg_command("info", "item.json", "--asset", "red,swir16")
     assert "clouds   Sentinel-2 scene classification (SCL), asset scl" in shown

@@ -6,8 +6,6 @@ import base64
 import html.parser
 import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from geoseg.evaluation import calibration
 from geoseg.geo import geodesy
 from geoseg.networks import create_model, save_model
 from geoseg.rasters.writing import encode_probability
+from tests import forked
 from tests.helpers import make_raster, tiny_model
 
 NAMES = {1: "water", 3: "trees", 7: "crops"}
@@ -634,15 +633,7 @@ def test_pictures_of_large_maps_are_small(tmp_path, monkeypatch, shape):
 
 
 def run(*args, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "geoseg", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return forked.run([sys.executable, "-m", "geoseg", *args], cwd=cwd)
 
 
 def test_a_model_on_the_command_line(tmp_path, model):

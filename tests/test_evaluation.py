@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import subprocess
 import sys
 import warnings
 
@@ -27,6 +25,7 @@ from geoseg.evaluation.sample_design import allocate
 from geoseg.geo import geodesy
 from geoseg.labels import labels as labels_module
 from geoseg.rasters import class_raster as classraster
+from tests import forked
 from tests.helpers import make_raster
 
 NAMES = {1: "water", 3: "trees", 7: "crops"}
@@ -750,15 +749,7 @@ def test_options_that_contradict(tmp_path, monkeypatch, options, words):
 
 
 def run(*args, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "geoseg", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return forked.run([sys.executable, "-m", "geoseg", *args], cwd=cwd)
 
 
 def one_line(result):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from geoseg import events
 from geoseg.cards.card import Normalization
 from geoseg.cli import main
 from geoseg.cli.streams import EventLines
+from tests import forked
 from tests.events import check_event
 from tests.helpers import make_raster, tiny_model
 from tests.trainhelpers import tiny_recipe, write_teacher
@@ -122,14 +122,8 @@ def refuse(word: str) -> Any:
 
 def printed(*args: str | Path, cwd: Path, **options: Any) -> list[str]:
     """The events that a command prints, by name; each line is checked."""
-    done = subprocess.run(
-        [sys.executable, "-m", "geoseg", *map(str, args), "--progress", "json"],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        **options,
+    done = forked.run(
+        [sys.executable, "-m", "geoseg", *args, "--progress", "json"], cwd=cwd, **options
     )
     kinds = []
     for line in done.stdout.splitlines():
@@ -198,14 +192,9 @@ def test_an_interrupted_run(place: Path, tmp_path: Path) -> None:
     values = np.random.default_rng(2).integers(0, 3000, (2, 1500, 1500)).astype(np.uint16)
     scene = make_raster(tmp_path / "large.tif", values, descriptions=("red", "nir"))
     args = [*("predict", str(scene), "-m", str(place / "model1"), "--progress", "json")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "geoseg", *args, "--size", "16", "--overlap", "8"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
+    process = forked.Forked(
+        [sys.executable, "-m", "geoseg", *args, "--size", "16", "--overlap", "8"], cwd=tmp_path
     )
-    assert process.stdout is not None
     kinds = []
     for line in process.stdout:
         kinds.append(check_event(json.loads(line, parse_constant=refuse)))

@@ -16,6 +16,7 @@ import pytest
 import geoseg
 from geoseg.core.names import full_address, public_name, scrub
 from geoseg.errors import GeosegError
+from tests import forked
 from tests.canary import Server, plain, serving
 from tests.helpers import make_raster, tiny_model
 
@@ -114,14 +115,10 @@ def leaks(place: Path, *texts: str) -> list[str]:
 
 
 def command(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[1]
-    return subprocess.run(
-        [sys.executable, "-m", "geoseg", *map(str, arguments)],
+    return forked.run(
+        [sys.executable, "-m", "geoseg", *arguments],
         cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(root), "CPL_CURL_VERBOSE": "NO"},
+        env={**os.environ, "CPL_CURL_VERBOSE": "NO"},
     )
 
 

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from geoseg.prediction import engine as engine_module
 from geoseg.prediction import stitch as stitch_module
 from geoseg.prediction import tapers as tapers_module
 from geoseg.prediction.scene_info import scene_info
+from tests import forked
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, Identity, NumpyRuntime, OneHot, Poisoned
 
@@ -751,8 +751,7 @@ def test_an_embedded_model_needs_no_torch_and_threads_change_no_bit(tmp_path):
         found = set()
         for threads in ("1", "3"):
             out = tmp_path / f"{precision}.tif"
-            command = [sys.executable, "-c", code, str(scene), str(out), threads, precision]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = forked.run([sys.executable, "-c", code, scene, out, threads, precision])
             assert done.returncode == 0, done.stderr
             found.add((out.read_bytes(), Path(f"{out}-probs.tif").read_bytes()))
         assert len(found) == 1

@@ -25,6 +25,7 @@ from geoseg.prediction import load
 from geoseg.prediction import run as pipeline
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan, make_plan
+from tests import forked
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import EdgeDistance, NumpyRuntime, OneHot
 
@@ -350,18 +351,17 @@ def test_a_run_that_is_killed_while_it_names_its_outputs_goes_on(
     scene, folder, other = scene_of(tmp_path), tmp_path / "killed", tmp_path / "polygons"
     folder.mkdir()
     other.mkdir()
-    command = [sys.executable, "-c", PUBLISHES, str(Path(__file__).parents[1]), str(scene)]
-    command += [str(model), str(folder)]
-    assert subprocess.run([*command, str(after)], check=False).returncode == 9
+    command = [sys.executable, "-c", PUBLISHES, Path(__file__).parents[1], scene, model, folder]
+    assert forked.run([*command, after]).returncode == 9
     named = [p for f in (folder, other) for p in f.iterdir() if not p.name.startswith(".")]
     assert len(named) == after
-    subprocess.run([*command, "-1"], check=True)
+    assert forked.run([*command, -1]).returncode == 0
     predict(scene, tmp_path / "whole", model, Smooth(4))
     assert contents(folder, RASTERS) == contents(tmp_path / "whole", RASTERS)
     assert (other / VECTOR).read_bytes() == (tmp_path / "whole" / VECTOR).read_bytes()
     assert [p for f in (folder, other) for p in f.iterdir() if p.name.startswith(".")] == []
     # Whose outputs are whole, and not of a killed run, is asked.
-    assert subprocess.run([*command, "-1"], check=False, stderr=subprocess.PIPE).returncode == 1
+    assert forked.run([*command, -1]).returncode == 1
 
 
 #: Gets Ctrl-C when one of its outputs has its name. Of its threads any may take the signal.
@@ -392,9 +392,9 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 def test_ctrl_c_waits_until_all_outputs_have_their_names(tmp_path: Path, model: Path) -> None:
     scene, folder = scene_of(tmp_path), tmp_path / "out"
-    command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1])]
-    command += [str(scene), str(model), str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = forked.run(
+        [sys.executable, "-c", INTERRUPTED, Path(__file__).parents[1], scene, model, folder]
+    )
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
     predict(scene, tmp_path / "whole", model, Smooth(4))
     assert contents(folder) == contents(tmp_path / "whole")
@@ -631,12 +631,12 @@ def test_kill_9_at_any_moment(tmp_path: Path, model: Path, seed: int) -> None:
     predict(scene, tmp_path / "whole", model, Smooth(4))
     folder = tmp_path / "killed"
     folder.mkdir()
-    command = [sys.executable, "-c", KILLED, str(scene), str(folder / "out.tif"), str(model)]
-    command += [str(folder / "probs.tif"), str(Path(__file__).parents[1]), str(folder / VECTOR)]
+    command = [sys.executable, "-c", KILLED, scene, folder / "out.tif", model]
+    command += [folder / "probs.tif", Path(__file__).parents[1], folder / VECTOR]
     rng = np.random.default_rng(seed)
     kills = 0
     for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = forked.Forked(command)
         strips = folder / ".geoseg-out.tif" / "scratch" / "strips"
         # The moment counts from when there is something to kill.
         while process.poll() is None and not strips.exists():
@@ -646,7 +646,7 @@ def test_kill_9_at_any_moment(tmp_path: Path, model: Path, seed: int) -> None:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             kills += 1
-        error = process.communicate()[1].decode()
+        error = process.communicate(60)[1]
         assert process.returncode in (0, -signal.SIGKILL), error
         if process.returncode == 0:
             assert contents(folder) == contents(tmp_path / "whole")

@@ -30,6 +30,7 @@ from geoseg.prediction.run import predict
 from geoseg.prediction.scene_info import scene_info
 from geoseg.scene.opening import open_scene
 from geoseg.scene.reader import SceneReader
+from tests import forked
 from tests.helpers import make_raster, tiny_model
 
 
@@ -144,13 +145,7 @@ def geoseg(*arguments: str | Path, cwd: Path) -> tuple[subprocess.CompletedProce
         "import sys\nfrom geoseg.cli import main\nfrom geoseg.core.machine import peak_memory\n"
         "try:\n    main()\nfinally:\n    print('PEAK', peak_memory(), file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forked.run([sys.executable, "-c", code, *arguments], cwd=cwd, timeout=120)
     lines = done.stderr.splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("PEAK"))
     done.stderr = "\n".join(line for line in lines if not line.startswith("PEAK"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from geoseg.geo.window import Window
 from geoseg.polygons.inputs import MapRows
 from geoseg.polygons.polygonize import write_polygons, write_rows
 from geoseg.rasters.class_raster import open_class_raster, read_class_window
+from tests import forked
 
 #: It ends within 2 s; a machine that has other things to do may take longer.
 SOON = 5.0
@@ -143,11 +143,9 @@ def test_ctrl_c_ends_vectorize_soon(noise, tmp_path, suffix, options):
     arguments = [str(noise), "-o", str(output), "--force", "--overwrite", *options]
     code = "from geoseg.cli import main; main()"
     command = [sys.executable, "-c", code, "vectorize", *arguments]
-    delay, interrupted = random.Random(suffix).uniform(1.0, 3.0), 0
+    delay, interrupted = random.Random(suffix).uniform(0.3, 2.0), 0
     for _ in range(20):
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = forked.Forked(command)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)  # of no effect on one that has ended
         begin = time.monotonic()

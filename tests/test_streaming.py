@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from geoseg.prediction.journal import StripStore
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan, make_plan
 from geoseg.prediction.strip import FinishedStrip
+from tests import forked
 from tests.helpers import make_raster, tiny_model
 from tests.test_resume import (
     CLASSES,
@@ -326,10 +326,8 @@ def test_ctrl_c_while_polygons_are_made_ends_at_once_and_keeps_the_strips(tmp_pa
     noise = np.random.default_rng(0).integers(0, 4, (1, 2000, 2000)).astype(np.uint8)
     scene = make_raster(tmp_path / "scene.tif", noise, descriptions=("red",), tiled=True)
     output = tmp_path / "out.tif"
-    command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1]), str(scene)]
-    done = subprocess.run(
-        [*command, str(output), str(model)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", INTERRUPTED, Path(__file__).parents[1], scene, output, model]
+    done = forked.run(command)
     assert done.returncode == 130, done.stderr
     seconds, message = done.stdout.split(maxsplit=1)
     # Two are promised, on a machine that has nothing else to do.

@@ -27,6 +27,7 @@ from geoseg.core.ours import SHORT_NAMES
 from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.polygons.formats import VECTORIZE_FORMATS
 from geoseg.polygons.polygonize import polygonize
+from tests import forked
 
 NAMES = {1: "wood", 2: "water & ice", 5: "rock"}
 COLOURS = {1: (10, 120, 30, 255), 2: (0, 0, 200, 255), 5: (128, 128, 128, 255)}
@@ -81,15 +82,7 @@ def read(path):
 
 
 def command(*args, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "geoseg", "vectorize", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    return forked.run([sys.executable, "-m", "geoseg", "vectorize", *args], cwd=cwd)
 
 
 @pytest.mark.parametrize("suffix", [s for s in VECTORIZE_FORMATS if s != ".pmtiles"])
