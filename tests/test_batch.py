@@ -91,6 +91,12 @@ def maps(archive: Path) -> dict[str, bytes]:
     return found
 
 
+def in_scene(name: str) -> tuple[str, str]:
+    """A scene's name and the file of its map, of a path in an archive."""
+    folder, _, file = name.partition("/")
+    return folder.rpartition("-")[0], file
+
+
 def counts(archive: Path) -> dict[str, int]:
     found: dict[str, int] = json.loads(in_archive(archive, "status", "--json").stdout)["counts"]
     return {state: number for state, number in found.items() if number}
@@ -250,10 +256,18 @@ def children(process: psutil.Process) -> Iterator[psutil.Process]:
 
 @pytest.mark.slow
 def test_whatever_is_killed_every_scene_is_done_once(place: Path, tmp_path: Path) -> None:
-    """200 scenes, a worker killed at 20 moments and the coordinator at 2."""
-    make_scenes(tmp_path / "scenes", 200, 32)
-    given = str(tmp_path / "scenes"), "--vector-format", "parquet"
-    assert run(place, *given, "-o", str(tmp_path / "peace")).returncode == 0
+    """200 scenes, a worker killed at 20 moments and the coordinator at 2.
+
+    They are 20 scenes in ten folders each, so that 20 maps made in peace show what all 200 are.
+    """
+    (tmp_path / "scenes").mkdir()
+    make_scenes(tmp_path / "scenes" / "0", 20, 32)
+    for number in range(1, 10):
+        shutil.copytree(tmp_path / "scenes" / "0", tmp_path / "scenes" / f"{number}")
+    form = "--vector-format", "parquet"
+    alone = str(tmp_path / "scenes" / "0"), *form, "-o", str(tmp_path / "peace")
+    assert run(place, *alone).returncode == 0
+    given = str(tmp_path / "scenes" / "*" / "*.tif"), *form
     archive, chance = tmp_path / "archive", random.Random(7)
     kills = 0
     for round_ in range(3):
@@ -277,7 +291,10 @@ def test_whatever_is_killed_every_scene_is_done_once(place: Path, tmp_path: Path
     assert process.returncode == 0 and kills >= 20
     assert counts(archive) == {"done": 200} and outcomes(archive)["done"] == 200
     assert in_archive(archive, "verify").returncode == 0
-    assert maps(archive) == maps(tmp_path / "peace")
+    peace = {in_scene(name): made for name, made in maps(tmp_path / "peace").items()}
+    found = maps(archive)
+    assert len(peace) == 20 * 3 and len(found) == 200 * 3
+    assert all(made == peace[in_scene(name)] for name, made in found.items())
     assert not [*archive.glob("*/.geoseg-*")]
 
 
