@@ -35,6 +35,7 @@ pytestmark = [
 ]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Way = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,28 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def way(environment: dict[str, str], tmp_path: Path) -> Way:
+    """What tests/qgis/ways.py does in QGIS' own Python."""
+
+    def way(name: str, asked: object = None, **more: str) -> Any:
+        given = {**environment, **more}
+        done = subprocess.run(
+            ["/usr/bin/python3", str(Path(__file__).with_name("ways.py")), name, str(SCENE), "."],
+            env={k: v for k, v in given.items() if not k.startswith("PYTHON")},
+            cwd=tmp_path,
+            input=json.dumps(asked, default=str),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return way
 
 
 @pytest.fixture(scope="module")
@@ -165,36 +188,54 @@ def test_extent_area_and_options_are_those_of_the_command_line(
             np.testing.assert_array_equal(x.read(), y.read())
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "parameters", "words"),
-    [
-        ("predict", {"INPUT": "none.tif"}, "INPUT"),
-        ("predict", {"INPUT": SCENE, "MODEL": "landcover-aerial"}, "28.5 x 28.5 m"),
-        ("predict", {"INPUT": SCENE, "MODEL": "no-such"}, "no-such"),
-        ("predict", {"INPUT": SCENE, "BANDS": "1,2"}, "band"),
-        ("predict", {"INPUT": SCENE, "OPTIONS": "--no-such"}, "--no-such"),
-        ("predict", {"INPUT": SCENE, "OPTIONS": "--tta 'flips"}, "No closing quotation"),
-        ("predict", {"INPUT": SCENE, "MIN_AREA": "abc"}, "'abc', and no number"),
-        ("predict", {"INPUT": SCENE, "EXTENT": "0,0,0,0"}, "EXTENT holds no area"),
-        ("predict", {"INPUT": SCENE, "OPTIONS": "--help"}, "made nothing"),
-        ("predict", {"INPUT": SCENE, "OPTIONS": "--dry-run"}, "made nothing"),
-        ("predict", {"INPUT": SCENE, "EXTENT": "0,1,0,1 [EPSG:32119]"}, "'Extent'"),
-        ("vectorize", {"INPUT": SCENE}, "6 bands"),
-        ("evaluate", {"INPUT": LABELS}, "give one of labelled points (POINTS)"),
-        ("evaluate", {"INPUT": LABELS, "POINTS": "none.gpkg"}, "POINTS"),
-        ("sample", {"INPUT": SCENE, "COUNT": 10}, "band"),
-        ("sample", {"INPUT": LABELS, "SEED": 99999999999999999999}, "seed"),
-        ("folder", {"INPUT": "no-such"}, "is no folder"),
-        ("folder", {"INPUT": ROOT / "docs"}, "holds no file or folder"),
-    ],
-)
-def test_what_is_wrong_is_an_error_and_no_file(
+#: What is wrong, and words of what is said of it.
+WRONG: list[tuple[str, dict[str, object], str]] = [
+    ("predict", {"INPUT": "none.tif"}, "INPUT"),
+    ("predict", {"INPUT": SCENE, "MODEL": "landcover-aerial"}, "28.5 x 28.5 m"),
+    ("predict", {"INPUT": SCENE, "MODEL": "no-such"}, "no-such"),
+    ("predict", {"INPUT": SCENE, "BANDS": "1,2"}, "band"),
+    ("predict", {"INPUT": SCENE, "OPTIONS": "--no-such"}, "--no-such"),
+    ("predict", {"INPUT": SCENE, "OPTIONS": "--tta 'flips"}, "No closing quotation"),
+    ("predict", {"INPUT": SCENE, "MIN_AREA": "abc"}, "'abc', and no number"),
+    ("predict", {"INPUT": SCENE, "EXTENT": "0,0,0,0"}, "EXTENT holds no area"),
+    ("predict", {"INPUT": SCENE, "OPTIONS": "--help"}, "made nothing"),
+    ("predict", {"INPUT": SCENE, "OPTIONS": "--dry-run"}, "made nothing"),
+    ("predict", {"INPUT": SCENE, "EXTENT": "0,1,0,1 [EPSG:32119]"}, "'Extent'"),
+    ("vectorize", {"INPUT": SCENE}, "6 bands"),
+    ("evaluate", {"INPUT": LABELS}, "give one of labelled points (POINTS)"),
+    ("evaluate", {"INPUT": LABELS, "POINTS": "none.gpkg"}, "POINTS"),
+    ("sample", {"INPUT": SCENE, "COUNT": 10}, "band"),
+    ("sample", {"INPUT": LABELS, "COUNT": 40, "SEED": -5}, "SEED"),
+    ("folder", {"INPUT": "no-such"}, "is no folder"),
+    ("folder", {"INPUT": ROOT / "docs"}, "holds no file or folder"),
+]
+
+
+def outputs(algorithm: str, folder: Path) -> dict[str, object]:
+    """What an algorithm is asked to write."""
+    suffix = {"predict": ".tif", "evaluate": ".html", "folder": ""}.get(algorithm, ".gpkg")
+    more = {"VECTOR": folder / "made.gpkg"} if algorithm == "predict" else {}
+    return {"OUTPUT": folder / f"made{suffix}", **more}
+
+
+def test_what_is_wrong_is_an_error_and_no_file(way: Way, tmp_path: Path) -> None:
+    """All of it in one QGIS, which takes longer to start than geoseg to refuse."""
+    asked = []
+    for algorithm, parameters, _ in WRONG:
+        given = {**parameters, **outputs(algorithm, tmp_path)}
+        # As text, which is what they come as on a command line.
+        as_text = {name: str(value) for name, value in given.items()}
+        asked.append({"algorithm": algorithm, "parameters": as_text})
+    for (*case, words), said in zip(WRONG, way("refused", asked), strict=True):
+        assert said is not None and words in said and "Traceback" not in said, (case, said)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("algorithm", "parameters", "words"), [WRONG[i] for i in (0, 2, -1)])
+def test_what_is_wrong_fails_the_program(
     run: Run, tmp_path: Path, algorithm: str, parameters: dict[str, object], words: str
 ) -> None:
-    suffix = {"predict": ".tif", "evaluate": ".html", "folder": ""}.get(algorithm, ".gpkg")
-    out = tmp_path / f"made{suffix}"
-    more = {"VECTOR": tmp_path / "made.gpkg"} if algorithm == "predict" else {}
-    done = run(algorithm, **parameters, OUTPUT=out, **more)
+    done = run(algorithm, **parameters, **outputs(algorithm, tmp_path))
     assert done.returncode == 1
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -368,40 +409,35 @@ GARBAGE = f"{VERSION} echo 'what?'"
 ODD_MODELS = VERSION + """echo '{"models": [{"name": "a"}]}'"""
 
 
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        (None, "was not found"),
-        ("", "no program that can be run"),
-        ("echo geoseg, version 0.0.9", "needs 0.1 or newer"),
-        ("echo hello", "answers 'hello'"),
-        ("echo No module named geoseg >&2; exit 1", "No module named geoseg"),
-        ("kill -SEGV $$", "exit code -11"),
-        (GARBAGE, "printed no JSON but 'what?'"),
-        (ODD_MODELS, "prints something else than this plugin reads"),
-    ],
-)
+#: Programs that are no geoseg (None: there is none), and words of what is said of them.
+NO_GEOSEG = [
+    (None, "was not found"),
+    ("", "no program that can be run"),
+    ("echo geoseg, version 0.0.9", "needs 0.1 or newer"),
+    ("echo hello", "answers 'hello'"),
+    ("echo No module named geoseg >&2; exit 1", "No module named geoseg"),
+    ("kill -SEGV $$", "exit code -11"),
+    (GARBAGE, "printed no JSON but 'what?'"),
+    (ODD_MODELS, "prints something else than this plugin reads"),
+]
+
+
 def test_a_program_that_is_no_geoseg_is_said(
-    environment: dict[str, str], tmp_path: Path, program: str | None, words: str
+    way: Way, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "some program"
-    if program:
-        path.write_text(f"#!/bin/sh\n{program}\n")
-        path.chmod(0o755)
-    done = subprocess.run(
-        [str(PROGRAM), "run", "geoseg:predict", f"--INPUT={SCENE}", "--OUTPUT=o.tif"],
-        env={
-            **without_setting(environment, tmp_path),
-            "GEOSEG_EXECUTABLE": "" if program is None else str(path),
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 1
-    assert words in said and "geoseg qgis install" in said and "Traceback" not in said
+    bare = without_setting(environment, tmp_path)
+    given = {"INPUT": SCENE, "OUTPUT": "o.tif"}
+    asked = []
+    for number, (program, _) in enumerate(NO_GEOSEG):
+        path = tmp_path / f"some program {number}"
+        if program:
+            path.write_text(f"#!/bin/sh\n{program}\n")
+            path.chmod(0o755)
+        executable = "" if program is None else str(path)
+        asked.append({"algorithm": "predict", "parameters": given, "executable": executable})
+    for (program, words), said in zip(NO_GEOSEG, way("refused", asked, **bare), strict=True):
+        assert said is not None and "Traceback" not in said, (program, said)
+        assert words in said and "geoseg qgis install" in said, (program, said)
 
 
 @pytest.mark.parametrize(
@@ -501,34 +537,14 @@ def test_one_file_is_a_script(environment: dict[str, str], maps: Path, tmp_path:
     assert (tmp_path / "o.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
 
 
-@pytest.fixture
-def way(environment: dict[str, str], tmp_path: Path) -> Callable[[str], Any]:
-    """What tests/qgis/ways.py does in QGIS' own Python."""
-
-    def way(name: str) -> Any:
-        done = subprocess.run(
-            ["/usr/bin/python3", str(Path(__file__).with_name("ways.py")), name, str(SCENE), "."],
-            env={k: v for k, v in environment.items() if not k.startswith("PYTHON")},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return way
-
-
-def test_from_a_script(way: Callable[[str], Any], maps: Path, tmp_path: Path) -> None:
+def test_from_a_script(way: Way, maps: Path, tmp_path: Path) -> None:
     found = way("script")
     assert found["made"] == {"OUTPUT": "s.tif", "VECTOR": "s.parquet"}
     assert found["progress"][-1] == 100
     assert (tmp_path / "s.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
 
 
-def test_from_the_batch_dialog(way: Callable[[str], Any], maps: Path, tmp_path: Path) -> None:
+def test_from_the_batch_dialog(way: Way, maps: Path, tmp_path: Path) -> None:
     names, loaded = way("batch")
     assert loaded == [["landsat7_nc_2000 land cover", "landsat7_nc_2000 polygons"]] * 3
     for row in range(3):
@@ -536,31 +552,31 @@ def test_from_the_batch_dialog(way: Callable[[str], Any], maps: Path, tmp_path: 
         assert (tmp_path / f"b{row}.parquet").read_bytes() == (maps / "map.parquet").read_bytes()
 
 
-def test_the_dialog_lists_the_models(way: Callable[[str], Any]) -> None:
+def test_the_dialog_lists_the_models(way: Way) -> None:
     found = way("dialog")
     assert "landcover-ms: blue, green, red, nir, swir1, swir2; 7.8 to 36 m" in found["listed"]
     assert found["values"] == ["", "landcover-ms", "/a folder", ""]
 
 
-def test_points_and_polygons_are_taken_as_the_window_shows_them(way: Callable[[str], Any]) -> None:
+def test_points_and_polygons_are_taken_as_the_window_shows_them(way: Way) -> None:
     """With classes that were typed in and are not saved; from memory; filtered."""
     found = way("unsaved")
     assert found == {"points": 40, "polygons": 1.0}
 
 
-def test_a_crs_that_only_qgis_knows_is_refused(way: Callable[[str], Any]) -> None:
+def test_a_crs_that_only_qgis_knows_is_refused(way: Way) -> None:
     assert "QGIS was told that the layer elsewhere is in EPSG:32617" in way("other_crs")
 
 
 def test_points_offer_the_classes_and_any_polygons_are_styled(
-    way: Callable[[str], Any],
+    way: Way,
 ) -> None:
     found = way("loaded")
     assert found["reference"] == "ValueMap" and "trees" in found["offered"]
     assert found["categories"] > 3
 
 
-def test_windows_way_to_cancel(way: Callable[[str], Any], tmp_path: Path) -> None:
+def test_windows_way_to_cancel(way: Way, tmp_path: Path) -> None:
     """The command ends since nobody reads its events."""
     found = way("cancel_on_windows")
     assert "cancelled" in found["error"]
@@ -569,7 +585,7 @@ def test_windows_way_to_cancel(way: Callable[[str], Any], tmp_path: Path) -> Non
 
 
 def test_in_a_model_of_the_designer(
-    way: Callable[[str], Any], environment: dict[str, str], maps: Path, tmp_path: Path
+    way: Way, environment: dict[str, str], maps: Path, tmp_path: Path
 ) -> None:
     """Predict, then vectorize with other options, then an algorithm of QGIS."""
     output = way("model")

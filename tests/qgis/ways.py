@@ -93,6 +93,35 @@ def script(scene: str, folder: Path) -> Any:
     return {"made": made, "progress": seen}
 
 
+class Heard(QgsProcessingFeedback):
+    """What is reported as an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    def reportError(self, error: str, *fatal: bool) -> None:
+        self.errors.append(error)
+
+
+def refused(scene: str, folder: Path) -> Any:
+    """What is said of each run that standard input asks for; None where there was no error."""
+    import processing
+
+    found: list[str | None] = []
+    for asked in json.load(sys.stdin):
+        if "executable" in asked:
+            os.environ["GEOSEG_EXECUTABLE"] = asked["executable"]
+        heard = Heard()
+        try:
+            processing.run(f"geoseg:{asked['algorithm']}", asked["parameters"], feedback=heard)
+        except QgsProcessingException as error:
+            found.append("\n".join([*heard.errors, str(error)]))
+        else:
+            found.append(None)
+    return found
+
+
 def child(name: str, algorithm: str, **given: Any) -> QgsProcessingModelChildAlgorithm:
     found = QgsProcessingModelChildAlgorithm(algorithm)
     found.setChildId(name)
