@@ -9,7 +9,7 @@ OUT ?= demo-output
 BIN := $(VENV)/bin
 # What "make demo" leaves to the first use, for tests that start many processes. Some packages hold
 # files for other Pythons, which can't be compiled.
-COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib || true
+COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib geoseg || true
 
 .PHONY: demo test test-light test-quick lint docs bench clean
 
