@@ -123,6 +123,14 @@ def test_the_same_folder_gives_the_same_bytes(out):
     assert (out / KEY / "item.json").read_bytes() == before
 
 
+def test_what_a_killed_worker_left_of_an_item_goes_with_the_next(out):
+    """Else verify would find a file that no job wrote, for ever."""
+    folder = out / KEY
+    (folder / ".geoseg-item.json-0362c461").write_text("{")
+    write_item(folder, KEY, {}, report_of(folder))
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
 def test_others_read_an_item(out, item):
     pystac = pytest.importorskip("pystac")
     found = pystac.Item.from_file(str(out / KEY / "item.json"))

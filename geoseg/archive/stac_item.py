@@ -146,6 +146,9 @@ def write_item(
         UsageError: the source's ``datetime`` is no time.
     """
     item = make_item(folder, key, source, report, collection=collection)
+    # What a worker left that was killed amid this: nobody else is at a job at the same time.
+    for left in folder.glob(f".geoseg-{ITEM_NAME}-*"):
+        left.unlink(missing_ok=True)
     write_text(folder / ITEM_NAME, json_text(item, indent=2) + "\n")
     return item
 
