@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -535,6 +536,9 @@ def test_a_large_answer_is_not_read_to_its_end(tmp_path: Path, server: FaultySer
     (tmp_path / "large.json").write_bytes(b" " * 60_000_000)
     with pytest.raises(SceneError, match="has more than 10 MB"):
         open_scene(f"{server.url}/large.json")
+    until = time.monotonic() + 30
+    while not server.broken_off and time.monotonic() < until:  # it notices at its next write
+        time.sleep(0.01)
     assert server.broken_off == 1
 
 
