@@ -23,8 +23,7 @@ from typing import Any, BinaryIO
 
 from geoseg.archive.entries import Job
 from geoseg.archive.place import ELSEWHERE, ledger_of_this_machine
-from geoseg.archive.stac_item import ITEM_NAME, write_item
-from geoseg.archive.store import files_of
+from geoseg.archive.stac_item import ITEM_NAME, files_of, write_item
 from geoseg.archive.writing import write_text
 from geoseg.core.folders import cache_folder
 from geoseg.core.jsontext import json_text
@@ -145,7 +144,7 @@ class BucketStore:
 
     def gone(self, jobs: Iterable[Job]) -> list[str]:
         """List what is there."""
-        wanted = {f"{job.key}/{name}": job.key for job in jobs for name in files_of(job)}
+        wanted = {f"{job.key}/{name}": job.key for job in jobs for name in files_of(job.result)}
         if wanted:
             with _told():
                 for key, _ in self._bucket.keys(self._prefix):

@@ -32,7 +32,7 @@ from geoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geoseg.scene.files import opened
 from geoseg.scene.sources import is_remote
 
-__all__ = ["COLLECTION", "ITEM_NAME", "make_item", "write_item"]
+__all__ = ["COLLECTION", "ITEM_NAME", "files_of", "make_item", "write_item"]
 
 ITEM_NAME = "item.json"
 #: The id of an archive's collection where it is given no other.
@@ -118,6 +118,15 @@ def make_item(
     item["stac_extensions"] = _extensions(item)
     found: dict[str, Any] = json.loads(json_text(item))
     return found
+
+
+def files_of(result: Mapping[str, Any]) -> list[str]:
+    """List what a finished job has left in its folder, by name; the item comes last.
+
+    Args:
+        result: as the ledger keeps it.
+    """
+    return [*result["files"], ITEM_NAME]
 
 
 def write_item(

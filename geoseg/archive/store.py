@@ -17,13 +17,13 @@ from typing import Any, BinaryIO, Protocol
 
 from geoseg.archive.entries import Job
 from geoseg.archive.place import find_ledger, find_ledger_there, make_archive
-from geoseg.archive.stac_item import ITEM_NAME, write_item
+from geoseg.archive.stac_item import files_of, write_item
 from geoseg.core.machine import available_cores
 from geoseg.core.ownership import holds_statistics_alone
 from geoseg.errors import UsageError
 from geoseg.scene.sources import is_remote
 
-__all__ = ["FolderStore", "Store", "files_of", "store_of"]
+__all__ = ["FolderStore", "Store", "store_of"]
 
 
 class Store(Protocol):
@@ -134,7 +134,7 @@ class FolderStore:
         return [
             job.key
             for job in jobs
-            if not all(there(self._out / job.key / name) for name in files_of(job))
+            if not all(there(self._out / job.key / name) for name in files_of(job.result))
         ]
 
     @contextmanager
@@ -186,11 +186,6 @@ class FolderStore:
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError(errno.EINVAL, "it is not a plain file")
         return open(path, "rb", buffering=0)
-
-
-def files_of(job: Job) -> list[str]:
-    """List what a finished job has left in its folder, by name; the item comes last."""
-    return [*job.result["files"], ITEM_NAME]
 
 
 def store_of(out: str | Path) -> Store:
