@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,6 +71,8 @@ def run_job(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _outcome(task: Mapping[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
+    # Of arrays that are resampled; a worker's terminal may be the user's.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform, gcps, or rpcs")
     _forget_peak()
     about: dict[str, Any]
     try:

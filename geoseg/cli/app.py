@@ -7,6 +7,7 @@ import gc
 import importlib
 import sys
 import traceback
+import warnings
 from typing import TYPE_CHECKING
 
 import click
@@ -88,6 +89,8 @@ def run(args: list[str], interrupts: Interrupts, *, json: bool) -> int:
     # The libraries are hundreds of thousands of objects that live as long as the process: at its
     # end Python need not look for garbage among them.
     atexit.register(gc.freeze)
+    # rasterio's, of arrays that are resampled; catching it there would not be safe among threads.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform, gcps, or rpcs")
     try:
         code = _cli.main(args, prog_name="geoseg", standalone_mode=False, obj=interrupts)
         code = code if isinstance(code, int) else 0
