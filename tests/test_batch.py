@@ -61,18 +61,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=1,
     )
     make_scenes(folder / "scenes", 12)
-    done = run(folder, "scenes", "-o", "archive", "--vector-format", "parquet")
+    done = run(folder, "scenes", "-o", "archive", "--vector-format", "parquet", workers=2)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def arguments(*args: str) -> list[str]:
-    return [*COMMAND, "--workers", "2", "-m", "model", *args]
+def arguments(*args: str, workers: int = 1) -> list[str]:
+    """A run's; a second worker takes seconds to start, and only some tests need one."""
+    return [*COMMAND, "--workers", f"{workers}", "-m", "model", *args]
 
 
 def run(folder: Path, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     given = {"cwd": folder, "capture_output": True, "text": True, "check": False, "timeout": 300}
-    return subprocess.run(arguments(*args), **{**given, **options})
+    workers = options.pop("workers", 1)
+    return subprocess.run(arguments(*args, workers=workers), **{**given, **options})
 
 
 def in_archive(archive: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -272,7 +274,7 @@ def test_whatever_is_killed_every_scene_is_done_once(place: Path, tmp_path: Path
     kills = 0
     for round_ in range(3):
         process = subprocess.Popen(
-            arguments(*given, "-o", str(archive)),
+            arguments(*given, "-o", str(archive), workers=2),
             cwd=place,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -327,7 +329,7 @@ def test_a_run_that_is_stopped_gives_its_jobs_back(
     archive = tmp_path / "archive"
     given = str(tmp_path / "scenes"), "-o", str(archive), "--vector-format", "parquet"
     process = subprocess.Popen(
-        arguments(*given, "--progress", "json"),
+        arguments(*given, "--progress", "json", workers=2),
         cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -222,12 +222,12 @@ def start(args: list[str], cwd: Path) -> subprocess.Popen[str]:
 def test_a_signal_in_the_first_seconds_is_one_line_and_130(
     place: Path, tmp_path: Path, name: str
 ) -> None:
-    """Of both signals, which have one handler, in turn."""
+    """Of three signals, which have one handler, in turn; SIGHUP is of a terminal that is closed."""
     line = command_lines(place)[name].replace("scene.tif", "large.tif")
     for step in range(16):
         process = start([*GEOSEG, *line.split(), *(["--restart"] * (name == "predict"))], tmp_path)
         time.sleep(step * 0.1)
-        process.send_signal((signal.SIGINT, signal.SIGTERM)[step % 2])
+        process.send_signal((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[step % 3])
         sent = time.monotonic()
         _, stderr = process.communicate(timeout=60)
         if process.returncode == 0 and step > 0:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -189,13 +189,17 @@ def _without_main() -> Iterator[None]:
     Python would have them import it, for the sake of functions that are defined there; a script
     without ``if __name__ == "__main__"`` would then begin a run of its own in each worker.
     """
-    main: Any = vars(sys.modules["__main__"])
-    kept = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
-    main["__spec__"] = None
+    plain = spawn.get_preparation_data
+
+    def without(name: str) -> dict[str, object]:
+        data: dict[str, object] = plain(name)
+        return {key: value for key, value in data.items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = without
     try:
         yield
     finally:
-        main.update(kept)
+        spawn.get_preparation_data = plain
 
 
 @contextmanager
