@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+from rio_cogeo import cog_validate
 from shapely import box
 
 import geoseg
@@ -135,6 +136,21 @@ def test_each_map_is_what_predict_makes(place: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "0 new, 12 done" in done.stderr
     assert outcomes(archive) == before == {"done": 12}
     assert in_archive(archive, "verify").returncode == 0
+
+
+def test_maps_are_cogs_to_two_validators(place: Path) -> None:
+    """rio-cogeo, and GDAL's own script, by the system's GDAL."""
+    found = sorted((place / "archive").glob("*/landcover.tif"))[:3]
+    assert len(found) == 3
+    for path in found:
+        assert cog_validate(path, strict=True) == (True, [], [])
+    script = "osgeo_utils.samples.validate_cloud_optimized_geotiff"
+    system = ["/usr/bin/python3", "-m", script, "--full-check=yes"]
+    for path in found:
+        done = subprocess.run([*system, path], capture_output=True, text=True, check=False)
+        if "No module named" in done.stderr:
+            pytest.skip("needs the system's GDAL for Python (python3-gdal)")
+        assert done.returncode == 0 and "is a valid cloud optimized GeoTIFF" in done.stdout, done
 
 
 def test_another_option_makes_another_map_beside_the_first(place: Path, tmp_path: Path) -> None:

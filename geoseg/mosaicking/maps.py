@@ -183,7 +183,8 @@ def in_order(maps: Sequence[MapFile], top: str) -> list[MapFile]:
         raise UsageError(
             f"{named(lacking)} {_has(lacking)} no raster of confidence, which --top confident "
             f"needs beside each map (confidence.tif beside a landcover.tif, else the one that the "
-            f"map's report names): predict with --confidence, or choose another --top"
+            f"map's report names): predict with --confidence (batch: --also confidence), or choose "
+            f"another --top"
         )
     if undated:
         return list(maps)
