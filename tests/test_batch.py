@@ -199,6 +199,10 @@ def test_what_fails_is_in_quarantine_and_the_others_are_done(place: Path, tmp_pa
     done = run(place, str(scenes), "-o", str(archive), "--vector-format", "parquet")
     assert done.returncode == 3 and counts(archive) == {"done": 11, "quarantined": 1}
     assert in_archive(archive, "verify").returncode == 0
+    assert in_archive(archive, "forget").returncode == 2
+    assert "0 scenes taken" in in_archive(archive, "forget", "--kind", "corrupt").stdout
+    assert "1 scene taken" in in_archive(archive, "forget", "--kind", "unfit").stdout
+    assert counts(archive) == {"done": 11} and outcomes(archive)["failed"] == 2
 
 
 def poisoned(task: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,17 @@ def free_abandoned(base: LedgerFile, me: str, now: float) -> None:
             free(base, one, "its coordinator went away", now)
 
 
+def at_work(base: LedgerFile, now: float) -> int:
+    """Count the coordinators that are there.
+
+    Args:
+        base: of the ledger.
+        now: seconds since 1970.
+    """
+    rows = base.rows("SELECT host, pid, born, seen FROM coordinators")
+    return sum(_is_at_work(host, pid, born, seen, now) for host, pid, born, seen in rows)
+
+
 def free(base: LedgerFile, one: str, reason: str, now: float) -> None:
     """Give back what a coordinator has running, and forget it; within a change.
 

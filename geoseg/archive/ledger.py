@@ -134,6 +134,26 @@ class Ledger(LedgerView):
                 count += changed
         return count
 
+    def forget(self, keys: Iterable[str]) -> int:
+        """Take jobs in quarantine off the list; attempts at them stay.
+
+        Args:
+            keys: of the jobs. A manifest that names their scenes enters them anew.
+
+        Returns:
+            How many there were.
+        """
+        count = 0
+        with self._base.writing():
+            for key in keys:
+                gone = self._base.change(
+                    "DELETE FROM jobs WHERE key = ? AND state = 'quarantined'", (key,)
+                ).rowcount
+                if gone:
+                    self._base.change("DELETE FROM jobs WHERE parent = ?", (key,))
+                count += gone
+        return count
+
     def claim(self, most: int) -> list[Job]:
         """Take jobs that this coordinator was asked for, or blocks of them, the first ones first.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+from geoseg.archive.coordinators import at_work
 from geoseg.archive.entries import JOB_COLUMNS, STATES, Attempt, Job, job_of
 from geoseg.archive.ledger_file import LedgerFile
 
@@ -31,6 +33,10 @@ class LedgerView:
             )
         )
         return found
+
+    def runs(self) -> int:
+        """Count the runs that are at work."""
+        return at_work(self._base, time.time())
 
     def jobs(
         self, state: str | None = None, *, blocks: bool = False, asked: bool = False

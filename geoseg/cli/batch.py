@@ -257,11 +257,14 @@ def status_command(out: str, as_json: bool) -> None:
         kinds: dict[str, int] = {}
         for job in ledger.jobs("quarantined"):
             kinds[job.kind] = kinds.get(job.kind, 0) + 1
+        runs = ledger.runs()
         if as_json:
-            print_json({"counts": counts, "quarantined": kinds})
+            print_json({"counts": counts, "quarantined": kinds, "runs": runs})
             return
         for state, count in counts.items():
             click.echo(f"{state:<14}{count:>9}")
+        if counts["running"] and not runs:
+            click.echo("no run is at work: the next one takes up what was running")
         for kind, count in sorted(kinds.items()):
             click.echo(f"  {kind:<12}{count:>9}")
         for job in ledger.jobs("quarantined"):
@@ -278,18 +281,33 @@ def retry_command(out: str, kind: str | None, key: tuple[str, ...]) -> None:
     from geoseg.archive.store import store_of
 
     with Ledger(store_of(out).ledger()) as ledger:
-        chosen = [
-            job.key
-            for job in ledger.jobs("quarantined")
-            if (kind is None or job.kind == kind) and (not key or job.key in key)
-        ]
-        _check_chosen(ledger, kind, key)
+        chosen = _chosen(ledger, kind, key)
         count = ledger.again(chosen, "it was taken out of quarantine")
         click.echo(f"{counted(count, 'scene')} will be done by the next run of geoseg batch")
 
 
-def _check_chosen(ledger: LedgerView, kind: str | None, keys: tuple[str, ...]) -> None:
-    """Refuse what is no kind, or no job in quarantine."""
+@command.command("forget")
+@click.argument("out", type=click.Path())
+@click.option("--kind", help="Those that are in quarantine for this reason.")
+@click.option("--key", multiple=True, help="This one; repeatable.")
+def forget_command(out: str, kind: str | None, key: tuple[str, ...]) -> None:
+    """Take scenes in quarantine off the archive's list."""
+    from geoseg.archive.ledger import Ledger
+    from geoseg.archive.store import store_of
+
+    if kind is None and not key:
+        raise UsageError("say which scenes to forget, with --kind or --key")
+    with Ledger(store_of(out).ledger()) as ledger:
+        count = ledger.forget(_chosen(ledger, kind, key))
+        click.echo(f"{counted(count, 'scene')} taken off the list; geoseg batch report counts anew")
+
+
+def _chosen(ledger: LedgerView, kind: str | None, keys: tuple[str, ...]) -> list[str]:
+    """List the jobs in quarantine that are meant.
+
+    Raises:
+        UsageError: it is no kind, or no job in quarantine.
+    """
     from geoseg.archive.faults import KINDS
 
     if kind is not None and kind not in KINDS:
@@ -303,6 +321,11 @@ def _check_chosen(ledger: LedgerView, kind: str | None, keys: tuple[str, ...]) -
             raise UsageError(
                 f"--key {key} is {state}; geoseg batch status lists those in quarantine"
             )
+    return [
+        job.key
+        for job in ledger.jobs("quarantined")
+        if (kind is None or job.kind == kind) and (not keys or job.key in keys)
+    ]
 
 
 @command.command("report")
