@@ -133,7 +133,7 @@ def test_what_a_plan_says_is_what_the_run_does(model: Path, tmp_path: Path) -> N
         "cut": "refused",
     }
     assert rows["changed"]["reason"] == "its source has changed"
-    assert rows["lost"]["reason"] == "its map is not there any more"
+    assert rows["lost"]["reason"] == "a file of its map is not there any more"
     assert plan.refused == {"missing": 1, "corrupt": 1} and plan.to_do == 3
 
     attempts = len(ledger_says(out)["attempts"])
