@@ -15,6 +15,8 @@ import pytest
 import rasterio.env
 
 from geoseg.core.gdal import gdal_options
+from geoseg.errors import SceneError
+from geoseg.scene.opening import open_scene
 from tests.buckets import S3Server
 from tests.helpers import make_raster, tiny_model
 from tests.servers import FaultyServer
@@ -223,3 +225,13 @@ def test_a_scene_that_is_not_there_is_named_at_once(
     done = predict(place, f"{server.url}/none.tif", tmp_path)
     assert done.returncode == 1 and "HTTP response code: 404" in done.stderr
     assert time.monotonic() - start < 20
+
+
+def test_a_server_that_is_down_is_asked_again_by_the_same_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GDAL would keep for good that the file does not exist."""
+    monkeypatch.setattr("geoseg.core.gdal.NETWORK_DELAYS", (0.01, 0.01))
+    for _ in range(2):
+        with pytest.raises(SceneError, match=r"[Cc]onnect"):
+            open_scene("http://127.0.0.1:9/x.tif")
