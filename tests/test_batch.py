@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,22 +216,23 @@ def poisoned(task: dict[str, Any]) -> dict[str, Any]:
     return run_job(task)
 
 
+@contextmanager
+def all_but_one(place: Path, folder: Path, **options: Any) -> Iterator[Ledger]:
+    """The ledger of a run over all scenes, of which one ended in quarantine."""
+    from geoseg.archive.run import batch
+
+    archive = folder / "archive"
+    done = batch(str(place / "scenes"), archive, model=place / "model", workers=2, **options)
+    assert done.counts["done"] == 11 and done.counts["quarantined"] == 1
+    with Ledger(archive / "ledger.sqlite") as ledger:
+        yield ledger
+
+
 def test_a_scene_that_kills_its_workers(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geoseg.archive.run import batch
-
     monkeypatch.setattr("geoseg.archive.coordinator.run_job", poisoned)
-    archive = tmp_path / "archive"
-    done = batch(
-        str(place / "scenes"),
-        archive,
-        model=place / "model",
-        workers=2,
-        vector_suffix=".parquet",
-    )
-    assert done.counts["done"] == 11 and done.counts["quarantined"] == 1
-    with Ledger(archive / "ledger.sqlite") as ledger:
+    with all_but_one(place, tmp_path) as ledger:
         (job,) = ledger.jobs("quarantined")
         assert job.name == "s005" and job.kind == "crashed"
         assert [a.outcome for a in ledger.attempts(job.key)] == ["lost"] * 3
@@ -248,20 +250,8 @@ def hung(task: dict[str, Any]) -> dict[str, Any]:
 def test_a_job_that_hangs_is_ended(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geoseg.archive.run import batch
-
     monkeypatch.setattr("geoseg.archive.coordinator.run_job", hung)
-    archive = tmp_path / "archive"
-    done = batch(
-        str(place / "scenes"),
-        archive,
-        model=place / "model",
-        workers=2,
-        vector_suffix=".parquet",
-        job_timeout=8,
-    )
-    assert done.counts["done"] == 11 and done.counts["quarantined"] == 1
-    with Ledger(archive / "ledger.sqlite") as ledger:
+    with all_but_one(place, tmp_path, job_timeout=8) as ledger:
         (job,) = ledger.jobs("quarantined")
         assert job.name == "s005" and job.kind == "too long" and "--job-timeout" in job.reason
 

@@ -194,17 +194,12 @@ class _Loop:
         job, since = self._running.pop(future)
         if future.status == "cancelled":
             self._ledger.give_back(job, "Dask cancelled it")
-        elif future.status != "finished":
-            error = future.exception(timeout=5)
-            self._lost(job, time.monotonic() - since, _why_lost(error))
-        else:
-            self._enter_result(job, future)
-
-    def _enter_result(self, job: Job, future: Future[Any]) -> None:
+            return
         try:
             outcome = future.result(timeout=5)
-        except Exception:  # noqa: BLE001 - whatever Dask makes of an answer that it lost
-            self._ledger.give_back(job, "its worker went away with the answer")
+        except Exception as error:  # noqa: BLE001 - a lost worker, or whatever a lost answer ends in
+            # Counted in any case: what can't be had of three workers is not asked of a fourth.
+            self._lost(job, time.monotonic() - since, _why_lost(error))
         else:
             self._enter(job, outcome)
 
@@ -261,9 +256,9 @@ class _Loop:
         self._running.clear()
 
 
-def _why_lost(error: BaseException | None) -> str:
+def _why_lost(error: Exception) -> str:
     from distributed import KilledWorker
 
-    if isinstance(error, KilledWorker):
+    if isinstance(error, KilledWorker | TimeoutError):
         return "its worker went away amid the job"
     return f"its worker failed ({type(error).__name__}: {error})"

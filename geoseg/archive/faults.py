@@ -66,7 +66,7 @@ class Fault:
 
     Attributes:
         kind: a key of :data:`KINDS`; ``stop`` where the run can't go on: the disk is full, the
-            archive's bucket refuses, or a worker lacks a package, so that it would fail all.
+            archive's bucket refuses, or a package is missing on a worker, which fails all scenes.
         reason: the error, in a line.
         passing: whether the same may succeed later.
     """
