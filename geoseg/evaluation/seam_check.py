@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from geoseg.core.names import public_name
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid
+from geoseg.geo.window import Window
 from geoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geoseg.scene.sources import Rules
 
@@ -87,14 +88,14 @@ def check_seams(
         raise UsageError("--size and --overlap go together; give both, or none")
     with open_class_raster(raster, rules=Rules.of(input_root, allow_vrt)) as opened:
         if size is None or overlap is None:
-            grid, margin = _from_tags(opened)
+            grid = _from_tags(opened)
         else:
             height, width = opened.grid.height, opened.grid.width
-            grid, margin = ChipGrid(height, width, size, overlap, multiple), 0
+            grid = ChipGrid(height, width, size, overlap, multiple)
         columns, rows = _count(opened)
     axes = {
-        "columns": _axis(grid.col_starts, grid.chip_width, margin, columns),
-        "rows": _axis(grid.row_starts, grid.chip_height, margin, rows),
+        "columns": _axis(grid.col_starts, grid.chip_width, grid.weightless, columns),
+        "rows": _axis(grid.row_starts, grid.chip_height, grid.weightless, rows),
     }
     verdict, message = _verdict(axes)
     report = {
@@ -103,7 +104,7 @@ def check_seams(
             "size": grid.size,
             "overlap": grid.overlap,
             "stride": grid.stride,
-            "margin": margin,
+            "margin": grid.margin,
             "total": len(grid),
         },
         "axes": axes,
@@ -113,8 +114,8 @@ def check_seams(
     return Seams(verdict, message, report)
 
 
-def _from_tags(raster: ClassRaster) -> tuple[ChipGrid, int]:
-    """Read chip grid and margin, as ``geoseg predict`` left them.
+def _from_tags(raster: ClassRaster) -> ChipGrid:
+    """Read the chip grid, as ``geoseg predict`` left it.
 
     Raises:
         UsageError: there are none, or they are of another grid of pixels.
@@ -127,9 +128,10 @@ def _from_tags(raster: ClassRaster) -> tuple[ChipGrid, int]:
         )
     try:
         chips = json.loads(text)
-        names = ("height", "width", "size", "overlap", "multiple")
-        grid, margin = ChipGrid(*(int(chips[name]) for name in names)), int(chips["margin"])
-    except (ValueError, LookupError, TypeError) as error:
+        ground = chips.pop("ground")
+        grid = ChipGrid(**chips, ground=ground and Window(**ground))
+        len(grid)
+    except (ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
         raise UsageError(
             f"{raster.path}: its tag GEOSEG_CHIPS is {text[:60]!r}, which is no chip grid; give "
             f"--size and --overlap"
@@ -142,7 +144,7 @@ def _from_tags(raster: ClassRaster) -> tuple[ChipGrid, int]:
             f"Chips then begin and end within pixels; check a whole map of a scene whose gsd "
             f"the model takes as it is"
         )
-    return grid, margin
+    return grid
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def _axis(starts: Sequence[int], chip: int, margin: int, lines: _Lines) -> dict[
         kinds["ends"].append(end)
         kinds["blend"].extend(range(begin, end + 1))
     interior = np.ones(length, np.bool_)
-    interior[[line for line in kinds["blend"] if line < length]] = False
+    interior[[line for line in kinds["blend"] if 0 <= line < length]] = False
     interior &= lines.pairs > 0
     usual = _share(lines, np.flatnonzero(interior))
     spread = None
@@ -206,7 +208,9 @@ def _axis(starts: Sequence[int], chip: int, margin: int, lines: _Lines) -> dict[
         "interior": {"lines": int(interior.sum()), "share": usual, "spread": spread},
     }
     for kind, numbers in kinds.items():
-        there = np.unique([n for n in numbers if n < length and lines.pairs[n]]).astype(np.int64)
+        there = np.unique([n for n in numbers if 0 <= n < length and lines.pairs[n]]).astype(
+            np.int64
+        )
         share = _share(lines, there)
         entry: dict[str, Any] = {"lines": len(there), "share": share}
         entry |= {"ratio": None, "stands_out": None}

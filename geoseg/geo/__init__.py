@@ -8,7 +8,7 @@ of a grid (:mod:`~geoseg.geo.window`). Start with ``pixel_grid.py``.
 For other rooms:
     chip_grid: ChipGrid, Lane, Part
     geodesy: Floats, GroundGrid, Ints, Rings, runs
-    model_grid: on_model_grid
+    model_grid: ModelGrid, Taps, on_model_grid
     pixel_grid: PixelGrid, ROUNDING
     window: Window
 """

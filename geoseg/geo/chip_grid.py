@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,24 +16,41 @@ __all__ = ["ChipGrid", "Lane", "Part"]
 
 @dataclass(frozen=True)
 class ChipGrid:
-    """Overlapping chips that cover a scene.
+    """Overlapping chips over a part of a scene, at places that are fixed on the ground.
 
-    Chips start at multiples of ``multiple``, so that a network that halves its input sees every
-    pixel at the same phase whatever the chip. The last chip of a row or column is moved back so
-    that it ends at the scene's edge, or less than ``multiple`` beyond it: what lies beyond is
-    filled by reflection and cropped after. A scene smaller than ``size`` gets one smaller chip.
+    Chips begin at multiples of ``stride`` of the world's grid, which is the scene's grid of pixels
+    extended without end (:attr:`geoseg.geo.pixel_grid.PixelGrid.place`). So whatever part of the
+    ground is asked for, as a part of a scene or as a scene of its own, it is seen by the same chips
+    with the same ground around it, and a network that halves its input sees it at the same phase.
+
+    Chips reach beyond the part that is wanted, where there is ground, and beyond the ground's ends,
+    where there is none and a chip is continued by reflection. Within ``border`` of an end it makes
+    no difference to whom a pixel is left, so that no chip is run for the border alone. A scene
+    without a pixel farther than that from an end may be covered by one chip of less than ``size``
+    (or by up to ``multiple`` px more), that begins in phase.
+
+    Rows and columns are counted from the first pixel of the part.
 
     >>> [c.col for c in ChipGrid(1, 10, size=4, overlap=1).chips()]
     [0, 3, 6]
+    >>> [c.col for c in ChipGrid(1, 10, size=4, overlap=1, col=101).chips()]
+    [-2, 1, 4, 7]
     >>> list(ChipGrid(1, 1, size=256, overlap=64).chips())
     [Window(row=0, col=0, height=1, width=1)]
 
     Attributes:
-        height: of the scene, px.
-        width: of the scene, px.
+        height: of the part, px.
+        width: of the part, px.
         size: chip side, px; rounded up to a multiple of ``multiple``.
         overlap: pixels that two neighbours share, px, total.
         multiple: chip sides and places are multiples of this, px.
+        margin: outermost px of a chip that get no weight, as far as the overlap allows; see
+            :func:`geoseg.prediction.tapers.axis_weights`.
+        border: px from an end of the ground within which a chip's answers change with what lies
+            beyond it; None for a chip's side.
+        row: row of the world's grid on which the part begins.
+        col: column of the world's grid on which the part begins.
+        ground: where there are pixels to be seen; None for the part alone.
     """
 
     height: int
@@ -41,6 +58,11 @@ class ChipGrid:
     size: int
     overlap: int
     multiple: int = 1
+    margin: int = 0
+    border: int | None = None
+    row: int = 0
+    col: int = 0
+    ground: Window | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -59,32 +81,114 @@ class ChipGrid:
                 f"overlap is {self.overlap} and size {self.size}; overlap must be at least 0 and "
                 f"below size"
             )
+        if self.margin < 0 or (self.border is not None and self.border < 0):
+            raise UsageError(
+                f"margin is {self.margin} and border {self.border}; neither is below 0"
+            )
+        part = Window(0, 0, self.height, self.width)
+        if self.seen.intersection(part) != part:
+            raise UsageError(f"the ground {self.ground} does not hold the part that is wanted")
         object.__setattr__(self, "size", _round_up(self.size, self.multiple))
+
+    @property
+    def seen(self) -> Window:
+        """Where there are pixels to be seen."""
+        return self.ground or Window(0, 0, self.height, self.width)
 
     @property
     def stride(self) -> int:
         """From one chip to the next, px: a multiple of ``multiple``, at most size - overlap."""
         return max(self.multiple, (self.size - self.overlap) // self.multiple * self.multiple)
 
-    @cached_property
-    def row_starts(self) -> list[int]:
-        """First row of each row of chips."""
-        return _starts(self.height, self.chip_height, self.stride, self.multiple)
+    @property
+    def weightless(self) -> int:
+        """Outermost px of a chip that get no weight: ``margin``, or less where chips share less."""
+        return max(0, min(self.margin, (self.size - self.stride - 1) // 2))
+
+    @property
+    def of_all(self) -> ChipGrid:
+        """The chips of all the ground, of which this part's are some; counted from its corner."""
+        seen = self.seen
+        return replace(
+            self,
+            height=seen.height,
+            width=seen.width,
+            row=self.row + seen.row,
+            col=self.col + seen.col,
+            ground=None,
+        )
 
     @cached_property
+    def _reach(self) -> int:
+        """Px from an end of the ground within which it matters what lies beyond."""
+        return self.size if self.border is None else self.border
+
+    @cached_property
+    def _rows(self) -> _Axis:
+        return self._axis(self.row, self.height, self.seen.row, self.seen.height)
+
+    @cached_property
+    def _cols(self) -> _Axis:
+        return self._axis(self.col, self.width, self.seen.col, self.seen.width)
+
+    def _axis(self, place: int, length: int, first: int, ground: int) -> _Axis:
+        """Where chips lie along an axis.
+
+        Args:
+            place: of the part on the world's grid.
+            length: of the part, px.
+            first: pixel of the ground.
+            ground: length of it, px.
+        """
+        low, high = place + first, place + first + ground
+        if min(self.seen.height, self.seen.width) <= 2 * self._reach:
+            start = low // self.multiple * self.multiple
+            side = _round_up(high - start, self.multiple)
+            if ground <= self.size:
+                return _Axis([start - place], side)
+        first_chip, last_chip = self._whole_axis(low, high)
+        inner, chip = self.weightless, self.size
+        starts = [
+            start - place
+            for number in range(first_chip, last_chip + 1)
+            # With its outermost px where no other chip is beside it.
+            if (start := number * self.stride) + inner * (number > first_chip) < place + length
+            and start + chip - inner * (number < last_chip) > place
+        ]
+        return _Axis(starts, chip)
+
+    def _whole_axis(self, low: int, high: int) -> tuple[int, int]:
+        """Numbers of the first and the last chip that the whole ground needs along an axis.
+
+        Args:
+            low: the ground's first pixel on the world's grid.
+            high: the first one after it.
+        """
+        stride, inner, chip, reach = self.stride, self.weightless, self.size, self._reach
+        # Those that cover it, and those that have a say farther from its ends than the border.
+        first = min(low // stride, (low + reach - chip + inner) // stride + 1)
+        last = max(-((chip - high) // stride), -((reach + inner - high) // stride) - 1)
+        return first, max(first, last)
+
+    @property
+    def row_starts(self) -> list[int]:
+        """First row of each row of chips; the first may lie above the part."""
+        return self._rows.starts
+
+    @property
     def col_starts(self) -> list[int]:
-        """First column of each column of chips."""
-        return _starts(self.width, self.chip_width, self.stride, self.multiple)
+        """First column of each column of chips; the first may lie left of the part."""
+        return self._cols.starts
 
     @property
     def chip_height(self) -> int:
-        """Rows of each chip, px: ``size``, or the scene's own where that is less."""
-        return min(self.size, _round_up(self.height, self.multiple))
+        """Rows of each chip, px: ``size``, or those of a scene that is one chip high."""
+        return self._rows.chip
 
     @property
     def chip_width(self) -> int:
         """Columns of each chip, px."""
-        return min(self.size, _round_up(self.width, self.multiple))
+        return self._cols.chip
 
     def __len__(self) -> int:
         """Count the chips."""
@@ -94,22 +198,30 @@ class ChipGrid:
         """List all chips, row by row, from the top left.
 
         Yields:
-            Windows of one shape; they reach at most ``multiple - 1`` px beyond the scene's bottom
-            and right edges.
+            Windows of one shape, which may reach beyond the part and beyond the ground.
         """
         for row in self.row_starts:
             yield from self.row_chips(row)
 
-    def strip(self, number: int, lane: Lane) -> Window:
+    def strip(self, number: int, lane: Lane) -> Window | None:
         """Find the rows that no later row of chips touches, in a lane's columns.
 
         Args:
             number: of the row of chips, from the top.
             lane: of this grid.
+
+        Returns:
+            Where they lie; None for none, where the next row of chips begins above the part.
         """
-        starts = [*self.row_starts, self.height]
-        top = starts[number]
-        return Window(top, lane.left, starts[number + 1] - top, lane.right - lane.left)
+        edges = [0, *(max(0, start) for start in self.row_starts[1:]), self.height]
+        top, bottom = edges[number], edges[number + 1]
+        if top == bottom:
+            return None
+        return Window(top, lane.left, bottom - top, lane.right - lane.left)
+
+    def place(self, window: Window) -> tuple[int, int]:
+        """(row, col) of a window's first pixel on the world's grid."""
+        return self.row + window.row, self.col + window.col
 
     def row_chips(self, row: int) -> Iterator[Window]:
         """List the chips of one row of chips, from the left.
@@ -119,6 +231,14 @@ class ChipGrid:
         """
         for col in self.col_starts:
             yield Window(row, col, self.chip_height, self.chip_width)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """First pixels of the chips along one axis, ascending, and their side."""
+
+    starts: list[int]
+    chip: int
 
 
 @dataclass(frozen=True)
@@ -190,9 +310,3 @@ class Part(NamedTuple):
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def _starts(length: int, chip: int, stride: int, multiple: int) -> list[int]:
-    """Chip starts along one axis; the last chip covers the last pixel and starts in phase."""
-    last = _round_up(max(length - chip, 0), multiple)
-    return [*range(0, last, stride), last]

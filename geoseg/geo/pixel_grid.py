@@ -14,6 +14,11 @@ from geoseg.geo.window import Window
 
 __all__ = ["ROUNDING", "PixelGrid"]
 
+#: Pixels are numbered from the one that this part of a pixel before the CRS's origin lies in. Grids
+#: mostly begin on whole pixels or on halves and quarters of them; there, two scenes of one grid
+#: would get other numbers for a rounding error. The golden section is far from all of these.
+FRACTION = (3 - math.sqrt(5)) / 2
+
 #: How far the corners of one grid may be from where the other has them, px: what rounding in
 #: headers leaves.
 ROUNDING = 1e-3
@@ -47,6 +52,19 @@ class PixelGrid:
         Measured on WGS 84, so it is true for degrees, feet and Web Mercator alike.
         """
         return self._measured[:2] if self._measured else None
+
+    @cached_property
+    def place(self) -> tuple[int, int]:
+        """(row, col) of the first pixel on the world's grid.
+
+        That is this grid extended without end, numbered from the CRS's origin: pixels of two scenes
+        that are one on the ground have one number. A grid that is shifted by part of a pixel
+        keeps its pixels, and their numbers are those of the nearest ones.
+        """
+        col, row = ~self.transform @ (0.0, 0.0)
+        if not (math.isfinite(row) and math.isfinite(col)):
+            return 0, 0
+        return math.floor(FRACTION - row), math.floor(FRACTION - col)
 
     @property
     def pixel_area(self) -> float | None:

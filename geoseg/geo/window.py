@@ -62,3 +62,17 @@ class Window:
         height = min(self.bottom, other.bottom) - row
         width = min(self.right, other.right) - col
         return Window(row, col, height, width) if height > 0 and width > 0 else None
+
+    def around(self, other: Window) -> Window:
+        """Find the smallest window that holds both.
+
+        >>> Window(0, 0, 4, 4).around(Window(2, 3, 4, 4))
+        Window(row=0, col=0, height=6, width=7)
+        """
+        row, col = min(self.row, other.row), min(self.col, other.col)
+        bottom, right = max(self.bottom, other.bottom), max(self.right, other.right)
+        return Window(row, col, bottom - row, right - col)
+
+    def shifted(self, rows: int, cols: int) -> Window:
+        """Move it down and to the right."""
+        return Window(self.row + rows, self.col + cols, self.height, self.width)

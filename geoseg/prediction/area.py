@@ -9,24 +9,27 @@ from typing import Any
 
 import numpy as np
 import rasterio.warp
+from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.features import geometry_mask
 
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.names import public_name
 from geoseg.errors import UsageError
-from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions
+from geoseg.scene.scene import SceneBand
 from geoseg.scene.sources import Rules
 
-__all__ = ["crop_grid", "read_aoi"]
+__all__ = ["crop_window", "grown", "in_polygons", "read_aoi", "shared_ground"]
 
 
 #: What a CRS that PROJ doesn't know ends in.
 BAD_CRS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ValueError)
 
 
-def crop_grid(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> PixelGrid:
+def crop_window(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> Window:
     """The part of the scene inside bbox and AOI, in whole pixels."""
     window = Window(0, 0, full.height, full.width)
     if options.bbox is not None:
@@ -51,7 +54,68 @@ def crop_grid(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) -> P
             max(b[3] for b in boxes),
         )
         window = _inside(full, window, bounds, "--aoi")
-    return full if window == Window(0, 0, full.height, full.width) else full.crop(window)
+    return window
+
+
+def shared_ground(bands: Sequence[SceneBand], grid: PixelGrid) -> Window:
+    """The pixels of a grid that all bands cover, as the network sees nothing where one is missing.
+
+    Args:
+        bands: that are read.
+        grid: the scene's, or the one that it is resampled to.
+
+    Returns:
+        The window; all of the grid where a band is of another CRS, or where none is left: reading
+        finds out then.
+    """
+    whole = Window(0, 0, grid.height, grid.width)
+    found: Window | None = whole
+    for band in bands:
+        if found is None or band.grid.crs != grid.crs:
+            return whole
+        relative = ~grid.transform @ band.grid.transform
+        cols, rows = zip(
+            *(
+                relative @ (col, row)
+                for col in (0, band.grid.width)
+                for row in (0, band.grid.height)
+            ),
+            strict=True,
+        )
+        # Bands of one product end within a pixel of each other.
+        slack = max(1.0, math.sqrt(abs(relative.determinant))) + ROUNDING
+        low = math.ceil(min(rows) - slack), math.ceil(min(cols) - slack)
+        high = math.floor(max(rows) + slack), math.floor(max(cols) + slack)
+        if low[0] >= high[0] or low[1] >= high[1]:
+            return whole
+        found = found.intersection(Window(*low, high[0] - low[0], high[1] - low[1]))
+    return whole if found is None else found
+
+
+def in_polygons(
+    polygons: Sequence[Any], grid: PixelGrid, *, touched: bool = False
+) -> NDArray[np.bool_]:
+    """Find the pixels whose centres lie in polygons, (H, W).
+
+    Args:
+        polygons: GeoJSON-like, in the grid's CRS.
+        grid: of the pixels.
+        touched: whether pixels that a polygon touches count, too.
+    """
+    mask: NDArray[np.bool_] = geometry_mask(
+        polygons, (grid.height, grid.width), grid.transform, invert=True, all_touched=touched
+    )
+    return mask
+
+
+def grown(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+    """Add the pixels within a distance of a mask's, and cut off as many px on each side."""
+    from scipy.ndimage import maximum_filter
+
+    side = 2 * distance + 1
+    inside = slice(distance, -distance)
+    result: NDArray[np.bool_] = maximum_filter(mask, size=side)[inside, inside]
+    return result
 
 
 def _to_crs(

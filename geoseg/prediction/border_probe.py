@@ -159,9 +159,9 @@ def _of_scene(plan: Plan, size: int | None) -> _Ground:
         UsageError: it is too small.
     """
     card = plan.card
-    fits = _largest_side(min(plan.model_grid.height, plan.model_grid.width), card.multiple)
+    fits = _largest_side(min(plan.ground.height, plan.ground.width), card.multiple)
     side = _round_up(size or min(card.size, fits), card.multiple)
-    shape = f"{plan.scene.name} is {plan.model_grid.height}x{plan.model_grid.width} px"
+    shape = f"{plan.scene.name} is {plan.ground.height}x{plan.ground.width} px"
     if fits < LEAST:
         raise UsageError(
             f"{shape}, which is too few for a chip of {LEAST} px with half as much ground "
@@ -309,7 +309,7 @@ def _scene_ground(plan: Plan, side: int) -> Iterator[NDArray[Any]]:
     """Places all over a scene, chips with the ground around them, at most :data:`PROBED_CHIPS`."""
     multiple = plan.card.multiple
     wide = side + 2 * _context(side, multiple)
-    lasts = (plan.model_grid.height - wide, plan.model_grid.width - wide)
+    lasts = (plan.ground.height - wide, plan.ground.width - wide)
     rows, cols = (
         sorted({last * i // 3 // multiple * multiple for i in range(4)}) for last in lasts
     )
@@ -317,7 +317,7 @@ def _scene_ground(plan: Plan, side: int) -> Iterator[NDArray[Any]]:
     # In an order that is scattered, so that the first ones that serve are not all at the top.
     order = np.random.default_rng(0).permutation(len(places))
     found = 0
-    with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
+    with block_cache(plan.cache_bytes), plan.ground_reader() as reader:
         for number in order:
             if found == PROBED_CHIPS:
                 return

@@ -30,7 +30,6 @@ import numpy as np
 
 from geoseg.cards.card import ModelCard
 from geoseg.errors import DeviceError, UsageError
-from geoseg.geo.window import Window
 from geoseg.scene.radiometry import Radiometry
 
 if TYPE_CHECKING:
@@ -228,7 +227,7 @@ class ChipCRF:
         probs: Any,
         pixels: Any,
         valid: Any,
-        windows: Sequence[Window],
+        places: Sequence[tuple[int, int]],
     ) -> Any:
         """A batch's probabilities in line with its pixels.
 
@@ -239,7 +238,7 @@ class ChipCRF:
             probs: float32 (N, K, H, W) of the runtime, a numpy array or a tensor.
             pixels: (N, C, H, W), the raw numbers that the runtime took, an array or a tensor.
             valid: (N, H, W), True = measured, an array or a tensor.
-            windows: where the N chips lie.
+            places: (row, col) of the N chips' first pixels on the world's grid.
 
         Returns:
             Like ``probs``, and on its device; they add up to 1 over the classes.
@@ -259,7 +258,7 @@ class ChipCRF:
                     logits,
                     self._colors(torch.as_tensor(pixels, device=device)),
                     None if valid.all() else torch.as_tensor(valid, device=device),
-                    [(window.row, window.col) for window in windows],
+                    places,
                 )
                 out = torch.softmax(out, dim=1)
         except torch.OutOfMemoryError as error:

@@ -87,22 +87,24 @@ def _read(plan: Plan, lanes: Sequence[OutputLane], wanted: int) -> tuple[int, li
     Returns:
         How many chips hold a measured pixel, and the first of them.
     """
-    needed, some, last = 0, list[_Chip](), -1
-    with plan.reader(plan.model_grid) as reader:
+    needed, some, done = 0, list[_Chip](), -plan.chips.size
+    with plan.ground_reader() as reader:
         for lane in lanes:
-            shared = bisect_right(lane.model.starts, last)
-            for row in chip_rows(reader, plan.chips, lane.model, uniform=reader.uniform):
-                # Chips that reach into two lanes are run for both, but are no more chips.
-                windows = row.windows[shared:]
-                if row.alike is None:
-                    windows = [window for window in windows if row.is_measured(window)]
-                elif not row.alike:
-                    windows = ()
+            rows = chip_rows(
+                reader, plan.chips, lane.model, uniform=reader.uniform, wanted=plan.wanted
+            )
+            # Chips that reach into two lanes are run for both, but are no more chips.
+            shared = bisect_right(lane.model.starts, done)
+            for row in rows:
+                windows = row.to_run
+                if shared:
+                    first = bisect_right(windows, done, key=lambda window: window.col)
+                    windows = windows[first:]
                 needed += len(windows)
                 for window in windows[: wanted - len(some)]:
                     if (pixels := row.chip(window)) is not None:
                         some.append(_Chip(window, pixels, row.measured(window)))
-            last = lane.model.starts[-1]
+            done = lane.model.starts[-1]
     return needed, some
 
 
@@ -116,7 +118,8 @@ def _seconds_a_chip(plan: Plan, runtime: Runtime, chips: Sequence[_Chip]) -> flo
     for chip, probs in checked.run(runtime, given, plan.options.batch_size, classes=plan.channels):
         probs = probs[None, : len(plan.card.classes)]
         if crf is not None:
-            probs = crf(probs, chip.pixels[None], chip.measured[None], [chip.window])
+            place = plan.chips.place(chip.window)
+            probs = crf(probs, chip.pixels[None], chip.measured[None], [place])
         runtime.to_numpy(probs)
     return (time.perf_counter() - start) / len(chips)
 

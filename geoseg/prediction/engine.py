@@ -113,10 +113,7 @@ class _Lane:
         self._plan, self._lane, self._runtime = plan, lane, runtime
         self._first, self._last = numbers
         self._meter, self._log = meter, log
-        starts = plan.chips.row_starts
-        # Resampling needs the last rows of the strip above.
-        self._needed = max(self._first - 1, 0) if plan.resampled else self._first
-        self._top = starts[self._first]
+        self._needed = plan.strip_needed(self._first)
         self._specs = store.specs
         self._new = _strip_maker(plan, store.specs, runtime)
 
@@ -136,21 +133,26 @@ class _Lane:
                 zeros=self._runtime.zeros,
                 asarray=self._runtime.asarray,
                 taper=plan.options.taper,
-                margin=plan.margin,
                 lane=lane,
                 first=begin,
                 last=self._last,
             )
             # What comes of rows of chips that only reach into the first strip is no strip itself.
-            parts = (p for p in log.timed("stitch", stitched) if p.window.row >= end)
+            parts = (p for p in log.timed("stitch", stitched) if p.row.number >= self._needed)
             yield from (self._resampled if plan.resampled else self._direct)(parts)
 
     def _read(self, begin: int) -> Iterator[ChipRow]:
         """Read rows of chips from a number on; the thread that reads opens and closes the scene."""
         plan = self._plan
-        with plan.reader(plan.model_grid) as reader:
+        with plan.ground_reader() as reader:
             rows = chip_rows(
-                reader, plan.chips, self._lane.model, begin, reader.uniform, reader.left_out
+                reader,
+                plan.chips,
+                self._lane.model,
+                begin,
+                reader.uniform,
+                reader.left_out,
+                plan.wanted,
             )
             yield from islice(rows, self._last - begin)
 
@@ -215,14 +217,15 @@ class _Lane:
         for chip, probs in log.timed("forward", answers):
             if crf is not None:
                 with log.clock("crf"):
-                    probs = _smoothed(crf, chip, probs, len(plan.card.classes))
+                    place = plan.chips.place(chip.window)
+                    probs = _smoothed(crf, chip, place, probs, len(plan.card.classes))
             self._meter.chip(chip.share)
             yield chip.window, probs
 
     def _share(self, row: StripInput) -> float:
         """Pixels of the model's grid that each chip of a row stands for, when it is done."""
-        if row.window.row < self._top:
-            return 0.0  # it only reaches into the first strip
+        if row.number < self._first or row.window is None:
+            return 0.0  # it only reaches into strips below
         return row.window.height * row.window.width / max(row.run, 1)
 
     def _direct(self, parts: Iterable[Piece[StripInput] | StripEnd[StripInput]]) -> Iterator[Strip]:
@@ -245,11 +248,11 @@ class _Lane:
     ) -> Iterator[Strip]:
         """Strips of the output's grid, which is finer or coarser than the model's."""
         plan, log = self._plan, self._log
-        source, target = ((g.height, g.width) for g in (plan.model_grid, plan.grid))
+        assert plan.taps is not None, "of a run that resamples"
         ended: deque[StripInput] = deque()
         whole = _gather(parts, plan.chips.chip_height, self._runtime, ended)
         columns = self._lane.left, self._lane.right
-        placed = regrid(whole, source, target, plan.factor, columns)
+        placed = regrid(whole, plan.taps, (plan.chips.row, plan.chips.col), columns)
         with plan.reader(plan.grid) as reader:
             for number, (place, probs) in enumerate(log.timed("regrid", placed), self._needed):
                 row = ended.popleft()
@@ -270,7 +273,7 @@ class _Lane:
 
 def _strip_maker(
     plan: Plan, specs: Mapping[str, RasterSpec], runtime: Runtime
-) -> Callable[[Window], Strip]:
+) -> Callable[[Window | None], Strip]:
     """Choose where strips are made: in memory, or on the runtime's device.
 
     Args:
@@ -279,7 +282,7 @@ def _strip_maker(
         runtime: that gives the probabilities.
 
     Returns:
-        A function that begins the strip of a window of the output's grid.
+        A function that begins the strip of a window of the output's grid, or one without rows.
     """
     device = on_device(runtime)
     if device is None:
@@ -306,9 +309,9 @@ class _Chip:
     measured: Any = None
 
 
-def _smoothed(crf: ChipCRF, chip: _Chip, probs: Any, classes: int) -> Any:
+def _smoothed(crf: ChipCRF, chip: _Chip, place: tuple[int, int], probs: Any, classes: int) -> Any:
     """A chip's probabilities (K, H, W) after the CRF; the members' agreement is left as it is."""
-    smooth = crf(probs[None, :classes], chip.pixels[None], chip.measured[None], [chip.window])[0]
+    smooth = crf(probs[None, :classes], chip.pixels[None], chip.measured[None], [place])[0]
     if len(probs) == classes:
         return smooth
     return np.concatenate([smooth, probs[-1:]])
@@ -319,7 +322,7 @@ def _gather(
     height: int,
     runtime: Runtime,
     ended: deque[StripInput],
-) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+) -> Iterator[tuple[Window | None, NDArray[np.float32]]]:
     """Put pieces together to whole strips.
 
     Args:
@@ -330,11 +333,15 @@ def _gather(
 
     Yields:
         (strip's window, probabilities (K, height, width)), 0 where there is no piece; the next
-        strip overwrites the array.
+        strip overwrites the array. None for a strip without rows.
     """
     buffer: Any = None
     for part in parts:
         strip = part.row.window
+        if strip is None:
+            ended.append(part.row)
+            yield None, np.zeros((runtime.classes, 0, 0), np.float32)
+            continue
         if buffer is None:
             buffer = runtime.zeros((runtime.classes, height, strip.width))
         if isinstance(part, StripEnd):

@@ -51,7 +51,8 @@ def load_members(plan: Plan, log: RunLog, earlier: Mapping[str, Any] | None = No
     options = plan.options
     runtime, precision = _chosen_before(plan, earlier or {}) or (options.runtime, options.precision)
     count = _sample_size(plan, precision)
-    sample = cache(lambda: sample_chips(plan, count))
+    # Calibrated on all of the scene, a part of it gets the numbers that it has in the whole map.
+    sample = cache(lambda: sample_chips(plan, count, of_all=precision == "int8"))
     runtimes = [
         load_runtime(
             files,

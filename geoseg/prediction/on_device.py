@@ -46,41 +46,46 @@ class DeviceRow:
             runtime: with the device.
         """
         self.windows, self.to_run = row.windows, row.to_run
-        self._left, self._input = row.left, row.strip_input
-        self._device = runtime.device
-        self._shape = row.valid.shape
+        self._device, self._input, self._shape = runtime.device, row.strip_input, row.valid.shape
+        # Knows where windows lie, and holds no array.
+        every = np.broadcast_to(np.bool_(True), self._shape)
+        self._row = replace(row, pixels=every[None], valid=every, clouded=None, wanted=None)
         # All pixels of such a row are the same one.
         pixels = row.pixels if row.alike is None else row.pixels[:, :1, :1]
         # Where all or nothing was measured the device needs no mask.
         self._all = row.complete if row.alike is None else row.alike
         self._partial = () if row.alike is not None else _partial(row)
-        arrays = [pixels] if self._all or not self.to_run else [pixels, row.valid]
+        arrays = [pixels]
+        if not self._all:
+            arrays.append(row.valid)
+        if row.wanted is not None:
+            arrays.append(row.wanted)
         self._sent = runtime.upload(arrays) if self.to_run else None
 
     @cached_property
-    def _tensors(self) -> tuple[Tensor, Tensor]:
-        """Pixels, float32 (C, rows, columns), and which were measured, (rows, columns)."""
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels, float32 (C, rows, columns), which were measured, and which of these are wanted.
+
+        The last two are (rows, columns).
+        """
         assert self._sent is not None, "of a row with chips to run"
         with explained_failures(self._device):
-            pixels, *valid = self._sent()
+            pixels, *masks = self._sent()
             # Every network takes float32; other numbers can't all be cut and put together there.
             pixels = pixels.to(torch.float32).expand(-1, *self._shape)
-            if valid:
-                return pixels, valid[0]
-            every = torch.ones((), dtype=torch.bool, device=pixels.device)
-            return pixels, every.expand(self._shape)
+            if self._all:
+                every = torch.ones((), dtype=torch.bool, device=pixels.device)
+                valid = every.expand(self._shape)
+            else:
+                valid = masks.pop(0)
+            return pixels, valid, valid & masks[0] if masks else valid
 
     @cached_property
     def strip_input(self) -> StripInput:
         """What the strip needs to know, with ``valid`` on the device where there are chips."""
-        if not self.to_run:
+        if not self.to_run or self._input.window is None:
             return self._input
-        window = self._input.window
-        valid = self._tensors[1][: window.height, self._cols(window)]
-        return replace(self._input, valid=valid)
-
-    def _cols(self, window: Window) -> slice:
-        return slice(window.col - self._left, window.right - self._left)
+        return replace(self._input, valid=self._tensors[2][self._row.inside(self._input.window)])
 
     def chip(self, window: Window) -> Tensor:
         """A chip as the network sees it, float32 (C, H, W) on the device.
@@ -88,36 +93,35 @@ class DeviceRow:
         It is filled and reflected as :meth:`geoseg.prediction.chips.ChipRow.chip` does it; of
         several measured pixels that are equally near another one may be taken.
         """
-        pixels, valid = (tensor[..., self._cols(window)] for tensor in self._tensors)
+        here = self._row.inside(window)
+        pixels, valid = (tensor[..., *here] for tensor in self._tensors[:2])
         with explained_failures(self._device):
             if window.col in self._partial:
                 pixels = fill_nearest(pixels, valid)
-            for axis, side in ((1, window.height), (2, window.width)):
-                if pixels.shape[axis] < side:
-                    places = _mirrored(pixels.shape[axis], side, pixels.device)
+            for axis, (before, after) in enumerate(self._row.beyond(window), start=1):
+                if before or after:
+                    places = _mirrored(before, pixels.shape[axis], after, pixels.device)
                     pixels = pixels.index_select(axis, places)
         return pixels
 
     def measured(self, window: Window) -> Tensor:
         """Where a chip's pixels are the scene's own and valid, (height, width)."""
-        valid = self._tensors[1][:, self._cols(window)]
-        measured = torch.zeros((window.height, window.width), dtype=torch.bool, device=valid.device)
-        measured[: valid.shape[0], : valid.shape[1]] = valid
-        return measured
+        (above, below), (left, right) = self._row.beyond(window)
+        valid = self._tensors[1][self._row.inside(window)]
+        return torch.nn.functional.pad(valid, (left, right, above, below))
 
 
 def _partial(row: ChipRow) -> frozenset[int]:
     """Columns of the chips of which some pixels were measured and some not."""
     if row.complete:
         return frozenset()
-    ends = [(w.col, w.col - row.left, w.right - row.left) for w in row.to_run]
-    return frozenset(col for col, left, right in ends if not row.valid[:, left:right].all())
+    return frozenset(w.col for w in row.to_run if not row.valid[row.inside(w)].all())
 
 
-def _mirrored(length: int, side: int, device: torch.device) -> Tensor:
-    """Places along an axis that is continued by reflection, as numpy's ``symmetric`` pads."""
-    places = torch.arange(side, device=device) % (2 * length)
-    return torch.where(places < length, places, 2 * length - 1 - places)
+def _mirrored(before: int, length: int, after: int, device: torch.device) -> Tensor:
+    """Do what :func:`geoseg.prediction.chips.mirrored` does, on the device."""
+    places = torch.arange(-before, length + after, device=device) % (2 * length)
+    return torch.minimum(places, 2 * length - 1 - places)
 
 
 def fill_nearest(pixels: Tensor, valid: Tensor) -> Tensor:
@@ -167,12 +171,14 @@ class DeviceStrips:
         ids = [c.id for c in plan.card.classes]
         self._legend = runtime.asarray(np.array(ids, np.float32)).to(torch.uint8)
 
-    def begin(self, window: Window) -> Strip:
+    def begin(self, window: Window | None) -> Strip:
         """Begin a strip.
 
         Args:
-            window: of the output's grid.
+            window: of the output's grid; None where it holds no row of it.
         """
+        if window is None:
+            return Strip(self._plan, None, self._specs, self._runtime)
         return _DeviceStrip(self._plan, window, self._specs, self._runtime, self._legend)
 
 

@@ -12,7 +12,7 @@ from geoseg.errors import UsageError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.prediction.options import PredictOptions
 
-__all__ = ["overlap_of"]
+__all__ = ["border_of", "overlap_of"]
 
 
 #: Px over which chips are blended with --overlap auto. What is left of the border's error there
@@ -68,7 +68,9 @@ def overlap_of(
         overlap = 0
     overlap = math.ceil(overlap / multiple) * multiple
     side = math.ceil(size / multiple) * multiple
-    if max(grid.height, grid.width) <= side:  # one chip
+    known = border_of(options, members)
+    alone = min(grid.height, grid.width) <= 2 * (side if known is None else known)
+    if max(grid.height, grid.width) <= side and alone:  # one chip
         return min(overlap, size - 1), margin
     if side < overlap + multiple:
         raise UsageError(
@@ -76,6 +78,27 @@ def overlap_of(
             f"{size} px have too little inside; give --size {overlap + multiple} or more"
         )
     return overlap, margin
+
+
+def border_of(options: PredictOptions, members: Sequence[ModelFiles]) -> int | None:
+    """Px from an end of the ground within which chips' answers change with what lies beyond.
+
+    Args:
+        options: the user's.
+        members: the models.
+
+    Returns:
+        The widest border of the cards; None where one does not know it, or a CRF follows, which
+        looks at the whole chip.
+    """
+    if options.crf:
+        return None
+    widest = 0
+    for files in members:
+        if files.card.border is None or files.card.border.exact is None:
+            return None
+        widest = max(widest, files.card.border.exact)
+    return widest
 
 
 def _border(card: ModelCard, option: str, name: str | Path) -> ChipBorder:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoseg.cards.card import ModelCard
 from geoseg.cards.files import ModelFiles
 from geoseg.core.importing import require
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
-from geoseg.geo.model_grid import on_model_grid
+from geoseg.geo.model_grid import ModelGrid, Taps, on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
-from geoseg.prediction.area import crop_grid, read_aoi
+from geoseg.geo.window import Window
+from geoseg.prediction.area import crop_window, grown, in_polygons, read_aoi, shared_ground
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.options import PredictOptions
-from geoseg.prediction.overlap import overlap_of
+from geoseg.prediction.overlap import border_of, overlap_of
 from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
-from geoseg.prediction.regrid import source_cols
 from geoseg.prediction.stitch import held_bytes
 from geoseg.rasters.writing import (
     POLYGON_STRIP,
@@ -72,10 +73,11 @@ class Plan:
         bands: of the scene, in the model's order.
         radiometry: from numbers to the card's quantity.
         grid: the output's pixels: the scene's own grid, cropped to bbox and AOI.
-        model_grid: the pixels that the network sees; ``grid`` unless the gsd differs much.
+        model_grid: the pixels that are classified; ``grid`` unless the gsd differs much.
+        ground: the pixels that the network sees: ``model_grid``, and what lies around it.
+        taps: where the output's pixels lie among those of ``model_grid``, down and across; None
+            where they are the same.
         chips: where the chips lie on ``model_grid``.
-        margin: outermost px of a chip that get no weight; see
-            :func:`geoseg.prediction.tapers.axis_weights`.
         aoi: geometries in the grid's CRS.
         outputs: final paths.
         warnings: what the user should know.
@@ -90,8 +92,9 @@ class Plan:
     radiometry: Radiometry
     grid: PixelGrid
     model_grid: PixelGrid
+    ground: PixelGrid
+    taps: tuple[Taps, Taps] | None
     chips: ChipGrid
-    margin: int
     aoi: tuple[Any, ...]
     outputs: Outputs
     warnings: tuple[str, ...]
@@ -109,7 +112,7 @@ class Plan:
     @property
     def resampled(self) -> bool:
         """Whether the network sees another grid than the output's."""
-        return self.model_grid != self.grid
+        return self.taps is not None
 
     @property
     def channels(self) -> int:
@@ -119,18 +122,40 @@ class Plan:
     @property
     def factor(self) -> tuple[float, float]:
         """(down, across): the output's pixels per pixel of the model's grid."""
-        relative = ~self.grid.transform @ self.model_grid.transform
-        return relative.e, relative.a
+        return (1.0, 1.0) if self.taps is None else (self.taps[0].factor, self.taps[1].factor)
 
     def reader(self, grid: PixelGrid) -> SceneReader:
-        """A reader of the chosen bands on a grid."""
+        """A reader of the chosen bands on a grid, for which only what lies in the AOI is there."""
+        return self._reader(grid, self.aoi)
+
+    def ground_reader(self) -> SceneReader:
+        """A reader of all that the network sees, for :func:`geoseg.prediction.chips.chip_rows`."""
+        return self._reader(self.ground, ())
+
+    def _reader(self, grid: PixelGrid, aoi: Sequence[Any]) -> SceneReader:
         return SceneReader(
             self.bands,
             grid,
             src_nodata=self.options.src_nodata,
-            aoi=self.aoi,
+            aoi=aoi,
             clouds=self.scene.clouds,
         )
+
+    @property
+    def wanted(self) -> Callable[[Window], NDArray[np.bool_]] | None:
+        """Gives which pixels of a window of ``ground`` are to be classified; None for all."""
+        return self._in_aoi if self.aoi else None
+
+    def _in_aoi(self, window: Window) -> NDArray[np.bool_]:
+        """Where a pixel's centre lies in the AOI, (H, W), or that of one which is made from it."""
+        if self.taps is None:
+            return in_polygons(self.aoi, self.ground.crop(window))
+        near = 1 + math.ceil(1 / min(self.factor))
+        around = Window(
+            window.row - near, window.col - near, window.height + 2 * near, window.width + 2 * near
+        )
+        touched = in_polygons(self.aoi, self.ground.crop(around), touched=True)
+        return grown(touched, near)
 
     def lane_bytes(self, lane: OutputLane) -> int:
         """Bytes that a lane's arrays hold at most: rows of chips, what is stitched, strips."""
@@ -201,7 +226,7 @@ class Plan:
         middle = grid.chip_width // 2
         yield 0
         for i in range(1, count):
-            cut = min(starts[round(i * len(starts) / count)] + middle, grid.width - 1)
+            cut = min(max(starts[round(i * len(starts) / count)] + middle, 0), grid.width - 1)
             yield min(round(cut * across), self.grid.width)
         yield self.grid.width
 
@@ -211,11 +236,29 @@ class Plan:
 
     def _each_lane(self, count: int) -> Iterator[OutputLane]:
         """The same lanes, from the left, one after the other."""
-        grid, across = self.chips, self.factor[1] if self.resampled else None
+        grid = self.chips
         for a, b in pairwise(self._edges(count)):
             if a < b:
-                columns = (a, b) if across is None else source_cols(grid.width, across, a, b)
+                columns = a, b
+                if self.taps is not None:
+                    first, last = self.taps[1].needed(a, b)
+                    columns = first - grid.col, last - grid.col
                 yield OutputLane(a, b, Lane.of(grid, *columns))
+
+    def strip_needed(self, number: int) -> int:
+        """The strip from which on rows are needed to make those of a strip of the output.
+
+        Args:
+            number: of the strip.
+
+        Returns:
+            Its own number, or that of one above whose last rows it is interpolated from.
+        """
+        lane = Lane.whole(self.chips)
+        above = number - 1 if self.resampled else number
+        while above > 0 and self.chips.strip(above, lane) is None:
+            above -= 1
+        return max(above, 0)
 
     @property
     def polygon_bytes(self) -> int:
@@ -271,14 +314,29 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
     )
     full = finest_grid(bands)
     aoi = read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
-    grid = crop_grid(full, options, aoi)
+    part = crop_window(full, options, aoi)
+    grid = full.crop(part)
     check_vector_format(outputs, options, grid)
-    model_grid, notes = on_model_grid(grid, card.gsd, card.gsd_range, card.name)
+    seen, notes = on_model_grid(full, card.gsd, card.gsd_range, card.name)
     try_creation_options(options.creation_options, _raster_dtypes(options))
     size = options.size or card.size
     multiple = math.lcm(*(m.card.multiple for m in members))
-    overlap, margin = overlap_of(options, members, size, multiple, model_grid)
-    chips = ChipGrid(model_grid.height, model_grid.width, size, overlap, multiple)
+    taps = seen.taps(full, part)
+    needed = part if taps is None else _needed(seen, *taps)
+    ground = needed.around(shared_ground(bands, seen.grid))
+    overlap, margin = overlap_of(options, members, size, multiple, seen.grid)
+    chips = ChipGrid(
+        needed.height,
+        needed.width,
+        size,
+        overlap,
+        multiple,
+        margin=0 if options.taper == "none" else margin,
+        border=border_of(options, members),
+        row=seen.place[0] + needed.row,
+        col=seen.place[1] + needed.col,
+        ground=ground.shifted(-needed.row, -needed.col),
+    )
     if options.crf:
         require("torch", "--crf")
         crf = parse_options(options.crf_options)
@@ -297,9 +355,10 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
         bands=bands,
         radiometry=radiometry,
         grid=grid,
-        model_grid=model_grid,
+        model_grid=seen.grid.crop(needed),
+        ground=seen.grid.crop(ground),
+        taps=taps,
         chips=chips,
-        margin=margin,
         aoi=aoi,
         outputs=outputs,
         warnings=tuple(notes),
@@ -307,9 +366,16 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
     return replace(plan, warnings=(*notes, *_warnings(plan)))
 
 
+def _needed(seen: ModelGrid, down: Taps, across: Taps) -> Window:
+    """The window of the model's grid that the output is made from."""
+    top, bottom = (edge - seen.place[0] for edge in down.needed(0, down.length))
+    left, right = (edge - seen.place[1] for edge in across.needed(0, across.length))
+    return Window(top, left, bottom - top, right - left)
+
+
 def _warnings(plan: Plan) -> Iterator[str]:
     """Warn of what is odd about the radiometry, the chips, the bands and the CRS."""
-    chips, margin = plan.chips, plan.margin
+    chips, margin = plan.chips, plan.chips.margin
     yield from plan.scene.notes
     if plan.radiometry.doubt:
         yield plan.radiometry.doubt

@@ -35,12 +35,13 @@ SAMPLE_SIZE = 128
 MOST_REFLECTANCE, LEAST_REFLECTANCE = 5.0, 1e-4
 
 
-def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
+def sample_chips(plan: Plan, count: int, *, of_all: bool = False) -> list[NDArray[Any]]:
     """Chips of a scene, spread evenly, as the network would see them.
 
     Args:
         plan: of the run.
         count: how many; fewer come where little was measured.
+        of_all: take them from all over the scene, whatever part of it is wanted.
 
     Returns:
         Raw numbers (C, H, W) of each.
@@ -48,18 +49,18 @@ def sample_chips(plan: Plan, count: int) -> list[NDArray[Any]]:
     Raises:
         SceneError: the scene can't be read.
     """
-    chips = plan.chips
-    rows, cols = chips.row_starts, chips.col_starts
-    grid = Window(0, 0, plan.model_grid.height, plan.model_grid.width)
+    chips = plan.chips.of_all if of_all else plan.chips
+    rows, cols, seen = chips.row_starts, chips.col_starts, chips.seen
     found: list[NDArray[Any]] = []
-    with block_cache(plan.cache_bytes), plan.reader(plan.model_grid) as reader:
+    with block_cache(plan.cache_bytes), plan.ground_reader() as reader:
         # Of twice as many places, since some may be without a measured pixel.
         for row, col in _spread(len(rows), len(cols), 2 * count):
             window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
-            inside = window.intersection(grid)
-            assert inside is not None
-            pixels, valid = reader.read(inside)
-            chip = ChipRow((window,), pixels, valid, window.col, inside).chip(window)
+            inside = window.intersection(seen)
+            assert inside is not None, "a chip sees some ground"
+            pixels, valid = reader.read(inside.shifted(-seen.row, -seen.col))
+            alone = ChipRow(row, (window,), pixels, valid, inside.row, inside.col, None)
+            chip = alone.chip(window)
             if chip is not None:
                 found.append(chip)
             if len(found) == count:

@@ -113,10 +113,9 @@ def runtime_report(runtime: Runtime) -> dict[str, str]:
     return {name: getattr(runtime, name) for name in names}
 
 
-def _chips_report(plan: Plan) -> dict[str, int]:
+def _chips_report(plan: Plan) -> dict[str, Any]:
     """Describe where the chips lie, for :mod:`geoseg.evaluation.seam_check`."""
-    margin = 0 if plan.options.taper == "none" else plan.margin
-    return {**asdict(plan.chips), "margin": margin}
+    return asdict(plan.chips)
 
 
 def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
     clouds = plan.scene.clouds
     return {
         **options,
-        "margin": plan.margin,
+        "margin": plan.chips.margin,
         "version": version("geoseg"),
         "scene": {path: about for path, about in files.items() if about is not None},
         "bands read": [str(band) for band in plan.bands],
@@ -265,7 +264,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
             "skipped": log.chips_skipped,
             "size": plan.chips.size,
             "stride": plan.chips.stride,
-            "margin": plan.margin,
+            "margin": plan.chips.margin,
         },
         "pixels": {"total": total, "valid": counts.valid, "nodata": total - counts.valid},
         "clouds": _clouds_report(plan, counts),

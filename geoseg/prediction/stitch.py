@@ -57,11 +57,11 @@ class StripEnd(Generic[R]):
 
     Attributes:
         row: what came with the row of chips.
-        window: of the strip.
+        window: of the strip; None where this row of chips finishes no row of pixels.
     """
 
     row: R
-    window: Window
+    window: Window | None
 
 
 def stitch(
@@ -72,7 +72,6 @@ def stitch(
     zeros: Callable[[tuple[int, ...]], Any],
     asarray: Callable[[FloatArray], Any],
     taper: str = "cosine",
-    margin: int = 0,
     lane: Lane | None = None,
     first: int = 0,
     last: int | None = None,
@@ -91,7 +90,6 @@ def stitch(
         zeros: shape -> float32 array of zeros on the runtime's device.
         asarray: float32 numpy array -> array on the runtime's device.
         taper: a key of :data:`TAPERS`.
-        margin: see :func:`axis_weights`.
         lane: the columns that are wanted; None for all.
         first: number of the first row of chips. Where it is not 0, rows of pixels that chips above
             would touch, too, are made without these chips' part.
@@ -107,17 +105,15 @@ def stitch(
         and come chip by chip from the left. Pixels that lie in no piece are those of absent chips.
     """
     lane = lane or Lane.whole(grid)
-    waiting = _Waiting(grid, lane, classes, zeros, asarray, {"taper": taper, "margin": margin})
-    shared = _shared(grid.row_starts, grid.chip_height)
+    waiting = _Waiting(grid, lane, classes, zeros, asarray, taper)
     numbers = range(first, len(grid.row_starts) if last is None else last)
     for number, (row, chips) in zip(numbers, rows, strict=True):
-        strip = grid.strip(number, lane)
-        waiting.begin(strip, shared[number - 1] if number > first else 0)
+        waiting.begin(number, alone=number == first)
         for window, probs in chips:
             for part, out in waiting.add(window, probs):
                 yield Piece(row, part, out)
         waiting.end()
-        yield StripEnd(row, strip)
+        yield StripEnd(row, grid.strip(number, lane))
 
 
 class _Waiting:
@@ -130,7 +126,7 @@ class _Waiting:
         classes: int,
         zeros: Callable[[tuple[int, ...]], Any],
         asarray: Callable[[FloatArray], Any],
-        options: dict[str, Any],
+        taper: str,
     ) -> None:
         """Nothing waits yet; see :func:`stitch`.
 
@@ -140,10 +136,11 @@ class _Waiting:
             classes: K.
             zeros: shape -> float32 array of zeros on the runtime's device.
             asarray: float32 numpy array -> array on the runtime's device.
-            options: of :func:`axis_weights`.
+            taper: a key of :data:`TAPERS`.
         """
         height, width = grid.chip_height, grid.chip_width
         self._grid, self._lane, self._classes = grid, lane, classes
+        options = {"taper": taper, "inner": grid.weightless if taper != "none" else 0}
         self._row_weights = _weights(grid.row_starts, height, grid.height, asarray, options)
         self._col_weights = _weights(grid.col_starts, width, grid.width, asarray, options)
         # Where the next chip of a row begins: what lies before that is finished.
@@ -154,16 +151,24 @@ class _Waiting:
         room = (classes * min(self._thin, height) * width,)
         self._scratch = _whole(zeros(room), room)
 
-    def begin(self, strip: Window, kept: int) -> None:
+    def begin(self, number: int, *, alone: bool) -> None:
         """Begin a row of chips.
 
         Args:
-            strip: that it finishes.
-            kept: its rows, from the top, that chips above gave something to, too.
+            number: of it, from the top.
+            alone: whether no row of chips above gave anything to its rows.
         """
-        rest = self._grid.height - strip.row
-        self._strip, self._kept = strip, kept
-        self._cuts = 0, kept, strip.height, min(self._grid.chip_height, rest)
+        starts, height = self._grid.row_starts, self._grid.chip_height
+        self._row = start = starts[number]
+        # The rest counts rows of the chips. Those above the part are nobody's.
+        top, bottom = max(0, -start), min(height, self._grid.height - start)
+        #: Rows that chips above gave something to, too.
+        shared = 0 if alone else starts[number - 1] + height - start
+        self._kept = min(max(top, shared), bottom)
+        #: Rows that no later row of chips reaches.
+        last = number + 1 == len(starts)
+        self._done = bottom if last else starts[number + 1] - start
+        self._cuts = top, self._kept, max(top, self._done), bottom
         # Columns that are finished, and that the chips of this row have reached so far.
         self._finished = self._reached = self._lane.left
 
@@ -174,7 +179,7 @@ class _Waiting:
             ModelError: see :func:`stitch`.
         """
         self._check(window, probs)
-        strip, lane = self._strip, self._lane
+        row, lane = self._row, self._lane
         left, right = max(window.col, lane.left), min(window.right, lane.right)
         end = max(self._ends[window.col], left)
         # Of absent chips.
@@ -189,15 +194,15 @@ class _Waiting:
                 start=left - self._finished,
                 end=end - left,
                 kept=self._kept,
-                finished=strip.height,
+                finished=self._done,
                 place=left - lane.left,
             )
             shape = self._classes, bottom - top, end - left
             out = self._scratch[: math.prod(shape)].reshape(shape)
-            weights = self._row_weights[strip.row], self._col_weights[window.col]
+            weights = self._row_weights[row], self._col_weights[window.col]
             self._blend(probs, *weights, self._beside, self._above, part, out)
-            if top < strip.height and end > left:
-                yield Window(strip.row + top, left, bottom - top, end - left), out
+            if top < self._done and end > left:
+                yield Window(row + top, left, bottom - top, end - left), out
         self._finished, self._reached = end, right
 
     def end(self) -> None:
@@ -216,7 +221,7 @@ class _Waiting:
                 f"a chip's probabilities are {tuple(probs.shape)} and must be {shape}; correct the "
                 f"runtime"
             )
-        due = window.row == self._strip.row and window.col in self._ends
+        due = window.row == self._row and window.col in self._ends
         if not due or max(window.col, self._lane.left) < self._finished:
             raise ModelError(
                 f"a chip came at row {window.row}, column {window.col}, which is not due; chips "

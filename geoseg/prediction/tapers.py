@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,47 +42,48 @@ TAPERS: dict[str, Callable[[NDArray[np.float64], float, int], NDArray[np.float64
 
 
 def axis_weights(
-    starts: list[int], chip: int, length: int, *, taper: str = "cosine", margin: int = 0
+    starts: Sequence[int], chip: int, length: int, *, taper: str = "cosine", inner: int = 0
 ) -> list[FloatArray]:
     """The weights of each chip along one axis; they add up to 1 at every pixel.
 
+    What a chip weighs at a pixel depends on its place and its neighbours' alone, and not on how
+    many chips there are.
+
     Args:
-        starts: first pixel of each chip, ascending.
+        starts: first pixel of each chip, ascending; they may lie before the part.
         chip: pixels of a chip along this axis.
-        length: pixels of the scene along this axis.
+        length: pixels of the part along this axis.
         taper: a key of :data:`TAPERS`.
-        margin: outermost pixels at a chip's inner edges that get no weight wherever another chip
-            covers them better. With the taper ``none`` every chip counts alike.
+        inner: outermost pixels of a chip that get no weight where there is another chip. At the
+            ground's ends there is none, and they do.
 
     Returns:
-        One float32 (chip,) array a chip; pixels beyond the scene have weight 0.
+        One float32 (chip,) array a chip; pixels beyond the part have weight 0.
 
     Raises:
         UsageError: the taper is unknown.
     """
     if taper not in TAPERS:
         raise UsageError(f"taper is {taper!r}; it must be one of {', '.join(TAPERS)}")
-    last = len(starts) - 1
-    raw: list[NDArray[np.float64]] = []
-    for i, start in enumerate(starts):
-        pixel = np.arange(chip) + 0.5
-        # The scene's own edge is no seam: no chip sees more there, so it doesn't count.
-        left = pixel if i > 0 else np.full(chip, np.inf)
-        right = chip - pixel if i < last else np.full(chip, np.inf)
-        neighbours = [starts[j] for j in (i - 1, i + 1) if 0 <= j <= last]
-        shared = min((chip - abs(start - other) for other in neighbours), default=chip)
-        # A margin that leaves nothing of the overlap would leave pixels without any chip.
-        inner = max(0, min(margin, (shared - 1) // 2)) if taper != "none" else 0
-        distance = np.minimum(left, right) - inner
-        weight = TAPERS[taper](np.maximum(distance, 0.0), max(shared - 2.0 * inner, 1.0), chip)
-        weight = np.where(distance > 0, weight, 0.0)
-        weight[max(0, length - start) :] = 0.0
-        raw.append(weight)
-    total = np.zeros(max(length, starts[-1] + chip))
-    for start, weight in zip(starts, raw, strict=True):
-        total[start : start + chip] += weight
-    total[length:] = 1.0
-    return [
-        (weight / total[start : start + chip]).astype(np.float32)
-        for start, weight in zip(starts, raw, strict=True)
-    ]
+    pixel = np.arange(chip) + 0.5
+    edge = np.minimum(pixel, chip - pixel)
+    shared = chip - (starts[1] - starts[0]) if len(starts) > 1 else chip
+    weight = TAPERS[taper](np.maximum(edge - inner, 0.0), max(shared - 2.0 * inner, 1.0), chip)
+    weight = np.where(edge > inner, weight, 0.0)
+    low, high = min(starts[0], 0), max(starts[-1] + chip, length)
+    total, best = np.zeros(high - low), np.zeros(high - low)
+    for start in starts:
+        here = slice(start - low, start - low + chip)
+        total[here] += weight
+        best[here] = np.maximum(best[here], edge)
+    found: list[FloatArray] = []
+    for start in starts:
+        here = slice(start - low, start - low + chip)
+        # Where no chip has a weight, the one whose edges are farthest away is taken.
+        alone = np.where(edge == best[here], 1.0, 0.0)
+        share = np.where(total[here] > 0, weight, alone)
+        share /= np.where(total[here] > 0, total[here], 1.0)
+        share[: max(0, -start)] = 0.0
+        share[max(0, length - start) :] = 0.0
+        found.append(share.astype(np.float32))
+    return found

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import rasterio.warp
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from geoseg.core.gdal import GDAL_ERRORS, first_line
@@ -23,6 +25,10 @@ __all__ = ["Pixels", "blocks", "check_resampling", "extend", "footprint", "warp"
 #: Resampling works on squares of about this many pixels of the file or the grid, so that its
 #: memory is small whatever the window.
 RESAMPLE_SIDE = 1024
+#: Pixels that lie on one plane are counted in this CRS; any would do.
+PLANE = CRS.from_epsg(3857)
+#: What rounding leaves in a scale, over a window of thousands of pixels, and in a place, px.
+SCALE_SLACK, PLACE_SLACK = 1e-9, 1e-6
 
 
 @dataclass(frozen=True)
@@ -121,20 +127,46 @@ def warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.float
     """Values (C, H, W) with NaN for gaps, averaged or interpolated onto another grid."""
     out = np.full((len(values), to.height, to.width), np.nan, dtype=np.float32)
     finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
+    source, target, crs = of.transform, to.transform, (of.crs, to.crs)
+    if of.crs == to.crs:
+        # Counted in pixels: far from the CRS's origin rounding would give a pixel another number in
+        # each window that it is read with.
+        source = Affine.translation(1, 1)
+        target = source @ _rounded(~of.transform @ to.transform)
+        crs = PLANE, PLANE
     rasterio.warp.reproject(
         values.astype(np.float32, copy=False),
         out,
-        src_transform=of.transform,
-        src_crs=of.crs,
+        src_transform=source,
+        src_crs=crs[0],
         src_nodata=math.nan,
-        dst_transform=to.transform,
-        dst_crs=to.crs,
+        dst_transform=target,
+        dst_crs=crs[1],
         dst_nodata=math.nan,
         resampling=Resampling.average if finer and of.crs == to.crs else Resampling.bilinear,
         # Otherwise a gap in one band only is mixed into its neighbours.
         UNIFIED_SRC_NODATA="NO",
     )
     return out
+
+
+def _rounded(relative: Affine) -> Affine:
+    """From one grid's pixels to another's, without what rounding has left in the last digits.
+
+    A scale that is a whole number, or one parted by a whole number, is made so; places are then
+    whole pixels, or such parts of them.
+    """
+    a, b, c, d, e, f, *_ = relative
+    across, down = (max(1, round(1 / abs(scale))) if scale else 1 for scale in (a, e))
+
+    def near(number: float, parts: int, slack: float) -> float:
+        rounded = round(number * parts) / parts
+        return rounded if abs(number - rounded) < slack else number
+
+    return Affine(
+        *(near(a, across, SCALE_SLACK), near(b, 1, SCALE_SLACK), near(c, across, PLACE_SLACK)),
+        *(near(d, 1, SCALE_SLACK), near(e, down, SCALE_SLACK), near(f, down, PLACE_SLACK)),
+    )
 
 
 def check_resampling(band: SceneBand, grid: PixelGrid) -> None:

@@ -154,7 +154,8 @@ def load_scene(
         OutputError: the disk is full.
     """
     chosen, radiometry = _choose(config, scene, bands)
-    whole, _ = on_model_grid(finest_grid(chosen), config.gsd, config.gsd_range, config.name)
+    seen, _ = on_model_grid(finest_grid(chosen), config.gsd, config.gsd_range, config.name)
+    whole = seen.grid
     area = Window(0, 0, whole.height, whole.width)
     if scene.window is not None:
         area = _inside(scene.window, whole, scene)
