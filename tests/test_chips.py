@@ -34,21 +34,36 @@ class FakeReader:
 
 @st.composite
 def grids(draw, longest=40):
+    """Parts of scenes somewhere in the world, some of them with ground around them."""
     multiple = draw(st.sampled_from([1, 1, 2, 3, 4]))
     size = draw(st.integers(1, 16))
     overlap = draw(st.integers(0, size - 1))
     height, width = draw(st.integers(1, longest)), draw(st.integers(1, longest))
-    return ChipGrid(height, width, size, overlap, multiple)
+    above, left = (draw(st.sampled_from([0, 0, 1, 20])) for _ in range(2))
+    below, right = (draw(st.sampled_from([0, 0, 1, 20])) for _ in range(2))
+    return ChipGrid(
+        height,
+        width,
+        size,
+        overlap,
+        multiple,
+        border=draw(st.sampled_from([None, 0, 3])),
+        row=draw(st.integers(-50, 50)),
+        col=draw(st.integers(-50, 50)),
+        ground=Window(-above, -left, above + height + below, left + width + right),
+    )
 
 
 def scene(grid, seed=0, gaps=0.0):
+    """All the ground of a grid."""
     random = np.random.default_rng(seed)
-    pixels = random.integers(0, 60000, (2, grid.height, grid.width)).astype("uint16")
-    return FakeReader(pixels, random.random((grid.height, grid.width)) >= gaps)
+    shape = grid.seen.height, grid.seen.width
+    pixels = random.integers(0, 60000, (2, *shape)).astype("uint16")
+    return FakeReader(pixels, random.random(shape) >= gaps)
 
 
 def reflected(pixels, window):
-    """A window of a scene that goes on mirrored below and to the right."""
+    """A window of a scene that goes on mirrored on all sides."""
 
     def mirror(indexes, length):
         there_and_back = np.concatenate([np.arange(length), np.arange(length)[::-1]])
@@ -59,20 +74,30 @@ def reflected(pixels, window):
     return pixels[:, rows][:, :, cols]
 
 
+def in_scene(grid, window):
+    """Where a window lies in the scene's arrays, and what of it does."""
+    placed = window.shifted(-grid.seen.row, -grid.seen.col)
+    return placed, placed.intersection(Window(0, 0, grid.seen.height, grid.seen.width))
+
+
 @given(grids())
-def test_every_pixel_is_read_exactly_once(grid):
+def test_every_pixel_that_a_chip_sees_is_read_exactly_once(grid):
     reader = scene(grid)
     for _ in chip_rows(reader, grid):
         pass
-    assert (reader.reads == 1).all()
+    seen = np.zeros_like(reader.reads)
+    for window in grid.chips():
+        _, inside = in_scene(grid, window)
+        seen[inside.rows, inside.cols] = 1
+    np.testing.assert_array_equal(reader.reads, seen)
 
 
 @given(grids())
 def test_nothing_is_read_before_it_is_needed(grid):
     reader = scene(grid)
     for row in chip_rows(reader, grid):
-        below = min(row.windows[0].bottom, grid.height)
-        assert (reader.reads[below:] == 0).all()
+        _, inside = in_scene(grid, row.windows[0])
+        assert (reader.reads[inside.bottom :] == 0).all()
         assert row.pixels.shape[1] <= grid.chip_height
 
 
@@ -89,12 +114,13 @@ def test_chips_hold_the_scenes_pixels_and_its_mirror_beyond_the_edge(grid):
         for window in row.windows:
             chip = row.chip(window)
             assert chip.dtype == np.uint16
-            inside = window.intersection(Window(0, 0, grid.height, grid.width))
+            placed, inside = in_scene(grid, window)
             part = reader.pixels[:, inside.rows, inside.cols]
-            whole = Window(0, 0, window.height, window.width)
-            np.testing.assert_array_equal(chip, reflected(part, whole))
-            if grid.size >= 2 * grid.multiple:
-                np.testing.assert_array_equal(chip, reflected(reader.pixels, window))
+            np.testing.assert_array_equal(
+                chip, reflected(part, placed.shifted(-inside.row, -inside.col))
+            )
+            if 2 * min(inside.height, inside.width) >= max(window.height, window.width):
+                np.testing.assert_array_equal(chip, reflected(reader.pixels, placed))
 
 
 @given(grids(), st.floats(0.0, 0.99), st.integers(0, 1000))
@@ -102,7 +128,7 @@ def test_measured_pixels_keep_their_numbers_and_others_get_one_of_the_chips(grid
     reader = scene(grid, seed, gaps)
     for row in chip_rows(reader, grid):
         for window in row.windows:
-            inside = window.intersection(Window(0, 0, grid.height, grid.width))
+            placed, inside = in_scene(grid, window)
             valid = reader.valid[inside.rows, inside.cols]
             chip = row.chip(window)
             assert (chip is None) == (not valid.any())
@@ -110,22 +136,41 @@ def test_measured_pixels_keep_their_numbers_and_others_get_one_of_the_chips(grid
                 continue
             truth = reader.pixels[:, inside.rows, inside.cols]
             assert chip.shape == (2, window.height, window.width)
-            part = chip[:, : inside.height, : inside.width]
-            np.testing.assert_array_equal(part[:, valid], truth[:, valid])
+            own = inside.shifted(-placed.row, -placed.col)
+            np.testing.assert_array_equal(chip[:, own.rows, own.cols][:, valid], truth[:, valid])
+            np.testing.assert_array_equal(row.measured(window)[own.rows, own.cols], valid)
+            assert row.measured(window).sum() == valid.sum()
             measured = {tuple(p) for p in truth[:, valid].T}
             assert {tuple(p) for p in chip.reshape(2, -1).T} <= measured
 
 
 @given(grids(), st.integers(0, 1000))
-def test_strips_cover_the_scenes_validity_once(grid, seed):
+def test_strips_cover_the_parts_validity_once(grid, seed):
     reader = scene(grid, seed, gaps=0.5)
-    rows = list(chip_rows(reader, grid))
-    np.testing.assert_array_equal(np.concatenate([r.strip_input.valid for r in rows]), reader.valid)
-    row = 0
-    for r in rows:
-        assert r.strip == Window(row, 0, r.strip.height, grid.width)
-        row = r.strip.bottom
-    assert row == grid.height
+    wanted = np.random.default_rng(seed + 1).random(reader.valid.shape) < 0.8
+    for mask in (None, lambda window: wanted[window.rows, window.cols]):
+        rows = [r for r in chip_rows(reader, grid, wanted=mask) if r.strip is not None]
+        placed, _ = in_scene(grid, Window(0, 0, grid.height, grid.width))
+        expected = reader.valid if mask is None else reader.valid & wanted
+        found = np.concatenate([r.strip_input.valid for r in rows])
+        np.testing.assert_array_equal(found, expected[placed.rows, placed.cols])
+        row = 0
+        for r in rows:
+            assert r.strip == Window(row, 0, r.strip.height, grid.width)
+            row = r.strip.bottom
+        assert row == grid.height
+
+
+@given(grids(), st.integers(0, 1000))
+def test_chips_are_run_that_hold_what_is_measured_and_what_is_wanted(grid, seed):
+    reader = scene(grid, seed, gaps=0.9)
+    wanted = np.random.default_rng(seed + 1).random(reader.valid.shape) < 0.1
+    for row in chip_rows(reader, grid, wanted=lambda window: wanted[window.rows, window.cols]):
+        for window in row.windows:
+            _, inside = in_scene(grid, window)
+            masks = (mask[inside.rows, inside.cols].any() for mask in (reader.valid, wanted))
+            assert (window in row.to_run) == all(masks)
+        assert row.strip_input.run == len(row.to_run)
 
 
 def test_a_chip_without_a_measured_pixel_is_none_beside_one_that_has_one():

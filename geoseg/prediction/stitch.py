@@ -140,7 +140,7 @@ class _Waiting:
         """
         height, width = grid.chip_height, grid.chip_width
         self._grid, self._lane, self._classes = grid, lane, classes
-        options = {"taper": taper, "inner": grid.weightless if taper != "none" else 0}
+        options = {"taper": taper, "inner": grid.weightless}
         self._row_weights = _weights(grid.row_starts, height, grid.height, asarray, options)
         self._col_weights = _weights(grid.col_starts, width, grid.width, asarray, options)
         # Where the next chip of a row begins: what lies before that is finished.

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.geo.window import Window
 from geoseg.prediction.stitch import StripEnd, stitch
 from geoseg.prediction.tapers import TAPERS, axis_weights
 from tests.helpers import by_row
 from tests.oracles import EdgeDistance, Poisoned
-from tests.properties.test_grid_laws import grids
+from tests.properties.test_grid_laws import axes, grids
 
 
 def run(grid, chips, classes, xp=np, lane=None, first=0, fill=0.0, **options):
@@ -25,15 +26,17 @@ def run(grid, chips, classes, xp=np, lane=None, first=0, fill=0.0, **options):
     lane = lane or Lane.whole(grid)
     out = np.full((classes, grid.height, grid.width), np.nan, np.float32)
     seen = np.zeros((grid.height, grid.width), bool)
-    row, number, last = grid.row_starts[first], first, (-1, -1)
+    row, number, last = max(grid.row_starts[first], 0), first, (-1, -1)
     rows = by_row(chips, grid, first)
     for part in stitch(rows, grid, classes=classes, lane=lane, first=first, **tools, **options):
         window = part.window
         if isinstance(part, StripEnd):
             assert window == grid.strip(number, lane)
-            assert (window.row, window.col) == (row, lane.left)
-            assert window.right == lane.right
-            row, number, last = window.bottom, number + 1, (-1, -1)
+            number, last = number + 1, (-1, -1)
+            if window is not None:
+                assert (window.row, window.col) == (row, lane.left)
+                assert window.right == lane.right
+                row = window.bottom
             continue
         values = part.probs
         strip = grid.strip(number, lane)
@@ -48,86 +51,95 @@ def run(grid, chips, classes, xp=np, lane=None, first=0, fill=0.0, **options):
     return out
 
 
-def padded_scene(grid, channels, seed=0):
-    shape = (channels, grid.height + grid.multiple, grid.width + grid.multiple)
-    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+class Around:
+    """Random numbers wherever chips reach, and where the part lies among them."""
+
+    def __init__(self, grid, channels, seed=0):
+        self.top, self.left = -grid.row_starts[0], -grid.col_starts[0]
+        height = grid.row_starts[-1] + grid.chip_height + self.top
+        width = grid.col_starts[-1] + grid.chip_width + self.left
+        random = np.random.default_rng(seed)
+        self.values = random.random((channels, height, width), dtype=np.float32)
+        self.part = self.values[
+            :, self.top : self.top + grid.height, self.left : self.left + grid.width
+        ]
+
+    def __getitem__(self, window):
+        return self.values[:, *self.at(window)]
+
+    def at(self, window):
+        return window.shifted(self.top, self.left).rows, window.shifted(self.top, self.left).cols
 
 
-options = st.fixed_dictionaries(
-    {"taper": st.sampled_from(sorted(TAPERS)), "margin": st.integers(0, 12)}
-)
+options = st.fixed_dictionaries({"taper": st.sampled_from(sorted(TAPERS))})
 
 
 @given(grids(), options)
 def test_stitching_the_scene_gives_the_scene(grid, options):
-    scene = padded_scene(grid, 2)
-    chips = ((w, scene[:, w.rows, w.cols]) for w in grid.chips())
-    out = run(grid, chips, 2, **options)
-    np.testing.assert_allclose(out, scene[:, : grid.height, : grid.width], atol=1e-5)
+    scene = Around(grid, 2)
+    out = run(grid, ((w, scene[w]) for w in grid.chips()), 2, **options)
+    np.testing.assert_allclose(out, scene.part, atol=1e-5)
 
 
 @given(grids(), options)
 def test_weights_add_up_to_one_and_single_cover_is_exact(grid, options):
-    for starts, chip, length in (
-        (grid.row_starts, grid.chip_height, grid.height),
-        (grid.col_starts, grid.chip_width, grid.width),
-    ):
-        total = np.zeros(length + grid.multiple)
-        cover = np.zeros(length + grid.multiple, dtype=int)
-        for start, weight in zip(
-            starts, axis_weights(starts, chip, length, **options), strict=True
-        ):
+    for starts, chip, _, _, length, _ in axes(grid):
+        total, cover = np.zeros(length), np.zeros(length, dtype=int)
+        weights = axis_weights(starts, chip, length, inner=grid.weightless, **options)
+        for start, weight in zip(starts, weights, strict=True):
             assert weight.min() >= 0
-            total[start : start + chip] += weight
-            cover[start : start + chip] += 1
-        np.testing.assert_allclose(total[:length], 1, atol=1e-5)
-        assert (total[:length][cover[:length] == 1] == 1.0).all()
+            here = np.arange(start, start + chip)
+            inside = (here >= 0) & (here < length)
+            assert not weight[~inside].any()
+            total[here[inside]] += weight[inside]
+            cover[here[inside]] += 1
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+        assert (total[cover == 1] == 1.0).all()
 
 
 @given(grids())
 def test_torch_and_numpy_stitch_alike(grid):
-    scene = padded_scene(grid, 2)
-    a = run(grid, ((w, scene[:, w.rows, w.cols]) for w in grid.chips()), 2)
-    b = run(
-        grid, ((w, torch.from_numpy(scene[:, w.rows, w.cols])) for w in grid.chips()), 2, xp=torch
-    )
+    scene = Around(grid, 2)
+    a = run(grid, ((w, scene[w]) for w in grid.chips()), 2)
+    b = run(grid, ((w, torch.from_numpy(scene[w])) for w in grid.chips()), 2, xp=torch)
     np.testing.assert_array_equal(a, b)
 
 
 def covered(grid, windows):
-    """Pixels of the scene that lie in some chips."""
+    """Pixels of the part that lie in some chips."""
     touched = np.zeros((grid.height, grid.width), dtype=bool)
     for w in windows:
+        w = w.intersection(Window(0, 0, grid.height, grid.width))
         touched[w.rows, w.cols] = True
     return touched
 
 
 @given(grids(), st.data())
 def test_chips_that_are_left_out_change_only_their_own_pixels(grid, data):
-    scene = padded_scene(grid, 1)
+    scene = Around(grid, 1)
     windows = list(grid.chips())
     left_out = data.draw(st.sets(st.sampled_from(windows)))
-    out = run(grid, ((w, scene[:, w.rows, w.cols]) for w in windows if w not in left_out), 1)
+    out = run(grid, ((w, scene[w]) for w in windows if w not in left_out), 1)
     touched = covered(grid, left_out)
-    expected = scene[:, : grid.height, : grid.width]
-    np.testing.assert_allclose(out[:, ~touched], expected[:, ~touched], atol=1e-5)
+    np.testing.assert_allclose(out[:, ~touched], scene.part[:, ~touched], atol=1e-5)
 
 
 @given(grids(), options, st.data())
 def test_every_pixel_is_the_plain_sum_of_its_chips_bit_by_bit(grid, options, data):
-    scene = padded_scene(grid, 2)
+    scene = Around(grid, 2)
     windows = list(grid.chips())
     left_out = data.draw(st.sets(st.sampled_from(windows)))
-    chips = [(w, scene[:, w.rows, w.cols]) for w in windows if w not in left_out]
-    rows = axis_weights(grid.row_starts, grid.chip_height, grid.height, **options)
-    cols = axis_weights(grid.col_starts, grid.chip_width, grid.width, **options)
-    expected = np.zeros_like(scene)
+    chips = [(w, scene[w]) for w in windows if w not in left_out]
+    weights = {**options, "inner": grid.weightless}
+    rows = axis_weights(grid.row_starts, grid.chip_height, grid.height, **weights)
+    cols = axis_weights(grid.col_starts, grid.chip_width, grid.width, **weights)
+    sums = np.zeros_like(scene.values)
     for w, probs in chips:
         row, col = grid.row_starts.index(w.row), grid.col_starts.index(w.col)
-        expected[:, w.rows, w.cols] += probs * (rows[row][:, None] * cols[col])
+        sums[:, *scene.at(w)] += probs * (rows[row][:, None] * cols[col])
     out = run(grid, chips, 2, **options)
     theirs = ~covered(grid, left_out)
-    expected = expected[:, : grid.height, : grid.width]
+    expected = sums[:, *scene.at(Window(0, 0, grid.height, grid.width))]
     np.testing.assert_array_equal(out[:, theirs], expected[:, theirs])
     # What waits may hold anything at first, and a lane or a later begin changes no bit, not even
     # of pixels that nobody asks for.
@@ -135,29 +147,35 @@ def test_every_pixel_is_the_plain_sum_of_its_chips_bit_by_bit(grid, options, dat
     lane = Lane.of(grid, left, data.draw(st.integers(left + 1, grid.width)))
     first = data.draw(st.integers(0, len(grid.row_starts) - 1))
     begun = [(w, p) for w, p in chips if w.col in lane.starts and w.row >= grid.row_starts[first]]
-    complete = grid.row_starts[first - 1] + grid.chip_height if first else 0
+    complete = max(0, grid.row_starts[first - 1] + grid.chip_height) if first else 0
     again = run(grid, begun, 2, lane=lane, first=first, fill=np.nan, **options)
     here = np.s_[:, complete:, lane.left : lane.right]
     np.testing.assert_array_equal(again[here], out[here])
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 8), st.integers(1, 4))
-def test_margin_pixels_of_a_chip_never_count(height, width, margin, multiple):
-    size = 32
-    grid = ChipGrid(height, width, size, overlap=2 * margin + multiple + 1, multiple=multiple)
+@given(
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.integers(0, 8),
+    st.integers(1, 4),
+    st.integers(-50, 50),
+)
+def test_margin_pixels_of_a_chip_never_count(height, width, margin, multiple, place):
+    overlap = 2 * margin + multiple + 1
+    grid = ChipGrid(height, width, 32, overlap, multiple, margin, margin, row=place, col=-place)
     if (grid.chip_height <= 2 * margin) or (grid.chip_width <= 2 * margin):
         return
-    scene = np.random.default_rng(1).integers(0, 3, (1, height + multiple, width + multiple))
+    scene = Around(grid, 1)
+    scene.values[:] = np.random.default_rng(1).integers(0, 3, scene.values.shape)
     runtime = Poisoned(3, margin)
-    chips = ((w, runtime.probs(scene[None, :, w.rows, w.cols])[0]) for w in grid.chips())
-    out = run(grid, chips, 3, margin=margin).argmax(axis=0)
-    inner = np.ones((height, width), dtype=bool)
-    if margin:  # along the scene's own edge nothing better is to be had
-        inner[:margin] = inner[:, :margin] = False
-        inner[max(0, height - margin - multiple) :] = False
-        inner[:, max(0, width - margin - multiple) :] = False
-    np.testing.assert_array_equal(out[inner], scene[0, :height, :width][inner])
+    chips = ((w, runtime.probs(scene[w][None].astype(int))[0]) for w in grid.chips())
+    out = run(grid, chips, 3).argmax(axis=0)
+    ends = np.ones((height, width), dtype=bool)
+    if margin:  # along the scene's own ends nothing better is to be had
+        ends[:margin] = ends[:, :margin] = False
+        ends[max(0, height - margin) :] = ends[:, max(0, width - margin) :] = False
+    np.testing.assert_array_equal(out[ends], scene.part[0][ends])
 
 
 def test_the_taper_favours_the_inside_of_chips():
