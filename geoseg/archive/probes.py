@@ -22,6 +22,7 @@ from geoseg.archive.worker import run_job
 from geoseg.core.wording import counted
 from geoseg.errors import GeosegError
 from geoseg.events import Progress
+from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.plan import Plan
 from geoseg.runtimes.kept import keep
@@ -146,16 +147,38 @@ class _Probing:
 
 
 def _window(plan: Plan, side: int, place: tuple[float, float]) -> Window:
-    """The window of so many chips around a place of a scene."""
+    """The window that so many chips around a place of a scene see, and no other chip."""
     grid, chips = plan.grid, plan.chips
-    rows, cols = (
-        math.ceil((length + (side - 1) * chips.stride) * factor)
-        for length, factor in zip((chips.chip_height, chips.chip_width), plan.factor, strict=True)
+    (top, bottom), (left, right) = (
+        _between(starts, chip, chips, side, share, length, factor)
+        for starts, chip, share, length, factor in (
+            (chips.row_starts, chips.chip_height, place[0], grid.height, plan.factor[0]),
+            (chips.col_starts, chips.chip_width, place[1], grid.width, plan.factor[1]),
+        )
     )
-    height, width = min(rows, grid.height), min(cols, grid.width)
-    top = min(max(0, round(place[0] * grid.height) - height // 2), grid.height - height)
-    left = min(max(0, round(place[1] * grid.width) - width // 2), grid.width - width)
-    return Window(top, left, height, width)
+    return Window(top, left, bottom - top, right - left)
+
+
+def _between(
+    starts: Sequence[int],
+    chip: int,
+    chips: ChipGrid,
+    side: int,
+    place: float,
+    length: int,
+    factor: float,
+) -> tuple[int, int]:
+    """Pixels of the output along one axis for which some chips are enough: (first, first after)."""
+    first = min(max(round(place * len(starts) - side / 2), 0), max(len(starts) - side, 0))
+    last = min(first + side, len(starts)) - 1
+    # So far into a chip its neighbour has a weight.
+    shared = chips.size - chips.stride - chips.weightless
+    begin = 0 if first == 0 else math.ceil((starts[first] + shared) * factor)
+    end = length
+    if last + 1 < len(starts):
+        end = math.floor((starts[last] + chip - shared) * factor)
+    begin = min(max(begin, 0), length - 1)
+    return begin, max(begin + 1, min(end, length))
 
 
 def _bounds(plan: Plan, window: Window) -> tuple[float, float, float, float]:
