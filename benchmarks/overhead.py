@@ -50,7 +50,7 @@ def forward_only(scene: Path) -> tuple[float, int]:
         device="cpu",
         threads=1,
     )
-    with plan.reader(plan.grid) as reader:
+    with plan.ground_reader() as reader:
         chips = [
             chip
             for row in chip_rows(reader, plan.chips)

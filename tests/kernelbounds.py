@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rasterio import open as open_raster
 import geoseg
 from geoseg.core.jit import kernel
 from geoseg.geo.chip_grid import ChipGrid, Lane
+from geoseg.geo.window import Window
 from geoseg.prediction.decide import decide
 from geoseg.prediction.stitch import Piece, stitch
 from geoseg.rasters.writing import halve
@@ -72,8 +74,10 @@ def predict() -> None:
     """Chips of several grids and lanes, stitched and decided on."""
     random = np.random.default_rng(0)
     for size, overlap, multiple in ((16, 4, 1), (16, 15, 1), (9, 0, 1), (12, 5, 4), (64, 8, 1)):
-        grid = ChipGrid(37, 45, size, overlap, multiple)
-        for lane in (Lane.whole(grid), Lane.of(grid, 0, 20), Lane.of(grid, 20, 45)):
+        somewhere = {"margin": 2, "border": 3, "row": 5, "col": -3, "ground": Window(-9, 0, 60, 50)}
+        grids = (ChipGrid(37, 45, size, overlap, multiple, **at) for at in ({}, somewhere))
+        for grid, (left, right) in product(grids, ((0, 45), (0, 20), (20, 45))):
+            lane = Lane.of(grid, left, right)
             windows = [w for r in grid.row_starts for w in grid.row_chips(r)]
             shape = 3, grid.chip_height, grid.chip_width
             chips = [

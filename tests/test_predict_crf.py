@@ -13,7 +13,6 @@ import geoseg
 from geoseg.cards.card import NORMALIZATION_PARAMETERS, Normalization
 from geoseg.cli import main
 from geoseg.errors import DeviceError, UsageError
-from geoseg.geo.window import Window
 from geoseg.networks import crf as models_crf
 from geoseg.prediction.chip_crf import (
     COLOR_UNITS,
@@ -274,7 +273,7 @@ def test_color_bands(bands, expected):
 
 
 def test_chips_say_where_they_lie(tmp_path, model, monkeypatch):
-    """On one lattice for all; alone, the seams are too faint to show that it isn't."""
+    """On one lattice for all the world; the seams are too faint to show that it isn't."""
     found = []
     original = models_crf.DenseCRF.forward
 
@@ -284,7 +283,9 @@ def test_chips_say_where_they_lie(tmp_path, model, monkeypatch):
 
     monkeypatch.setattr(models_crf.DenseCRF, "forward", forward)
     predict(tmp_path, disc_and_bars(70, 100)[0], model, crf=True, batch_size=2)
-    assert found == [(0, 0), (0, 32), (0, 36), (6, 0), (6, 32), (6, 36)]
+    # Of 64 px at multiples of 32; the scene's first pixel is (-500000, 50000).
+    rows, cols = (-500_000, -499_968), (49_984, 50_016, 50_048)
+    assert found == [(row, col) for row in rows for col in cols]
 
 
 def test_out_of_memory_says_what_to_do(model, monkeypatch):
@@ -297,14 +298,14 @@ def test_out_of_memory_says_what_to_do(model, monkeypatch):
     pixels = np.zeros((1, 1, 4, 4), dtype=np.uint8)
     probs = np.full((1, 3, 4, 4), 1 / 3, dtype=np.float32)
     with pytest.raises(DeviceError, match="smaller --batch-size"):
-        crf(probs, pixels, np.ones((1, 4, 4), dtype=bool), [Window(0, 0, 4, 4)])
+        crf(probs, pixels, np.ones((1, 4, 4), dtype=bool), [(0, 0)])
 
 
 def test_probabilities_of_0_and_1_are_taken(model):
     pixels = np.zeros((1, 1, 4, 4), dtype=np.uint8)
     probs = np.zeros((1, 3, 4, 4), dtype=np.float32)
     probs[:, 1] = 1
-    out = chip_crf(model)(probs, pixels, np.ones((1, 4, 4), dtype=bool), [Window(0, 0, 4, 4)])
+    out = chip_crf(model)(probs, pixels, np.ones((1, 4, 4), dtype=bool), [(0, 0)])
     assert out.dtype == np.float32 and np.isfinite(out).all() and (out[:, 1] > 0.99).all()
 
 

@@ -123,6 +123,16 @@ class ChipGrid:
         """Px from an end of the ground within which it matters what lies beyond."""
         return self.size if self.border is None else self.border
 
+    @property
+    def _may_be_anywhere(self) -> bool:
+        """Whether it makes no difference where chips begin, as long as they do in phase.
+
+        That is so where each pixel has its say from chips alone whose edges are farther away than
+        the border, or where no pixel lies farther than that from an end of the ground.
+        """
+        widest = 2 * self._reach
+        return self.weightless >= self._reach or min(self.seen.height, self.seen.width) <= widest
+
     @cached_property
     def _rows(self) -> _Axis:
         return self._axis(self.row, self.height, self.seen.row, self.seen.height)
@@ -141,11 +151,9 @@ class ChipGrid:
             ground: length of it, px.
         """
         low, high = place + first, place + first + ground
-        if min(self.seen.height, self.seen.width) <= 2 * self._reach:
+        if ground <= self.size and self._may_be_anywhere:
             start = low // self.multiple * self.multiple
-            side = _round_up(high - start, self.multiple)
-            if ground <= self.size:
-                return _Axis([start - place], side)
+            return _Axis([start - place], _round_up(high - start, self.multiple))
         first_chip, last_chip = self._whole_axis(low, high)
         inner, chip = self.weightless, self.size
         starts = [

@@ -1,12 +1,13 @@
 """Real scenes with the imported Dynamic World network and the embedded model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
 import torch
 
 import geoseg
-from geoseg.geo.chip_grid import ChipGrid
 from geoseg.networks import import_model, load_network
 from geoseg.networks.normalize import normalize
 from geoseg.prediction.chips import chip_rows
@@ -18,6 +19,8 @@ SCENES = {
     "ssl4eo-l1c": "data/sentinel2/ssl4eo/L1C/2*",
     "ssl4eo-l2a": "data/sentinel2/ssl4eo/L2A/2*",
 }
+#: Px from an end within which the Dynamic World network's answers depend on what lies beyond it.
+BORDER = 21
 WATER, TREES, CROPS = 0, 1, 4
 
 
@@ -46,8 +49,9 @@ def whole_image(scene, model, part):
     """Labels and top-two margins of one forward pass over the whole scene, past geoseg's line."""
     options = PredictOptions(model=model, output="unused.tif", no_vector=True, **part)
     plan = make_plan(scene, options)
-    grid = ChipGrid(plan.grid.height, plan.grid.width, 10**6, 0, plan.card.multiple)
-    with plan.reader(plan.grid) as reader:
+    # One chip of all the ground, in phase.
+    grid = replace(plan.chips.of_all, size=10**6, overlap=0, margin=0, border=None)
+    with plan.ground_reader() as reader:
         (row,) = chip_rows(reader, grid)
     assert row.valid.all()
     gain = torch.tensor(plan.radiometry.gain).view(1, -1, 1, 1)
@@ -56,7 +60,9 @@ def whole_image(scene, model, part):
     with torch.inference_mode():
         network = load_network(geoseg.load_model(model))
         probs = network(normalize(x, plan.card.normalization)).softmax(1)[0].numpy()
-    probs = probs[:, : plan.grid.height, : plan.grid.width]
+    top, left = plan.chips.row - grid.row, plan.chips.col - grid.col
+    top, left = top - row.windows[0].row, left - row.windows[0].col
+    probs = probs[:, top : top + plan.grid.height, left : left + plan.grid.width]
     top = np.sort(probs, axis=0)
     return probs.argmax(axis=0), top[-1] - top[-2]
 
@@ -83,6 +89,10 @@ def test_tiled_labels_equal_the_whole_images(shared, dynamicworld, tmp_path, nam
             out = dataset.read(1)
         sure = margin > 1e-3
         assert sure.mean() > 0.98
+        if not part:  # beside a scene's ends it matters how it is continued; see docs
+            ends = np.ones_like(sure)
+            ends[BORDER:-BORDER, BORDER:-BORDER] = False
+            sure &= ~ends
         np.testing.assert_array_equal(out[sure], labels[sure])
         assert result.report["warnings"] == []
 
