@@ -226,8 +226,8 @@ def test_rasters_that_are_no_maps(tmp_path):
     scene = make_raster(tmp_path / "scene.tif", np.ones((3, 4, 4), np.uint8))
     with pytest.raises(SceneError, match="3 bands"):
         geoseg.sample(scene, count=4)
-    probs = make_raster(tmp_path / "probs.tif", np.ones((1, 4, 4), np.float32))
-    with pytest.raises(SceneError, match=r"float32.*gdal_translate -ot Byte"):
+    probs = make_raster(tmp_path / "probs.tif", np.full((1, 4, 4), 0.25, np.float32))
+    with pytest.raises(SceneError, match=r"probs\.tif holds 0\.25; a class raster has whole"):
         geoseg.sample(probs, count=4)
     other = make_map(tmp_path / "other.tif", [[1, 9]])
     with pytest.raises(SceneError, match=r"ids \[9\].*\[1, 3, 7\]"):

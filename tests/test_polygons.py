@@ -231,7 +231,9 @@ def test_confidence_of_another_grid_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("array", "nodata", "match"),
     [
-        (SMALL.astype(np.float32), 255, "float32"),
+        (SMALL + np.float32(0.5), 255.5, "holds 1.5; a class raster has whole numbers"),
+        (SMALL.astype(np.complex64), None, "complex64"),
+        (np.where(SMALL == 255, np.float32(-3.4e38), SMALL), None, "nodata unset"),
         (SMALL.astype(np.int16) - 5, None, "nodata unset"),
     ],
 )

@@ -11,6 +11,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import geopandas
+import geopandas.testing
 import numpy as np
 import pyarrow.parquet
 import pyogrio
@@ -28,6 +29,7 @@ from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.polygons.formats import VECTORIZE_FORMATS
 from geoseg.polygons.polygonize import polygonize
 from tests import forked
+from tests.helpers import make_raster
 
 NAMES = {1: "wood", 2: "water & ice", 5: "rock"}
 COLOURS = {1: (10, 120, 30, 255), 2: (0, 0, 200, 255), 5: (128, 128, 128, 255)}
@@ -426,6 +428,64 @@ def test_ids_of_other_types_and_without_a_legend(tmp_path):
     assert set(frame.class_id) == {1, 2, 4000}
     assert set(frame.class_name) == {"class 1", "class 2", "class 4000"}
     assert frame.pixels.sum() == (classes != 255).sum()
+
+
+@pytest.mark.parametrize("nodata", [-3.4e38, float(np.finfo(np.float32).min), np.nan, -9999.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_numbers_that_are_written_as_floats_are_ids(tmp_path, dtype, nodata):
+    """As QGIS' raster calculator writes them."""
+    classes = land(60, 4)
+    where = {"transform": Affine(10, 0, 5e5, 0, -10, 6.6e6)}
+    whole = make_raster(tmp_path / "whole.tif", classes[None], nodata=255, **where)
+    floats = np.where(classes == 255, nodata, classes).astype(dtype)
+    path = make_raster(tmp_path / "f.tif", floats[None], nodata=nodata, **where)
+    geopandas.testing.assert_geodataframe_equal(polygonize(path), polygonize(whole))
+    done = command(path.name, "--sieve", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_floats_that_are_not_whole_are_refused_and_leave_nothing(tmp_path):
+    values = land(60, 4).astype(np.float32)[None]
+    values[0, -1, -1] = 1.25
+    make_raster(tmp_path / "f.tif", values, nodata=255)
+    done = command("f.tif", cwd=tmp_path)
+    assert done.returncode == 1 and "f.tif holds 1.25; a class raster has whole" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["f.tif"]
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ({}, {0, 255}),
+        ({"nodata": 255}, {0}),
+        ({"nodata": 0}, {255}),
+        ({"mask": True}, {0}),
+        ({"alpha": True}, {0}),
+        ({"legend": {0: "no", 1: "yes"}}, {0}),
+        ({"legend": {0: "no", 255: "yes"}}, {0, 255}),
+    ],
+    ids=str,
+)
+def test_255_is_a_class_unless_a_tag_says_otherwise(tmp_path, how, found):
+    mask = np.where(land(60, 4) == 1, 255, 0).astype(np.uint8)
+    other = {key: (mask == 0) for key in ("mask",) if key in how}
+    if "alpha" in how:
+        other["alpha"] = np.where(mask == 0, 255, 0).astype(np.uint8)
+    path = make_raster(tmp_path / "m.tif", mask[None], nodata=how.get("nodata"), **other)
+    if "legend" in how:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(1, **{f"class_{i}": name for i, name in how["legend"].items()})
+    frame = polygonize(path)
+    assert set(frame.class_id) == found
+    assert frame.pixels.sum() == sum((mask == i).sum() for i in found)
+
+
+def test_a_mask_of_0_and_255_is_chosen_from_by_255(tmp_path):
+    mask = np.where(land(100, 4) == 1, 255, 0).astype(np.uint8)
+    make_raster(tmp_path / "m.tif", mask[None])
+    done = command("m.tif", "--classes", "255", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "m.gpkg").pixels.sum() == (mask == 255).sum()
 
 
 def test_noise_is_refused_before_the_work(tmp_path):

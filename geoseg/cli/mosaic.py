@@ -16,6 +16,7 @@ from geoseg.cli.options import (
     root_options,
 )
 from geoseg.cli.progress import progress_printer
+from geoseg.core.wording import area
 
 __all__ = ["command"]
 
@@ -94,8 +95,7 @@ def command(
         return
     for entry in sorted(made.report["classes"], key=lambda c: -c["pixels"]):
         if entry["pixels"]:
-            area = entry["area_m2"]
-            shown = f"{area / 1e6:12.3f} km2" if area is not None else ""
+            shown = "" if entry["area_m2"] is None else f"{area(entry['area_m2']):>16}"
             click.echo(f"{entry['name']:<22}{entry['share']:7.1%} {shown}")
     size = made.report["pixels"]["valid"] / 1e6
     click.echo(f"{size:.2f} Mpx of {len(made.report['maps'])} maps")

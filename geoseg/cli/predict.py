@@ -23,6 +23,7 @@ from geoseg.cli.options import (
     scene_argument,
 )
 from geoseg.cli.progress import progress_printer
+from geoseg.core.wording import area
 from geoseg.events import DryRunEvent
 
 __all__ = ["command"]
@@ -228,8 +229,7 @@ def _runtime(report: dict[str, Any]) -> str:
 def _print_result(report: dict[str, Any]) -> None:
     for entry in sorted(report["classes"], key=lambda c: -c["pixels"]):
         if entry["pixels"]:
-            area = entry["area_m2"]
-            shown = f"{area / 1e6:12.3f} km2" if area is not None else ""
+            shown = "" if entry["area_m2"] is None else f"{area(entry['area_m2']):>16}"
             click.echo(f"{entry['name']:<22}{entry['share']:7.1%} {shown}")
     seconds, pixels = report["seconds"]["total"], report["pixels"]["valid"]
     click.echo(f"{pixels / 1e6:.2f} Mpx in {seconds:.1f} s with {_runtime(report)}")

@@ -22,14 +22,14 @@ For other rooms:
     locking: BusyError, Lock
     machine: available_cores, available_memory, machine, machine_mark, peak_memory, resident_memory
     names: full_address, public_name, scrub
-    ours: SHORT_NAMES, STYLE
+    ours: SHORT_NAMES, STYLE, is_our_layer, is_ours
     ownership: PLAN_COLUMNS, PLAN_MARK, QML_MARK, TABLE_HEAD, holds_statistics_alone, is_ours,
         significant_text
     pages: page_text, share_bar, shown, table
     prefetch: prefetch
     s3: Bucket, S3Error, s3_parts
     staging: Staging
-    wording: counted
+    wording: area, counted
     workers: Stop, StoppedError, Workers, stoppable
     workfolder: WorkFolder, claim_folder, leave_folder, work_folder_of
     write_errors: explain_write_error

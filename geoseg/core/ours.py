@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ["COLUMNS", "SHORT_NAMES", "STYLE", "is_ours"]
+__all__ = ["COLUMNS", "SHORT_NAMES", "STYLE", "is_our_layer", "is_ours"]
 
 #: Of a table of polygons, without the geometry.
 COLUMNS = (
@@ -92,7 +92,28 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def is_our_layer(path: Path, layer: str) -> bool:
+    """Whether a layer of a GeoPackage, which may hold others, has the columns of geoseg's.
+
+    Args:
+        path: of a GeoPackage.
+        layer: its name.
+
+    Returns:
+        False too where there is no such layer.
+    """
+    try:
+        return _asked(path, lambda database: _has_our_columns(database, layer))
+    except (OSError, ValueError, sqlite3.Error):
+        return False
+
+
 def _is_geopackage(path: Path) -> bool:
+    return _asked(path, _has_one_layer)
+
+
+def _asked(path: Path, question: Callable[[sqlite3.Connection], bool]) -> bool:
+    """Ask a GeoPackage something that is quick; False where the file is no such thing."""
     with open(path, "rb") as file:
         if file.read(16) != b"SQLite format 3\0":
             return False
@@ -105,7 +126,19 @@ def _is_geopackage(path: Path) -> bool:
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 16 * _HEADER)
         database.set_progress_handler(lambda: next(steps, None) is None, 1000)
         database.execute("PRAGMA trusted_schema = OFF")
-        return _has_one_layer(database)
+        return question(database)
+
+
+def _has_our_columns(database: sqlite3.Connection, layer: str) -> bool:
+    """Whether a layer has geoseg's columns, in their order."""
+    found = database.execute(
+        "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
+    ).fetchone()
+    if found is None:
+        return False
+    quoted = layer.replace('"', '""')
+    columns = tuple(row[1] for row in database.execute(f'PRAGMA table_info("{quoted}")'))
+    return columns == ("fid", found[0], *COLUMNS)
 
 
 def _has_one_layer(database: sqlite3.Connection) -> bool:
@@ -128,12 +161,11 @@ def _has_one_layer(database: sqlite3.Connection) -> bool:
     )
     if not {name for (name,) in tables} <= known:
         return False
-    quoted = layer.replace('"', '""')
-    columns = tuple(row[1] for row in database.execute(f'PRAGMA table_info("{quoted}")'))
-    if columns != ("fid", found[0], *COLUMNS):
+    if not _has_our_columns(database, layer):
         return False
     if "layer_styles" not in kinds:
         # No class, no style: then there is no polygon, either.
+        quoted = layer.replace('"', '""')
         return database.execute(f'SELECT 1 FROM "{quoted}" LIMIT 1').fetchone() is None
     styles = database.execute(
         "SELECT f_table_name, styleName, description FROM layer_styles LIMIT 2"

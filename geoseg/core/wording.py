@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["area", "counted"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -19,3 +19,18 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def area(square_metres: float) -> str:
+    """Write an area in the unit that fits: m2 below a hectare, ha below a square kilometre, km2.
+
+    Examples:
+        >>> area(0.0131), area(742), area(42_500), area(57_726_000)
+        ('0.0131 m2', '742 m2', '4.25 ha', '57.726 km2')
+    """
+    # Where rounding would reach the next unit, that one is taken.
+    if square_metres < 9999.5:
+        return f"{square_metres:.4g} m2"
+    if square_metres < 999_950:
+        return f"{square_metres / 1e4:.2f} ha"
+    return f"{square_metres / 1e6:.3f} km2"

@@ -20,7 +20,7 @@ from geoseg.geo.window import Window
 from geoseg.mosaicking.grid import MosaicGrid, footprints
 from geoseg.mosaicking.maps import MapFile
 from geoseg.mosaicking.places import Places
-from geoseg.rasters.class_raster import read_class_window
+from geoseg.rasters.class_raster import read_class_window, read_window
 from geoseg.rasters.writing import NODATA, decode_probability
 from geoseg.scene.files import opened
 from geoseg.scene.sources import Rules
@@ -216,7 +216,7 @@ class Layers:
     def _shares(self, one: MapFile, source: Window, chosen: Any) -> NDArray[np.float32]:
         assert one.confidence is not None
         dataset = self._files.dataset(one.confidence)
-        values, valid = read_class_window(dataset, public_name(one.confidence), source)
+        values, valid = read_window(dataset, public_name(one.confidence), source)
         if chosen is not None:
             values, valid = values[chosen], valid[chosen]
         return np.where(valid, decode_probability(values), np.float32(np.nan))

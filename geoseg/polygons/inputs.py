@@ -24,12 +24,11 @@ from geoseg.core.workers import Stop
 from geoseg.errors import SceneError, UsageError
 from geoseg.geo.geodesy import GroundGrid
 from geoseg.polygons.kernels.regions import notice
-from geoseg.rasters.class_raster import MAX_ID, ClassRaster
-from geoseg.rasters.writing import NODATA
+from geoseg.rasters.class_raster import MAX_ID, ClassRaster, outside
 from geoseg.scene.files import opened
 from geoseg.scene.sources import Rules
 
-__all__ = ["MapRows", "legend_of", "open_shares", "outside"]
+__all__ = ["MapRows", "legend_of", "open_shares"]
 
 
 #: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
@@ -66,8 +65,6 @@ def legend_of(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
             if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
                 raise SceneError(outside(raster.path, ids))
             notice(np.ascontiguousarray(ids), seen)
-        if np.dtype(raster.dataset.dtypes[0]) == np.uint8:
-            seen[NODATA] = False
         names = {i: f"class {i}" for i in np.flatnonzero(seen).tolist()}
     try:
         colours = raster.dataset.colormap(1)
@@ -77,14 +74,6 @@ def legend_of(raster: ClassRaster, stop: Stop) -> list[ClassInfo]:
         ClassInfo(i, name, "#{:02X}{:02X}{:02X}".format(*colours.get(i, _colour(i))[:3]))
         for i, name in names.items()
     ]
-
-
-def outside(name: str, ids: NDArray[Any]) -> str:
-    """Say why a raster's numbers can't be class ids, for a message."""
-    return (
-        f"{name} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its "
-        f"nodata unset (gdal_edit.py -a_nodata)?"
-    )
 
 
 def _colour(i: int) -> tuple[int, int, int]:

@@ -83,7 +83,8 @@ def polygonize(
 
     Args:
         class_path: raster of one band of whole numbers, class ids. Any CRS or none, any affine
-            transform. Nodata is what the file declares or masks; 255 in a file of uint8, too.
+            transform. Whole numbers may be written as floats. Nodata is what the file declares or
+            masks; 255 in a file of uint8, too, where the legend has no such class.
         confidence_path: winning probability on the same grid, float32 with NaN as nodata or uint8
             with a GDAL scale tag and 255 as nodata; or None.
         classes: the legend; by default what the raster's tags say.

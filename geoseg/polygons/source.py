@@ -21,12 +21,17 @@ from geoseg.geo.window import Window
 from geoseg.polygons.counting import count_regions
 from geoseg.polygons.coverage import polygons
 from geoseg.polygons.features import Features
-from geoseg.polygons.inputs import MapRows, legend_of, open_shares, outside
+from geoseg.polygons.inputs import MapRows, legend_of, open_shares
 from geoseg.polygons.kernels.regions import recode
 from geoseg.polygons.merging import Limits, merge
 from geoseg.polygons.options import MOST_THREADS, PolygonOptions, RingOptions, by_id
 from geoseg.polygons.strips import CodeRows
-from geoseg.rasters.class_raster import MAX_ID, open_class_raster, read_class_window
+from geoseg.rasters.class_raster import (
+    MAX_ID,
+    open_class_raster,
+    outside,
+    read_class_window,
+)
 from geoseg.rasters.writing import NODATA, POLYGON_STRIP
 from geoseg.scene.sources import LOCAL, Rules
 
@@ -177,7 +182,7 @@ class Source:
         ids, valid = self.rows.ids(top, bottom)
         table = self.code
         if ids.dtype == np.uint8:
-            # 255 is nodata where the file does not say so, too.
+            # Where the legend has no 255, that is nodata, although the file does not say so.
             table = self.code[:256].copy()
             if table[NODATA] > MOST_CLASSES:
                 table[NODATA] = 0

@@ -11,6 +11,7 @@ from geoseg.core.names import public_name
 from geoseg.core.staging import Staging
 from geoseg.errors import UsageError
 from geoseg.polygons.formats import VECTORIZE_FORMATS, check_suffix, files_of
+from geoseg.polygons.formats.layers import OtherLayers
 from geoseg.polygons.polygonize import write_polygons
 from geoseg.scene.sources import Rules, is_remote
 
@@ -54,10 +55,11 @@ def vectorize(
         confidence: raster of the winning probability, for the columns of the same name.
         probs: raster of all probabilities, one band a class.
         model: embedded model's name, or a model folder or .zip, whose legend is used instead.
-        layer: the layer's name, where the format has layers.
+        layer: the layer's name, where the format has layers. A GeoPackage that is there already
+            keeps its other layers, whoever made them.
         input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets files point anywhere.
-        overwrite: replace the output.
+        overwrite: replace the output; of a GeoPackage with other layers this one alone.
         progress: called with the number of rows that are done, and of all rows.
         **options: the fields of :class:`geoseg.polygons.options.PolygonOptions`.
 
@@ -89,7 +91,12 @@ def vectorize(
 
         classes = find_model(str(model)).card.classes
     files = files_of(final)
-    with Staging(files, overwrite=overwrite) as staging, staging.speaking_of_finals():
+    others = OtherLayers.of(final, layer, overwrite=overwrite)
+    replaced = [] if others is None else [final]
+    with (
+        Staging(files, overwrite=overwrite, replaced=replaced) as staging,
+        staging.speaking_of_finals(),
+    ):
         counts = write_polygons(
             staging.path(final),
             raster,
@@ -101,5 +108,7 @@ def vectorize(
             progress=progress,
             **options,
         )
+        if others is not None:
+            others.add(staging.path(final))
         staging.publish([file for file in files if staging.path(file).exists()])
     return Vectorized(final, counts)

@@ -8,7 +8,7 @@ or of anyone, with its legend and nodata. Start with
 
 For other rooms:
     class_raster: ClassRaster, MAX_ID, MapStrip, Survey, grid_as_written, open_class_raster,
-        read_class_window, survey
+        outside, read_class_window, read_window, survey
     vrt: Source, VRT_TYPES, virtual_raster
     writing: COG_BLOCK, NODATA, POLYGON_STRIP, PROBABILITY_DTYPES, PROBABILITY_STEPS, RasterSpec,
         check_creation_options, decode_probability, encode_probability, halve, try_creation_options,

@@ -41,7 +41,9 @@ __all__ = [
     "Survey",
     "grid_as_written",
     "open_class_raster",
+    "outside",
     "read_class_window",
+    "read_window",
     "survey",
 ]
 
@@ -142,9 +144,9 @@ def open_class_raster(
     """Open a class raster.
 
     Args:
-        path: or URL of a raster with one band of whole numbers (and perhaps alpha). Names are read
-            from the tags ``class_<id>`` of the band or ``GEOSEG_CLASSES`` of the file, as
-            ``geoseg predict`` writes them.
+        path: or URL of a raster with one band of whole numbers (and perhaps alpha), which may be
+            written as floats. Names are read from the tags ``class_<id>`` of the band or
+            ``GEOSEG_CLASSES`` of the file, as ``geoseg predict`` writes them.
         hint: what else a raster of other bands may be, for the message.
         rules: what the file may point to.
 
@@ -154,9 +156,8 @@ def open_class_raster(
     text = public_name(path)
     with gdal_options(text), opened(text, rules) as dataset:
         bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
-        if bands != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
-            if bands == 1:
-                hint = " (ids that were written as floats: gdal_translate -ot Byte)"
+        # Whether floats are whole numbers shows as they are read.
+        if bands != 1 or dataset.dtypes[0].startswith("complex"):
             raise SceneError(
                 f"{text} has {bands} bands of {dataset.dtypes[0]}; a class raster has one band of "
                 f"whole numbers: give the class raster, not probabilities or a scene{hint}"
@@ -222,7 +223,7 @@ def _legend(dataset: Any, path: str) -> dict[int, str]:
 def read_class_window(
     dataset: Any, path: str, window: Window
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Read a part of an open class raster, or of a virtual warp of one.
+    """Read ids of a part of an open class raster, or of a virtual warp of one.
 
     Args:
         dataset: rasterio's; its first band is read.
@@ -230,7 +231,46 @@ def read_class_window(
         window: within the dataset.
 
     Returns:
-        ids (H, W) of the file's dtype, and where they are valid: neither nodata nor masked.
+        ids (H, W) of the file's dtype, int32 for whole numbers that were written as floats; and
+        where they are valid: neither nodata nor masked.
+
+    Raises:
+        SceneError: a block is damaged, or numbers are not whole.
+    """
+    values, valid = read_window(dataset, path, window)
+    if values.dtype.kind != "f":
+        return values, valid
+    valid = valid & ~np.isnan(values)
+    ids = np.where(valid, values, 0)
+    odd = ids[ids != np.rint(ids)]
+    if odd.size:
+        raise SceneError(
+            f"{path} holds {odd[0]:g}; a class raster has whole numbers: give the class raster, "
+            f"not probabilities or a scene"
+        )
+    if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
+        raise SceneError(outside(path, ids))
+    return ids.astype(np.int32), valid
+
+
+def outside(path: str, ids: NDArray[Any]) -> str:
+    """Say why a raster's numbers can't be class ids, for a message."""
+    return (
+        f"{path} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is its nodata "
+        f"unset (gdal_edit.py -a_nodata)?"
+    )
+
+
+def read_window(dataset: Any, path: str, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a part of a raster's first band, as it is.
+
+    Args:
+        dataset: rasterio's.
+        path: for messages.
+        window: within the dataset.
+
+    Returns:
+        values (H, W) of the file's dtype, and where they are neither nodata nor masked.
 
     Raises:
         SceneError: a block is damaged.
@@ -275,10 +315,7 @@ def survey(raster: ClassRaster) -> Survey:
         if not ids.size:
             continue
         if ids.min() < 0 or ids.max() > MAX_ID:
-            raise SceneError(
-                f"{raster.path} holds {ids.min()} to {ids.max()}; class ids are 0 to {MAX_ID}: is "
-                f"its nodata unset (gdal_edit.py -a_nodata)?"
-            )
+            raise SceneError(outside(raster.path, ids))
         each = raster.grid.pixel_areas(strip.top, strip.bottom)[strip.valid]
         pixels += np.bincount(ids, minlength=len(pixels))
         area += np.bincount(ids, each, minlength=len(area))
