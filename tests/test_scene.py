@@ -291,7 +291,7 @@ def test_two_bands_of_one_name_are_not_chosen_between(tmp_path):
 def test_unnamed_bands_are_never_guessed(tmp_path, bands, wanted):
     scene = open_scene(make_raster(tmp_path / "eurosat.tif", numbers(bands)))
     assert names(scene) == [None] * bands
-    with pytest.raises(BandError, match=rf"its {bands} bands carry no names.*--bands"):
+    with pytest.raises(BandError, match=rf"its {bands} bands carry no names.*--band-names"):
         scene.choose(wanted)
 
 
@@ -305,8 +305,38 @@ def test_spec_by_numbers_is_in_the_models_order(stack, named):
         assert [b.index for b in scene.choose(("red", "nir"), "3, 1")] == [3, 1]
 
 
-def test_spec_of_names_says_what_an_unnamed_scenes_bands_are(stack):
-    assert chosen(stack, ("red", "nir"), "blue,green,red,nir") == ["#3", "#4"]
+def test_names_of_all_bands_say_what_an_unnamed_scenes_bands_are(stack):
+    scene = stack.with_names("blue, green,red,nir")
+    assert names(scene) == ["blue", "green", "red", "nir"] and scene.notes == ()
+    assert chosen(scene, ("red", "nir")) == ["#3", "#4"]
+    assert chosen(scene, ("red", "nir"), "nir,red") == ["#3", "#4"]
+    assert names(stack.with_names("-,Green,near infrared,-")) == [None, "green", "nir", None]
+    assert stack.with_names(None) is stack
+
+
+def test_what_the_user_calls_bands_otherwise_than_the_file_is_noted(named):
+    scene = named.with_names("red,green,nir,blue")
+    assert scene.notes == (
+        "the scene's blue is taken as nir, as --band-names says",
+        "the scene's nir is taken as blue, as --band-names says",
+    )
+    assert chosen(scene, ("blue", "nir")) == ["nir", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("red,nir", "gives 2 names and stack has 4 bands without names: give one a band"),
+        ("red,green,blue,purple", "'purple' is no band name; known are coastal, blue"),
+        ("-1,2,3,4", "'-1' is no band name"),
+        ("B2,B3,B4,B8", "'B2' is no band name"),
+        ("", "gives 0 names"),
+    ],
+)
+def test_wrong_names_of_all_bands_are_refused_in_words(stack, spec, words):
+    with pytest.raises(BandError) as caught:
+        stack.with_names(spec)
+    assert "--band-names" in str(caught.value) and words in str(caught.value)
 
 
 def test_spec_by_labels_codes_and_names(tmp_path):
@@ -315,14 +345,20 @@ def test_spec_by_labels_codes_and_names(tmp_path):
             tmp_path / f"{SAFE[:-5]}.tif", numbers(3), descriptions=["B02", "Band eight", "B04"]
         )
     )
-    for spec in ("B04,B02", "B4,B2", "red,blue", "b4,Blue"):
+    for spec in ("B04,B02", "B4,B2", "red,blue", "b4,Blue", "B2,B4", "blue,red"):
         assert chosen(scene, ("red", "blue"), spec) == ["B04", "B02"]
-    assert chosen(scene, ("nir", "red"), "Band eight,B04") == ["Band eight", "B04"]
+    with pytest.raises(BandError, match="band nir not found among Band eight, red"):
+        scene.choose(("nir", "red"), "Band eight,B04")
 
 
-def test_spec_by_labels_of_bands_that_name_nothing(tmp_path):
+def test_labels_that_name_nothing_choose_no_band_but_one_that_a_model_calls_so(tmp_path):
     path = make_raster(tmp_path / "s.tif", numbers(3), descriptions=["one", "two", "three"])
-    assert chosen(open_scene(path), ("red", "nir"), "three,one") == ["three", "one"]
+    scene = open_scene(path)
+    with pytest.raises(BandError, match="are called is not understood: three, one"):
+        scene.choose(("red", "nir"), "three,one")
+    for spec in (None, "one,three", "three,one"):
+        assert chosen(scene, ("three", "one"), spec) == ["three", "one"]
+    assert chosen(scene, ("red", "nir"), "3,1") == ["three", "one"]
 
 
 @pytest.mark.parametrize(
@@ -330,15 +366,14 @@ def test_spec_by_labels_of_bands_that_name_nothing(tmp_path):
     [
         ("stack", "5,1", "names band 5; stack has bands 1 to 4"),
         ("stack", "0,1", "names band 0"),
-        ("stack", "1,2,3", "gives 3 bands; the model needs 2, in this order: red, nir"),
-        ("stack", "red,nir", "gives 2 names and stack has 4 bands"),
-        ("stack", "red,green,blue,purple", "'purple' is no band name; known are"),
-        ("stack", "red,red,green,nir", "are all red"),
-        ("stack", "green,blue,swir1,swir2", "band red, nir not found"),
+        ("stack", "1,2,3", "gives 3 bands; the model needs 2: red, nir (numbers in this order"),
+        ("stack", "red,nir", "stack has no band 'red'; it has 4 bands without names: give"),
         ("stack", "", "gives 0"),
-        ("stack", "-1,2", "'-1' is no band name"),
-        ("stack", "1.0,2", "'1.0' is no band name"),
-        ("stack", "²,1", "is no band name"),
+        ("stack", "-1,2", "no band '-1'"),
+        ("stack", "1.0,2", "no band '1.0'"),
+        ("stack", "²,1", "no band '²'"),
+        ("named", "red,red", "are all red"),
+        ("named", "red,blue", "band nir not found among red, blue"),
         ("named", "red,swir1", "named has no band 'swir1'; it has red, green, blue, nir"),
         ("named", "red", "gives 1 band; the model needs 2"),
         ("named", "red,nir,blue", "gives 3 bands"),
@@ -472,6 +507,7 @@ def test_bands_are_looked_at_in_time_that_grows_with_their_number(tmp_path):
     with rasterio.open(path) as dataset:
         bands = bands_of(Counting(dataset), str(path), LOCAL)
     assert len(bands) == 50
+    assert asked.pop("tags") <= 2 * 50  # a band's own, which takes no longer where there are more
     assert max(asked.values()) <= 2
 
 

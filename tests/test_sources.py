@@ -70,7 +70,7 @@ def _info(bad: Path, sound: Path, model: Path) -> Any:
 def _training(images: Path, labels: Path) -> Any:
     # Of two images and labels, so that they are also paired by place.
     other = shutil.copy(images.parent / "near.tif", images.parent / "other.tif")
-    options = TrainOptions(images=[str(images), other], labels=[str(labels)], bands="red")
+    options = TrainOptions(images=[str(images), other], labels=[str(labels)], band_names="red")
     return make_recipe(options, images.parent / "trained")
 
 
@@ -169,7 +169,7 @@ def test_no_polygons_to_learn_from_lead_elsewhere(
 ) -> None:
     for path in vectors(tmp_path / "in", canary).values():
         if os.path.exists(path):
-            options = TrainOptions(images=[str(sound)], labels=[path], bands="red")
+            options = TrainOptions(images=[str(sound)], labels=[path], band_names="red")
             with pytest.raises(UsageError, match="--allow-vrt any"):
                 make_recipe(options, tmp_path / "trained")
     assert not canary.hits

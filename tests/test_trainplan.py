@@ -275,7 +275,8 @@ def test_bands_without_names(cli, tmp_path, names):
     """All of them, or those with some numbers, or with names in the file's order."""
     write_image(tmp_path / "a.tif", descriptions=None)
     write_labels(tmp_path / "b.tif")
-    given = () if names is None else ("--bands", names)
+    option = "--band-names" if names and "red" in names else "--bands"
+    given = () if names is None else (option, names)
     done = cli("--images", "a.tif", "--labels", "b.tif", "-o", "model", *QUICK, *given)
     assert done.code == 0, done.err
     expected = {None: "band1,band2,band3", "1,3": "band1,band3"}.get(names, names)
@@ -288,8 +289,11 @@ def test_bands_without_names(cli, tmp_path, names):
 def test_bands_by_any_spelling_get_their_common_names(tmp_path):
     image = write_image(tmp_path / "a.tif", descriptions=None)
     labels = write_labels(tmp_path / "b.tif")
-    config = plan(tmp_path, images=[image], labels=[labels], bands="Red,NIR,Blue")
+    config = plan(tmp_path, images=[image], labels=[labels], band_names="Red,NIR,Blue")
     assert config.bands == ("red", "nir", "blue")
+    chosen = {"band_names": "Red,NIR,Blue", "bands": "blue,RED"}
+    config = plan(tmp_path, images=[image], labels=[labels], **chosen)
+    assert config.bands == ("blue", "red")
 
 
 def test_bands_by_name_choose_among_the_scenes_own(tmp_path):

@@ -39,7 +39,7 @@ _ITEMS, _TABLES = (".json", ".geojson"), (".ndjson", ".parquet")
 #: Names of the column that holds a scene's path or address.
 _COLUMNS = ("scene", "path", "href", "url", "file")
 #: Columns that are options of ``predict``.
-_OPTIONS = ("bands", "scale", "offset", "src_nodata")
+_OPTIONS = ("bands", "band_names", "scale", "offset", "src_nodata")
 
 
 def read_manifest(manifest: str) -> Iterator[SceneSource]:
@@ -315,7 +315,7 @@ def _rows(rows: Any, path: Path) -> Iterator[list[str]]:
 
 
 def _option(name: str, value: str, where: str) -> str | float:
-    if name == "bands":
+    if name in ("bands", "band_names"):
         return value
     try:
         number = float(value)

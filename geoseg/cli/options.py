@@ -146,13 +146,19 @@ def model_option(function: F) -> F:
 
 
 def band_options(function: F) -> F:
-    """Add --bands, --scale, --offset and --src-nodata: what the scene's bands and numbers are."""
+    """Add --bands, --band-names, --scale, --offset and --src-nodata: how the scene is read."""
     decorators = (
         click.option(
             "-b",
             "--bands",
-            help="Band numbers or names in the model's order (3,2,1); or, for a scene without "
-            "band names, what its bands are (red,green,blue,nir).",
+            help="Band numbers in the model's order (3,2,1); or names that the scene carries, in "
+            "any order.",
+        ),
+        click.option(
+            "--band-names",
+            metavar="NAMES",
+            help="What the scene's bands are, where it does not say it: one name a band, in the "
+            "file's order (red,green,blue,nir).",
         ),
         click.option("--scale", type=float, help="Reflectance = number * SCALE + OFFSET."),
         click.option("--offset", type=float, help="The OFFSET of --scale.  [default: 0]"),

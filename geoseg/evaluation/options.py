@@ -34,6 +34,7 @@ class EvaluateOptions:
         scene: what the model maps, as :func:`geoseg.predict` takes it. The map and its
             probabilities go into the system's temporary folder (TMPDIR) and are removed.
         bands: of the scene, as for :func:`geoseg.predict`.
+        band_names: of the scene, as for :func:`geoseg.predict`.
         scale: quantity per number of the scene.
         offset: quantity at number 0 of the scene.
         src_nodata: the scene's number for "not measured".
@@ -61,6 +62,7 @@ class EvaluateOptions:
     colors: Sequence[str] = ()
     scene: str | Path | Sequence[str | Path] | None = None
     bands: str | None = None
+    band_names: str | None = None
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
@@ -110,5 +112,5 @@ class EvaluateOptions:
     @property
     def reading(self) -> dict[str, Any]:
         """How the scene is read: the options of that by name."""
-        names = ("bands", "scale", "offset", "src_nodata")
+        names = ("bands", "band_names", "scale", "offset", "src_nodata")
         return {name: getattr(self, name) for name in names}

@@ -92,8 +92,8 @@ def probe_border(
             largest that the scene has room for. Chips need half their side of ground around them.
         threads: how many compute; None for one a core.
         write: put the result into the card in the model's folder.
-        **reading: how the scene is read: ``bands``, ``scale``, ``offset``, ``src_nodata``,
-            ``input_root`` and ``allow_vrt`` of ``predict``.
+        **reading: how the scene is read: ``bands``, ``band_names``, ``scale``, ``offset``,
+            ``src_nodata``, ``input_root`` and ``allow_vrt`` of ``predict``.
 
     Returns:
         The card with its border, see :class:`geoseg.cards.card.ChipBorder`.

@@ -38,8 +38,10 @@ class PredictOptions:
         agreement: a raster of the share of members (models and turned chips) that say the class.
         probs_dtype: of these three rasters: ``uint8`` or ``float32``.
         preview: a PNG of the scene beside its map.
-        bands: band numbers or names in the model's order, such as ``3,2,1``; or, for a scene
-            without band names, what its bands are, in the file's order.
+        bands: band numbers in the model's order, such as ``3,2,1``; or names, codes or labels that
+            the scene carries, in any order.
+        band_names: what the scene's bands are, where its files don't say it: one name a band, in
+            the files' order.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
@@ -93,6 +95,7 @@ class PredictOptions:
     probs_dtype: str = "uint8"
     preview: str | Path | None = None
     bands: str | None = None
+    band_names: str | None = None
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None

@@ -301,7 +301,13 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
         GeosegError: something doesn't fit; nothing was written.
     """
     with pixel_limit(options.max_pixels):
-        opened = open_scene(scene, options.rules, assets=options.assets, clouds=options.clouds)
+        opened = open_scene(
+            scene,
+            options.rules,
+            assets=options.assets,
+            clouds=options.clouds,
+            band_names=options.band_names,
+        )
     outputs = outputs_of(opened.name, options)
     members, chosen = ((files,), "asked for") if files else _find_members(opened, options)
     files = members[0]

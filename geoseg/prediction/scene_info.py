@@ -27,6 +27,7 @@ def scene_info(
     *,
     models: Sequence[str | Path] | None = None,
     bands: str | None = None,
+    band_names: str | None = None,
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
@@ -41,6 +42,7 @@ def scene_info(
         source: see :func:`geoseg.scene.opening.open_scene`.
         models: names or folders; the embedded ones by default.
         bands: as for predict.
+        band_names: as for predict.
         scale: as for predict.
         offset: as for predict.
         src_nodata: as for predict.
@@ -58,10 +60,11 @@ def scene_info(
             the report.
     """
     with pixel_limit(max_pixels):
-        scene = open_scene(source, Rules.of(input_root, allow_vrt), assets=assets)
+        rules = Rules.of(input_root, allow_vrt)
+        scene = open_scene(source, rules, assets=assets, band_names=band_names)
     options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
     options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
-    options |= {"max_pixels": max_pixels, "assets": assets}
+    options |= {"max_pixels": max_pixels, "assets": assets, "band_names": band_names}
     tried = [_try_model(source, model, options) for model in models or list_embedded()]
     return {**_described(scene), "models": tried}
 

@@ -26,12 +26,13 @@ __all__ = ["add_files", "files_behind", "opened"]
 
 
 @contextmanager
-def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
+def opened(file: str, rules: Rules = LOCAL, *, container: bool = False) -> Iterator[Any]:
     """Open a raster of rasterio's, after all checks.
 
     Args:
         file: as :func:`geoseg.core.names.public_name` gives it.
         rules: what it may point to.
+        container: give a file without bands of its own, but with subdatasets, as it is.
 
     Raises:
         SceneError: it can't be opened or has no pixels with a place; with what is wrong with it.
@@ -48,6 +49,9 @@ def opened(file: str, rules: Rules = LOCAL) -> Iterator[Any]:
     with dataset:
         if dataset.count == 0:
             inner = dataset.subdatasets
+            if container and inner:
+                yield dataset
+                return
             hint = f"; give one of its {len(inner)} subdatasets, e.g. {inner[0]}" if inner else ""
             raise SceneError(f"{file} has no bands of its own{hint}")
         _check_transform(dataset, file)

@@ -11,7 +11,7 @@ from typing import Any
 from geoseg.core.gdal import gdal_options
 from geoseg.errors import SceneError
 from geoseg.scene.assets import choose_assets, declared_name, sensor_of, texts_of
-from geoseg.scene.bands import bands_of
+from geoseg.scene.bands import bands_of, said_of_alpha
 from geoseg.scene.clouds import rule_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.item import Asset, AssetBand, Item, address_of, file_name
@@ -158,8 +158,11 @@ class _Opening:
             self._compare_crs(asset, dataset)
             # Writers mark the fourth of four bands as alpha, also where it is near infrared.
             all_bands = 1 < len(asset.bands) == dataset.count
-            alpha = not all_bands or any(map(_is_alpha, asset.bands))
-            return bands_of(dataset, file, self.rules, alpha=alpha), dict(dataset.tags())
+            said = any(map(_is_alpha, asset.bands))
+            alpha = True if said else False if all_bands else None
+            bands = bands_of(dataset, file, self.rules, alpha=alpha)
+            self.notes += said_of_alpha(dataset, file, bands) if alpha is None else []
+            return bands, dict(dataset.tags())
 
     def _compare_crs(self, asset: Asset, dataset: Any) -> None:
         code = dataset.crs.to_epsg() if dataset.crs else None

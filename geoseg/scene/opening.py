@@ -13,16 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rasterio.enums import ColorInterp
+
 from geoseg.core.gdal import gdal_options
 from geoseg.core.names import public_name
 from geoseg.errors import BandError, SceneError, UsageError
-from geoseg.scene.bands import bands_of, stem_of
+from geoseg.scene.bands import bands_of, said_of_alpha, stem_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.item import Item, is_item, parse_item, read_item
 from geoseg.scene.item_scene import open_item
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
-from geoseg.scene.sensors import band_code, band_name, common_name, detect_sensor
-from geoseg.scene.sources import LOCAL, Rules, is_remote
+from geoseg.scene.sensors import Sensor, band_code, band_name, common_name, detect_sensor
+from geoseg.scene.sources import LOCAL, Rules, is_remote, part_of
+from geoseg.scene.variables import one_band_files
 
 __all__ = ["RASTER_SUFFIXES", "Source", "open_scene"]
 
@@ -36,7 +39,12 @@ Source: TypeAlias = str | Path | Sequence[str | Path] | Mapping[str, Any] | Item
 
 
 def open_scene(
-    source: Source, rules: Rules = LOCAL, *, assets: Sequence[str] = (), clouds: str = "auto"
+    source: Source,
+    rules: Rules = LOCAL,
+    *,
+    assets: Sequence[str] = (),
+    clouds: str = "auto",
+    band_names: str | None = None,
 ) -> Scene:
     """Find out what a scene holds.
 
@@ -47,6 +55,8 @@ def open_scene(
         rules: what its files may point to.
         assets: keys of the item's assets that are its bands; none for all that are known to be.
         clouds: ``auto``: look for a layer that says which pixels are clouds; ``none``.
+        band_names: what the bands are, one name a band, comma-separated; None where the files say
+            it.
 
     Returns:
         Its bands, sensor and tags; no file stays open.
@@ -54,7 +64,15 @@ def open_scene(
     Raises:
         SceneError: it isn't there, is no raster, or has no usable georeference.
         UsageError: assets are named, and the scene is no item or has none of that name.
+        BandError: the names are unknown, or not as many as there are bands.
     """
+    return _open(source, rules, assets, clouds, band_names).with_names(band_names)
+
+
+def _open(
+    source: Source, rules: Rules, assets: Sequence[str], clouds: str, band_names: str | None
+) -> Scene:
+    """Open a scene whose bands are called what the files call them."""
     if not isinstance(source, str | Path | Sequence):
         return open_item(_item_of(source), rules, assets, clouds)
     named = [source] if isinstance(source, str | Path) else list(source)
@@ -75,7 +93,8 @@ def open_scene(
         raise SceneError("no file given; a scene is a raster file, a list of them or a folder")
     if isinstance(source, str | Path) and not is_remote(files[0]) and os.path.isdir(files[0]):
         return _open_folder(Path(files[0]), rules)
-    return _open_files(files, stem_of(files[0]), (), rules, folder=len(files) > 1)
+    names = [name.strip() for name in (band_names or "").split(",")]
+    return _open_files(files, stem_of(files[0]), (), rules, folder=len(files) > 1, names=names)
 
 
 def _item_of(source: Any) -> Item:
@@ -113,22 +132,44 @@ def _open_folder(folder: Path, rules: Rules) -> Scene:
 
 
 def _open_files(
-    files: list[str], name: str, ignored: tuple[str, ...], rules: Rules, *, folder: bool
+    files: list[str],
+    name: str,
+    ignored: tuple[str, ...],
+    rules: Rules,
+    *,
+    folder: bool,
+    names: Sequence[str] = (),
 ) -> Scene:
+    """Open rasters that are a scene together.
+
+    Args:
+        files: their names.
+        name: of the scene.
+        ignored: what else is there, with the reason.
+        rules: what they may point to.
+        folder: whether they are one-band files, of which the finest of each band counts.
+        names: what the user says that all bands are; none where the files say it.
+    """
+    skipped, notes = list(ignored), list[str]()
+    files = one_band_files(files, rules, skipped)
+    folder = folder or len(files) > 1
     texts: list[str] = []
     for file in files:
         # From the file up to the .SAFE folder, whose name has the processing baseline:
         # X.SAFE/GRANULE/L2A_.../IMG_DATA/R10m/B02.jp2. The file's own name says most.
-        texts += reversed(Path(file.split("?")[0]).absolute().parts[-6:])
+        bare = (part_of(file) or (file, ""))[0].split("?")[0]
+        texts += reversed(Path(bare).absolute().parts[-6:])
     found: list[SceneBand] = []
     tags: dict[str, str] = {}
-    skipped = list(ignored)
     behind: dict[str, None] = {}
     for file in files:
         with gdal_options(file), opened(file, rules) as dataset:
             add_files(dataset, behind, rules)
             tags = tags or dict(dataset.tags())
-            bands = bands_of(dataset, file, rules)
+            # Who names all bands says that none of them is alpha.
+            alpha = False if _is_named(dataset, names) else None
+            bands = bands_of(dataset, file, rules, alpha=alpha)
+            notes += [] if alpha is False else said_of_alpha(dataset, file, bands)
             one_band_only = folder and len(files) > 1
             if one_band_only and len(bands) > 1 and not any(dataset.descriptions):
                 skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
@@ -142,7 +183,7 @@ def _open_files(
     sensor = detect_sensor(
         [*platforms, *(Path(f.split("?")[0]).name for f in files), *products], codes
     )
-    named = [replace(b, name=b.name or band_name(b.label, sensor)) for b in found]
+    named = [replace(b, name=_name_of(b, sensor)) for b in found]
     if sensor is not None and sensor.name == "Sentinel-2":
         # ESA's products say so in their specification (NODATA is 0), not in the JP2 files.
         named = [
@@ -163,7 +204,21 @@ def _open_files(
         tags=tags,
         ignored=tuple(skipped),
         files=tuple(behind),
+        notes=tuple(notes),
     )
+
+
+def _name_of(band: SceneBand, sensor: Sensor | None) -> str | None:
+    """What a band's description means with the sensor; without one, what the file's colours say."""
+    return band_name(band.label, sensor, band.wavelength) if band.has_words else band.name
+
+
+def _is_named(dataset: Any, names: Sequence[str]) -> bool:
+    """Whether the user names the band that is marked as alpha."""
+    if len(names) != dataset.count or ColorInterp.alpha not in dataset.colorinterp:
+        return False
+    marked: int = dataset.colorinterp.index(ColorInterp.alpha)
+    return names[marked] != "-"
 
 
 def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBand]:

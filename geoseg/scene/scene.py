@@ -12,10 +12,19 @@ from geoseg.core.wording import counted
 from geoseg.errors import BandError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.scene.clouds import CloudRule
-from geoseg.scene.sensors import BAND_NAMES, STAND_INS, Sensor, band_code, common_name
+from geoseg.scene.sensors import (
+    BAND_NAMES,
+    STAND_INS,
+    Sensor,
+    band_code,
+    band_name,
+)
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = ["CloudLayer", "ItemSource", "Scene", "SceneBand", "finest_grid", "pixel_size"]
+
+#: Bands that a message lists.
+MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,8 @@ class SceneBand:
         rules: what the file may point to.
         by_item: whether scale and offset are those of a STAC item, not the file's.
         alpha: whether a band that the file marks as alpha says what was measured; not where an
-            item says that it is a band like others.
+            item says that it is a band like others, or its values do.
+        wavelength: of its middle by the file's metadata, nm, or None.
     """
 
     name: str | None
@@ -50,6 +60,12 @@ class SceneBand:
     rules: Rules = LOCAL
     by_item: bool = False
     alpha: bool = True
+    wavelength: float | None = None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the file calls it anything."""
+        return not self.label.startswith("#")
 
     def __str__(self) -> str:
         """Name and label, for messages."""
@@ -140,9 +156,8 @@ class Scene:
 
         Args:
             wanted: the model's bands by name.
-            spec: what the user says, comma-separated. Band numbers from 1, or labels and names
-                that the scene carries, choose bands in the model's order. For a scene whose bands
-                carry no names, names say what each of its bands is, in the file's order.
+            spec: what the user says, comma-separated: band numbers from 1, in the model's order;
+                or names, codes or labels that the scene carries, in any order.
 
         Raises:
             BandError: bands are missing, unknown or too few.
@@ -151,8 +166,8 @@ class Scene:
             return self._choose_by_spec(wanted, [s.strip() for s in spec.split(",") if s.strip()])
         by_name: dict[str, list[SceneBand]] = {}
         for band in self.bands:
-            if band.name is not None:
-                by_name.setdefault(band.name, []).append(band)
+            # A model may know a band by a word that geoseg does not.
+            by_name.setdefault(band.name or band.label, []).append(band)
         chosen: list[SceneBand] = []
         missing: list[str] = []
         for name in wanted:
@@ -171,24 +186,46 @@ class Scene:
             chosen += by_name[served]
         if not missing:
             return tuple(chosen)
-        found = ", ".join(str(b) for b in self.bands)
-        if not by_name and len(self.bands) >= len(wanted):
-            raise BandError(
-                f"{self.name}: its {counted(len(self.bands), 'band')} carry no names; the model "
-                f"needs {', '.join(wanted)}: give them with --bands, as names in the file's "
-                f"order or as band numbers in the model's order"
+        raise BandError(self._missing(missing, wanted))
+
+    def _missing(self, missing: Sequence[str], wanted: Sequence[str]) -> str:
+        """Say which bands a model lacks, what there is, and what to do."""
+        needs = f"the model needs {', '.join(wanted)}"
+        if all(band.name is None for band in self.bands) and len(self.bands) >= len(wanted):
+            return (
+                f"{self.name}: {self._unnamed()}; {needs}: say what they are with --band-names, "
+                f"one name a band in the file's order, or choose them with --bands, as band "
+                f"numbers in the model's order"
             )
-        if not by_name:
-            found = f"{counted(len(self.bands), 'band')} without names"
-        raise BandError(
-            f"{self.name}: band {', '.join(missing)} not found among {found}; "
-            f"the model needs {', '.join(wanted)}: choose another model (geoseg info shows which "
-            f"fit), or say with --bands which bands these are"
+        return (
+            f"{self.name}: band {', '.join(missing)} not found among {self._listed()}; {needs}: "
+            f"choose another model (geoseg info shows which fit), or say with --band-names which "
+            f"bands these are"
         )
 
+    def _unnamed(self) -> str:
+        """Say what the bands are called of which no name is known."""
+        if not any(band.has_words for band in self.bands):
+            return f"its {counted(len(self.bands), 'band')} carry no names"
+        codes = self.sensor is None and any(band_code(band.label) for band in self.bands)
+        why = " (codes mean nothing without the sensor, which is unknown)" if codes else ""
+        return f"what its bands are called is not understood{why}: {self._listed()}"
+
+    def _listed(self) -> str:
+        """The bands, for messages."""
+        if not any(band.name or band.has_words for band in self.bands):
+            return f"{counted(len(self.bands), 'band')} without names"
+        some = ", ".join(str(b) for b in self.bands[:MOST_SHOWN])
+        more = len(self.bands) - MOST_SHOWN
+        return f"{some} and {more} more" if more > 0 else some
+
     def _choose_by_spec(self, wanted: Sequence[str], items: list[str]) -> tuple[SceneBand, ...]:
-        if all(item.isdecimal() for item in items) and items:
-            self._check_count(wanted, items)
+        if len(items) != len(wanted):
+            raise BandError(
+                f"--bands gives {counted(len(items), 'band')}; the model needs {len(wanted)}: "
+                f"{', '.join(wanted)} (numbers in this order, or names in any)"
+            )
+        if items and all(item.isascii() and item.isdecimal() for item in items):
             numbers = [int(item) for item in items]
             outside = [n for n in numbers if not 1 <= n <= len(self.bands)]
             if outside:
@@ -196,34 +233,15 @@ class Scene:
                     f"--bands names band {outside[0]}; {self.name} has bands 1 to {len(self.bands)}"
                 )
             return tuple(self.bands[n - 1] for n in numbers)
-        if any(band.name for band in self.bands) or (items and all(map(self._find, items))):
-            self._check_count(wanted, items)
-            return tuple(self._by_text(item) for item in items)
-        names = [common_name(item) for item in items]
-        unknown = [item for item, name in zip(items, names, strict=True) if name is None]
-        if unknown:
-            raise BandError(
-                f"--bands: {unknown[0]!r} is no band name; known are {', '.join(BAND_NAMES)}"
-            )
-        if len(items) != len(self.bands):
-            raise BandError(
-                f"--bands gives {counted(len(items), 'name')} and {self.name} has "
-                f"{counted(len(self.bands), 'band')} without names: give one name a band in "
-                f"the file's order, or band numbers"
-            )
-        named = tuple(replace(b, name=n) for b, n in zip(self.bands, names, strict=True))
-        return replace(self, bands=named).choose(wanted)
+        some = replace(self, bands=tuple(map(self._by_text, items)))
+        try:
+            return some.choose(wanted)
+        except BandError as error:
+            raise BandError(f"--bands {','.join(items)}: {error}") from error
 
-    def _check_count(self, wanted: Sequence[str], items: list[str]) -> None:
-        if len(items) != len(wanted):
-            raise BandError(
-                f"--bands gives {counted(len(items), 'band')}; the model needs {len(wanted)}, "
-                f"in this order: {', '.join(wanted)}"
-            )
-
-    def _find(self, text: str) -> list[SceneBand]:
+    def find(self, text: str) -> list[SceneBand]:
         """Find the bands with this label, else this code, else this name."""
-        code, name = band_code(text), common_name(text)
+        code, name = band_code(text), band_name(text, self.sensor)
         return (
             [b for b in self.bands if b.label == text]
             or [b for b in self.bands if code is not None and band_code(b.label) == code]
@@ -231,14 +249,49 @@ class Scene:
         )
 
     def _by_text(self, text: str) -> SceneBand:
-        found = self._find(text)
+        found = self.find(text)
         if len(found) != 1:
             wrong = f"{len(found)} bands" if found else "no band"
             raise BandError(
-                f"--bands: {self.name} has {wrong} {text!r}; it has "
-                f"{', '.join(str(b) for b in self.bands)}: give labels, or band numbers"
+                f"--bands: {self.name} has {wrong} {text!r}; it has {self._listed()}: give names "
+                f"that it has, or band numbers in the model's order; or say what its bands are "
+                f"with --band-names"
             )
         return found[0]
+
+    def with_names(self, spec: str | None) -> Scene:
+        """Say what the bands are.
+
+        Args:
+            spec: names or the sensor's codes, comma-separated, one a band, in the scene's order;
+                ``-`` for a band that is none of them. None leaves all as it is.
+
+        Raises:
+            BandError: a name is unknown, or they are not as many as there are bands.
+        """
+        if spec is None:
+            return self
+        items = [item.strip() for item in spec.split(",") if item.strip()]
+        if len(items) != len(self.bands):
+            raise BandError(
+                f"--band-names gives {counted(len(items), 'name')} and {self.name} has "
+                f"{self._listed()}: give one a band, in this order, and - for one that is no "
+                f"band of a model's"
+            )
+        names = [None if item == "-" else band_name(item, self.sensor) for item in items]
+        unknown = [i for i, n in zip(items, names, strict=True) if n is None and i != "-"]
+        if unknown:
+            raise BandError(
+                f"--band-names: {unknown[0]!r} is no band name; known are {', '.join(BAND_NAMES)}, "
+                f"and - for a band that is none of these"
+            )
+        notes = [
+            f"the scene's {band} is taken as {name}, as --band-names says"
+            for band, name in zip(self.bands, names, strict=True)
+            if band.name not in (None, name) and name is not None
+        ]
+        bands = tuple(replace(b, name=n) for b, n in zip(self.bands, names, strict=True))
+        return replace(self, bands=bands, notes=(*self.notes, *notes))
 
 
 def finest_grid(bands: Sequence[SceneBand]) -> PixelGrid:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from geoseg.scene.spelling import read_spelling
+
 __all__ = [
     "BAND_NAMES",
     "SENSORS",
@@ -42,6 +44,31 @@ _SPELLINGS = {
     "thermal2": "thermal2 lwir12 tir2 tirs2",
 }
 _NAMES = {word: name for name, words in _SPELLINGS.items() for word in words.split()}
+
+#: Words that fit several bands, of which a code or a wavelength says which one it is.
+_KINDS = {
+    "rededge": ("rededge1", "rededge2", "rededge3"),
+    "swir": ("swir1", "swir2"),
+    "shortwaveinfrared": ("swir1", "swir2"),
+}
+#: Central wavelengths of bands, nm, on the sensors that geoseg knows and on those like them.
+_WAVELENGTHS = {
+    "coastal": (425, 448),
+    "blue": (455, 500),
+    "green": (540, 575),
+    "red": (640, 680),
+    "rededge1": (700, 712),
+    "rededge2": (733, 748),
+    "rededge3": (772, 790),
+    "nir": (826, 850),
+    "nir08": (855, 875),
+    "watervapor": (935, 955),
+    "cirrus": (1360, 1390),
+    "swir1": (1560, 1660),
+    "swir2": (2110, 2230),
+    "thermal1": (10_500, 11_500),
+    "thermal2": (11_800, 12_300),
+}
 
 #: The band names that geoseg knows.
 BAND_NAMES = tuple(_SPELLINGS)
@@ -180,25 +207,37 @@ UNDATED = "no processing baseline found and no date: no offset assumed"
 _CODE = re.compile(
     r"(?:^|[^A-Za-z0-9])(?:SR_|TOA_)?B0?(\d{1,2}A?)(?:[_ .-]\d{2}m)?$", re.IGNORECASE
 )
+_EACH_CODE = re.compile(r"(?<![A-Za-z0-9])B0?\d{1,2}A?(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def common_name(text: str) -> str | None:
     """Find the band that a plain word names, or None.
 
-    >>> common_name("SWIR-1"), common_name("rededge071"), common_name("B4")
-    ('swir1', 'rededge1', None)
+    >>> common_name("SWIR-1"), common_name("Band 4 - Red"), common_name("B4")
+    ('swir1', 'red', None)
     """
-    return _NAMES.get(re.sub(r"[^a-z0-9]", "", text.lower()))
+    whole = _NAMES.get(re.sub(r"[^a-z0-9]", "", text.lower()))
+    return whole or _NAMES.get(read_spelling(text).words)
 
 
 def band_code(text: str) -> str | None:
-    """Find the band code at the end of a description or file stem, without leading zero, or None.
+    """Find the band code in a description, or at the end of a file stem; or None.
+
+    It comes without leading zero.
 
     >>> band_code("B8A"), band_code("T48QUE_20200223T032739_B02_10m"), band_code("red")
     ('8A', '2', None)
     """
+    spelling = read_spelling(text)
+    if spelling.code and _is_known(spelling.words):
+        return spelling.code
     match = _CODE.search(text.strip())
-    return match.group(1).upper() if match else None
+    # What is made of two bands is none of them.
+    return match.group(1).upper() if match and len(_EACH_CODE.findall(text)) == 1 else None
+
+
+def _is_known(words: str) -> bool:
+    return words in ("", *_NAMES, *_KINDS)
 
 
 def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | None:
@@ -223,18 +262,39 @@ def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | N
     return None
 
 
-def band_name(text: str, sensor: Sensor | None) -> str | None:
+def band_name(text: str, sensor: Sensor | None, wavelength: float | None = None) -> str | None:
     """Find the band that a description or file stem names, or None where it isn't known.
 
+    A word, the sensor's code and the wavelength must not contradict each other.
+
     Args:
-        text: ``"nir"``, ``"B08"``, ``"T48QUE_B02_10m"``.
+        text: ``"nir"``, ``"B08"``, ``"T48QUE_B02_10m"``, ``"B4, central wavelength 665 nm"``.
         sensor: codes mean nothing without it: B4 is red on Sentinel-2, near infrared on Landsat 7.
+        wavelength: of the band by its metadata, nm.
     """
-    name = common_name(text)
-    if name is None and sensor is not None:
-        code = band_code(text)
-        name = sensor.codes.get(code) if code else None
-    return name
+    spelling = read_spelling(text)
+    word, code = common_name(text), band_code(text)
+    if code is None and word is None and not _is_known(spelling.words):
+        return None
+    by_code = sensor.codes.get(code) if sensor is not None and code else None
+    lengths = [_by_wavelength(nm) for nm in (spelling.wavelength, wavelength) if nm is not None]
+    said = [name for name in (word, by_code, *lengths) if name is not None]
+    kind = _KINDS.get(spelling.words) if word is None else None
+    if not said or any(not _alike(said[0], other) for other in said):
+        return None
+    return said[0] if kind is None or said[0] in kind else None
+
+
+def _by_wavelength(nanometres: float) -> str | None:
+    """Find the band whose middle lies there, or None where none does."""
+    return next(
+        (name for name, (low, high) in _WAVELENGTHS.items() if low <= nanometres <= high), None
+    )
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two names don't contradict each other: sensors' near infrared bands differ."""
+    return one == other or {one, other} <= {"nir", "nir08"}
 
 
 def sentinel2_offset(

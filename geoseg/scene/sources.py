@@ -40,7 +40,16 @@ from geoseg.scene.pointers import (
     vrt_pointers,
 )
 
-__all__ = ["ALLOW_VRT", "LOCAL", "SCHEME", "Rules", "is_remote", "lies_in", "open_raster"]
+__all__ = [
+    "ALLOW_VRT",
+    "LOCAL",
+    "SCHEME",
+    "Rules",
+    "is_remote",
+    "lies_in",
+    "open_raster",
+    "part_of",
+]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
@@ -94,6 +103,19 @@ class Rules:
 
 
 LOCAL = Rules()
+
+
+def part_of(name: str) -> tuple[str, str] | None:
+    """Take a part of a file in GDAL's spelling apart: the file, and what the part is called.
+
+    >>> part_of('NETCDF:"/data/s.nc":B04')
+    ('/data/s.nc', 'B04')
+    >>> part_of("/data/s.nc")
+    """
+    match = _PART.fullmatch(name)
+    if match is None or os.path.exists(name):
+        return None
+    return match["file"], (match["rest"] or match["number"] or "").strip(":")
 
 
 def is_remote(source: str) -> bool:

@@ -13,8 +13,7 @@ import numpy as np
 from geoseg.errors import RadiometryError, TrainingError, UsageError
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import find_radiometry
-from geoseg.scene.scene import Scene
-from geoseg.scene.sensors import common_name
+from geoseg.scene.scene import Scene, SceneBand
 from geoseg.training.held_out import quiet
 from geoseg.training.legend import check_label_options, find_legend
 from geoseg.training.options import TrainOptions
@@ -45,7 +44,8 @@ def recipe_from_data(options: TrainOptions, output: Path) -> dict[str, Any]:
     images, given = (find_files(map(Path, files)) for files in (options.images, options.labels))
     pairs = pair(images, given, options.rules)
     with quiet():
-        scenes = [open_scene(path, options.rules) for path, _ in pairs]
+        names = options.band_names
+        scenes = [open_scene(path, options.rules, band_names=names) for path, _ in pairs]
     labels = sorted({path for _, found in pairs for path in found})
     check_label_options(labels, options)
     bands, spec = _bands(scenes, options.bands)
@@ -94,6 +94,7 @@ def _scene(
         **({"input_root": list(options.rules.roots)} if options.rules.roots else {}),
         "allow_vrt": options.rules.vrt,
         "bands": list(bands),
+        "band_names": _parts(options.band_names),
         **{key: number for key, number in numbers.items() if number is not None},
     }
 
@@ -169,25 +170,19 @@ def _bands(scenes: Sequence[Scene], given: str | None) -> tuple[tuple[str, ...],
     first = scenes[0]
     names = [band.name for band in first.bands]
     if given is not None:
-        spec = tuple(text.strip() for text in given.split(",") if text.strip())
-        if all(name is None for name in names) and not all(t.isdigit() for t in spec):
-            return tuple(common_name(text) or text for text in spec), spec
-        by_label = {str(i): b for i, b in enumerate(first.bands, start=1)}
-        by_label |= {b.label: b for b in first.bands}
-        by_label |= {b.name: b for b in first.bands if b.name}
-        unknown = [text for text in spec if text not in by_label]
-        if unknown:
-            raise UsageError(
-                f"--bands {unknown[0]!r} is no band of {first.name}; it has "
-                f"{', '.join(map(str, first.bands))}"
-            )
-        return tuple(by_label[t].name or f"band{t}" for t in spec), spec
+        spec = tuple(_parts(given))
+        bands = [_band(first, text) for text in spec]
+        return tuple(
+            band.name or (f"band{text}" if text.isdecimal() else text)
+            for text, band in zip(spec, bands, strict=True)
+        ), spec
     if all(name is None for name in names):
         for scene in scenes:
             if len(scene.bands) != len(names):
                 raise TrainingError(
                     f"{first.name} has {len(names)} bands without names and {scene.name} "
-                    f"{len(scene.bands)}; give --bands with the numbers of those to use"
+                    f"{len(scene.bands)}; give --bands with the numbers of those to use, or say "
+                    f"what all of them are with --band-names"
                 )
         numbers = tuple(str(i) for i in range(1, len(names) + 1))
         return tuple(f"band{i}" for i in numbers), numbers
@@ -200,6 +195,31 @@ def _bands(scenes: Sequence[Scene], given: str | None) -> tuple[tuple[str, ...],
                 f"give --bands with those that all images have"
             )
     return found, ()
+
+
+def _parts(given: str | None) -> list[str]:
+    """Take names or numbers with commas between them apart."""
+    return [text.strip() for text in (given or "").split(",") if text.strip()]
+
+
+def _band(scene: Scene, text: str) -> SceneBand:
+    """Find the band of a scene that a number or a name means.
+
+    Raises:
+        UsageError: it has none, or several.
+    """
+    if text.isascii() and text.isdecimal():
+        number = int(text)
+        found = list(scene.bands[number - 1 : number]) if number else []
+    else:
+        found = scene.find(text)
+    if len(found) != 1:
+        raise UsageError(
+            f"--bands {text!r} is no band of {scene.name}; it has "
+            f"{', '.join(map(str, scene.bands))}: give these names or their numbers, or say what "
+            f"the bands are with --band-names"
+        )
+    return found[0]
 
 
 def _quantity(

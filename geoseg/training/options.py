@@ -27,7 +27,8 @@ class TrainOptions:
             (an id, a colour ``#RRGGBB``, or a text in the column).
         ignore: labels that mean no class.
         radius: metres around points and lines that get their class, too.
-        bands: as for ``geoseg predict``.
+        bands: numbers, or names that the images carry, in the order that the model is to have.
+        band_names: what the images' bands are, as for ``geoseg predict``.
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the number that means "not measured".
@@ -62,6 +63,7 @@ class TrainOptions:
     ignore: Sequence[str] = ()
     radius: float = 0.0
     bands: str | None = None
+    band_names: str | None = None
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
@@ -93,7 +95,16 @@ class TrainOptions:
         """
         builtin_fields(self)
         data: tuple[str, ...] = ("images", "labels", "column", "classes", "ignore", "radius")
-        data += ("bands", "scale", "offset", "src_nodata", "gsd", "input_root", "allow_vrt")
+        data += (
+            "bands",
+            "band_names",
+            "scale",
+            "offset",
+            "src_nodata",
+            "gsd",
+            "input_root",
+            "allow_vrt",
+        )
         default = {f.name: f.default for f in fields(self)}
         given = [name for name in data if getattr(self, name) not in (default[name], (), [])]
         if self.config is not None and Path(self.config).suffix.lower() in RASTER_SUFFIXES:

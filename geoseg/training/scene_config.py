@@ -26,8 +26,10 @@ class SceneConfig:
         column: the column of vector labels that holds the class.
         ignore_label: ids, or names in a vector's column, that mean no class.
         radius: metres around points and lines of vector labels that are of their class.
-        bands: as ``geoseg predict --bands``: numbers or names in the recipe's order; or names of
-            all bands, in the file's order, for files that don't name them.
+        bands: as ``geoseg predict --bands``: numbers in the recipe's order, or names that the
+            scene carries.
+        band_names: as ``geoseg predict --band-names``: names of all bands, in the file's order,
+            for files that don't name them.
         scale: quantity per number, in place of what the file or its sensor says.
         offset: quantity at number 0, in place of what the file or its sensor says.
         src_nodata: the number that means "not measured".
@@ -46,6 +48,7 @@ class SceneConfig:
     ignore_label: tuple[int | str, ...] = ()
     radius: float = 0.0
     bands: tuple[str, ...] = ()
+    band_names: tuple[str, ...] = ()
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None

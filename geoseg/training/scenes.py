@@ -192,12 +192,13 @@ def _choose(
     config: TrainConfig, scene: SceneConfig, bands: Sequence[str]
 ) -> tuple[tuple[SceneBand, ...], Radiometry]:
     """Choose a scene's bands, the recipe's own first, and find what their numbers mean."""
-    opened = open_scene(scene.path, scene.rules)
+    names = ",".join(scene.band_names) or None
+    opened = open_scene(scene.path, scene.rules, band_names=names)
     own = tuple(config.bands)
-    spec = ",".join(scene.bands) or None
-    chosen = opened.choose(own, spec)
+    chosen = opened.choose(own, ",".join(scene.bands) or None)
+    # Those of a teacher's, which the scene must name.
     extra = tuple(b for b in bands if b not in own)
-    chosen += opened.choose(extra, spec) if extra else ()
+    chosen += opened.choose(extra) if extra else ()
     radiometry = find_radiometry(
         opened,
         chosen,

@@ -88,6 +88,7 @@ _OF_SCENE = (
     "--model",
     "-b",
     "--bands",
+    "--band-names",
     "--scale",
     "--offset",
     "--src-nodata",
@@ -100,6 +101,7 @@ _FIELDS = {
     "--model": "Model",
     "-m": "Model",
     "--bands": "Bands",
+    "--band-names": "Names of the bands",
     "--scale": "Scale",
     "--offset": "Offset",
     "--bbox": "Extent",
@@ -637,8 +639,15 @@ class SharedAlgorithm(QgsProcessingAlgorithm):
         self.add(
             QgsProcessingParameterString("BANDS", tr("Bands"), "", False, True),
             tr(
-                "Numbers of the scene's bands in the model's order (4,3,2), where the scene does "
-                "not say what its bands are."
+                "Numbers of the scene's bands in the model's order (4,3,2), or names that the "
+                "scene has, in any order; empty: those that the model needs."
+            ),
+        )
+        self.add(
+            QgsProcessingParameterString("BAND_NAMES", tr("Names of the bands"), "", False, True),
+            tr(
+                "What the scene's bands are, one name a band in its order (red,green,blue,nir), "
+                "where the scene does not say it."
             ),
         )
         kind = enum(QgsProcessingParameterNumber, "Type", "Double")
@@ -658,7 +667,11 @@ class SharedAlgorithm(QgsProcessingAlgorithm):
     def model(self, parameters: dict[str, Any], context: Any) -> list[str]:
         """Make the arguments that say which model and bands, and what the numbers mean."""
         arguments = []
-        for name, option in (("MODEL", "--model"), ("BANDS", "--bands")):
+        for name, option in (
+            ("MODEL", "--model"),
+            ("BANDS", "--bands"),
+            ("BAND_NAMES", "--band-names"),
+        ):
             text = self.parameterAsString(parameters, name, context).strip()
             arguments += [option, text] if text else []
         for name, option in (("SCALE", "--scale"), ("OFFSET", "--offset")):
