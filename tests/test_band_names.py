@@ -402,3 +402,69 @@ def test_options_of_bands_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text('scene,band_names\nu.tif,"blue,green,red"\n')
     done = run("batch", "l.csv", "-o", "archive", "-m", "model", "--workers", "1", "--no-vector")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# B4: one scene in tiles
+
+
+def cut(tmp_path: Path, values: np.ndarray[Any, Any], **options: Any) -> list[Path]:
+    """Four tiles, named as Earth Engine names them, and with one empty corner where asked."""
+    paths = []
+    for row, col in ((0, 0), (0, 24), (24, 0), (24, 24)):
+        path = tmp_path / f"scene-{row:010}-{col:010}.tif"
+        part = values[:, row : row + 24, col : col + 24]
+        make_raster(path, part, transform=GRID @ Affine.translation(col, row), **options)
+        paths.append(path)
+    return paths
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("kept", [4, 3])
+def test_tiles_of_one_scene_are_one_map(tmp_path: Path, dtype: str, kept: int) -> None:
+    values = picture(6, dtype=dtype)
+    options = {"descriptions": CODES, "nodata": 7 if dtype == "uint16" else None}
+    whole = values.copy()
+    if kept == 3:
+        whole[:, 24:, 24:] = 7 if dtype == "uint16" else np.nan
+    plain = make_raster(tmp_path / "plain.tif", whole, **options)
+    want, _ = predict(tmp_path, plain, SIX)
+    tiles = cut(tmp_path, values, **options)[:kept]
+    found, result = predict(tmp_path, tiles[::-1], SIX)
+    np.testing.assert_array_equal(found, want)
+    with rasterio.open(result.raster) as ours, rasterio.open(plain) as theirs:
+        assert ours.transform == theirs.transform and ours.crs == theirs.crs
+    assert open_scene(tiles).name == tiles[0].stem
+    # The tiles are inputs: they are watched, and never overwritten.
+    assert {str(tile) for tile in tiles} <= set(open_scene(tiles).all_files)
+    with pytest.raises(UsageError, match="is an input of this run"):
+        predict(tmp_path, tiles, SIX, confidence=tiles[0])
+
+
+def test_what_a_tile_says_of_its_bands_is_kept(tmp_path: Path) -> None:
+    options = {"scales": [0.5] * 2, "offsets": [0.25] * 2, "tags": {"SPACECRAFT_ID": "LANDSAT_7"}}
+    tiles = cut(
+        tmp_path, picture(2, dtype="uint16"), descriptions=("B3", "B4"), nodata=0, **options
+    )
+    for one, joined in zip(open_scene(tiles[0]).bands, open_scene(tiles).bands, strict=True):
+        about = ("name", "label", "dtype", "nodata", "scale", "offset", "index")
+        assert [getattr(one, a) for a in about] == [getattr(joined, a) for a in about]
+    assert [b.name for b in open_scene(tiles).bands] == ["red", "nir"]
+
+
+def test_tiles_that_are_not_joined_are_told_what_to_do(tmp_path: Path) -> None:
+    values = picture(3, dtype="uint16")
+    tiles = cut(tmp_path, values, descriptions=("B2", "B3", "B4"))
+    gap = [tiles[0], tiles[3]]
+    with pytest.raises(BandError, match=r"nothing says what is between.*gdalbuildvrt scene\.vrt"):
+        open_scene(gap)
+    off = GRID @ Affine.translation(24.5, 0)
+    make_raster(tiles[1], values, descriptions=("B2", "B3", "B4"), transform=off)
+    with pytest.raises(BandError, match=r"not on one grid.*gdalwarp"):
+        open_scene(tiles[:2])
+
+
+def test_two_dates_of_one_place_are_no_tiles(tmp_path: Path) -> None:
+    for name in "ab":
+        make_raster(tmp_path / f"{name}.tif", picture(6), descriptions=CODES)
+    with pytest.raises(BandError, match="are both blue at the same pixel size; give only one"):
+        open_scene([tmp_path / "a.tif", tmp_path / "b.tif"])

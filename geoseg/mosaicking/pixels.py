@@ -25,8 +25,8 @@ from geoseg.geo.window import Window
 from geoseg.mosaicking.reading import Layers
 from geoseg.mosaicking.tops import RULES, score_type
 from geoseg.rasters.class_raster import grid_as_written
-from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.rasters.writing import COG_BLOCK, NODATA, RasterSpec, halve, write_cog, write_vrt
+from geoseg.scene.vrt import Source, virtual_raster
 
 __all__ = ["Made", "compose", "count", "write_raster"]
 

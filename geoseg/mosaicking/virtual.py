@@ -13,9 +13,9 @@ from geoseg.errors import UsageError
 from geoseg.geo.window import Window
 from geoseg.mosaicking.grid import MosaicGrid
 from geoseg.mosaicking.maps import MapFile, named
-from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.rasters.writing import NODATA, RasterSpec, write_vrt
 from geoseg.scene.sources import is_remote
+from geoseg.scene.vrt import Source, virtual_raster
 
 __all__ = ["check_virtual", "leads_out", "move_virtual", "write_virtual"]
 

@@ -41,8 +41,8 @@ from geoseg.prediction.strip_files import (
     read_entry,
     strip_numbers,
 )
-from geoseg.rasters.vrt import Source, virtual_raster
 from geoseg.rasters.writing import RasterSpec, write_vrt
+from geoseg.scene.vrt import Source, virtual_raster
 
 __all__ = ["StripStore"]
 

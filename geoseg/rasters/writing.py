@@ -195,7 +195,7 @@ def write_vrt(text: bytes, path: Path, spec: RasterSpec) -> None:
     """Write a virtual raster with CRS, transform, nodata, names, colours and tags.
 
     Args:
-        text: what :func:`geoseg.rasters.vrt.virtual_raster` gives.
+        text: what :func:`geoseg.scene.vrt.virtual_raster` gives.
         path: of the .vrt file.
         spec: what the raster is.
 

@@ -3,8 +3,11 @@
 In go paths or addresses; out come bands whose sensor, meaning and place are known, and a reader of
 windows of them. :mod:`~geoseg.scene.opening` makes a :class:`~geoseg.scene.scene.Scene` of what the
 user names: of a STAC item ``item.py`` says what it holds, ``assets.py`` which of its files are
-bands, ``item_scene.py`` opens these. :mod:`~geoseg.scene.sensors` recognises sensors by names and
-tags, :mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
+bands, ``item_scene.py`` opens these; ``tiles.py`` joins tiles of one scene (``vrt.py`` writes
+virtual rasters), ``variables.py`` finds the bands of a netCDF file. :mod:`~geoseg.scene.sensors`
+recognises sensors by names and tags, ``spelling.py`` reads what programs call a band, ``alpha.py``
+tells whether one is a mask, ``place.py`` whether coordinates are those of the CRS.
+:mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
 :mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands differ. Every
 raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
 what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
@@ -28,4 +31,5 @@ For other rooms:
     sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name
     sources: LOCAL, Rules, SCHEME, is_remote, lies_in, open_raster
     vector_sources: check_vector, holds_shapes
+    vrt: Source, VRT_TYPES, virtual_raster
 """

@@ -22,9 +22,11 @@ from geoseg.scene.bands import bands_of, said_of_alpha, stem_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.item import Item, is_item, parse_item, read_item
 from geoseg.scene.item_scene import open_item
+from geoseg.scene.place import check_place
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
 from geoseg.scene.sensors import Sensor, band_code, band_name, common_name, detect_sensor
 from geoseg.scene.sources import LOCAL, Rules, is_remote, part_of
+from geoseg.scene.tiles import join_tiles
 from geoseg.scene.variables import one_band_files
 
 __all__ = ["RASTER_SUFFIXES", "Source", "open_scene"]
@@ -62,11 +64,13 @@ def open_scene(
         Its bands, sensor and tags; no file stays open.
 
     Raises:
-        SceneError: it isn't there, is no raster, or has no usable georeference.
+        SceneError: it isn't there, is no raster, or has no usable georeference, or one whose
+            coordinates are not those of its CRS.
         UsageError: assets are named, and the scene is no item or has none of that name.
         BandError: the names are unknown, or not as many as there are bands.
     """
-    return _open(source, rules, assets, clouds, band_names).with_names(band_names)
+    scene = _open(source, rules, assets, clouds, band_names).with_names(band_names)
+    return replace(scene, notes=(*scene.notes, *check_place(scene.grid, scene.name)))
 
 
 def _open(
@@ -94,7 +98,9 @@ def _open(
     if isinstance(source, str | Path) and not is_remote(files[0]) and os.path.isdir(files[0]):
         return _open_folder(Path(files[0]), rules)
     names = [name.strip() for name in (band_names or "").split(",")]
-    return _open_files(files, stem_of(files[0]), (), rules, folder=len(files) > 1, names=names)
+    name = stem_of(files[0])
+    files, rules = join_tiles(files, rules)
+    return _open_files(files, name, (), rules, folder=len(files) > 1, names=names)
 
 
 def _item_of(source: Any) -> Item:

@@ -17,9 +17,9 @@ from rasterio.enums import ColorInterp
 from geoseg.core.cache import Cache, cache_folder
 from geoseg.errors import TrainingError
 from geoseg.geo.window import Window
-from geoseg.rasters.vrt import VRT_TYPES, Source, virtual_raster
 from geoseg.scene.files import opened
 from geoseg.scene.sources import LOCAL, Rules
+from geoseg.scene.vrt import VRT_TYPES, Source, virtual_raster
 
 __all__ = ["join"]
 
