@@ -84,6 +84,13 @@ def test_nobody_is_accused_wrongly(epsg: int, transform: Affine, size: tuple[int
     assert check_place(PixelGrid(*size, transform, CRS.from_epsg(epsg)), "s") == []
 
 
+def test_a_crs_that_is_like_one_of_epsgs_is_not_taken_for_it() -> None:
+    """rasterio takes this one, of UTM zone 16, for one of Mexico."""
+    text = "+proj=tmerc +lon_0=-87 +k=0.9996 +x_0=500000 +ellps=GRS80 +towgs84=0,0,0 +units=m"
+    grid = PixelGrid(9, 9, Affine(30, 0, 648735, 0, -30, 4211835), CRS.from_string(text))
+    assert check_place(grid, "s") == []
+
+
 @given(
     st.sampled_from([4326, 32601, 32633, 32760, 3857, 3413, 27700]),
     st.floats(-1, 1), st.floats(-1, 1), st.floats(1e-7, 1e4), st.integers(1, 2000),

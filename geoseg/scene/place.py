@@ -19,6 +19,8 @@ MOST_LONGITUDE = 540.0
 LEAST_PIXEL = 0.002
 #: Degrees beyond the area that a CRS is made for, besides half of its own extent.
 BEYOND = 1.0
+#: Percent: a CRS that is like one of EPSG's is guessed to be it otherwise.
+SURE = 100
 _MEND = "correct its CRS (gdal_edit.py -a_srs EPSG:...) or its transform, and run this again"
 
 
@@ -83,7 +85,7 @@ def _outside(crs: Any, xy: Any, where: str) -> Iterator[str]:
     try:
         to_degrees = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
         lon, lat = to_degrees.transform(*xy[0])
-        code = crs.to_epsg()
+        code = crs.to_epsg(confidence_threshold=SURE)
         area = pyproj.CRS.from_epsg(code).area_of_use if code else None
     except pyproj.exceptions.ProjError:
         return
@@ -112,7 +114,7 @@ def _range(values: Any) -> str:
 
 def _short(crs: Any) -> str:
     """A CRS in a few letters."""
-    code = crs.to_epsg()
+    code = crs.to_epsg(confidence_threshold=SURE)
     return f"EPSG:{code}" if code else str(crs.to_wkt().split('"')[1])
 
 
