@@ -292,6 +292,25 @@ def test_alpha_is_told_by_its_values(tmp_path: Path, dtype: str, full: int, feat
     np.testing.assert_array_equal(valid, (alpha != 0) | (not is_alpha))
 
 
+def test_alpha_that_was_packed_with_loss_is_alpha(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    alpha = np.where(
+        np.arange(40) < 20, rng.integers(0, 4, (40, 40)), rng.integers(252, 256, (40, 40))
+    )
+    assert len(open_scene(rgbn(tmp_path / "s.tif", alpha.astype(np.uint8))).bands) == 3
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.95), st.sampled_from(["uint8", "uint16"]))
+def test_no_picture_is_taken_for_a_mask(seed: int, water: float, dtype: str) -> None:
+    """Whatever share of it is 0."""
+    from geoseg.scene.alpha import _is_mask
+
+    rng = np.random.default_rng(seed)
+    most = int(np.iinfo(dtype).max)
+    values = rng.integers(1, most, 4096) * (rng.random(4096) >= water)
+    assert not any(_is_mask(values.astype(dtype), full) for full in (1.0, 255.0, float(most)))
+
+
 def test_what_is_transparent_everywhere_is_not_measured(tmp_path: Path) -> None:
     path = rgbn(tmp_path / "s.tif", np.zeros((40, 40), np.uint8))
     assert len(open_scene(path).bands) == 3

@@ -42,11 +42,16 @@ def is_alpha(dataset: Any, file: str) -> bool:
         values = retried(file, partial(_sample, dataset, index))
     except GDAL_ERRORS:
         return True
-    seen = values[values != 0]
-    if not seen.size:
-        return True
-    # One and the same: a dark picture has some of each.
-    return max(float((seen == value).mean()) for value in full) >= FULL
+    return not values.any() or any(_is_mask(values, most) for most in full)
+
+
+def _is_mask(values: NDArray[Any], full: float) -> bool:
+    """Whether values are 0 and a full one; near them where it is a number that was packed."""
+    near = 0.02 * full if full > 1 else 0.0
+    opaque = (values >= full - near) & (values <= full)
+    between = (values > near) & ~opaque
+    # A dark picture has none that is full, a bright one many that are not.
+    return bool(opaque.sum() > 0 and opaque.sum() >= FULL * (opaque.sum() + between.sum()))
 
 
 def _sample(dataset: Any, index: int) -> NDArray[Any]:

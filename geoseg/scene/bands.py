@@ -13,7 +13,7 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.scene.alpha import is_alpha
 from geoseg.scene.scene import SceneBand
 from geoseg.scene.sensors import band_name
-from geoseg.scene.sources import Rules, part_of
+from geoseg.scene.sources import Rules
 from geoseg.scene.spelling import wavelength_of
 
 __all__ = ["bands_of", "said_of_alpha", "stem_of"]
@@ -30,8 +30,7 @@ if hasattr(ColorInterp, "nir"):
 
 def stem_of(source: str) -> str:
     """The name of a file, or of what an address names, without suffix."""
-    part = part_of(source)
-    name = (part[0] if part else source).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    name = source.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     return Path(name).stem or "scene"
 
 

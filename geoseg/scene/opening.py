@@ -22,10 +22,11 @@ from geoseg.scene.bands import bands_of, said_of_alpha, stem_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.item import Item, is_item, parse_item, read_item
 from geoseg.scene.item_scene import open_item
+from geoseg.scene.parts import part_of
 from geoseg.scene.place import check_place
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
 from geoseg.scene.sensors import Sensor, band_code, band_name, common_name, detect_sensor
-from geoseg.scene.sources import LOCAL, Rules, is_remote, part_of
+from geoseg.scene.sources import LOCAL, Rules, is_remote
 from geoseg.scene.tiles import join_tiles
 from geoseg.scene.variables import one_band_files
 
@@ -172,23 +173,13 @@ def _open_files(
         with gdal_options(file), opened(file, rules) as dataset:
             add_files(dataset, behind, rules)
             tags = tags or dict(dataset.tags())
-            # Who names all bands says that none of them is alpha.
-            alpha = False if _is_named(dataset, names) else None
-            bands = bands_of(dataset, file, rules, alpha=alpha)
-            notes += [] if alpha is False else said_of_alpha(dataset, file, bands)
-            one_band_only = folder and len(files) > 1
-            if one_band_only and len(bands) > 1 and not any(dataset.descriptions):
+            bands, said = _bands_of(dataset, file, rules, names)
+            if folder and len(files) > 1 and len(bands) > 1 and not any(dataset.descriptions):
                 skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
                 continue
             found += bands
-    codes = [code for band in found if (code := band_code(band.label))]
-    platforms = [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
-    # What the file says of itself comes first, then its name, then folders that are products; a
-    # folder that merely is called after a sensor is no evidence.
-    products = [t for t in texts if PRODUCT_FOLDER.match(t)]
-    sensor = detect_sensor(
-        [*platforms, *(Path(f.split("?")[0]).name for f in files), *products], codes
-    )
+            notes += said
+    sensor = _sensor_of(files, found, texts, tags)
     named = [replace(b, name=_name_of(b, sensor)) for b in found]
     if sensor is not None and sensor.name == "Sentinel-2":
         # ESA's products say so in their specification (NODATA is 0), not in the JP2 files.
@@ -211,6 +202,30 @@ def _open_files(
         ignored=tuple(skipped),
         files=tuple(behind),
         notes=tuple(notes),
+    )
+
+
+def _bands_of(
+    dataset: Any, file: str, rules: Rules, names: Sequence[str]
+) -> tuple[list[SceneBand], list[str]]:
+    """Describe a file's bands, and say what is odd about them."""
+    # Who names all bands says that none of them is alpha.
+    alpha = False if _is_named(dataset, names) else None
+    bands = bands_of(dataset, file, rules, alpha=alpha)
+    return bands, [] if alpha is False else said_of_alpha(dataset, file, bands)
+
+
+def _sensor_of(
+    files: Sequence[str], found: Sequence[SceneBand], texts: Sequence[str], tags: Mapping[str, str]
+) -> Sensor | None:
+    """Find the sensor by what files say of themselves, their names and their bands' codes."""
+    codes = [code for band in found if (code := band_code(band.label))]
+    platforms = [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
+    # What the file says of itself comes first, then its name, then folders that are products; a
+    # folder that merely is called after a sensor is no evidence.
+    products = [t for t in texts if PRODUCT_FOLDER.match(t)]
+    return detect_sensor(
+        [*platforms, *(Path(f.split("?")[0]).name for f in files), *products], codes
     )
 
 

@@ -31,6 +31,7 @@ from geoseg.scene.file_kinds import (
     leading_text,
     tiff_metadata,
 )
+from geoseg.scene.parts import PART, PART_DRIVERS
 from geoseg.scene.pointers import (
     FOLLOWED,
     Pointer,
@@ -40,28 +41,12 @@ from geoseg.scene.pointers import (
     vrt_pointers,
 )
 
-__all__ = [
-    "ALLOW_VRT",
-    "LOCAL",
-    "SCHEME",
-    "Rules",
-    "is_remote",
-    "lies_in",
-    "open_raster",
-    "part_of",
-]
+__all__ = ["ALLOW_VRT", "LOCAL", "SCHEME", "Rules", "is_remote", "lies_in", "open_raster"]
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
 #: Nested virtual rasters, and overviews of overviews.
 MAX_DEPTH = 8
-#: A part of a file in GDAL's spelling -> its driver; what stands before and after the file's name.
-_PART = re.compile(
-    r'(?P<driver>NETCDF|NITF_IM|GTIFF_DIR|GPKG):(?P<number>(?:off:)?\d+:)?"?(?P<file>[^"]+?)"?'
-    r"(?P<rest>:[^:\"/\\]+)?",
-    re.I,
-)
-_PART_DRIVERS = {"NETCDF": "netCDF", "NITF_IM": "NITF", "GTIFF_DIR": "GTiff", "GPKG": "GPKG"}
 SCHEME = re.compile(r"[A-Za-z0-9_+.-]{2,}:")
 
 
@@ -103,19 +88,6 @@ class Rules:
 
 
 LOCAL = Rules()
-
-
-def part_of(name: str) -> tuple[str, str] | None:
-    """Take a part of a file in GDAL's spelling apart: the file, and what the part is called.
-
-    >>> part_of('NETCDF:"/data/s.nc":B04')
-    ('/data/s.nc', 'B04')
-    >>> part_of("/data/s.nc")
-    """
-    match = _PART.fullmatch(name)
-    if match is None or os.path.exists(name):
-        return None
-    return match["file"], (match["rest"] or match["number"] or "").strip(":")
 
 
 def is_remote(source: str) -> bool:
@@ -173,7 +145,7 @@ class _Check:
         self.seen: set[str] = set()
         self.within: list[str] = []  # virtual rasters that are being looked into
         self.folders: dict[str, dict[str, list[str]]] = {}
-        self.part = None if is_remote(name) or os.path.exists(name) else _PART.fullmatch(name)
+        self.part = None if is_remote(name) or os.path.exists(name) else PART.fullmatch(name)
         self.file = self.part["file"] if self.part else name
         here = os.path.dirname(self.file)
         self.roots = (here, *rules.roots)
@@ -188,7 +160,7 @@ class _Check:
         """
         self._check_name()
         found = self._of_remote() if is_remote(self.file) else self._of_file(self.file, 0)
-        return found if self.part is None else (_PART_DRIVERS[self.part["driver"].upper()],)
+        return found if self.part is None else (PART_DRIVERS[self.part["driver"].upper()],)
 
     def tags(self, dataset: Any) -> None:
         """Look at what a dataset's own metadata leads to.
@@ -365,7 +337,7 @@ class _Check:
             SceneError: it does not.
         """
         name = pointer.name
-        part = _PART.fullmatch(name)
+        part = PART.fullmatch(name)
         if part and part["driver"].upper() != "GTIFF_DIR":  # whose metadata is not looked at
             name = part["file"]
         found = f"{by} names {public_name(name)[:200]} {how}"

@@ -25,7 +25,8 @@ from geoseg.errors import BandError
 from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.files import opened
-from geoseg.scene.sources import Rules, is_remote, part_of
+from geoseg.scene.parts import part_of
+from geoseg.scene.sources import Rules, is_remote
 from geoseg.scene.vrt import VRT_TYPES, Source, virtual_raster
 
 __all__ = ["join_tiles"]

@@ -10,8 +10,9 @@ from geoseg.core.names import public_name
 from geoseg.core.wording import counted
 from geoseg.errors import SceneError
 from geoseg.scene.files import opened
+from geoseg.scene.parts import part_of
 from geoseg.scene.sensors import band_code, common_name
-from geoseg.scene.sources import Rules, is_remote, part_of
+from geoseg.scene.sources import Rules, is_remote
 
 __all__ = ["one_band_files"]
 
