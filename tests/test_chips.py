@@ -173,6 +173,38 @@ def test_chips_are_run_that_hold_what_is_measured_and_what_is_wanted(grid, seed)
         assert row.strip_input.run == len(row.to_run)
 
 
+@given(grids(), st.integers(0, 1000))
+def test_rows_where_nothing_is_wanted_are_not_read_and_change_no_chip(grid, seed):
+    reader = scene(grid, seed, gaps=0.2)
+    every = {w: row.chip(w) for row in chip_rows(reader, grid) for w in row.windows}
+    reader.reads[:] = 0
+    wanted = np.zeros_like(reader.valid)
+    wanted[np.random.default_rng(seed).integers(0, len(wanted))] = True
+    needed = np.zeros_like(wanted)
+    for row in chip_rows(reader, grid, wanted=lambda window: wanted[window.rows, window.cols]):
+        for window in row.to_run:
+            np.testing.assert_array_equal(row.chip(window), every[window])
+            _, inside = in_scene(grid, window)
+            needed[inside.rows] = True
+    assert not reader.reads[~needed].any()
+
+
+def test_clouds_beyond_what_is_wanted_are_not_counted():
+    grid = ChipGrid(4, 8, size=4, overlap=0)
+    reader = scene(grid)
+    clouds = np.zeros_like(reader.valid)
+    clouds[:, 3:6] = True
+    wanted = np.zeros_like(clouds)
+    wanted[1:3] = True
+    (row,) = chip_rows(
+        reader,
+        grid,
+        left_out=lambda: clouds,
+        wanted=lambda window: wanted[window.rows, window.cols],
+    )
+    assert row.strip_input.clouded == 6
+
+
 def test_a_chip_without_a_measured_pixel_is_none_beside_one_that_has_one():
     grid = ChipGrid(4, 8, size=4, overlap=0)
     reader = scene(grid)

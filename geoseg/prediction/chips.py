@@ -92,12 +92,14 @@ class ChipRow:
             return StripInput(self.number, None, None, run, skipped)
         here = self.inside(self.strip)
         valid = self.valid[here]
+        clouded = None if self.clouded is None else self.clouded[here]
         if self.wanted is not None:
             valid = valid & self.wanted[here]
+            clouded = None if clouded is None else clouded & self.wanted[here]
         elif self.alike is not None:
             valid = valid.copy()
-        clouded = 0 if self.clouded is None else int(self.clouded[here].sum())
-        return StripInput(self.number, self.strip, valid, run, skipped, clouded)
+        left_out = 0 if clouded is None else int(clouded.sum())
+        return StripInput(self.number, self.strip, valid, run, skipped, left_out)
 
     @cached_property
     def to_run(self) -> Sequence[Window]:
@@ -233,7 +235,7 @@ def chip_rows(
     pixels: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
     clouded: NDArray[np.bool_] | None = None
-    end = max(starts[first], seen.row)  # first row that was not read yet
+    end = 0  # first row that was not read yet
     for i, start in enumerate(starts[first:], start=first):
         top, bottom = max(start, seen.row), min(start + grid.chip_height, seen.bottom)
         # Where the reader has it.
@@ -248,6 +250,11 @@ def chip_rows(
             strip=grid.strip(i, lane),
             wanted=mask,
         )
+        if mask is not None and not mask.any():  # nothing is read; what follows begins anew
+            nothing = np.broadcast_to(np.bool_(False), (1, place.height, place.width))
+            pixels = valid = clouded = None
+            yield row(nothing, nothing[0], alike=False)
+            continue
         known = uniform(place)
         if known is not None:
             values, alike = known
@@ -258,6 +265,8 @@ def chip_rows(
             end = bottom
             yield row(pixels, valid, alike=alike)
             continue
+        if pixels is None:
+            end = top
         kept = end - top
         if pixels is not None and valid is not None and end == bottom:  # the ground's last row
             pixels, valid = pixels[:, -kept:], valid[-kept:]
