@@ -80,6 +80,23 @@ def test_a_folder_gives_products_folders_of_bands_and_rasters(tmp_path: Path) ->
     assert read(tmp_path / "b" / safe)[0].name == safe.removesuffix(".SAFE")
 
 
+def test_a_renamed_product_and_archives_of_products_are_scenes(tmp_path: Path) -> None:
+    """An archive of any other name may hold anything, such as a model."""
+    touch(
+        tmp_path,
+        "july/GRANULE/L2A/IMG_DATA/R10m/T33UXP_20230628T100601_B04_10m.jp2",
+        "july/GRANULE/L2A/IMG_DATA/R20m/T33UXP_20230628T100601_B11_20m.jp2",
+        "x.SAFE.zip",
+        "LC08_L2SP_193024_20200407_20200822_02_T1.tar",
+        "model.zip",
+    )
+    found = ["LC08_L2SP_193024_20200407_20200822_02_T1.tar", "july", "x.SAFE.zip"]
+    assert below(tmp_path, tmp_path) == found
+    assert below(tmp_path, tmp_path / "x.SAFE.zip") == ["x.SAFE.zip"]
+    with pytest.raises(UsageError, match="no manifest"):
+        read(tmp_path / "model.zip")
+
+
 def test_what_is_found_in_a_folder_opens(tmp_path: Path) -> None:
     values = np.full((1, 8, 8), 7, np.uint16)
     for name in ("one/red.tif", "one/nir.tif", "two.tif"):

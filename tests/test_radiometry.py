@@ -100,8 +100,6 @@ def test_fractions_beside_whole_numbers_are_refused(tmp_path):
         (S2.format("N0301"), 1e-4, 0.0, "N0301 adds nothing"),
         (S2.format("N0400"), 1e-4, -0.1, "N0400 adds 1000"),
         (S2.format("N0511"), 1e-4, -0.1, "N0511 adds 1000"),
-        (S2.format("N9999").replace("2022", "2020"), 1e-4, 0.0, "acquired 2020"),
-        ("T48QUE_20200223T032739_stack", 1e-4, 0.0, "no processing baseline found"),
         (L2, 2.75e-5, -0.2, "Landsat"),
         (L2.replace("LC08", "LC09"), 2.75e-5, -0.2, "Landsat"),
         (L2.replace("LC08", "LE07"), 2.75e-5, -0.2, "Landsat"),
@@ -154,15 +152,47 @@ def test_what_is_unknown_is_refused_with_what_to_do(tmp_path, stem, dtype, words
     assert "--scale 0.0001" in message
 
 
-@pytest.mark.parametrize("stem", [S2.format("N9999"), "T48QUE_20230223T032739_B02"])
-def test_a_sentinel2_scene_since_baseline_0400_without_one_is_refused(tmp_path, stem):
-    with pytest.raises(RadiometryError, match=r"offset of 1000.*--scale 0.0001 --offset -0.1"):
+@pytest.mark.parametrize(
+    "stem",
+    [
+        S2.format("N9999"),
+        S2.format("N9999").replace("2022", "2020"),
+        "T48QUE_20230223T032739_B02",
+        "T48QUE_20160223T032739_B02",
+        "S2B_52SFA_20220601_0_L2A_B02",
+        "S2B_52SFA_20190601_0_L2A_B02",
+        "sentinel-2_stack",
+    ],
+)
+def test_a_sentinel2_scene_without_a_baseline_is_refused_whatever_its_date(tmp_path, stem):
+    wanted = "offset of 1000.*--scale 0.0001 --offset -0.1 if .*else --scale 0.0001 --offset 0"
+    with pytest.raises(RadiometryError, match=wanted):
         radiometry(tmp_path, stem)
 
 
-def test_a_sentinel2_scene_without_a_date_is_doubted(tmp_path):
-    assert "2022-01-25" in radiometry(tmp_path, "sentinel-2_stack").doubt
-    assert radiometry(tmp_path, S2.format("N0400")).doubt == ""
+@pytest.mark.parametrize(
+    ("stem", "dtype", "accepted"),
+    [
+        ("LC08_044034_20200318", "uint16", True),
+        ("LE07_044034_20000318", "uint16", True),
+        ("LC08_044034_20200318", "int16", False),
+        ("LC08_044034_20200318", "uint32", False),
+        (L1, "uint16", False),
+    ],
+)
+def test_earth_engines_names_of_landsat_bands_tell_the_level(tmp_path, stem, dtype, accepted):
+    """Unless someone has changed the numbers' type, or the file is called level 1."""
+    values = numbers(2, dtype=dtype)
+    named = make_raster(tmp_path / f"{stem}.tif", values, descriptions=["SR_B3", "SR_B4"])
+    scene = open_scene(named)
+    if accepted:
+        found = find_radiometry(scene, scene.bands, "reflectance")
+        assert (found.gain, found.bias) == ((2.75e-5,) * 2, (-0.2,) * 2)
+        assert "SR_B3" in found.source
+        return
+    with pytest.raises(RadiometryError, match=r"--scale") as caught:
+        find_radiometry(scene, scene.bands, "reflectance")
+    assert ("--scale 0.0000275 --offset -0.2" in str(caught.value)) == (stem != L1)
 
 
 def test_an_offset_alone_says_nothing_of_whole_numbers(tmp_path):

@@ -243,7 +243,8 @@ def test_a_safe_folder_is_a_scene(tmp_path):
     assert SAFE in scene.texts
     wanted = ("blue", "red", "nir", "nir08", "swir1", "coastal")
     assert set(names(scene)) == set(wanted)
-    assert sum("not named after a band" in reason for reason in scene.ignored) == 2
+    assert sum("not named after a band" in reason for reason in scene.ignored) == 1
+    assert scene.clouds.source == f"{prefix}_SCL_20m.jp2"
     assert {band.nodata for band in scene.bands} == {0}  # by the product's specification
     with SceneReader(scene.choose(wanted), scene.grid) as reader:
         pixels, valid = reader.read(Window(50, 50, 20, 20))

@@ -90,6 +90,12 @@ def test_codes_stand_at_the_end(text, code):
         (SENTINEL2_L1C.replace("S2B_MSIL1C", "S2C_MSIL2A"), "Sentinel-2"),
         ("T48QUE_20200223T032739_B02.jp2", "Sentinel-2"),
         ("sentinel-2a", "Sentinel-2"),
+        ("S2B_52SFA_20220601_0_L2A", "Sentinel-2"),
+        ("S2B_T52SFA_20220601T021550_L2A", "Sentinel-2"),
+        ("SENTINEL2A_20200623-105900-123_L2A_T31TCJ_C_V2-2_FRE_B2.tif", "MAJA Sentinel-2"),
+        ("20200615_150123_1032_3B_AnalyticMS_SR_clip.tif", "PlanetScope surface reflectance"),
+        ("20210615_150123_22_2414_3B_AnalyticMS_SR_8b.tif", "PlanetScope surface reflectance"),
+        ("20200615_150123_1032_3B_AnalyticMS.tif", "PlanetScope"),
         ("LC08_L2SP_193024_20200407_20200822_02_T1", "Landsat 8-9 level 2"),
         ("LC09_L2SP_193024_20220407_20220822_02_T1", "Landsat 8-9 level 2"),
         ("LE07_L2SP_193024_20000407_20200822_02_T1", "Landsat 4-7 level 2"),
@@ -187,7 +193,13 @@ def test_baseline_0400_and_later_add_1000(baseline, offset):
     assert baseline in why
 
 
-def test_without_a_baseline_none_is_assumed_and_said():
-    offset, why = sentinel2_offset(["T48QUE_20200223T032739_B02.jp2"], {})
-    assert offset == 0
-    assert "no processing baseline" in why
+@pytest.mark.parametrize(
+    "text",
+    [
+        "T48QUE_20200223T032739_B02.jp2",
+        "T48QUE_20230223T032739_B02.jp2",
+        SENTINEL2_L1C.replace("N0209", "N9999"),
+    ],
+)
+def test_a_date_is_no_evidence_of_a_baseline(text):
+    assert sentinel2_offset([text], {}) == (None, "no processing baseline found")

@@ -28,7 +28,9 @@ from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.core.names import public_name
 from geoseg.errors import GeosegError, SceneError, UsageError
 from geoseg.prediction.options import PredictOptions
+from geoseg.scene.folders import is_product_archive
 from geoseg.scene.opening import PRODUCT_FOLDER, RASTER_SUFFIXES
+from geoseg.scene.products import layout_of
 from geoseg.scene.sensors import band_code, common_name
 from geoseg.scene.sources import LOCAL, is_remote, open_raster
 
@@ -96,7 +98,7 @@ def _sources(manifest: str) -> Iterator[SceneSource]:
         raise UsageError(f"{text}: no such file or folder")
     if suffix in _LISTS:
         return _read_list(Path(text))
-    if suffix in RASTER_SUFFIXES:
+    if _is_scene_file(os.path.basename(text)):
         return iter([source_of_file(text)])
     raise UsageError(
         f"{text} is no manifest: give a folder, a glob, a list (.txt, .csv), or STAC items (.json, "
@@ -146,7 +148,7 @@ def _below(folder: Path, seen: set[str]) -> Iterator[Path]:
             continue
         if is_folder and not _is_archive(folder / name):
             yield from _below(folder / name, seen)
-        elif not is_folder and Path(name).suffix.lower() in RASTER_SUFFIXES:
+        elif not is_folder and _is_scene_file(name):
             yield folder / name
 
 
@@ -155,9 +157,14 @@ def _is_archive(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LEDGER, ELSEWHERE))
 
 
+def _is_scene_file(name: str) -> bool:
+    """Whether a file is a scene by its name: a raster, or an archive of a product."""
+    return Path(name).suffix.lower() in RASTER_SUFFIXES or is_product_archive(name)
+
+
 def _is_scene(folder: Path) -> bool:
     """Whether a folder is one scene: a product, or bands in a file each."""
-    if folder.suffix.upper() == ".SAFE":
+    if folder.suffix.upper() == ".SAFE" or layout_of(str(folder)) is not None:
         return True
     rasters = [
         p
@@ -190,7 +197,7 @@ def _glob(pattern: str) -> Iterator[SceneSource]:
             scenes = [] if _is_archive(path) else _below(path, seen)
         else:
             # Sidecars and notes lie beside scenes.
-            fits = path.suffix.lower() in (*RASTER_SUFFIXES, *_ITEMS)
+            fits = _is_scene_file(path.name) or path.suffix.lower() in _ITEMS
             scenes = [path] if fits else []
         for scene in scenes:
             found = True

@@ -33,6 +33,8 @@ SAMPLE_SIZE = 128
 #: Snow and clouds are little above 1, and the darkest water is brighter than this: medians of
 #: most bands beyond are no reflectance.
 MOST_REFLECTANCE, LEAST_REFLECTANCE = 5.0, 1e-4
+#: Corrected for the air, dark water comes out a little below 0; medians below this are no ground.
+BELOW_ZERO = -0.05
 
 
 def sample_chips(plan: Plan, count: int, *, of_all: bool = False) -> list[NDArray[Any]]:
@@ -159,7 +161,7 @@ def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
         statistics: of its bands, in the model's quantity.
 
     Raises:
-        RadiometryError: most medians are far above 1, far below 0, or as good as nothing.
+        RadiometryError: most medians are far above 1 or as good as nothing, or half are below 0.
     """
     if plan.card.quantity != "reflectance" or plan.options.scale is not None or not statistics:
         return
@@ -170,41 +172,51 @@ def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
     listed = ", ".join(f"{s.name} {s.median:.4g}" for s in statistics)
     gain, bias = np.array(plan.radiometry.gain), np.array(plan.radiometry.bias)
     raise RadiometryError(
-        f"{plan.scene.name}: the median of most bands is {what} ({listed}), and reflectance is 0 "
+        f"{plan.scene.name}: the median of {what} ({listed}), and reflectance is 0 "
         f"to 1, so these are other numbers ({plan.radiometry.source}); "
         f"{_what_to_say(plan, (medians - bias) / gain)}"
     )
 
 
 def _impossible(medians: NDArray[np.float64]) -> str | None:
-    """Find out where the medians of most bands lie, if no ground has such reflectance."""
+    """Find out of which bands the medians lie where, if no ground has such reflectance."""
     if (medians > MOST_REFLECTANCE).mean() > 0.5:
-        return f"above {MOST_REFLECTANCE:g}"
-    if (medians < -1).mean() > 0.5:
-        return "below -1"
+        return f"most bands is above {MOST_REFLECTANCE:g}"
+    if (medians < BELOW_ZERO).mean() >= 0.5:
+        return f"at least half of the bands is below {BELOW_ZERO:g}"
     # All 0 is a frame that nobody declared, not the ground.
     if ((medians > 0) & (medians < LEAST_REFLECTANCE)).mean() > 0.5:
-        return f"below {LEAST_REFLECTANCE:g}"
+        return f"most bands is below {LEAST_REFLECTANCE:g}"
     return None
 
 
 def _what_to_say(plan: Plan, numbers: NDArray[np.float64]) -> str:
     """The options that make the medians of a file's numbers those of a sound scene."""
-    offset = plan.options.offset
     known = convention(plan.scene, plan.bands)
     if known is not None and _is_sound(plan.card, numbers * known.scale + known.offset):
         return f"{known.why}: give {known.options}"
+    return _by_numbers(plan.card, numbers, plan.options.offset) or TELL
+
+
+def _by_numbers(card: ModelCard, numbers: NDArray[np.float64], offset: float | None) -> str:
+    """What the medians alone say of a file's numbers, with the options for it; "" if nothing.
+
+    Args:
+        card: of the model.
+        numbers: medians of the bands, as they stand in the file.
+        offset: that the user gave.
+    """
     if np.all((numbers > 0) & (numbers <= 255)) and np.any(numbers > MOST_REFLECTANCE):
         return (
             "if they are percent, give --scale 0.01; if they are 8-bit values for the screen, use "
             "the original product"
         )
     for scale in (1.0, 1e-4, 1e4):
-        if _is_sound(plan.card, numbers * scale + (offset or 0.0)):
+        if _is_sound(card, numbers * scale + (offset or 0.0)):
             also = "" if offset is None else f" --offset {offset:g}"
             times = "" if scale == 1 else f" x {1 / scale:g}"
             return f"they look like reflectance{times}: give --scale {scale:g}{also}"
-    return TELL
+    return ""
 
 
 def _is_sound(card: ModelCard, medians: NDArray[np.float64]) -> bool:
@@ -237,18 +249,29 @@ def plausibility_warnings(
     listed = ", ".join(
         f"{s.name} {s.median:.4g} (expected {low:g} to {high:g})" for s, (low, high) in outside
     )
-    medians = np.array([s.median for s in statistics])
-    if (medians > 5).mean() > 0.5:
-        hint = "the numbers look like scaled integers: try --scale 0.0001"
-        if medians.max() <= 255:
-            hint = "the numbers look like 8-bit screen values, not reflectance: use the original"
-    elif (medians < 0).any():
-        hint = "an offset may have been taken off twice: try --offset 0 with the right --scale"
-    elif (np.abs(medians) < 1e-3).all():
-        hint = "the numbers look scaled twice: try --scale 1"
-    else:
-        hint = "check --scale, --offset, the order of --bands, and that the scene is cloud-free"
+    hint = _hint(card, np.array([s.median for s in statistics]), radiometry)
     return [f"the scene's median {card.quantity} is unusual: {listed}; {hint}"]
+
+
+def _hint(card: ModelCard, medians: NDArray[np.float64], radiometry: Radiometry | None) -> str:
+    """What may be wrong with these medians; options are named if they make them those of a scene.
+
+    Bands that are in a wrong order, clouds or snow make a scene unusual in some bands only.
+    """
+    count = len(medians)
+    gain, bias = np.full(count, 1e-4), np.zeros(count)
+    if radiometry is not None:
+        gain, bias = np.array(radiometry.gain), np.array(radiometry.bias)
+    other = "check --scale, --offset, the order of --bands, and that the scene is cloud-free"
+    if card.quantity != "reflectance" or _is_sound(card, medians):
+        return other
+    same = np.all(gain == gain[0]) and np.all(bias == bias[0])
+    if same and (medians < 0).any() and _is_sound(card, medians + 0.1):
+        offset = round(float(bias[0]) + 0.1, 6)
+        return (
+            f"an offset may have been taken off twice: try --scale {gain[0]:g} --offset {offset:g}"
+        )
+    return _by_numbers(card, (medians - bias) / gain, None) or other
 
 
 def _offset_warning(
@@ -263,12 +286,14 @@ def _offset_warning(
     darkest = min(s.low for s in statistics)
     if 0.095 <= darkest <= 0.13:
         gain, bias = (radiometry.gain[0], radiometry.bias[0]) if radiometry else (1e-4, 0.0)
+        if radiometry and len({*radiometry.gain}) + len({*radiometry.bias}) > 2:
+            return []  # no one scale and offset says it, and Sentinel-2 has one for all bands
         # Floating-point numbers that are reflectance already are not scaled once more.
         scale = "" if gain == 1 else f"--scale {gain:g} "
         return [
             f"no band has reflectance below {darkest:.3f}: if this is Sentinel-2 of processing "
             f"baseline 04.00 or later, 1000 has been added to its numbers: give {scale}"
-            f"--offset {bias - 0.1:g}"
+            f"--offset {round(bias - 0.1, 6):g}"
         ]
     return []
 

@@ -2,17 +2,19 @@
 
 In go paths or addresses; out come bands whose sensor, meaning and place are known, and a reader of
 windows of them. :mod:`~geoseg.scene.opening` makes a :class:`~geoseg.scene.scene.Scene` of what the
-user names: of a STAC item ``item.py`` says what it holds, ``assets.py`` which of its files are
-bands, ``item_scene.py`` opens these; ``tiles.py`` joins tiles of one scene (``vrt.py`` writes
-virtual rasters), ``variables.py`` finds the bands of a netCDF file. :mod:`~geoseg.scene.sensors`
-recognises sensors by names and tags, ``spelling.py`` reads what programs call a band, ``alpha.py``
-tells whether one is a mask, ``place.py`` whether coordinates are those of the CRS.
-:mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
-:mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands differ. Every
-raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
-what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
-sidecars name, ``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector
-files. What a scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by
+user names: ``folders.py`` finds what of a folder or an archive (``containers.py``) is a scene, with
+:mod:`~geoseg.scene.products`, which also read the producers' metadata; of a STAC item ``item.py``
+says what it holds, ``assets.py`` which of its files are bands, ``item_scene.py`` opens these;
+``tiles.py`` joins tiles of one scene (``vrt.py`` writes virtual rasters), ``variables.py`` finds
+the bands of a netCDF file. :mod:`~geoseg.scene.sensors` recognises sensors by names and tags,
+``spelling.py`` reads what programs call a band, ``alpha.py`` tells whether one is a mask,
+``place.py`` whether coordinates are those of the CRS. :mod:`~geoseg.scene.radiometry` turns stored
+numbers into reflectance, and :mod:`~geoseg.scene.reader` reads, with
+:mod:`~geoseg.scene.resampling` where bands differ. Every raster is opened by
+:mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and what it may point
+to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and sidecars name,
+``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector files. What a
+scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by
 ``cloud_reader.py``. Start with ``opening.py``.
 
 For other rooms:
@@ -21,10 +23,12 @@ For other rooms:
     declared: pixel_limit, pixels_allowed
     files: files_behind, opened
     fill: fill_nearest
+    folders: is_product_archive
     item: Asset, AssetBand, Item, MAX_BYTES, address_of, is_item, parse_item, read_item
     item_scene: APPLIED, BASELINES
     opening: PRODUCT_FOLDER, RASTER_SUFFIXES, Source, open_scene
     pointers: RefusedError, vrt_pointers
+    products: layout_of
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
     scene: Scene, SceneBand, finest_grid

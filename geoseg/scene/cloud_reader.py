@@ -76,7 +76,10 @@ class CloudReader:
         rows, cols = self._places(block)
         first, left = int(rows.min()), int(cols.min())
         area = Window(first, left, int(rows.max()) - first + 1, int(cols.max()) - left + 1)
-        left_out = self._layer.rule.left_out(self._numbers(area))
+        rule = self._layer.rule
+        left_out = np.zeros((area.height, area.width), dtype=bool)
+        for index in rule.bands or (self._layer.band.index,):
+            left_out |= rule.left_out(self._numbers(area, index))
         return left_out[rows - first, cols - left]
 
     def _places(self, block: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -119,9 +122,9 @@ class CloudReader:
         assert grid is not None and layer is not None, "check_resampling has seen that both are"
         return Transformer.from_crs(grid.to_wkt(), layer.to_wkt(), always_xy=True)
 
-    def _numbers(self, area: Window) -> NDArray[Any]:
-        """Read a window of the layer's own grid."""
-        path, index = self._layer.band.path, self._layer.band.index
+    def _numbers(self, area: Window, index: int) -> NDArray[Any]:
+        """Read a window of a band on the layer's own grid."""
+        path = self._layer.band.path
         window = RasterioWindow(area.col, area.row, area.width, area.height)
         try:
             return np.asarray(retried(path, partial(self._dataset.read, index, window=window)))

@@ -33,12 +33,15 @@ class CloudRule:
         values: numbers that are left out.
         bits: places of bits, from 0; a number with any of them set is left out.
         why: where that comes from.
+        bands: of the layer's file, from 1, where it takes several: what any of them leaves out is
+            left out.
     """
 
     name: str
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
     why: str = ""
+    bands: tuple[int, ...] = ()
 
     def left_out(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
         """Find the pixels that are left out.
@@ -74,6 +77,17 @@ LAYERS: Mapping[tuple[str, str], CloudRule] = {
         bits=(0, 1, 2, 3),
         why="HLS user guide v2: bit 0 cirrus, 1 cloud, 2 beside cloud or shadow, 3 cloud shadow; "
         "255, which has all bits, is fill",
+    ),
+    ("clm", "MAJA"): CloudRule(
+        "MAJA cloud mask (CLM)",
+        bits=(0, 1, 2, 3, 4, 5, 6, 7),
+        why="MAJA format of THEIA: bits 0 to 3 and 7 clouds, 4 thin cloud, 5 and 6 shadows",
+    ),
+    ("udm2", "PlanetScope"): CloudRule(
+        "PlanetScope usable data mask (udm2)",
+        values=(1,),
+        why="Planet: bands 3 shadow, 4 light haze, 5 heavy haze, 6 cloud; 1 is yes",
+        bands=(3, 4, 5, 6),
     ),
 }
 

@@ -23,12 +23,17 @@ from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError
 from geoseg.scene.scene import Scene, SceneBand
-from geoseg.scene.sensors import UNDATED, sentinel2_offset
+from geoseg.scene.sensors import sentinel2_offset
 
-__all__ = ["EITHER", "Radiometry", "of_item", "sentinel2"]
+__all__ = ["EITHER", "UNKNOWN", "Radiometry", "of_item", "sentinel2"]
 
+#: Why a baseline is needed.
+UNKNOWN = (
+    "since baseline 04.00 numbers hold an offset of 1000 unless someone took it off, which a date "
+    "does not tell"
+)
 #: What to do where it isn't known whether the offset is in the numbers.
-EITHER = "say --scale 0.0001 --offset -0.1 if it is still in, else --scale 0.0001 --offset 0"
+EITHER = "say --scale 0.0001 --offset -0.1 if the 1000 is still in, else --scale 0.0001 --offset 0"
 
 
 @dataclass(frozen=True)
@@ -98,11 +103,10 @@ def of_item(scene: Scene, bands: Sequence[SceneBand], gains: tuple[float, ...]) 
         return Radiometry(gains, biases, source)
     if found is None:
         raise RadiometryError(
-            f"{scene.name}: its item gives a scale and no offset; Sentinel-2, {why}: since "
-            f"2022-01-25 its numbers hold an offset of 1000 unless someone took it off; {EITHER}"
+            f"{scene.name}: its item gives a scale and no offset; Sentinel-2, {why}: {UNKNOWN}; "
+            f"{EITHER}"
         )
-    doubt = f"nothing says whether an offset is in its numbers: {EITHER}" if why == UNDATED else ""
-    return Radiometry(gains, (found,) * len(bands), f"scale of the item; {why}", doubt)
+    return Radiometry(gains, (found,) * len(bands), f"scale of the item; {why}")
 
 
 def _doubt(scene: Scene, offset: float) -> str:

@@ -1,6 +1,7 @@
-"""From what the user names to a scene: a file, several, a folder of one-band files, a .SAFE.
+"""From what the user names to a scene: a file, several, a folder or an archive of one-band files.
 
-A STAC item is looked at in ``item.py``; ``item_scene.py`` makes a scene of it.
+A STAC item is looked at in ``item.py``; ``item_scene.py`` makes a scene of it. What folders and
+archives of products hold, and what their metadata say, is found in ``products/``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,27 +17,34 @@ from typing import Any, TypeAlias
 
 from rasterio.enums import ColorInterp
 
-from geoseg.core.gdal import gdal_options
+from geoseg.core.gdal import gdal_options, over_network
 from geoseg.core.names import public_name
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.scene.bands import bands_of, said_of_alpha, stem_of
 from geoseg.scene.files import add_files, opened
+from geoseg.scene.folders import (
+    PRODUCT_FOLDER,
+    RASTER_SUFFIXES,
+    bands_in,
+    cloud_layer,
+    folder_of,
+    name_of,
+)
 from geoseg.scene.item import Item, is_item, parse_item, read_item
 from geoseg.scene.item_scene import open_item
 from geoseg.scene.parts import part_of
 from geoseg.scene.place import check_place
+from geoseg.scene.products import told_of
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
-from geoseg.scene.sensors import Sensor, band_code, band_name, common_name, detect_sensor
-from geoseg.scene.sources import LOCAL, Rules, is_remote
+from geoseg.scene.sensors import Sensor, band_code, band_name, detect_sensor
+from geoseg.scene.sources import LOCAL, Rules
 from geoseg.scene.tiles import join_tiles
 from geoseg.scene.variables import one_band_files
 
-__all__ = ["RASTER_SUFFIXES", "Source", "open_scene"]
+__all__ = ["PRODUCT_FOLDER", "RASTER_SUFFIXES", "Source", "open_scene"]
 
-#: Folders whose name is a product's.
-PRODUCT_FOLDER = re.compile(r"(S2[ABCD]_MSI|L[CETMO]0\d_|HLS\.)", re.IGNORECASE)
-RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".dat", ".bil"}
-
+#: Types of numbers as products have them.
+WHOLE = re.compile("u?int(16|32)")
 
 #: What a scene is opened from.
 Source: TypeAlias = str | Path | Sequence[str | Path] | Mapping[str, Any] | Item
@@ -52,9 +61,10 @@ def open_scene(
     """Find out what a scene holds.
 
     Args:
-        source: a raster that GDAL opens (path, URL), a folder of one-band files, a .SAFE folder,
-            a list of files, or a STAC item: path, URL, pystac's object, the parsed JSON, or what
-            :func:`geoseg.scene.item.parse_item` makes of that and of where it was read from.
+        source: a raster that GDAL opens (path, URL), a folder of one-band files or of a product, a
+            .zip or .tar of one, a list of files, or a STAC item: path, URL, pystac's object, the
+            parsed JSON, or what :func:`geoseg.scene.item.parse_item` makes of that and of where it
+            was read from.
         rules: what its files may point to.
         assets: keys of the item's assets that are its bands; none for all that are known to be.
         clouds: ``auto``: look for a layer that says which pixels are clouds; ``none``.
@@ -96,8 +106,8 @@ def _open(
         )
     if not files:
         raise SceneError("no file given; a scene is a raster file, a list of them or a folder")
-    if isinstance(source, str | Path) and not is_remote(files[0]) and os.path.isdir(files[0]):
-        return _open_folder(Path(files[0]), rules)
+    if isinstance(source, str | Path) and (folder := folder_of(files[0])) is not None:
+        return _open_folder(folder, files[0], rules, clouds)
     names = [name.strip() for name in (band_names or "").split(",")]
     name = stem_of(files[0])
     files, rules = join_tiles(files, rules)
@@ -113,29 +123,27 @@ def _item_of(source: Any) -> Item:
     return parse_item(source)
 
 
-def _open_folder(folder: Path, rules: Rules) -> Scene:
-    """Open a folder's one-band files; in a .SAFE those of IMG_DATA."""
-    if folder.suffix.upper() == ".SAFE":
-        files = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2"))
-    else:
-        files = sorted(
-            p
-            for p in folder.iterdir()
-            if p.suffix.lower() in RASTER_SUFFIXES and not p.name.startswith(".")
-        )
-    used: list[str] = []
-    ignored: list[str] = []
-    for path in files:
-        named = band_code(path.stem) is not None or common_name(path.stem) is not None
-        (used if named else ignored).append(str(path))
-    if not used:
-        raise SceneError(
-            f"{folder} holds {len(files)} raster files and none is named after a band; a folder "
-            f"scene has one-band files such as B04.tif or red.tif: or give the files themselves"
-        )
-    reasons = tuple(f"{Path(p).name}: not named after a band" for p in ignored)
-    name = Path(os.path.abspath(folder)).name  # "." has none of its own
-    return _open_files(used, name.removesuffix(".SAFE") or "scene", reasons, rules, folder=True)
+def _open_folder(folder: str, named: str, rules: Rules, clouds: str) -> Scene:
+    """Open a product's bands, or a folder's one-band files.
+
+    Args:
+        folder: as :func:`geoseg.scene.folders.folder_of` gives it.
+        named: what the user named: the folder, an archive, or a header.
+        rules: what the files may point to.
+        clouds: as for :func:`open_scene`.
+    """
+    found = bands_in(folder, named)
+    scene = _open_files(
+        list(found.files), name_of(folder, named), found.others, rules, folder=len(found.files) > 1
+    )
+    if clouds != "auto":
+        return scene
+    layer = cloud_layer(found, scene.sensor, rules)
+    if layer is None:
+        return scene
+    used = f"{os.path.basename(layer.band.path)}: "
+    ignored = tuple(line for line in scene.ignored if not line.startswith(used))
+    return replace(scene, clouds=layer, ignored=ignored)
 
 
 def _open_files(
@@ -179,14 +187,8 @@ def _open_files(
                 continue
             found += bands
             notes += said
-    sensor = _sensor_of(files, found, texts, tags)
-    named = [replace(b, name=_name_of(b, sensor)) for b in found]
-    if sensor is not None and sensor.name == "Sentinel-2":
-        # ESA's products say so in their specification (NODATA is 0), not in the JP2 files.
-        named = [
-            replace(b, nodata=0.0) if b.nodata is None and b.path.endswith(".jp2") else b
-            for b in named
-        ]
+    found, told, products = _told(found, behind, texts)
+    sensor, named = _named(found, told, [*_platforms(tags), *_names(files), *products], texts)
     if not named:
         reasons = f" ({'; '.join(skipped)})" if skipped else ""
         raise SceneError(f"{name}: no usable band found{reasons}; a scene has at least one")
@@ -215,31 +217,104 @@ def _bands_of(
     return bands, [] if alpha is False else said_of_alpha(dataset, file, bands)
 
 
-def _sensor_of(
-    files: Sequence[str], found: Sequence[SceneBand], texts: Sequence[str], tags: Mapping[str, str]
-) -> Sensor | None:
-    """Find the sensor by what files say of themselves, their names and their bands' codes."""
-    codes = [code for band in found if (code := band_code(band.label))]
-    platforms = [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
-    # What the file says of itself comes first, then its name, then folders that are products; a
-    # folder that merely is called after a sensor is no evidence.
-    products = [t for t in texts if PRODUCT_FOLDER.match(t)]
-    return detect_sensor(
-        [*platforms, *(Path(f.split("?")[0]).name for f in files), *products], codes
-    )
-
-
-def _name_of(band: SceneBand, sensor: Sensor | None) -> str | None:
-    """What a band's description means with the sensor; without one, what the file's colours say."""
-    return band_name(band.label, sensor, band.wavelength) if band.has_words else band.name
-
-
 def _is_named(dataset: Any, names: Sequence[str]) -> bool:
     """Whether the user names the band that is marked as alpha."""
     if len(names) != dataset.count or ColorInterp.alpha not in dataset.colorinterp:
         return False
     marked: int = dataset.colorinterp.index(ColorInterp.alpha)
     return names[marked] != "-"
+
+
+def _platforms(tags: Mapping[str, str]) -> list[str]:
+    return [v for k, v in tags.items() if "SPACECRAFT" in k.upper() or "PLATFORM" in k.upper()]
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    return [Path(file.split("?")[0]).name for file in files]
+
+
+def _named(
+    bands: list[SceneBand],
+    told: Mapping[tuple[str, int], str],
+    telling: Sequence[str],
+    texts: Sequence[str],
+) -> tuple[Sensor | None, list[SceneBand]]:
+    """Find the sensor, and by it the names of bands and what stands for "not measured".
+
+    Args:
+        bands: as the files have them.
+        told: (file, index) -> name by a product's metadata.
+        telling: what the files say of themselves and their own names, the most telling first.
+        texts: names of folders, too.
+    """
+    codes = [code for band in bands if (code := band_code(band.label))]
+    # Folders that are products come last; one that merely is called after a sensor is no evidence.
+    sensor = detect_sensor([*telling, *(t for t in texts if PRODUCT_FOLDER.match(t))], codes)
+    named = [replace(b, name=_name_of(b, told, sensor)) for b in bands]
+    return sensor, [replace(b, nodata=_nodata(b, sensor)) for b in named]
+
+
+def _name_of(
+    band: SceneBand, told: Mapping[tuple[str, int], str], sensor: Sensor | None
+) -> str | None:
+    """What a band's description means, or a product says; without these, what its colour is."""
+    said = told.get((band.path, band.index))
+    if band.has_words:
+        return band_name(band.label, sensor, band.wavelength) or said
+    return said or band.name
+
+
+def _nodata(band: SceneBand, sensor: Sensor | None) -> float | None:
+    """What stands for "not measured": as the file has it, else as the product's makers say."""
+    whole = WHOLE.match(band.dtype)
+    if band.nodata is not None or sensor is None or whole is None:
+        return band.nodata
+    if sensor.name == "Sentinel-2":  # ESA's specification, for the files as ESA writes them
+        return 0.0 if band.path.endswith(".jp2") else None
+    fits = sensor.nodata is not None and (sensor.nodata >= 0 or not band.dtype.startswith("u"))
+    return sensor.nodata if fits else None
+
+
+def _told(
+    bands: list[SceneBand], behind: dict[str, None], texts: list[str]
+) -> tuple[list[SceneBand], dict[tuple[str, int], str], list[str]]:
+    """Add what the metadata of products say of bands, and find the products' own names.
+
+    Args:
+        bands: of all files.
+        behind: files that the scene is read from, as keys; the metadata are added.
+        texts: names that the sensor's conventions are looked for in; the products' are added.
+
+    Returns:
+        The bands, (file, index) -> name where one is said, and the products' names.
+    """
+    counts = Counter(band.path for band in bands)
+    out: list[SceneBand] = []
+    names: dict[tuple[str, int], str] = {}
+    products: dict[str, None] = {}
+    for band in bands:
+        said = (
+            None if over_network(band.path) else told_of(band.path, band.index, counts[band.path])
+        )
+        if said is None:
+            out.append(band)
+            continue
+        if os.path.isfile(said.by):
+            behind[said.by] = None
+        if said.product:
+            products[said.product] = None
+        # The file's own word comes first; and numbers of other types were changed by someone.
+        whole = WHOLE.match(band.dtype) is not None
+        tagged = band.scale is not None or band.offset is not None
+        if whole and not tagged and said.scale is not None:
+            band = replace(band, scale=said.scale, offset=said.offset, told_by=said.source)
+        if whole and band.nodata is None:
+            band = replace(band, nodata=said.nodata)
+        if said.name:
+            names[band.path, band.index] = said.name
+        out.append(band)
+    texts[:0] = products
+    return out, names, list(products)
 
 
 def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBand]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError, UsageError
-from geoseg.scene.item_radiometry import EITHER, Radiometry, of_item, sentinel2
+from geoseg.scene.item_radiometry import EITHER, UNKNOWN, Radiometry, of_item, sentinel2
 from geoseg.scene.scene import Scene, SceneBand
-from geoseg.scene.sensors import SENSORS, UNDATED
+from geoseg.scene.sensors import SENSORS
 
 __all__ = ["TELL", "Convention", "Radiometry", "convention", "find_radiometry"]
 
@@ -39,8 +39,10 @@ class Convention:
     options: str
 
 
-#: Bands of Landsat's Collection 2, level 2, as Earth Engine names them.
-SURFACE = re.compile(r"SR_B\d", re.IGNORECASE)
+#: Bands of Landsat's Collection 2, level 2, as Earth Engine and the files name them.
+SURFACE = re.compile(r"(.*_)?SR_B\d$", re.IGNORECASE)
+#: Names of Landsat's level 1.
+LEVEL_1 = re.compile(r"(?<![A-Z0-9])L[COTEM]0\d_L1", re.IGNORECASE)
 
 
 def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
@@ -56,16 +58,11 @@ def convention(scene: Scene, bands: Sequence[SceneBand]) -> Convention | None:
     if sensor.name == "Sentinel-2":
         offset, baseline = sentinel2(scene)
         name = f"Sentinel-2, {baseline}"
-        if offset is None or (baseline == UNDATED):
-            return Convention(
-                1e-4,
-                0.0,
-                name,
-                "--scale 0.0001, and --offset -0.1 if the offset of 1000, which its numbers hold "
-                "since 2022-01-25, is still in",
-            )
+        if offset is None:
+            return Convention(1e-4, 0.0, name, EITHER.removeprefix("say "))
         return Convention(1e-4, offset, name, _options(1e-4, offset))
-    if sensor.name.startswith("Landsat") and all(SURFACE.match(b.label) for b in bands):
+    named = sensor.scale is None and all(SURFACE.match(b.label) for b in bands)
+    if sensor.name.startswith("Landsat") and named and not any(map(LEVEL_1.match, scene.texts)):
         landsat = next(s for s in SENSORS if s.name == "Landsat 8-9 level 2")
         assert landsat.scale is not None
         why = f"bands named {bands[0].label} are of {landsat.why}"
@@ -93,8 +90,9 @@ def find_radiometry(
 ) -> Radiometry:
     """Find what the numbers of these bands mean in a model's quantity.
 
-    The user's word comes first, then the scale and offset of a STAC item or of the file's tags,
-    then floating-point numbers as they are, then the sensor's convention. Nothing else is assumed.
+    The user's word comes first, then the scale and offset of a STAC item, of the file's tags or of
+    a product's metadata, then floating-point numbers as they are, then the sensor's convention.
+    Nothing else is assumed.
 
     Args:
         scene: what was opened.
@@ -141,7 +139,8 @@ def find_radiometry(
             )
         if scene.item is not None:
             return of_item(scene, bands, gains)
-        return Radiometry(gains, biases, "scale and offset tags of the file")
+        said = dict.fromkeys(b.told_by or "scale and offset tags of the file" for b in bands)
+        return Radiometry(gains, biases, "; ".join(said))
     if floats:
         return Radiometry(
             (1.0,) * n, (0.0,) * n, "floating-point numbers, taken as reflectance of 0 to 1"
@@ -168,30 +167,27 @@ def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
         )
     known = convention(scene, bands)
     if scene.sensor.scale is None and known is not None:
+        # As the product has them. In any other type they were changed by someone.
+        if all(b.dtype == "uint16" for b in bands):
+            return Radiometry((known.scale,) * n, (known.offset,) * n, known.why)
         raise RadiometryError(
-            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers whose file name has no "
-            f"level; {known.why}: if they are as they were exported, give {known.options}"
+            f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers, and the product's are "
+            f"uint16; {known.why}: if they are as they were exported, give {known.options}"
         )
     if scene.sensor.scale is None:
         raise RadiometryError(
             f"{scene.name}: {scene.sensor.name} {bands[0].dtype} numbers are no reflectance: "
             f"{scene.sensor.why}; {TELL}"
         )
-    base, why, doubt = scene.sensor.offset, scene.sensor.why, ""
+    base, why = scene.sensor.offset, scene.sensor.why
     if scene.sensor.name == "Sentinel-2":
         found, baseline = sentinel2(scene)
         why = f"{why}; {baseline}"
         if found is None:
             raise RadiometryError(
-                f"{scene.name}: Sentinel-2, {baseline}: since 2022-01-25 its numbers hold an "
-                f"offset of 1000 unless someone took it off; {EITHER}"
+                f"{scene.name}: Sentinel-2, {baseline} (in the names of the product, in its "
+                f"MTD_MSIL2A.xml or MTD_MSIL1C.xml, or in a STAC item): {UNKNOWN}; {EITHER}"
             )
         base = found
-        if baseline == UNDATED:
-            doubt = (
-                "nothing says when this Sentinel-2 scene was acquired: if it was since "
-                "2022-01-25 and its numbers still hold the offset of 1000, give --scale 0.0001 "
-                "--offset -0.1"
-            )
     source = f"convention of {scene.sensor.name}: {why}"
-    return Radiometry((scene.sensor.scale,) * n, (base,) * n, source, doubt)
+    return Radiometry((scene.sensor.scale,) * n, (base,) * n, source)

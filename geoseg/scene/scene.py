@@ -43,6 +43,7 @@ class SceneBand:
         grid: of the file.
         rules: what the file may point to.
         by_item: whether scale and offset are those of a STAC item, not the file's.
+        told_by: what else says scale and offset, in words: a product's metadata; "" for the file.
         alpha: whether a band that the file marks as alpha says what was measured; not where an
             item says that it is a band like others, or its values do.
         wavelength: of its middle by the file's metadata, nm, or None.
@@ -59,6 +60,7 @@ class SceneBand:
     grid: PixelGrid
     rules: Rules = LOCAL
     by_item: bool = False
+    told_by: str = ""
     alpha: bool = True
     wavelength: float | None = None
 

@@ -129,6 +129,8 @@ class Sensor:
             are not reflectance.
         offset: reflectance at number 0.
         why: source of scale and offset, or why there are none.
+        nodata: the number that its integer files hold where nothing was measured, by the
+            product's specification; None where that is left to the files.
     """
 
     name: str
@@ -137,16 +139,42 @@ class Sensor:
     scale: float | None = None
     offset: float = 0.0
     why: str = ""
+    nodata: float | None = None
 
+
+#: What names of PlanetScope's files begin with.
+_PLANET = r"(?<!\d)\d{8}_\d{6}_(?:\d{2}_)?[0-9A-F]{4}_[13][AB]_ANALYTICMS"
 
 #: In the order in which they are tried.
 SENSORS: tuple[Sensor, ...] = (
+    Sensor(
+        "MAJA Sentinel-2",
+        r"SENTINEL2[ABCD]_\d{8}-\d{6}-\d{3}_L2A",
+        _SENTINEL2,
+        1e-4,
+        why="MAJA format of THEIA: reflectance x 10000, no offset",
+        nodata=-10000.0,
+    ),
+    Sensor(
+        "PlanetScope surface reflectance",
+        _PLANET + r"(?:_8B)?_SR",
+        scale=1e-4,
+        why="PlanetScope product specification: surface reflectance x 10000",
+        nodata=0.0,
+    ),
+    Sensor(
+        "PlanetScope",
+        _PLANET,
+        why="radiance needs the scene's own reflectanceCoefficient from its metadata XML",
+        nodata=0.0,
+    ),
     Sensor(
         "HLS Landsat (L30)",
         r"HLS[._]L30",
         _LANDSAT_8_9,
         1e-4,
         why="HLS user guide v2: reflectance x 10000",
+        nodata=-9999.0,
     ),
     Sensor(
         "HLS Sentinel-2 (S30)",
@@ -154,10 +182,13 @@ SENSORS: tuple[Sensor, ...] = (
         _SENTINEL2,
         1e-4,
         why="HLS user guide v2: reflectance x 10000",
+        nodata=-9999.0,
     ),
     Sensor(
         "Sentinel-2",
-        r"S2[ABCD]_MSI|SENTINEL[_ -]?2(?!\d)|(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T",
+        r"S2[ABCD]_MSI|SENTINEL[_ -]?2(?!\d)|(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T|"
+        # Of Earth Search, whose names have the day alone.
+        r"(?<![A-Z0-9])S2[ABCD]_T?\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}",
         _SENTINEL2,
         1e-4,
         why="Sentinel-2 quantification value: reflectance x 10000",
@@ -169,6 +200,7 @@ SENSORS: tuple[Sensor, ...] = (
         2.75e-5,
         -0.2,
         why="Landsat Collection 2 level 2: 0.0000275 DN - 0.2",
+        nodata=0.0,
     ),
     Sensor(
         "Landsat 4-7 level 2",
@@ -177,6 +209,7 @@ SENSORS: tuple[Sensor, ...] = (
         2.75e-5,
         -0.2,
         why="Landsat Collection 2 level 2: 0.0000275 DN - 0.2",
+        nodata=0.0,
     ),
     Sensor(
         "Landsat MSS",
@@ -189,6 +222,7 @@ SENSORS: tuple[Sensor, ...] = (
         _LANDSAT_8_9,
         None,
         why="level-1 numbers need the scene's own REFLECTANCE_MULT and _ADD from its MTL file",
+        nodata=0.0,
     ),
     Sensor(
         "Landsat 4-7",
@@ -196,13 +230,9 @@ SENSORS: tuple[Sensor, ...] = (
         _LANDSAT_4_7,
         None,
         why="level-1 numbers need the scene's own REFLECTANCE_MULT and _ADD from its MTL file",
+        nodata=0.0,
     ),
 )
-
-#: From this day on Sentinel-2 products carry an offset of 1000.
-BASELINE_4 = "20220125"
-#: What :func:`sentinel2_offset` says where neither name nor tags say anything.
-UNDATED = "no processing baseline found and no date: no offset assumed"
 
 _CODE = re.compile(
     r"(?:^|[^A-Za-z0-9])(?:SR_|TOA_)?B0?(\d{1,2}A?)(?:[_ .-]\d{2}m)?$", re.IGNORECASE
@@ -302,9 +332,10 @@ def sentinel2_offset(
 ) -> tuple[float | None, str]:
     """Find the reflectance offset of a Sentinel-2 product.
 
-    From processing baseline 04.00 (2022-01-25) on, 1000 is added to the numbers so that dark
-    pixels need not be cut at 0 (ESA, S2 products specification 14.9: RADIO_ADD_OFFSET at level
-    1C, BOA_ADD_OFFSET at level 2A).
+    From processing baseline 04.00 on, 1000 is added to the numbers so that dark pixels need not be
+    cut at 0 (ESA, S2 products specification 14.9: RADIO_ADD_OFFSET at level 1C, BOA_ADD_OFFSET at
+    level 2A). When a scene was acquired says nothing: ESA has processed old scenes anew, and some
+    archives take the 1000 off again.
 
     Args:
         texts: file and folder names.
@@ -312,32 +343,29 @@ def sentinel2_offset(
         baseline: of the processing, such as 400 for 04.00, where metadata give it.
 
     Returns:
-        (offset in reflectance, where it comes from). The offset is None where the scene was
-        acquired since then and nothing says whether the 1000 is still in its numbers.
+        (offset in reflectance, where it comes from). The offset is None where nothing says
+        whether the 1000 is in the numbers.
     """
-    texts = [text.upper() for text in texts]
     for key, value in tags.items():
         number = re.match(r"\s*(-?\d+(\.\d*)?)", value)
         if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")) and number:
             return float(number.group(1)) * 1e-4, f"tag {key}"
     if baseline is not None:
-        return _baseline_offset(baseline)
+        return baseline_offset(baseline)
     for text in texts:
-        # N9999 marks ESA test reprocessing, whose offset the name doesn't say.
-        match = re.search(r"_N(0\d{3}|9999)_", text)
-        if match and match.group(1) != "9999":
-            return _baseline_offset(int(match.group(1)))
-    for text in texts:
-        date = re.search(r"(?<!\d)(20\d{6})T\d{6}", text)
-        if date and date.group(1) >= BASELINE_4:
-            return None, f"acquired {date.group(1)}, and no processing baseline found"
-        if date:
-            return 0.0, f"no processing baseline found; acquired {date.group(1)}, so no offset"
-    return 0.0, UNDATED
+        # N9999 marks processing by other than ESA's chain, whose offset the name doesn't say.
+        match = re.search(r"_N(0\d{3})_", text.upper())
+        if match:
+            return baseline_offset(int(match.group(1)))
+    return None, "no processing baseline found"
 
 
-def _baseline_offset(baseline: int) -> tuple[float, str]:
-    """The offset in reflectance of a processing baseline, and why."""
+def baseline_offset(baseline: int) -> tuple[float, str]:
+    """Find the offset in reflectance of a processing baseline, and say why.
+
+    Args:
+        baseline: such as 400 for 04.00.
+    """
     if baseline >= 400:
         return -0.1, f"processing baseline N{baseline:04d} adds 1000"
     return 0.0, f"processing baseline N{baseline:04d} adds nothing"

@@ -13,6 +13,7 @@ from geoseg.errors import TrainingError
 from geoseg.labels.vector_files import is_vector, vector_file
 from geoseg.scene.files import opened
 from geoseg.scene.opening import RASTER_SUFFIXES, open_scene
+from geoseg.scene.products import layout_of
 from geoseg.scene.sensors import band_code
 from geoseg.scene.sources import LOCAL, Rules
 
@@ -60,7 +61,7 @@ def find_files(given: Iterable[Path]) -> list[Path]:
 
 def _is_product(folder: Path) -> bool:
     """Say whether a folder's files are the bands of one scene."""
-    if folder.suffix.upper() == ".SAFE":
+    if folder.suffix.upper() == ".SAFE" or layout_of(str(folder)) is not None:
         return True
     codes = [
         code
