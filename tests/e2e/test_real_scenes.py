@@ -8,6 +8,7 @@ import rasterio
 import torch
 
 import geoseg
+from geoseg.errors import RadiometryError
 from geoseg.networks import import_model, load_network
 from geoseg.networks.normalize import normalize
 from geoseg.prediction.chips import chip_rows
@@ -36,13 +37,17 @@ def find(shared, name):
     return path
 
 
+#: Nothing in these folders tells it: one is of baseline N9999, the others are named by their date.
+TOLD = {"scale": 1e-4, "offset": 0.0}
+
+
 def part_of(name, scene):
-    """Of the large scene, options that take a seventh of it: several chips of 256 px each way."""
+    """Options: what the numbers mean, and a seventh of the large scene, several chips each way."""
     if name != "majortom":
-        return {}
+        return TOLD
     transform = geoseg.open_scene(scene).grid.transform
     (west, north), (east, south) = transform @ (200, 200), transform @ (580, 580)
-    return {"bbox": (west, south, east, north)}
+    return {**TOLD, "bbox": (west, south, east, north)}
 
 
 def whole_image(scene, model, part):
@@ -65,6 +70,13 @@ def whole_image(scene, model, part):
     probs = probs[:, top : top + plan.grid.height, left : left + plan.grid.width]
     top = np.sort(probs, axis=0)
     return probs.argmax(axis=0), top[-1] - top[-2]
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_real_bands_without_a_baseline_are_refused(shared, name):
+    wanted = "--scale 0.0001 --offset -0.1 if .*else --scale 0.0001 --offset 0"
+    with pytest.raises(RadiometryError, match=wanted):
+        make_plan(find(shared, name), PredictOptions(model="landcover-ms", no_vector=True))
 
 
 @pytest.mark.slow
@@ -129,6 +141,7 @@ def test_fields_are_crops_in_the_l1c_scene(shared, dynamicworld, tmp_path):
             model=model,
             no_vector=True,
             overwrite=True,
+            **TOLD,
         ).report
         shares = {c["name"]: c["share"] for c in report["classes"]}
         assert shares["crops"] > 0.5
