@@ -14,6 +14,7 @@ from geoseg.networks.normalize import normalize
 from geoseg.prediction.chips import chip_rows
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
+from geoseg.prediction.preflight import preflight
 
 SCENES = {
     "majortom": "data/sentinel2/majortom/S2*",
@@ -77,6 +78,25 @@ def test_real_bands_without_a_baseline_are_refused(shared, name):
     wanted = "--scale 0.0001 --offset -0.1 if .*else --scale 0.0001 --offset 0"
     with pytest.raises(RadiometryError, match=wanted):
         make_plan(find(shared, name), PredictOptions(model="landcover-ms", no_vector=True))
+
+
+@pytest.mark.slow
+def test_no_real_scene_is_accused_and_an_offset_left_in_is_noticed_in_most(shared):
+    """Bright deserts and snow have no dark pixel by which it could be."""
+    found, noticed = 0, 0
+    for folder, bands in (
+        ("sentinel2/scenes", "1,2,3,7,8,9"),
+        ("imagery/scenes", "1,2,3,7,8,9"),
+        ("imagery/six", "1,2,3,4,5,6"),
+    ):
+        given = {"model": "landcover-ms", "no_vector": True, "bands": bands, "scale": 1e-4}
+        for path in sorted((shared / "data" / folder).glob("*.tif")):
+            plan = make_plan(path, PredictOptions(offset=0.0, **given))
+            assert preflight(plan) == [], path.name
+            found += 1
+            left_in = make_plan(path, PredictOptions(offset=0.1, **given))
+            noticed += any("--scale 0.0001 --offset 0" in line for line in preflight(left_in))
+    assert noticed > 0.6 * found > 40
 
 
 @pytest.mark.slow
