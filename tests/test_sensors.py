@@ -202,4 +202,19 @@ def test_baseline_0400_and_later_add_1000(baseline, offset):
     ],
 )
 def test_a_date_is_no_evidence_of_a_baseline(text):
+    """Nor is a baseline of another chain than ESA's."""
+    assert sentinel2_offset([text], {"PROCESSING_BASELINE": "99.99"})[0] is None
     assert sentinel2_offset([text], {}) == (None, "no processing baseline found")
+
+
+@pytest.mark.parametrize(
+    ("tags", "offset"),
+    [
+        ({"PROCESSING_BASELINE": "05.09"}, -0.1),
+        ({"PROCESSING_BASELINE": "02.14"}, 0),
+        ({"PRODUCT_URI": SENTINEL2_L1C.replace("N0209", "N0400")}, -0.1),
+        ({"PRODUCT_URI": SENTINEL2_L1C, "BOA_ADD_OFFSET": "-1000"}, -0.1),
+    ],
+)
+def test_tags_that_programs_take_over_from_a_product_tell_its_baseline(tags, offset):
+    assert sentinel2_offset(["stack.tif"], tags)[0] == offset

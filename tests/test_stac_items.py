@@ -208,11 +208,16 @@ def test_a_baseline_alone_tells_the_offset(tmp_path: Path, baseline: str, bias: 
     assert f"N{baseline.replace('.', '')}" in found.source
 
 
-def test_without_baseline_and_offset_an_item_is_refused_whatever_its_date(tmp_path: Path) -> None:
+def test_an_item_without_baseline_and_offset_is_refused_whatever_its_date(tmp_path: Path) -> None:
     value = planetary_sentinel2(tmp_path)
     del value["properties"]["s2:processing_baseline"]
-    with pytest.raises(RadiometryError, match="no processing baseline found"):
-        reflectance(opened(tmp_path, value))
+    for year in ("2016", "2021", "2023"):
+        value["properties"]["datetime"] = f"{year}-06-28T07:24:41Z"
+        with pytest.raises(RadiometryError, match="no processing baseline found"):
+            reflectance(opened(tmp_path, value))
+    value["properties"]["processing:version"] = "05.09"
+    assert reflectance(opened(tmp_path, value)).bias == (-0.1,) * 6
+    del value["properties"]["processing:version"]
     value["properties"]["s2:product_uri"] = "S2B_MSIL2A_20230628T072441_N0509_R106_T33UXP_x.SAFE"
     assert reflectance(opened(tmp_path, value)).bias == (-0.1,) * 6
 

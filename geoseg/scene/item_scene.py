@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,7 @@ def open_item(item: Item, rules: Rules, wanted: Sequence[str] = (), clouds: str 
         paths=tuple(dict.fromkeys(b.path for b in bands)),
         bands=tuple(bands),
         sensor=opening.sensor,
-        texts=(*texts_of(item), *_date(item)),
+        texts=texts_of(item),
         tags=opening.tags,
         ignored=tuple(
             line for line in choice.unused if not (layer and line.startswith(f"{layer.source}: "))
@@ -78,13 +78,6 @@ def _source(item: Item) -> ItemSource:
         baseline=int(number[1] + number[2]) if number and number[1] != "99" else None,
         offset_taken_off=next((flag for flag in flags if isinstance(flag, bool)), None),
     )
-
-
-def _date(item: Item) -> Iterator[str]:
-    """The time of acquisition as names of products have it."""
-    match = re.match(r"(20\d\d)-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)", item.datetime or "")
-    if match:
-        yield "{}{}{}T{}{}{}".format(*match.groups())
 
 
 def _is_alpha(said: AssetBand) -> bool:

@@ -350,9 +350,13 @@ def sentinel2_offset(
         number = re.match(r"\s*(-?\d+(\.\d*)?)", value)
         if key.upper().startswith(("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")) and number:
             return float(number.group(1)) * 1e-4, f"tag {key}"
+    # What programs take over from a product's metadata.
+    said = re.fullmatch(r"(0\d)\.(\d\d)", tags.get("PROCESSING_BASELINE", "").strip())
+    if baseline is None and said:
+        baseline = int(said[1] + said[2])
     if baseline is not None:
         return baseline_offset(baseline)
-    for text in texts:
+    for text in (tags.get("PRODUCT_URI", ""), *texts):
         # N9999 marks processing by other than ESA's chain, whose offset the name doesn't say.
         match = re.search(r"_N(0\d{3})_", text.upper())
         if match:
