@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from geoseg.errors import RadiometryError, SceneError
 from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
+from geoseg.scene.containers import files_under
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.scene import Scene
@@ -102,7 +103,7 @@ def test_offsets_and_quantification_may_differ_from_what_is_usual(tmp_path: Path
         lambda text: None,
         lambda text: "",
         lambda text: text[: len(text) // 2],
-        lambda text: "<!DOCTYPE x [<!ENTITY a 'b'>]>" + text,
+        lambda text: text.replace("?>\n", "?>\n<!DOCTYPE x [<!ENTITY a 'b'>]>"),
         lambda text: re.sub("<BOA_ADD_OFFSET.*LIST>", "", text),
         lambda text: text.replace(">-1000<", ">much<"),
         lambda text: re.sub('<BOA_ADD_OFFSET band_id="11">-1000</BOA_ADD_OFFSET>', "", text),
@@ -344,6 +345,8 @@ def test_members_that_lead_out_of_an_archive_are_none(tmp_path: Path) -> None:
     make_raster(tmp_path / "red.tif", np.ones((1, 8, 8), np.uint16))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(tmp_path / "red.tif", "../red.tif")
+        archive.writestr("x/../../MTD_MSIL2A.xml", "")
+    assert list(files_under(f"/vsizip/{tmp_path}/a.zip")) == []
     with pytest.raises(SceneError, match="holds 0 raster files"):
         open_scene(tmp_path / "a.zip")
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
