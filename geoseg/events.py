@@ -135,7 +135,7 @@ class CloudsReport(TypedDict):
 
     Attributes:
         layer: its kind.
-        source: the asset that it is.
+        source: the item's asset, or the product's file, that it is.
     """
 
     layer: str

@@ -87,7 +87,8 @@ def _print(report: dict[str, Any]) -> None:
         item = report["item"]
         click.echo(f"item     {item['id']} of {item['collection']}, {item['datetime']}")
     if report["clouds"]:
-        click.echo(f"clouds   {report['clouds']['layer']}, asset {report['clouds']['source']}")
+        what = "asset " if report["item"] else ""
+        click.echo(f"clouds   {report['clouds']['layer']}, {what}{report['clouds']['source']}")
     for line in report["notes"]:
         click.echo(f"  note: {line}")
     for line in report["ignored"]:

@@ -187,8 +187,9 @@ def command(
 ) -> None:
     """Turn a scene into a land-cover raster and polygons.
 
-    SCENE is a raster (path or URL), a folder of one-band files, several such files, or a STAC item
-    (path or URL). Writes <scene>_landcover.tif, .gpkg and .json into the current folder.
+    SCENE is a raster (path or URL), a folder of one-band files, several such files, a product as it
+    is delivered (a folder, a .zip or a .tar), or a STAC item (path or URL). Writes
+    <scene>_landcover.tif, .gpkg and .json into the current folder.
     """
     # The libraries are no garbage, and a run leaves next to none: look for it less often.
     gc.set_threshold(20_000)

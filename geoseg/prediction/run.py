@@ -89,8 +89,8 @@ def predict(
     and ends with the same bytes.
 
     Args:
-        scene: a raster (path or URL), a list of one-band files, a folder of them, or a STAC item
-            (path, URL or parsed JSON).
+        scene: a raster (path or URL), a list of one-band files, a folder of them, a product as it
+            is delivered (a folder, a .zip or a .tar), or a STAC item (path, URL or parsed JSON).
         output: the class raster; ``<scene>_landcover.tif`` in the current folder by default.
         progress: called with each event (see :mod:`geoseg.events`).
         runtime: ``auto``, ``openvino``, ``onnxruntime``, ``torch``, or a runtime of the caller's
