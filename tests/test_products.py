@@ -162,6 +162,19 @@ def test_a_renamed_archive_and_a_folder_in_a_folder_are_the_same_scene(tmp_path:
     check(products.safe(tmp_path / "shell", GROUND).parent)
 
 
+def test_an_order_of_planet_is_found_below_its_lists_of_files(tmp_path: Path) -> None:
+    inner = products.planet(tmp_path / "order" / "files", GROUND)
+    (inner.parents[1] / "manifest.json").write_text("{}")
+    check(inner.parents[1], wanted=SIX[:4])
+    scene = check(products.zipped(inner.parents[1], "order.zip", shell=False), wanted=SIX[:4])
+    assert scene.name == "order"
+    # Beside another folder it isn't clear which one is meant.
+    products.planet(tmp_path / "two" / "files", GROUND)
+    (tmp_path / "two" / "others").mkdir()
+    with pytest.raises(SceneError, match="holds 0 raster files"):
+        open_scene(tmp_path / "two")
+
+
 def test_the_files_own_tags_come_before_the_products_metadata(tmp_path: Path) -> None:
     folder = products.safe(tmp_path, GROUND, suffix=".tif")
     for path in folder.glob("GRANULE/*/IMG_DATA/*/*_B*.tif"):

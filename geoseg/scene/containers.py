@@ -66,17 +66,13 @@ def archive_root(path: str) -> str | None:
 
 
 def shell_of(folder: str) -> str | None:
-    """Give the only thing that lies in a folder, where that is a folder; else None.
-
-    Unpacking and packing leave such shells.
+    """Give the only folder in a folder, as unpacking and packing leave it; None if there is none.
 
     Args:
         folder: a path, or as :func:`archive_root` gives it.
     """
     inner = [name for name in folders_in(folder) if not name.startswith((".", "__MACOSX"))]
-    if len(inner) != 1 or any(not name.startswith(".") for name in files_in(folder)):
-        return None
-    return within(folder, inner[0])
+    return within(folder, inner[0]) if len(inner) == 1 else None
 
 
 def within(folder: str, name: str) -> str:

@@ -35,7 +35,7 @@ RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jp
 #: What GDAL would read beside a band in an archive, and what it names can't be looked at there.
 _BESIDE = (".ovr", ".msk", ".aux", ".aux.xml")
 #: Folders in each other, each alone in the one before, that are looked through.
-MAX_SHELLS = 3
+MAX_SHELLS = 5
 #: Layers that show clouds, as names of files end.
 _LAYER = re.compile(r"(?:^|[_.])(SCL|QA_PIXEL|Fmask)(?:_\d+m)?$", re.I)
 
@@ -73,10 +73,13 @@ def is_product_archive(name: str) -> bool:
 
 
 def _core(folder: str) -> str:
-    """Pass folders that hold nothing but one folder, down to what may be a scene."""
+    """Pass folders that hold no raster and one folder alone, down to what may be a scene."""
     for _ in range(MAX_SHELLS):
+        rasters = any(
+            os.path.splitext(name)[1].lower() in RASTER_SUFFIXES for name in files_in(folder)
+        )
         inner = shell_of(folder)
-        if inner is None or layout_of(folder) is not None:
+        if inner is None or rasters or layout_of(folder) is not None:
             break
         folder = inner
     return folder
