@@ -32,7 +32,8 @@ def laid(kind: str, gsd: float = 10.0) -> tuple[str | None, Affine]:
 
     Args:
         kind: one of :data:`GRIDS`. ``shifted`` and ``half`` are off the CRS's own grid by a share
-            of a pixel, as some archives' scenes are; ``degrees`` has numbers that no float holds.
+            of a pixel, as Landsat's scenes are; ``half`` and ``degrees`` have numbers that no
+            float holds.
         gsd: m; a degree is taken for 100 km.
     """
     if kind == "nowhere":
@@ -42,7 +43,10 @@ def laid(kind: str, gsd: float = 10.0) -> tuple[str | None, Affine]:
         return "EPSG:4326", Affine(res, 0, 13.1, 0, -res, 45.2)
     if kind == "far":  # from the zone's meridian, where a metre of the map is none on the ground
         return "EPSG:32633", Affine(gsd, 0, 833_010, 0, -gsd, 5_000_010)
-    off = {"shifted": 0.3, "half": 0.5}.get(kind, 0.0)
+    if kind == "half":
+        res = 0.99 * gsd  # not even ten of these are a number that a float holds
+        return "EPSG:32633", Affine(res, 0, 50_505.5 * res, 0, -res, 505_050.5 * res)
+    off = 0.3 if kind == "shifted" else 0.0
     corner = Affine.translation(500_000 + off * gsd, 5_000_010 - off * gsd)
     turn = Affine.rotation(17.0) if kind == "turned" else Affine.identity()
     scale = Affine.scale(gsd, gsd if kind == "south-up" else -gsd)

@@ -9,14 +9,25 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 
 from geoseg.cards.card import Normalization
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.quantizing import quantize
 from geoseg.zoo import find_model
-from tests.anchors import Map, assert_same, from_ends, mapped, write_aoi
-from tests.helpers import tiny_model
+from tests.anchors import (
+    CLASSES,
+    Map,
+    Near,
+    assert_same,
+    from_ends,
+    ground,
+    mapped,
+    write_aoi,
+)
+from tests.helpers import make_raster, tiny_model
+from tests.stacitems import earth_search, save
 
 SCENE = Path(__file__).parents[1] / "examples" / "landsat7_nc_2000.tif"
 #: px, of landcover-ms.
@@ -223,3 +234,59 @@ def test_a_crf_which_looks_at_the_whole_chip(folder: Path) -> None:
     runs.check_boxes(whole, BOXES[:1])
     runs.check_fields(whole)
     runs.check_file(whole, 64)
+
+
+@pytest.mark.extra("torch")
+def test_chips_that_are_cut_on_a_device(tmp_path: Path) -> None:
+    """Where they are filled, and put together, too; the device is played by the CPU."""
+    from tests.test_on_device import BANDS, FakeDevice
+    from tests.test_on_device import CLASSES as NAMES
+
+    options = {"network": "small_unet", "network_options": {"width": 4, "depth": 1}}
+    model = tiny_model(tmp_path / "model", BANDS, NAMES, multiple=2, **options)
+    values = np.concatenate([ground(seed, 150, 141, gaps=2) for seed in (1, 2)])
+    scene = make_raster(tmp_path / "scene.tif", values, descriptions=BANDS, nodata=0)
+    given = {"model": model, "size": 40, "overlap": 12, "probs_dtype": "float32"}
+    whole = mapped(scene, tmp_path, runtime=FakeDevice(model), **given)
+    box, place = Window(31, 22, 63, 70), Window(15, 10, 115, 121)
+    part = mapped(scene, tmp_path, runtime=FakeDevice(model), bbox=bounds(whole.grid, box), **given)
+    assert_same(part, whole, what="a bbox")
+    ring = [whole.grid.transform @ corner for corner in ((20, 30), (90, 15), (120, 99), (44, 80))]
+    aoi = write_aoi(tmp_path / "aoi.fgb", [ring], whole.grid.crs)
+    part = mapped(scene, tmp_path, runtime=FakeDevice(model), aoi=aoi, **given)
+    assert part.labelled.any()
+    assert_same(part, whole, part.labelled, what="an AOI")
+    here = values[:, place.rows, place.cols]
+    file = make_raster(
+        tmp_path / "part.tif",
+        here,
+        transform=whole.grid.crop(place).transform,
+        descriptions=BANDS,
+        nodata=0,
+    )
+    part = mapped(file, tmp_path, runtime=FakeDevice(model), **given)
+    inner = from_ends((here != 0).any(axis=0)) >= 40
+    assert inner.any()
+    assert_same(part, whole, inner, what="a file")
+
+
+def test_clouds_are_left_out_beyond_a_part_too(tmp_path: Path) -> None:
+    """What fills them is seen in the part."""
+    scene = save(tmp_path, earth_search(tmp_path))
+    model = tiny_model(
+        tmp_path / "model", ("red",), CLASSES, multiple=2, quantity="reflectance", graph=False
+    )
+
+    class Dim(Near):
+        """Takes the large numbers of the item."""
+
+        def answer(self, pixels: NDArray[Any]) -> NDArray[Any]:
+            return super().answer(pixels * 0.01)
+
+    given = {"model": model, "size": 40, "overlap": 12, "runtime": Dim()}
+    whole = mapped(scene, tmp_path, **given)
+    assert 0.2 < whole.report["clouds"]["share"] < 0.8
+    for box in (Window(15, 69, 34, 25), Window(43, 52, 20, 41)):
+        part = mapped(scene, tmp_path, bbox=bounds(whole.grid, box), **given)
+        assert part.report["clouds"]["pixels"] == (~part.labelled).sum() > 0
+        assert_same(part, whole, what=f"a bbox of {box}")
