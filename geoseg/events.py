@@ -42,6 +42,7 @@ __all__ = [
     "ArchiveProgress",
     "BatchDryRunEvent",
     "BatchResult",
+    "BorderProgress",
     "ChipsEstimate",
     "CloudsReport",
     "DryRunEvent",
@@ -304,6 +305,22 @@ class PolygonsProgress(TypedDict):
     total: int
 
 
+class BorderProgress(TypedDict):
+    """How far the raster of the border is.
+
+    Attributes:
+        event: what it is.
+        stage: of what.
+        done: px of the output.
+        total: px of the output.
+    """
+
+    event: Literal["progress"]
+    stage: Literal["border"]
+    done: int
+    total: int
+
+
 class MosaicProgress(TypedDict):
     """How far the raster of a mosaic is; at least a second apart, and at its end.
 
@@ -453,6 +470,7 @@ class PredictResult(TypedDict):
         probs: path of the probabilities.
         confidence: path of the winning probability.
         agreement: path of the members' agreement.
+        border: path of the raster of the border.
         preview: path of the picture.
         report: path of the JSON report.
     """
@@ -463,6 +481,7 @@ class PredictResult(TypedDict):
     probs: NotRequired[str]
     confidence: NotRequired[str]
     agreement: NotRequired[str]
+    border: NotRequired[str]
     preview: NotRequired[str]
     report: str
 
@@ -669,6 +688,7 @@ Event = (
     StartEvent
     | PredictProgress
     | PolygonsProgress
+    | BorderProgress
     | MosaicProgress
     | ScenesProgress
     | ArchiveProgress

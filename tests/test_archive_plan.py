@@ -462,6 +462,7 @@ def test_further_outputs_are_those_of_predict(model: Path, tmp_path: Path) -> No
         "confidence": "data",
         "probs": "data",
         "agreement": "data",
+        "border": "data",
         "preview": "thumbnail",
     }
     for _ in range(2):

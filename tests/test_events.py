@@ -64,10 +64,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_prediction(place: Path, tmp_path: Path) -> None:
     hear = Receiver()
-    model, more = place / "model1", {"probs": tmp_path / "p.tif", "preview": tmp_path / "p.png"}
+    more = {name: tmp_path / f"{name}.tif" for name in ("probs", "border")}
+    model, more = place / "model1", {**more, "preview": tmp_path / "p.png"}
     geoseg.predict(place / "scene.tif", tmp_path / "a.tif", model=model, progress=hear, **more)
     assert hear.kinds[0] == "StartEvent" and hear.kinds[-1] == "PredictResult"
-    assert {"PredictProgress", "PolygonsProgress"} <= set(hear.kinds)
+    assert {"PredictProgress", "PolygonsProgress", "BorderProgress"} <= set(hear.kinds)
 
 
 def test_a_prediction_of_several_models_with_a_warning(place: Path, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def batch(
         scheduler: address of a Dask scheduler, whose workers do the jobs.
         gpu: have jobs done by workers with the resource GPU alone.
         vector_suffix: of the polygons: ``.gpkg``, ``.fgb``, ``.parquet`` or ``.geojson``.
-        also: outputs of each job besides: ``confidence``, ``probs``, ``agreement``, ``preview``.
+        also: outputs of each job besides: ``confidence``, ``probs``, ``agreement``, ``border``,
+            ``preview``.
         job_timeout: seconds that a job may take.
         max_hours: after which the run stops in order.
         max_bytes: of outputs, after which the run stops in order.

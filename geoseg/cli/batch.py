@@ -25,8 +25,9 @@ STOPPED = 4
 CLEANING = 20.0
 #: Options of predict that an archive has in another way, or not at all.
 _NOT_HERE = {
-    *("scene", "model", "output", "vector", "probs", "confidence", "agreement", "preview"),
-    *("overwrite", "dry_run", "progress", "verbose", "quiet", "restart", "threads", "mem_limit"),
+    *("scene", "model", "output", "vector", "probs", "confidence", "agreement", "border"),
+    *("preview", "overwrite", "dry_run", "progress", "verbose", "quiet", "restart"),
+    *("threads", "mem_limit"),
 }
 
 
@@ -121,7 +122,7 @@ def _predict_options(function: Any) -> Any:
 )
 @click.option(
     "--also",
-    type=click.Choice(["confidence", "probs", "agreement", "preview"]),
+    type=click.Choice(["confidence", "probs", "agreement", "border", "preview"]),
     multiple=True,
     help="Write this of each scene, too; repeatable.",
 )

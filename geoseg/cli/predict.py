@@ -60,6 +60,11 @@ __all__ = ["command"]
     help="Write a raster of the share of members (--tta, several -m) that agree on the class.",
 )
 @click.option(
+    "--border",
+    type=click.Path(),
+    help="Write a raster of where a class may depend on what lies beyond the measured ground.",
+)
+@click.option(
     "--probs-dtype",
     type=click.Choice(["uint8", "float32"]),
     default="uint8",

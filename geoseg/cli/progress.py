@@ -10,6 +10,7 @@ from geoseg.cli.interrupts import interrupt_main
 from geoseg.cli.streams import EventLines
 from geoseg.events import (
     ArchiveProgress,
+    BorderProgress,
     Event,
     MemoryReport,
     MosaicProgress,
@@ -70,6 +71,7 @@ class _Human:
         self,
         event: PredictProgress
         | PolygonsProgress
+        | BorderProgress
         | MosaicProgress
         | ScenesProgress
         | ArchiveProgress

@@ -10,6 +10,7 @@ finished strips to the journal (:mod:`~geoseg.prediction.journal`), from which a
 if its record (``report.run_record``) is the same; :mod:`~geoseg.prediction.blocks` has several
 processes compute one scene. :mod:`~geoseg.prediction.on_device` does the same on a GPU, where chips
 are cut, too. :mod:`~geoseg.prediction.background` makes overviews and polygons meanwhile,
+:mod:`~geoseg.prediction.border_raster` marks where what lies beyond may count,
 :mod:`~geoseg.prediction.budget` keeps to memory, :mod:`~geoseg.prediction.report` counts and
 reports. Start with ``run.py``.
 

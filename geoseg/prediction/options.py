@@ -37,6 +37,9 @@ class PredictOptions:
         confidence: a raster of the winning probability.
         agreement: a raster of the share of members (models and turned chips) that say the class.
         probs_dtype: of these three rasters: ``uint8`` or ``float32``.
+        border: a raster of where a class may depend on what lies beyond the measured ground: 1
+            within the model's border of an end of the scene or of a pixel that was not measured, 0
+            elsewhere, 255 nodata.
         preview: a PNG of the scene beside its map.
         bands: band numbers in the model's order, such as ``3,2,1``; or names, codes or labels that
             the scene carries, in any order.
@@ -93,6 +96,7 @@ class PredictOptions:
     confidence: str | Path | None = None
     agreement: str | Path | None = None
     probs_dtype: str = "uint8"
+    border: str | Path | None = None
     preview: str | Path | None = None
     bands: str | None = None
     band_names: str | None = None

@@ -27,6 +27,7 @@ class Outputs:
         probs: all probabilities.
         confidence: the winning probability.
         agreement: the share of members that say the class.
+        border: where a class may depend on what lies beyond the measured ground.
         preview: PNG.
     """
 
@@ -37,6 +38,7 @@ class Outputs:
     probs: Path | None
     confidence: Path | None
     agreement: Path | None
+    border: Path | None
     preview: Path | None
 
     def all(self) -> list[Path]:
@@ -48,6 +50,7 @@ class Outputs:
             self.probs,
             self.confidence,
             self.agreement,
+            self.border,
             self.preview,
             self.report,
         )
@@ -71,6 +74,9 @@ def outputs_of(name: str, options: PredictOptions) -> Outputs:
     for path in (options.probs, options.confidence, options.agreement):
         if path is not None and Path(path).suffix.lower() not in (".tif", ".tiff"):
             raise UsageError(f"{path}: probabilities are a GeoTIFF, so the name ends in .tif")
+    border = Path(options.border) if options.border else None
+    if border is not None and border.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"--border {border}: the border is a GeoTIFF, so the name ends in .tif")
     return Outputs(
         raster=raster,
         qml=raster.with_suffix(".qml"),
@@ -79,6 +85,7 @@ def outputs_of(name: str, options: PredictOptions) -> Outputs:
         probs=Path(options.probs) if options.probs else None,
         confidence=Path(options.confidence) if options.confidence else None,
         agreement=Path(options.agreement) if options.agreement else None,
+        border=border,
         preview=preview,
     )
 

@@ -286,6 +286,8 @@ class Plan:
             sizes[str(self.outputs.probs)] = pixels * item * len(self.card.classes)
         if self.outputs.confidence is not None:
             sizes[str(self.outputs.confidence)] = pixels * item
+        if self.outputs.border is not None:
+            sizes[str(self.outputs.border)] = pixels
         return sizes
 
 

@@ -110,6 +110,8 @@ def check_disk(plan: Plan, store: StripStore, staging: Staging) -> None:
     plain = sum(spec.is_plain for spec in store.specs.values())
     pixels = plan.grid.height * plan.grid.width
     need += plain * (pixels - pixels_done(store)) + pixels // 3
+    if plan.outputs.border is not None:  # it has strips and overviews of its own
+        need += pixels + pixels // 3
     free = staging.free_bytes()
     if free < need:
         raise OutputError(

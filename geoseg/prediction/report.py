@@ -95,8 +95,8 @@ def _options_report(plan: Plan) -> dict[str, Any]:
     """The options, without paths."""
     kept = asdict(plan.options)
     for name in (
-        *("output", "vector", "probs", "confidence", "agreement", "preview"),
-        *("model", "overwrite", "input_root"),
+        *("output", "vector", "probs", "confidence", "agreement", "border"),
+        *("preview", "model", "overwrite", "input_root"),
     ):
         kept.pop(name)
     kept["src_nodata"] = nodata_value(plan.options.src_nodata)
@@ -247,6 +247,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
         "probs": outputs.probs,
         "confidence": outputs.confidence,
         "agreement": outputs.agreement,
+        "border": outputs.border,
         "preview": outputs.preview,
     }
     return {

@@ -27,6 +27,7 @@ from geoseg.errors import (
 from geoseg.events import PROTOCOL, Progress
 from geoseg.geo.window import Window
 from geoseg.prediction.background import Background, in_background
+from geoseg.prediction.border_raster import border_note, write_border
 from geoseg.prediction.budget import memory_budget
 from geoseg.prediction.engine import predict_strips
 from geoseg.prediction.journal import StripStore
@@ -207,7 +208,7 @@ def make_map(plan: Plan, loaded: Loaded, staging: Staging, log: RunLog) -> Predi
         ):
             predict_strips(plan, runtime, lanes, store, background.check, log, cancelled)
             counts = _count_classes(plan, store, log)
-            outputs = _write_outputs(plan, store, staging, background, log)
+            outputs = _write_outputs(plan, store, staging, background, cancelled, log)
             plan = replace(plan, outputs=outputs)
             text = json_text({**run_report(plan, runtime, counts, log), "memory": memory}, indent=2)
             with explained(outputs.report):
@@ -232,12 +233,19 @@ def _report_start(
     )
     for message in (*plan.warnings, *old_companions(plan.outputs)):
         log.warn(message)
+    if (note := border_note(plan)) is not None:
+        log.report("note", message=note)
     if len(store):
         log.report("note", message=f"going on after {counted(len(store), 'finished strip')}")
 
 
 def _write_outputs(
-    plan: Plan, store: StripStore, staging: Staging, background: Background, log: RunLog
+    plan: Plan,
+    store: StripStore,
+    staging: Staging,
+    background: Background,
+    cancelled: threading.Event,
+    log: RunLog,
 ) -> Outputs:
     """Make the files of finished strips, and wait for what is made in the background.
 
@@ -248,6 +256,10 @@ def _write_outputs(
     with log.clock("wait for rasters"):
         log.wait(background.start(write_rasters, plan, store, staging, background.overviews, log))
     log.wait(background.readiness)
+    if outputs.border is not None:
+        raster = staging.path(outputs.raster)
+        with log.clock("wait for border"):
+            log.wait(background.start(write_border, plan, raster, staging, cancelled, log))
     with log.clock("wait for polygons"):
         if not log.wait(background.polygons):
             outputs = replace(outputs, vector=None)

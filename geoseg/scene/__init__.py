@@ -19,6 +19,7 @@ scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is rea
 
 For other rooms:
     assets: is_raster, sensor_of
+    cloud_reader: CloudReader
     clouds: CLOUDS, rule_of
     declared: pixel_limit, pixels_allowed
     files: files_behind, opened
@@ -31,6 +32,7 @@ For other rooms:
     products: layout_of
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
+    resampling: Ranges, taken
     scene: Scene, SceneBand, finest_grid
     sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name
     sources: LOCAL, Rules, SCHEME, is_remote, lies_in, open_raster

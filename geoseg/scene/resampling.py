@@ -20,7 +20,19 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.scene import SceneBand
 
-__all__ = ["Pixels", "blocks", "check_resampling", "extend", "footprint", "warp"]
+__all__ = [
+    "Pixels",
+    "Ranges",
+    "blocks",
+    "check_resampling",
+    "extend",
+    "footprint",
+    "taken",
+    "warp",
+]
+
+#: First places along an axis, and the first ones after, each (n,).
+Ranges = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 #: Resampling works on squares of about this many pixels of the file or the grid, so that its
 #: memory is small whatever the window.
@@ -126,7 +138,6 @@ def _transform(
 def warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.float32]:
     """Values (C, H, W) with NaN for gaps, averaged or interpolated onto another grid."""
     out = np.full((len(values), to.height, to.width), np.nan, dtype=np.float32)
-    finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
     source, target, crs = of.transform, to.transform, (of.crs, to.crs)
     if of.crs == to.crs:
         # Counted in pixels: far from the CRS's origin rounding would give a pixel another number in
@@ -143,11 +154,55 @@ def warp(values: NDArray[Any], of: PixelGrid, to: PixelGrid) -> NDArray[np.float
         dst_transform=target,
         dst_crs=crs[1],
         dst_nodata=math.nan,
-        resampling=Resampling.average if finer and of.crs == to.crs else Resampling.bilinear,
+        resampling=Resampling.average if _is_averaged(of, to) else Resampling.bilinear,
         # Otherwise a gap in one band only is mixed into its neighbours.
         UNIFIED_SRC_NODATA="NO",
     )
     return out
+
+
+def taken(of: PixelGrid, to: PixelGrid) -> tuple[Ranges, Ranges] | None:
+    """Find the pixels of a file that each pixel of another grid is made from by :func:`warp`.
+
+    Args:
+        of: the file's grid.
+        to: the other one.
+
+    Returns:
+        For rows, and for columns: (first, the first after), each (n,) int64, a pair for every one
+        of the other grid. They reach beyond the file where it ends before. None where the grids
+        have other CRSs or are turned against each other.
+    """
+    if of.crs != to.crs:
+        return None
+    relative = _rounded(~of.transform @ to.transform)
+    if relative.b or relative.d:
+        return None
+    same = to.place_in(of) is not None
+    axes = ((relative.e, relative.f, to.height), (relative.a, relative.c, to.width))
+
+    def along(scale: float, offset: float, count: int) -> Ranges:
+        step = abs(scale)
+        # What is averaged lies in the pixel; what is interpolated has its centre within a pixel
+        # of the coarser grid.
+        half = step / 2 if _is_averaged(of, to) else max(1.0, step) - 0.5
+        middle = offset + scale * (np.arange(count) + 0.5)
+        if same:
+            first = np.floor(middle)
+            return first.astype(np.int64), first.astype(np.int64) + 1
+        return (
+            np.floor(middle - half + PLACE_SLACK).astype(np.int64),
+            np.ceil(middle + half - PLACE_SLACK).astype(np.int64),
+        )
+
+    down, across = (along(*axis) for axis in axes)
+    return down, across
+
+
+def _is_averaged(of: PixelGrid, to: PixelGrid) -> bool:
+    """Whether pixels of a file are averaged, for they are smaller, or else interpolated."""
+    finer = abs(of.transform.determinant) < abs(to.transform.determinant) * 0.99
+    return finer and of.crs == to.crs
 
 
 def _rounded(relative: Affine) -> Affine:
