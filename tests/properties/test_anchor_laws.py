@@ -480,10 +480,10 @@ def test_bands_with_pixels_of_their_own(tmp_path: Path) -> None:
 
 @st.composite
 def grounds(draw: st.DrawFn) -> tuple[ChipGrid, ChipGrid]:
-    """The chips of a scene, and those of a file that holds a part of it."""
+    """The chips of a scene, and those of a file that holds a part of it, which no chip holds."""
     size, border = draw(st.integers(1, 50)), draw(st.one_of(st.none(), st.integers(0, 30)))
     multiple = draw(st.integers(1, 9))
-    least = 2 * (border if border is not None else size + multiple) + 1
+    least = max(2 * (border if border is not None else size + multiple) + 1, size + multiple)
     height, width = (draw(st.integers(least, least + 120)) for _ in range(2))
     whole = ChipGrid(
         height,
