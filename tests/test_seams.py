@@ -206,8 +206,9 @@ def test_a_single_class_with_a_wrong_chip_is_told(tmp_path):
 def test_where_chips_lay_must_be_known(tmp_path, model):
     values = landscape(100, 90)
     bare = make_raster(tmp_path / "bare.tif", values)
-    with pytest.raises(UsageError, match="GEOSEG_CHIPS"):
-        geoseg.check_seams(bare)
+    found = geoseg.check_seams(bare)  # lattices need no chips
+    assert found.report["chips"] is None and found.report["axes"] == {}
+    assert found.verdict == found.report["lattice"]["verdict"] == "none"
     with pytest.raises(UsageError, match="go together"):
         geoseg.check_seams(bare, size=32)
     with pytest.raises(UsageError, match="overlap is 32"):

@@ -37,10 +37,13 @@ _KINDS = {
 @root_options
 @json_option
 def command(raster: str, as_json: bool, **options: Any) -> None:
-    """Measure whether a map shows where its chips met.
+    """Measure whether a map shows where its chips met, or a lattice.
 
     CLASS_RASTER is what geoseg predict wrote. How often classes change from one pixel to the next
     is compared across the lines where chips begin, end and are blended, and across all others.
+
+    Of a class raster of any program, lattices are looked for: rows or columns that stand out every
+    2 to 256 px.
     """
     from geoseg.evaluation.seam_check import check_seams
 
@@ -48,12 +51,19 @@ def command(raster: str, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(found.report)
         return
-    chips = found.report["chips"]
+    if found.report["chips"]:
+        _echo_chips(found.report)
+        click.echo(found.message)
+    click.echo(found.report["lattice"]["message"])
+
+
+def _echo_chips(report: dict[str, Any]) -> None:
+    chips = report["chips"]
     click.echo(
         f"{counted(chips['total'], 'chip')} of {chips['size']} px, {chips['stride']} px apart"
     )
     click.echo(f"{'between':<10}{'lines where':<20}{'lines':>8}{'changes':>10}{'times':>8}")
-    for name, axis in found.report["axes"].items():
+    for name, axis in report["axes"].items():
         for kind, words in _KINDS.items():
             entry = axis[kind]
             if entry["share"] is not None:
@@ -62,4 +72,3 @@ def command(raster: str, as_json: bool, **options: Any) -> None:
                 click.echo(
                     f"{name:<10}{words:<20}{entry['lines']:>8}{entry['share']:>10.3%}{times:>8}"
                 )
-    click.echo(found.message)

@@ -8,7 +8,8 @@ only models have is in :mod:`~geoseg.evaluation.of_models`. Points are drawn in
 :mod:`~geoseg.evaluation.area_estimates`; whole labels in :mod:`~geoseg.evaluation.by_labels`, with
 :mod:`~geoseg.evaluation.metrics`, :mod:`~geoseg.evaluation.boundary_f1`,
 :mod:`~geoseg.evaluation.polygon_scores` and :mod:`~geoseg.evaluation.calibration`.
-:mod:`~geoseg.evaluation.seam_check` looks for seams. Start with ``run.py``.
+:mod:`~geoseg.evaluation.seam_check` looks for seams, and :mod:`~geoseg.evaluation.lattice` for what
+recurs at any period. Start with ``run.py``.
 
 For other rooms:
     metrics: confusion, iou, mean_iou, pixel_accuracy

@@ -3,7 +3,10 @@
 Between any two neighbouring columns of pixels there is a line, and a share of the pixel pairs
 across it differ in their class. What is on the ground knows nothing of the chips, so that lines
 where one chip hands over to the next should have the same share as the others. The same holds for
-rows. What is kept is two numbers a line, so memory does not depend on the raster's area.
+rows. What is kept is four numbers a line, so memory does not depend on the raster's area.
+
+Of a raster of any program, the same counts show lattices of other periods:
+:mod:`~geoseg.evaluation.lattice`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from numpy.typing import NDArray
 
 from geoseg.core.names import public_name
 from geoseg.errors import UsageError
+from geoseg.evaluation.lattice import tally
+from geoseg.evaluation.lattice_report import describe_lattices
 from geoseg.geo.chip_grid import ChipGrid
 from geoseg.geo.window import Window
 from geoseg.rasters.class_raster import ClassRaster, open_class_raster
@@ -44,7 +49,8 @@ class Seams:
     """What a search for seams found.
 
     Attributes:
-        verdict: ``seams``, ``none``, or ``unknown`` where there is nothing to compare.
+        verdict: ``seams``, ``none``, or ``unknown`` where there is nothing to compare; where it
+            isn't known where chips lay, ``lattice`` in place of ``seams``.
         message: the same in words.
         report: as JSON has it.
     """
@@ -66,7 +72,8 @@ def check_seams(
     """Compare how often classes change where chips meet with how often they do elsewhere.
 
     Args:
-        raster: a class raster. That of ``geoseg predict`` says itself where its chips lay.
+        raster: a class raster. That of ``geoseg predict`` says itself where its chips lay. Of
+            others, without size and overlap, only lattices are looked for.
         size: chip side, px, for the map of another program.
         overlap: px that neighbouring chips share, total.
         multiple: chip sides and places are multiples of this, px.
@@ -77,11 +84,11 @@ def check_seams(
         A verdict, and in its report for columns and for rows: the share of changes across the lines
         where the next chip ``begins`` to count, in the ``middle`` of the overlap, where the chip
         before ``ends`` to, across all lines from the first to the last of these (``blend``), and
-        across the others (``interior``).
+        across the others (``interior``). ``lattice`` has what recurs at other periods.
 
     Raises:
-        UsageError: it isn't known where the chips lay, or they lay on another grid: the scene was
-            resampled for the network, or the raster was cut out of a larger one.
+        UsageError: the chips lay on another grid: the scene was resampled for the network, or the
+            raster was cut out of a larger one.
         SceneError: the raster can't be read.
     """
     if (size is None) != (overlap is None):
@@ -93,6 +100,11 @@ def check_seams(
             height, width = opened.grid.height, opened.grid.width
             grid = ChipGrid(height, width, size, overlap, multiple)
         columns, rows = _count(opened)
+    lattice = describe_lattices({"columns": columns.counts(), "rows": rows.counts()})
+    if grid is None:
+        verdict, message = lattice["verdict"], lattice["message"]
+        report = {"raster": public_name(raster), "chips": None, "axes": {}, "lattice": lattice}
+        return Seams(verdict, message, report | {"verdict": verdict, "message": message})
     axes = {
         "columns": _axis(grid.col_starts, grid.chip_width, grid.weightless, columns),
         "rows": _axis(grid.row_starts, grid.chip_height, grid.weightless, rows),
@@ -108,24 +120,22 @@ def check_seams(
             "total": len(grid),
         },
         "axes": axes,
+        "lattice": lattice,
         "verdict": verdict,
         "message": message,
     }
     return Seams(verdict, message, report)
 
 
-def _from_tags(raster: ClassRaster) -> ChipGrid:
-    """Read the chip grid, as ``geoseg predict`` left it.
+def _from_tags(raster: ClassRaster) -> ChipGrid | None:
+    """Read the chip grid, as ``geoseg predict`` left it; None where there is none.
 
     Raises:
-        UsageError: there are none, or they are of another grid of pixels.
+        UsageError: they are of another grid of pixels.
     """
     text = raster.dataset.tags().get("GEOSEG_CHIPS")
     if text is None:
-        raise UsageError(
-            f"{raster.path} does not say where its chips lay (it has no tag GEOSEG_CHIPS); give "
-            f"--size and --overlap"
-        )
+        return None
     try:
         chips = json.loads(text)
         ground = chips.pop("ground")
@@ -154,30 +164,45 @@ class _Lines:
     Attributes:
         changes: pairs of pixels across it that differ, (length,).
         pairs: pairs that both have a class, (length,); 0 for number 0.
+        alone: pixels of row (or column) k that differ from both neighbours across its lines,
+            which are alike, (length,).
+        triples: pixels that have a class, as both neighbours have, (length,).
     """
 
     changes: IntArray
     pairs: IntArray
+    alone: IntArray
+    triples: IntArray
+
+    @classmethod
+    def none(cls, length: int) -> _Lines:
+        """Begin to count."""
+        return cls(*(np.zeros(length, np.int64) for _ in range(4)))
+
+    def counts(self) -> dict[str, tuple[IntArray, IntArray]]:
+        """By kind, as lattices are looked for."""
+        return {"lines": (self.changes, self.pairs), "alone": (self.alone, self.triples)}
 
 
 def _count(raster: ClassRaster) -> tuple[_Lines, _Lines]:
     """Count changes across columns' and rows' lines, in one pass."""
-    columns, rows = (
-        _Lines(np.zeros(length, np.int64), np.zeros(length, np.int64))
-        for length in (raster.grid.width, raster.grid.height)
-    )
+    columns, rows = _Lines.none(raster.grid.width), _Lines.none(raster.grid.height)
     above: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
     for strip in raster.strips():
         ids, valid, top = strip.ids, strip.valid, strip.top
-        both = valid[:, 1:] & valid[:, :-1]
-        columns.pairs[1:] += both.sum(axis=0)
-        columns.changes[1:] += ((ids[:, 1:] != ids[:, :-1]) & both).sum(axis=0)
+        found = tally(ids.T, valid.T)
+        columns.changes[1:] += found[0]
+        columns.pairs[1:] += found[1]
+        columns.alone[1:-1] += found[2]
+        columns.triples[1:-1] += found[3]
         if above is not None:
-            ids, valid, top = np.vstack([above[0], ids]), np.vstack([above[1], valid]), top - 1
-        both = valid[1:] & valid[:-1]
-        rows.pairs[top + 1 : strip.bottom] = both.sum(axis=1)
-        rows.changes[top + 1 : strip.bottom] = ((ids[1:] != ids[:-1]) & both).sum(axis=1)
-        above = ids[-1:], valid[-1:]
+            ids, valid = np.vstack([above[0], ids]), np.vstack([above[1], valid])
+            top -= len(above[0])
+        found = tally(ids, valid)
+        rows.changes[top + 1 : strip.bottom], rows.pairs[top + 1 : strip.bottom] = found[:2]
+        inner = slice(top + 1, top + 1 + len(found[2]))
+        rows.alone[inner], rows.triples[inner] = found[2:]
+        above = ids[-2:], valid[-2:]
     return columns, rows
 
 
