@@ -22,7 +22,7 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.scene.scene import SceneBand
 from geoseg.scene.sources import Rules
 
-__all__ = ["crop_window", "grown", "in_polygons", "read_aoi", "shared_ground"]
+__all__ = ["crop_window", "in_polygons", "read_aoi", "shared_ground"]
 
 
 #: What a CRS that PROJ doesn't know ends in.
@@ -93,29 +93,39 @@ def shared_ground(bands: Sequence[SceneBand], grid: PixelGrid) -> Window:
 
 
 def in_polygons(
-    polygons: Sequence[Any], grid: PixelGrid, *, touched: bool = False
+    polygons: Sequence[Any], grid: PixelGrid, window: Window, *, around: int = 0
 ) -> NDArray[np.bool_]:
-    """Find the pixels whose centres lie in polygons, (H, W).
+    """Find the pixels of a window whose centres lie in polygons.
 
     Args:
         polygons: GeoJSON-like, in the grid's CRS.
         grid: of the pixels.
-        touched: whether pixels that a polygon touches count, too.
+        window: of it.
+        around: px around each polygon that count, too, as do then those that it touches.
+
+    Returns:
+        (H, W), True = inside.
     """
-    mask: NDArray[np.bool_] = geometry_mask(
-        polygons, (grid.height, grid.width), grid.transform, invert=True, all_touched=touched
+    wide = Window(
+        window.row - around,
+        window.col - around,
+        window.height + 2 * around,
+        window.width + 2 * around,
     )
-    return mask
-
-
-def grown(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Add the pixels within a distance of a mask's, and cut off as many px on each side."""
+    mask: NDArray[np.bool_] = geometry_mask(
+        polygons,
+        (wide.height, wide.width),
+        grid.crop(wide).transform,
+        invert=True,
+        all_touched=around > 0,
+    )
+    if not around:
+        return mask
     from scipy.ndimage import maximum_filter
 
-    side = 2 * distance + 1
-    inside = slice(distance, -distance)
-    result: NDArray[np.bool_] = maximum_filter(mask, size=side)[inside, inside]
-    return result
+    inside = slice(around, -around)
+    grown: NDArray[np.bool_] = maximum_filter(mask, size=2 * around + 1)[inside, inside]
+    return grown
 
 
 def _to_crs(

@@ -20,22 +20,19 @@ from geoseg.geo.chip_grid import ChipGrid, Lane
 from geoseg.geo.model_grid import ModelGrid, Taps, on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.area import crop_window, grown, in_polygons, read_aoi, shared_ground
+from geoseg.prediction.area import crop_window, in_polygons, read_aoi, shared_ground
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
+from geoseg.prediction.members import find_members
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.overlap import border_of, overlap_of
 from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
 from geoseg.prediction.stitch import held_bytes
-from geoseg.rasters.writing import (
-    POLYGON_STRIP,
-    try_creation_options,
-)
+from geoseg.rasters.writing import POLYGON_STRIP, try_creation_options
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import Source, open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import Scene, SceneBand, finest_grid
-from geoseg.zoo import choose_model, find_model
 
 __all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
 
@@ -148,14 +145,8 @@ class Plan:
 
     def _in_aoi(self, window: Window) -> NDArray[np.bool_]:
         """Where a pixel's centre lies in the AOI, (H, W), or that of one which is made from it."""
-        if self.taps is None:
-            return in_polygons(self.aoi, self.ground.crop(window))
-        near = 1 + math.ceil(1 / min(self.factor))
-        around = Window(
-            window.row - near, window.col - near, window.height + 2 * near, window.width + 2 * near
-        )
-        touched = in_polygons(self.aoi, self.ground.crop(around), touched=True)
-        return grown(touched, near)
+        around = 0 if self.taps is None else 1 + math.ceil(1 / min(self.factor))
+        return in_polygons(self.aoi, self.ground, window, around=around)
 
     def lane_bytes(self, lane: OutputLane) -> int:
         """Bytes that a lane's arrays hold at most: rows of chips, what is stitched, strips."""
@@ -286,6 +277,8 @@ class Plan:
             sizes[str(self.outputs.probs)] = pixels * item * len(self.card.classes)
         if self.outputs.confidence is not None:
             sizes[str(self.outputs.confidence)] = pixels * item
+        if self.outputs.agreement is not None:
+            sizes[str(self.outputs.agreement)] = pixels * item
         if self.outputs.border is not None:
             sizes[str(self.outputs.border)] = pixels
         return sizes
@@ -311,7 +304,7 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
             band_names=options.band_names,
         )
     outputs = outputs_of(opened.name, options)
-    members, chosen = ((files,), "asked for") if files else _find_members(opened, options)
+    members, chosen = ((files,), "asked for") if files else find_members(opened, options)
     files = members[0]
     inputs: list[str | Path] = [*opened.all_files, *(m.path for m in members)]
     protect_inputs(outputs, [*inputs, *([options.aoi] if options.aoi else [])])
@@ -398,43 +391,6 @@ def _warnings(plan: Plan) -> Iterator[str]:
                 yield f"the scene's {band} serves as the model's {wanted}"
     if plan.grid.crs is None:
         yield "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
-
-
-def _find_members(scene: Scene, options: PredictOptions) -> tuple[tuple[ModelFiles, ...], str]:
-    """The models that were asked for, or the one that suits a scene, and why these.
-
-    Raises:
-        GeosegError: there is none, or they can't be averaged.
-    """
-    if options.model is None:
-        files, chosen = choose_model(scene, options.bands)
-        return (files,), chosen
-    members = tuple(map(find_model, options.models))
-    if not members:
-        raise UsageError("the list of models is empty; name one, or leave it out")
-    _check_members(members)
-    return members, "asked for"
-
-
-def _check_members(members: Sequence[ModelFiles]) -> None:
-    """Refuse models whose probabilities can't be averaged.
-
-    Raises:
-        UsageError: bands, quantity or classes differ.
-    """
-    first = members[0].card
-    for other in (m.card for m in members[1:]):
-        for what, mine, theirs in (
-            ("bands", first.bands, other.bands),
-            ("quantity", first.quantity, other.quantity),
-            ("classes", *([(c.id, c.name) for c in card.classes] for card in (first, other))),
-            ("gsd", first.gsd, other.gsd),
-        ):
-            if mine != theirs:
-                raise UsageError(
-                    f"-m {first.name} and -m {other.name} have other {what} ({mine} and {theirs}); "
-                    f"models are averaged where these are the same"
-                )
 
 
 def _raster_dtypes(options: PredictOptions) -> list[str]:
