@@ -201,7 +201,7 @@ def check_bbox(case: Case, data: st.DataObject) -> None:
             assert_same(part, whole, what=f"a bbox of {window}")
 
 
-@settings(max_examples=16, phases=STAGES)
+@settings(max_examples=14, phases=STAGES)
 @given(case=cases(), data=st.data())
 def test_a_bbox_is_cut_out_of_the_scenes_map(case: Case, data: st.DataObject) -> None:
     """Not even the last bit tells that it was one."""
@@ -244,7 +244,7 @@ def check_aoi(case: Case, data: st.DataObject) -> None:
         assert_same(part, whole, wanted, what="an AOI")
 
 
-@settings(max_examples=12, phases=STAGES)
+@settings(max_examples=10, phases=STAGES)
 @given(case=cases(tuple(k for k in GRIDS if k not in ("no crs", "nowhere"))), data=st.data())
 def test_an_aoi_is_cut_out_of_the_scenes_map(case: Case, data: st.DataObject) -> None:
     """And nothing is labelled beyond it."""
@@ -279,7 +279,7 @@ def files(draw: st.DrawFn, resampled: bool) -> tuple[Case, Window]:
     return case, draw(windows(*sides, least=least))
 
 
-@settings(max_examples=16, phases=STAGES)
+@settings(max_examples=13, phases=STAGES)
 @given(drawn=files(resampled=False))
 @example(drawn=(PLAIN, Window(7, 12, 81, 60)))
 @example(drawn=(HALF, Window(20, 31, 90, 87)))
@@ -288,7 +288,7 @@ def test_a_file_of_a_part_has_the_scenes_map_inside(drawn: tuple[Case, Window]) 
     check_file(*drawn)
 
 
-@settings(max_examples=14, phases=STAGES)
+@settings(max_examples=12, phases=STAGES)
 @given(drawn=files(resampled=True))
 def test_a_file_of_a_part_that_is_resampled(drawn: tuple[Case, Window]) -> None:
     check_file(*drawn)
