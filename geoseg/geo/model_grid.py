@@ -24,9 +24,10 @@ COARSEST_FACTOR = 4.0
 GSD_SLACK = 1.01
 
 
-#: Factors that are no whole number are rounded to powers of this, so that scenes of one
-#: acquisition, whose gsd differs in the last digits, are resampled alike.
-LADDER = 1.01
+#: Factors that are no whole number are rounded to so many binary digits, which is to within 0.8 %.
+#: So scenes of one acquisition, whose gsd differs in the last digits, are resampled alike; and
+#: places among their pixels are numbers that a float holds, the same in each window that is read.
+DIGITS = 7
 
 
 #: Px that a place may be off by rounding.
@@ -161,14 +162,15 @@ def on_model_grid(
 
 
 def snap(factor: float) -> float:
-    """Round a factor to a whole number of pixels, a whole fraction of one, or a power of LADDER.
+    """Round a factor to a whole number of pixels, a whole fraction of one, or DIGITS binary digits.
 
     A 2 m scene in UTM has pixels of 1.9996 m on the ellipsoid; five of them make 10 m.
     """
     whole = float(round(factor)) if factor >= 1 else 1 / round(1 / factor)
     if abs(whole / factor - 1) < 2 * (GSD_SLACK - 1):
         return whole
-    return float(LADDER ** round(math.log(factor, LADDER)))
+    part, power = math.frexp(factor)
+    return math.ldexp(round(math.ldexp(part, DIGITS)), power - DIGITS)
 
 
 def _zoomed(grid: PixelGrid, down: float, across: float) -> ModelGrid:

@@ -208,20 +208,34 @@ def _is_averaged(of: PixelGrid, to: PixelGrid) -> bool:
 def _rounded(relative: Affine) -> Affine:
     """From one grid's pixels to another's, without what rounding has left in the last digits.
 
-    A scale that is a whole number, or one parted by a whole number, is made so; places are then
-    whole pixels, or such parts of them.
+    A scale that is a whole number of some part of a pixel is made so, and then places lie on such
+    parts.
     """
     a, b, c, d, e, f, *_ = relative
-    across, down = (max(1, round(1 / abs(scale))) if scale else 1 for scale in (a, e))
-
-    def near(number: float, parts: int, slack: float) -> float:
-        rounded = round(number * parts) / parts
-        return rounded if abs(number - rounded) < slack else number
-
+    across, down = _parts(a), _parts(e)
     return Affine(
-        *(near(a, across, SCALE_SLACK), near(b, 1, SCALE_SLACK), near(c, across, PLACE_SLACK)),
-        *(near(d, 1, SCALE_SLACK), near(e, down, SCALE_SLACK), near(f, down, PLACE_SLACK)),
+        *(_near(a, across, SCALE_SLACK), _near(b, 1, SCALE_SLACK), _near(c, across, PLACE_SLACK)),
+        *(_near(d, 1, SCALE_SLACK), _near(e, down, SCALE_SLACK), _near(f, down, PLACE_SLACK)),
     )
+
+
+def _parts(scale: float) -> int:
+    """Into how many parts a pixel is cut so that a scale is a whole number of them; 1 if none is.
+
+    Scales are whole numbers, or one parted by a whole number, or have few binary digits; see
+    :func:`geoseg.geo.model_grid.snap`.
+    """
+    fraction = round(1 / abs(scale)) if scale else 1
+    for parts in (1, fraction, *(1 << power for power in range(1, 11))):
+        if parts and abs(scale * parts - round(scale * parts)) < SCALE_SLACK * parts:
+            return parts
+    return 1
+
+
+def _near(number: float, parts: int, slack: float) -> float:
+    """The nearest whole number of parts, where it is within a slack."""
+    rounded = round(number * parts) / parts
+    return rounded if abs(number - rounded) < slack else number
 
 
 def check_resampling(band: SceneBand, grid: PixelGrid) -> None:
