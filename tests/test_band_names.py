@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
 import geoseg
+from geoseg.core.importing import missing
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.geo.window import Window
 from geoseg.scene.opening import open_scene
@@ -45,7 +46,7 @@ def predict(tmp_path: Path, scene: Any, wanted: Sequence[str], **options: Any) -
     if not model.exists():
         tiny_model(model, wanted, ("a", "b", "c", "d"), size=32, overlap=8)
     out = tmp_path / "map.tif"
-    options = {"no_vector": True, "runtime": "onnxruntime", "overwrite": True, **options}
+    options = {"no_vector": True, "runtime": "openvino", "overwrite": True, **options}
     result = geoseg.predict(scene, out, model=model, **options)
     with rasterio.open(out) as dataset:
         return dataset.read(1), result
@@ -254,6 +255,7 @@ def test_near_infrared_that_is_marked_as_alpha_is_a_band(tmp_path: Path) -> None
         predict(tmp_path, path, ("nir", "red"))
 
 
+@pytest.mark.extra("train")
 def test_near_infrared_that_is_marked_as_alpha_is_trained_on(tmp_path: Path) -> None:
     from geoseg.training.from_data import recipe_from_data
     from geoseg.training.options import TrainOptions
@@ -418,6 +420,8 @@ def test_options_of_bands_on_the_command_line(tmp_path: Path) -> None:
     assert wrong.returncode == 1 and "--band-names" in wrong.stderr
     done = run("predict", "u.tif", "-m", "model", "--band-names", "blue,green,red", "--no-vector")
     assert done.returncode == 0, done.stderr
+    if missing("batch"):
+        return
     (tmp_path / "l.csv").write_text('scene,band_names\nu.tif,"blue,green,red"\n')
     done = run("batch", "l.csv", "-o", "archive", "-m", "model", "--workers", "1", "--no-vector")
     assert done.returncode == 0, done.stdout + done.stderr
