@@ -313,7 +313,7 @@ def test_the_recipes_band_names_are_for_files_without_any(tmp_path):
     path = make_raster(tmp_path / "plain.tif", values)
     with pytest.raises(BandError):
         load(config, path=path)
-    scene = load(config, path=path, bands=("nir", "red", "blue"))
+    scene = load(config, path=path, band_names=("nir", "red", "blue"))
     np.testing.assert_array_equal(scene.pixels, values[::-1])
 
 
