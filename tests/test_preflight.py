@@ -12,6 +12,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rasterio.transform import from_origin
 
 from geoseg.errors import RadiometryError
 from geoseg.geo.pixel_grid import PixelGrid
@@ -327,3 +328,23 @@ def test_chips_are_taken_from_all_over_a_scene(shape, count):
 def test_of_few_chips_all_are_taken(shape):
     rows, cols = shape
     assert sorted(_spread(rows, cols, 100)) == [(r, c) for r in range(rows) for c in range(cols)]
+
+
+def test_a_scene_coarser_than_the_model_was_taught_is_warned_of(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", ("red",), ("a", "b"), gsd=10.0, gsd_range=(8.0, 12.0))
+    for res, coarser in ((30.0, True), (5.0, False)):
+        transform = from_origin(500_000, 5_000_000, res, res)
+        scene = make_raster(
+            tmp_path / f"{res:g}.tif", np.zeros((1, 40, 40), np.uint8), transform=transform
+        )
+        plan = make_plan(scene, PredictOptions(model=model, bands="1"))
+        (line,) = (w for w in plan.warnings if "resampled" in w)
+        assert ("choose a model for coarser scenes" in line) == coarser
+
+
+def test_an_orthophoto_of_5_m_is_warned_of(shared: Path) -> None:
+    """Row K2 of what the public reported: farmland became water, and only resampling was said."""
+    scene = shared / "data/naip/m_4709963_se_14_1_20170827.tif"
+    options = PredictOptions(model="landcover-aerial", band_names="red,green,blue,nir")
+    (line,) = (w for w in make_plan(scene, options).warnings if "resampled" in w)
+    assert "its map may be wrong all over: choose a model for coarser scenes" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -76,32 +77,68 @@ def _print(report: dict[str, Any]) -> None:
     grid = report["grid"]
     gsd = "gsd unknown" if grid["gsd"] is None else "{:.4g} x {:.4g} m".format(*grid["gsd"])
     click.echo(f"{report['name']}: {grid['width']} x {grid['height']} px, {gsd}, {grid['crs']}")
-    click.echo(f"sensor   {report['sensor'] or 'unknown'}")
-    for band in report["bands"]:
-        nodata = band["nodata"]
-        shown = nodata if isinstance(nodata, str) else f"{nodata or 0:g}"
-        extra = "" if nodata is None else f", nodata {shown}"
-        scale = "" if band["scale"] is None else f", x {band['scale']:g} + {band['offset']:g}"
-        click.echo(f"  {band['label']:<12} {band['name'] or '?':<10} {band['dtype']}{extra}{scale}")
-    if report["item"]:
-        item = report["item"]
-        click.echo(f"item     {item['id']} of {item['collection']}, {item['datetime']}")
-    if report["clouds"]:
-        what = "asset " if report["item"] else ""
-        click.echo(f"clouds   {report['clouds']['layer']}, {what}{report['clouds']['source']}")
+    click.echo()
+    for row in _in_columns([("", "", "why"), *_facts(report)]):
+        click.echo(row)
     for line in report["notes"]:
-        click.echo(f"  note: {line}")
+        click.echo(f"doubt: {line}")
     for line in report["ignored"]:
-        click.echo(f"  unused: {line}")
+        click.echo(f"unused: {line}")
     for model in report["models"]:
-        if not model["fits"]:
-            click.echo(f"model {model['name']}: does not fit: {model['why']}")
-            continue
-        click.echo(f"model {model['name']}: fits; values: {model['radiometry']}")
-        click.echo(f"  {model['valid_share']:.1%} of the sampled pixels were measured")
-        if model["statistics"]:
-            click.echo(f"  {'band':<10} {'1 %':>8} {'median':>8} {'99 %':>8}")
-        for s in model["statistics"]:
-            click.echo(f"  {s['name']:<10} {s['low']:8.4f} {s['median']:8.4f} {s['high']:8.4f}")
-        for line in model["notes"]:
-            click.echo(f"  note: {line}")
+        click.echo()
+        _print_model(model)
+
+
+def _facts(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table: of what, what it is, and why geoseg believes it."""
+    yield "sensor", report["sensor"] or "unknown", report["sensor_by"]
+    for band in report["bands"]:
+        yield band["label"], f"{band['name'] or '?'}, {band['dtype']}", band["name_by"]
+    numbers = report["numbers"]
+    if numbers["scale"] is None:
+        yield "numbers", "unknown", numbers["why"]
+    else:
+        yield "numbers", f"reflectance = {_formula(numbers)}", numbers["why"]
+    nodata = {(b["nodata"], b["nodata_by"]) for b in report["bands"]}
+    for value, why in sorted(nodata, key=str):
+        shown = "none" if value is None else value if isinstance(value, str) else f"{value:g}"
+        yield "nodata", shown, why or "no tag, no convention"
+    clouds = report["clouds"]
+    if clouds:
+        yield "clouds", "left out", f"{clouds['layer']}: {clouds['source']}"
+    else:
+        yield "clouds", "unknown", "no cloud layer lies with the scene"
+    item = report["item"]
+    if item:
+        yield "item", item["id"], f"of {item['collection']}, {item['datetime']}"
+
+
+def _formula(numbers: dict[str, Any]) -> str:
+    """The rule from numbers to reflectance; bands may differ."""
+    scale, offset = numbers["scale"], numbers["offset"]
+    if len(scale) > 1 or len(offset) > 1:
+        return f"number x {min(scale):g} to {max(scale):g} + {min(offset):g} to {max(offset):g}"
+    if (scale[0], offset[0]) == (1, 0):
+        return "number"
+    return f"number x {scale[0]:g}" + (f" {offset[0]:+g}" if offset[0] else "")
+
+
+def _in_columns(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Rows with the first two columns as wide as they need, within limits."""
+    first, second = (min(max(len(row[i]) for row in rows), most) for i, most in ((0, 28), (1, 40)))
+    for a, b, c in rows:
+        yield f"{a:<{first}}  {b:<{second}}  {c}".rstrip()
+
+
+def _print_model(model: dict[str, Any]) -> None:
+    if not model["fits"]:
+        click.echo(f"model {model['name']}: does not fit: {model['why']}")
+        return
+    click.echo(f"model {model['name']}: fits; values: {model['radiometry']}")
+    click.echo(f"  {model['valid_share']:.1%} of the sampled pixels were measured")
+    if model["statistics"]:
+        click.echo(f"  {'band':<10} {'1 %':>8} {'median':>8} {'99 %':>8}")
+    for s in model["statistics"]:
+        click.echo(f"  {s['name']:<10} {s['low']:8.4f} {s['median']:8.4f} {s['high']:8.4f}")
+    for line in model["notes"]:
+        click.echo(f"  doubt: {line}")

@@ -155,10 +155,16 @@ def on_model_grid(
             f"{gsd_range[0]:g} to {gsd_range[1]:g} m: they hold too little to be refined to "
             f"{gsd:g} m; choose a model for coarser scenes"
         )
-    return _zoomed(grid, snap(gsd / down), snap(gsd / across)), [
+    what = (
         f"the scene's pixels of {across:.3g} x {down:.3g} m are resampled to the model's "
         f"{gsd:g} m, and the result back to the scene's grid"
-    ]
+    )
+    if max(grid.gsd) > high:
+        what += (
+            f"; they hold less than the {gsd_range[0]:g} to {gsd_range[1]:g} m that {name!r} was "
+            f"taught at, so that its map may be wrong all over: choose a model for coarser scenes"
+        )
+    return _zoomed(grid, snap(gsd / down), snap(gsd / across)), [what]
 
 
 def snap(factor: float) -> float:

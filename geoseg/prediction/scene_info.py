@@ -15,7 +15,8 @@ from geoseg.prediction.preflight import check_reflectance, plausibility_warnings
 from geoseg.prediction.report import grid_report, item_report, layer_report
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import Source, open_scene
-from geoseg.scene.scene import Scene
+from geoseg.scene.radiometry import find_radiometry
+from geoseg.scene.scene import Scene, SceneBand
 from geoseg.scene.sources import Rules
 from geoseg.zoo import list_embedded
 
@@ -75,25 +76,49 @@ def _described(scene: Scene) -> dict[str, Any]:
         "name": scene.name,
         "paths": list(scene.paths),
         "sensor": scene.sensor.name if scene.sensor else None,
+        "sensor_by": scene.sensor_by,
         "grid": grid_report(scene.grid),
         "bands": [
             {
                 "name": b.name,
+                "name_by": _name_by(b),
                 "label": b.label,
                 "index": b.index,
                 "path": b.path,
                 "dtype": b.dtype,
                 "nodata": nodata_value(b.nodata),
+                "nodata_by": "" if b.nodata is None else b.nodata_by or "the file's nodata tag",
                 "scale": b.scale,
                 "offset": b.offset,
             }
             for b in scene.bands
         ],
+        "numbers": _numbers(scene),
         "ignored": list(scene.ignored),
         "item": item_report(scene),
         "clouds": layer_report(scene),
         "notes": list(scene.notes),
     }
+
+
+def _name_by(band: SceneBand) -> str:
+    """What says a band's name, or why it has none."""
+    if band.name is None:
+        return "its label is no band's name" if band.has_words else "nothing says it"
+    return band.named_by or "its label"
+
+
+def _numbers(scene: Scene) -> dict[str, Any]:
+    """What the numbers of the bands with names are in reflectance, and what says so."""
+    bands = [band for band in scene.bands if band.name is not None]
+    if not bands:
+        return {"scale": None, "offset": None, "why": "no band has a name"}
+    try:
+        found = find_radiometry(scene, bands, "reflectance")
+    except GeosegError as error:
+        return {"scale": None, "offset": None, "why": str(error)}
+    scale, offset = (list(dict.fromkeys(values)) for values in (found.gain, found.bias))
+    return {"scale": scale, "offset": offset, "why": found.source}
 
 
 def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from geoseg.scene.clouds import rule_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.item import Asset, AssetBand, Item, address_of, file_name
 from geoseg.scene.scene import CloudLayer, ItemSource, Scene, SceneBand
-from geoseg.scene.sensors import Sensor, detect_sensor
+from geoseg.scene.sensors import Sensor, sensor_with_reason
 from geoseg.scene.sources import Rules, is_remote
 
 __all__ = ["open_item"]
@@ -54,6 +54,7 @@ def open_item(item: Item, rules: Rules, wanted: Sequence[str] = (), clouds: str 
         paths=tuple(dict.fromkeys(b.path for b in bands)),
         bands=tuple(bands),
         sensor=opening.sensor,
+        sensor_by="the STAC item" if sensor else opening.sensor_by,
         texts=texts_of(item),
         tags=opening.tags,
         ignored=tuple(
@@ -90,6 +91,7 @@ class _Opening:
 
     def __init__(self, item: Item, rules: Rules, sensor: Sensor | None) -> None:
         self.item, self.rules, self.sensor = item, rules, sensor
+        self.sensor_by = ""
         self.behind: dict[str, None] = {}
         self.tags: dict[str, str] = {}
         self.notes: list[str] = []
@@ -105,7 +107,7 @@ class _Opening:
             self.tags = tags
             if self.sensor is None:
                 own = [v for k, v in tags.items() if re.search("SPACECRAFT|PLATFORM", k, re.I)]
-                self.sensor = detect_sensor(own)
+                self.sensor, self.sensor_by = sensor_with_reason(own)
         declared = tuple(said for said in asset.bands if not _is_alpha(said))
         if len(declared) == 1 and not (declared[0].name or declared[0].common):
             declared *= len(found)  # what holds for all of them
@@ -168,7 +170,8 @@ class _Opening:
     def _merged(self, band: SceneBand, said: AssetBand, asset: Asset, *, single: bool) -> SceneBand:
         """A band of a file with what the item says of it, which comes first."""
         key = asset.key
-        name = declared_name(said, key if single else None, self.sensor) or band.name
+        declared = declared_name(said, key if single else None, self.sensor)
+        name = declared or band.name
         label = key if single else said.name or said.common or f"{key} {band.label}"
         scale, offset = said.scale, said.offset
         if (scale, offset) in ((1.0, None), (1.0, 0.0), (None, 0.0)):
@@ -184,15 +187,19 @@ class _Opening:
                     f"the item gives scale and offset of {key} as {ours}, and the file as "
                     f"{theirs}: the item's are taken"
                 )
-        nodata = band.nodata if said.nodata is None else said.nodata
+        nodata, nodata_by = band.nodata, ""
+        if said.nodata is not None:
+            nodata, nodata_by = said.nodata, "the STAC item"
         sentinel2 = self.sensor is not None and self.sensor.name == "Sentinel-2"
         if nodata is None and sentinel2 and band.dtype.startswith("uint"):
-            nodata = 0.0  # by ESA's specification of the products
+            nodata, nodata_by = 0.0, "ESA's specification of the product"
         return replace(
             band,
             name=name,
+            named_by="the STAC item" if declared else "",
             label=label,
             nodata=nodata,
+            nodata_by=nodata_by,
             scale=scale if told else band.scale,
             offset=offset if told else band.offset,
             by_item=told,

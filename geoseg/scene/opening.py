@@ -36,7 +36,13 @@ from geoseg.scene.parts import part_of
 from geoseg.scene.place import check_place
 from geoseg.scene.products import told_of
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
-from geoseg.scene.sensors import Sensor, band_code, band_name, detect_sensor
+from geoseg.scene.sensors import (
+    Sensor,
+    band_code,
+    band_name,
+    common_name,
+    sensor_with_reason,
+)
 from geoseg.scene.sources import LOCAL, Rules
 from geoseg.scene.tiles import join_tiles
 from geoseg.scene.variables import one_band_files
@@ -188,7 +194,8 @@ def _open_files(
             found += bands
             notes += said
     found, told, products = _told(found, behind, texts)
-    sensor, named = _named(found, told, [*_platforms(tags), *_names(files), *products], texts)
+    telling = [*_platforms(tags), *_names(files), *products]
+    (sensor, sensor_by), named = _named(found, told, telling, texts)
     if not named:
         reasons = f" ({'; '.join(skipped)})" if skipped else ""
         raise SceneError(f"{name}: no usable band found{reasons}; a scene has at least one")
@@ -199,6 +206,7 @@ def _open_files(
         paths=tuple(dict.fromkeys(b.path for b in named)),
         bands=tuple(named),
         sensor=sensor,
+        sensor_by=sensor_by,
         texts=tuple(dict.fromkeys(texts)),
         tags=tags,
         ignored=tuple(skipped),
@@ -238,8 +246,8 @@ def _named(
     told: Mapping[tuple[str, int], str],
     telling: Sequence[str],
     texts: Sequence[str],
-) -> tuple[Sensor | None, list[SceneBand]]:
-    """Find the sensor, and by it the names of bands and what stands for "not measured".
+) -> tuple[tuple[Sensor | None, str], list[SceneBand]]:
+    """Find the sensor and why, and by it names of bands and what stands for "not measured".
 
     Args:
         bands: as the files have them.
@@ -249,30 +257,46 @@ def _named(
     """
     codes = [code for band in bands if (code := band_code(band.label))]
     # Folders that are products come last; one that merely is called after a sensor is no evidence.
-    sensor = detect_sensor([*telling, *(t for t in texts if PRODUCT_FOLDER.match(t))], codes)
-    named = [replace(b, name=_name_of(b, told, sensor)) for b in bands]
-    return sensor, [replace(b, nodata=_nodata(b, sensor)) for b in named]
+    found = sensor_with_reason([*telling, *(t for t in texts if PRODUCT_FOLDER.match(t))], codes)
+    return found, [_with_nodata(_with_name(band, told, found[0]), found[0]) for band in bands]
 
 
-def _name_of(
+def _with_name(
     band: SceneBand, told: Mapping[tuple[str, int], str], sensor: Sensor | None
-) -> str | None:
-    """What a band's description means, or a product says; without these, what its colour is."""
+) -> SceneBand:
+    """Name a band as its description means, or a product says; else as its colour is."""
+    by_label = band_name(band.label, sensor, band.wavelength) if band.has_words else None
     said = told.get((band.path, band.index))
+    if by_label is not None:
+        coded = common_name(band.label) is None
+        return replace(band, name=by_label, named_by=_by_code(band, sensor) if coded else "")
+    if said is not None:
+        return replace(band, name=said, named_by="the product's metadata")
     if band.has_words:
-        return band_name(band.label, sensor, band.wavelength) or said
-    return said or band.name
+        return replace(band, name=None)
+    return replace(band, named_by="the file's colour interpretation" if band.name else "")
 
 
-def _nodata(band: SceneBand, sensor: Sensor | None) -> float | None:
-    """What stands for "not measured": as the file has it, else as the product's makers say."""
-    whole = WHOLE.match(band.dtype)
-    if band.nodata is not None or sensor is None or whole is None:
-        return band.nodata
+def _by_code(band: SceneBand, sensor: Sensor | None) -> str:
+    """What turns a label without a band's name into one."""
+    if sensor is not None and band_code(band.label) in sensor.codes:
+        return f"{sensor.name}'s band codes"
+    return "its wavelength"
+
+
+def _with_nodata(band: SceneBand, sensor: Sensor | None) -> SceneBand:
+    """Add what stands for "not measured" as the makers say, where the file does not say it."""
+    if band.nodata is not None or sensor is None or WHOLE.match(band.dtype) is None:
+        return band
     if sensor.name == "Sentinel-2":  # ESA's specification, for the files as ESA writes them
-        return 0.0 if band.path.endswith(".jp2") else None
-    fits = sensor.nodata is not None and (sensor.nodata >= 0 or not band.dtype.startswith("u"))
-    return sensor.nodata if fits else None
+        nodata = 0.0 if band.path.endswith(".jp2") else None
+    else:
+        signed = not band.dtype.startswith("u")
+        fits = sensor.nodata is not None and (sensor.nodata >= 0 or signed)
+        nodata = sensor.nodata if fits else None
+    if nodata is None:
+        return band
+    return replace(band, nodata=nodata, nodata_by=f"convention of {sensor.name}")
 
 
 def _told(
@@ -308,8 +332,8 @@ def _told(
         tagged = band.scale is not None or band.offset is not None
         if whole and not tagged and said.scale is not None:
             band = replace(band, scale=said.scale, offset=said.offset, told_by=said.source)
-        if whole and band.nodata is None:
-            band = replace(band, nodata=said.nodata)
+        if whole and band.nodata is None and said.nodata is not None:
+            band = replace(band, nodata=said.nodata, nodata_by="the product's metadata")
         if said.name:
             names[band.path, band.index] = said.name
         out.append(band)

@@ -47,6 +47,8 @@ class SceneBand:
         alpha: whether a band that the file marks as alpha says what was measured; not where an
             item says that it is a band like others, or its values do.
         wavelength: of its middle by the file's metadata, nm, or None.
+        named_by: what says the name, in words; "" for its label.
+        nodata_by: what says nodata, in words; "" for the file.
     """
 
     name: str | None
@@ -63,6 +65,8 @@ class SceneBand:
     told_by: str = ""
     alpha: bool = True
     wavelength: float | None = None
+    named_by: str = ""
+    nodata_by: str = ""
 
     @property
     def has_words(self) -> bool:
@@ -128,6 +132,7 @@ class Scene:
         item: the STAC item that it was opened from, or None.
         clouds: the layer that says which pixels are clouds, or None.
         notes: what the user should know.
+        sensor_by: what says the sensor, in words.
     """
 
     name: str
@@ -141,6 +146,7 @@ class Scene:
     item: ItemSource | None = None
     clouds: CloudLayer | None = None
     notes: tuple[str, ...] = ()
+    sensor_by: str = ""
 
     @property
     def grid(self) -> PixelGrid:
@@ -292,7 +298,10 @@ class Scene:
             for band, name in zip(self.bands, names, strict=True)
             if band.name not in (None, name) and name is not None
         ]
-        bands = tuple(replace(b, name=n) for b, n in zip(self.bands, names, strict=True))
+        bands = tuple(
+            replace(b, name=n, named_by="--band-names")
+            for b, n in zip(self.bands, names, strict=True)
+        )
         return replace(self, bands=bands, notes=(*self.notes, *notes))
 
 

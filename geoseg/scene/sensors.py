@@ -21,6 +21,7 @@ __all__ = [
     "band_name",
     "common_name",
     "detect_sensor",
+    "sensor_with_reason",
 ]
 
 # Spellings -> geoseg's band names. STAC eo:common_name values (EO extension 2.0), those of
@@ -281,15 +282,32 @@ def detect_sensor(texts: Iterable[str], codes: Iterable[str] = ()) -> Sensor | N
     Returns:
         An entry of :data:`SENSORS`.
     """
+    return sensor_with_reason(texts, codes)[0]
+
+
+def sensor_with_reason(
+    texts: Iterable[str], codes: Iterable[str] = ()
+) -> tuple[Sensor | None, str]:
+    """Find which sensor file names and tags speak of, and what says so.
+
+    Args:
+        texts: as for :func:`detect_sensor`.
+        codes: as for :func:`detect_sensor`.
+
+    Returns:
+        An entry of :data:`SENSORS` or None, and the reason in words for people.
+    """
     for text in texts:
         for sensor in SENSORS:
             if re.search(sensor.pattern, text.upper()):
-                return sensor
+                return sensor, f"named in {text!r}"
     found = set(codes)
     numbered = found == {str(i) for i in range(1, len(found) + 1)}
-    if {"8A", "12"} & found and found <= set(_SENTINEL2) and not numbered:
-        return next(s for s in SENSORS if s.name == "Sentinel-2")
-    return None
+    own = {"8A", "12"} & found
+    if own and found <= set(_SENTINEL2) and not numbered:
+        sensor = next(s for s in SENSORS if s.name == "Sentinel-2")
+        return sensor, f"only it has a band B{max(own)}"
+    return None, "neither names nor tags name one"
 
 
 def band_name(text: str, sensor: Sensor | None, wavelength: float | None = None) -> str | None:
