@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given
-from hypothesis import strategies as st
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
@@ -20,16 +19,16 @@ from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import (
-    SAMPLE_SIZE,
     BandStatistics,
     _spread,
+    band_statistics,
     plausibility_warnings,
     preflight,
-    sample_bands,
 )
 from geoseg.prediction.run import predict
 from geoseg.prediction.scene_info import scene_info
 from geoseg.scene.radiometry import Radiometry
+from geoseg.scene.survey import Sample, Survey
 from geoseg.zoo import find_model
 from tests.helpers import make_raster, tiny_model
 
@@ -238,51 +237,26 @@ def test_all_nodata_gives_no_statistics_and_no_warning(tmp_path: Path) -> None:
     assert warnings_of(tmp_path, empty) == []
 
 
-# --- sampling ---
+# --- statistics ---
 
 
-class Recorder:
-    """A reader that remembers what it was asked for."""
-
-    def __init__(self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
-        self.pixels = pixels
-        shape = pixels.shape[1:]
-        self.valid = np.ones(shape, dtype=bool) if valid is None else valid
-        self.reads = np.zeros(shape, dtype=int)
-        self.grid = PixelGrid(*shape, transform=None, crs=None)  # type: ignore[arg-type]
-
-    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        assert window.bottom <= self.grid.height and window.right <= self.grid.width
-        self.reads[window.rows, window.cols] += 1
-        return self.pixels[:, window.rows, window.cols], self.valid[window.rows, window.cols]
-
-
-def sample(reader: Recorder, gain: float = 1.0, bias: float = 0.0) -> tuple[list[Any], float]:
-    n = len(reader.pixels)
+def statistics_of(
+    pixels: NDArray[Any],
+    valid: NDArray[np.bool_] | None = None,
+    gain: float = 1.0,
+    bias: float = 0.0,
+) -> tuple[list[BandStatistics], float]:
+    n, *shape = pixels.shape
+    valid = np.ones(shape, dtype=bool) if valid is None else valid
+    sample = Sample(Window(0, 0, *shape), pixels, valid)
+    grid = PixelGrid(*shape, transform=Affine.identity(), crs=None)
+    seen = Survey(grid, samples=(sample,))
     radiometry = Radiometry((gain,) * n, (bias,) * n, "test")
-    return sample_bands(reader, radiometry, [f"b{i}" for i in range(n)])  # type: ignore[arg-type]
+    return band_statistics(seen, radiometry, [f"b{i}" for i in range(n)]), seen.valid_share
 
 
-@given(st.integers(1, 1500), st.integers(1, 1500))
-def test_sampling_reaches_all_edges_and_leaves_no_wide_gap(height: int, width: int) -> None:
-    reader = Recorder(np.zeros((1, height, width), dtype=np.uint8))
-    sample(reader)
-    for length, hit in ((height, reader.reads.any(axis=1)), (width, reader.reads.any(axis=0))):
-        assert hit[0] and hit[-1]
-        gaps = np.diff(np.flatnonzero(np.concatenate([[True], hit, [True]]))) - 1
-        assert gaps.max() <= max(0, length // 4 - SAMPLE_SIZE + 1)
-    assert reader.reads.sum() <= 25 * SAMPLE_SIZE**2
-
-
-def test_a_scene_smaller_than_a_sample_is_read_once() -> None:
-    reader = Recorder(np.arange(20, dtype=np.float32).reshape(1, 4, 5))
-    (only,), share = sample(reader)
-    assert (reader.reads == 1).all() and share == 1
-    assert only.median == 9.5
-
-
-def test_a_scene_of_one_pixel_is_sampled() -> None:
-    (first, second), share = sample(Recorder(np.array([[[3]], [[5]]], dtype=np.uint16)), 2.0, -1.0)
+def test_a_scene_of_one_pixel_has_statistics() -> None:
+    (first, second), share = statistics_of(np.array([[[3]], [[5]]], np.uint16), None, 2.0, -1.0)
     assert share == 1
     assert (first.name, first.low, first.median, first.high) == ("b0", 5, 5, 5)
     assert second.median == 9
@@ -292,18 +266,18 @@ def test_only_measured_pixels_count() -> None:
     pixels = np.full((1, 10, 10), 1e9, dtype=np.float32)
     valid = np.zeros((10, 10), dtype=bool)
     pixels[0, :3], valid[:3] = 0.25, True
-    (only,), share = sample(Recorder(pixels, valid))
+    (only,), share = statistics_of(pixels, valid)
     assert share == 0.3
     assert only.low == only.median == only.high == 0.25
 
 
 def test_where_nothing_was_measured_there_are_no_statistics() -> None:
     nothing = np.zeros((7, 9), dtype=bool)
-    assert sample(Recorder(np.zeros((2, 7, 9), dtype=np.int16), nothing)) == ([], 0.0)
+    assert statistics_of(np.zeros((2, 7, 9), dtype=np.int16), nothing) == ([], 0.0)
 
 
 def test_unsigned_numbers_do_not_wrap_around_below_zero() -> None:
-    (only,), _ = sample(Recorder(np.full((1, 3, 3), 10, dtype=np.uint8)), 1.0, -20.0)
+    (only,), _ = statistics_of(np.full((1, 3, 3), 10, dtype=np.uint8), None, 1.0, -20.0)
     assert only.median == -10
 
 

@@ -151,7 +151,7 @@ def test_failing_polygons_end_the_run_at_once_and_keep_the_strips(
 
 @pytest.mark.parametrize(
     ("what", "error"),
-    [("preflight", SceneError("a block is damaged")), ("write_overviews", OutputError("full"))],
+    [("pixel_dtype", SceneError("damaged")), ("write_overviews", OutputError("full"))],
 )
 def test_what_fails_beside_the_network_ends_the_run_at_once(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception

@@ -163,7 +163,7 @@ def plan_of(record: Mapping[str, Any], asked: Asked, suffix: str, folder: Path) 
     if not options.get("no_vector"):
         options["vector"] = folder / f"polygons{suffix}"
     wanted = PredictOptions(output=folder / "landcover.tif", **options)
-    return make_plan(scene_to_open(addresses(record)), wanted, files=asked.files)
+    return make_plan(scene_to_open(addresses(record)), wanted, files=asked.files, look=False)
 
 
 def _as_made(row: PlanRow, out: Path) -> PlanRow:

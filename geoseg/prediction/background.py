@@ -21,7 +21,6 @@ from geoseg.errors import (
 )
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.plan import OutputLane, Plan
-from geoseg.prediction.preflight import preflight
 from geoseg.prediction.run_log import RunLog
 from geoseg.rasters.writing import (
     NODATA,
@@ -48,7 +47,7 @@ class Background:
 
     Attributes:
         start: begins a further thing, once all strips are finished.
-        readiness: what its first chip needs, and what is odd about the scene.
+        readiness: what its first chip needs.
         overviews: the class raster's, made of finished strips.
         polygons: made of finished strips; whether there are any.
     """
@@ -103,14 +102,13 @@ def in_background(
 
 
 def _get_ready(plan: Plan, runtime: Runtime | None, log: RunLog) -> None:
-    """Do what needs no pixel, or few of them, while the first ones are read."""
-    if runtime is not None:
-        chips, dtype = plan.chips, pixel_dtype(plan.bands, plan.model_grid)
-        shape = len(plan.bands), chips.chip_height, chips.chip_width
-        with log.clock("load"):
-            runtime.prepare(np.empty(shape, dtype))
-    for message in preflight(plan):
-        log.warn(message)
+    """Do what needs no pixel while the first ones are read."""
+    if runtime is None:
+        return
+    chips, dtype = plan.chips, pixel_dtype(plan.bands, plan.model_grid)
+    shape = len(plan.bands), chips.chip_height, chips.chip_width
+    with log.clock("load"):
+        runtime.prepare(np.empty(shape, dtype))
 
 
 def _write_overviews(store: StripStore, log: RunLog) -> list[Path]:

@@ -33,7 +33,6 @@ from geoseg.prediction.engine import predict_strips
 from geoseg.prediction.journal import StripStore
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan
-from geoseg.prediction.preflight import preflight
 from geoseg.prediction.rasters import check_disk, raster_specs
 from geoseg.prediction.run import Loaded, Prediction, begin, kept_strips, load, make_map
 from geoseg.prediction.run_log import RunLog
@@ -76,8 +75,6 @@ def predict_or_split(
     """
     log = RunLog(progress)
     plan, staging = begin(scene, _options(output, runtime, options), log)
-    if _is_large(plan, split):
-        preflight(plan)  # before a block is computed of what no map can be made of
     places = _places(output)
     loaded = load(plan, runtime, staging.earlier() or {}, log, same_lanes=bool(places))
     staging.resumable(loaded.record, restart=bool(staging.differs(loaded.record)))

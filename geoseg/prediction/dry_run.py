@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from geoseg.core.gdal import block_cache
 from geoseg.core.machine import available_cores, peak_memory
-from geoseg.core.staging import Staging
 from geoseg.errors import SceneError, UsageError
 from geoseg.events import Progress
 from geoseg.geo.window import Window
@@ -24,9 +23,9 @@ from geoseg.prediction.chips import chip_rows
 from geoseg.prediction.load import load_members
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.paths import old_companions
-from geoseg.prediction.plan import OutputLane, Plan, make_plan
-from geoseg.prediction.preflight import preflight
+from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.report import plan_report, runtime_report
+from geoseg.prediction.run import begin
 from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime, checked
 from geoseg.scene.opening import Source
@@ -148,15 +147,14 @@ def dry_run(
         GeosegError: where ``predict`` would raise one.
     """
     log = RunLog(progress)
-    plan = make_plan(scene, PredictOptions(output=output, **options))
-    Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
+    plan, _ = begin(scene, PredictOptions(output=output, **options), log)
     with block_cache(plan.cache_bytes):
         runtime = load_members(plan, log)
         budget = memory_budget(plan, runtime)
         lanes = plan.lanes(budget.arrays)
         # As many chips as are computed at a time, twice.
         wanted = max(PROBE_CHIPS, 2 * (plan.options.threads or available_cores()))
-        for message in [*plan.warnings, *old_companions(plan.outputs), *preflight(plan)]:
+        for message in [*plan.warnings, *old_companions(plan.outputs)]:
             log.warn(message)
         held = peak_memory()
         with log.clock("read"):

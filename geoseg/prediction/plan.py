@@ -23,6 +23,7 @@ from geoseg.geo.window import Window
 from geoseg.prediction.area import crop_window, in_polygons, read_aoi, shared_ground
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.members import find_members
+from geoseg.prediction.oddities import oddities
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.overlap import border_of, overlap_of
 from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
@@ -33,6 +34,7 @@ from geoseg.scene.opening import Source, open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import Scene, SceneBand, finest_grid
+from geoseg.scene.survey import Survey, survey
 
 __all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
 
@@ -76,6 +78,7 @@ class Plan:
             where they are the same.
         chips: where the chips lie on ``model_grid``.
         aoi: geometries in the grid's CRS.
+        survey: what was seen of the whole scene.
         outputs: final paths.
         warnings: what the user should know.
     """
@@ -93,6 +96,7 @@ class Plan:
     taps: tuple[Taps, Taps] | None
     chips: ChipGrid
     aoi: tuple[Any, ...]
+    survey: Survey
     outputs: Outputs
     warnings: tuple[str, ...]
 
@@ -284,13 +288,16 @@ class Plan:
         return sizes
 
 
-def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | None = None) -> Plan:
+def make_plan(
+    scene: Source, options: PredictOptions, *, files: ModelFiles | None = None, look: bool = True
+) -> Plan:
     """Open the scene and the model and decide everything.
 
     Args:
         scene: see :func:`geoseg.scene.opening.open_scene`.
         options: the user's.
         files: the model that the options name, where it was read already: for many scenes.
+        look: at the scene's numbers; False where only places and sizes are asked for.
 
     Raises:
         GeosegError: something doesn't fit; nothing was written.
@@ -314,6 +321,10 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
         opened, bands, card.quantity, scale=options.scale, offset=options.offset
     )
     full = finest_grid(bands)
+    shared = full.crop(shared_ground(bands, full))
+    seen_of_all = Survey(shared)
+    if look:
+        seen_of_all = survey(bands, shared, src_nodata=options.src_nodata, clouds=opened.clouds)
     aoi = read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
     part = crop_window(full, options, aoi)
     grid = full.crop(part)
@@ -361,10 +372,11 @@ def make_plan(scene: Source, options: PredictOptions, *, files: ModelFiles | Non
         taps=taps,
         chips=chips,
         aoi=aoi,
+        survey=seen_of_all,
         outputs=outputs,
         warnings=tuple(notes),
     )
-    return replace(plan, warnings=(*notes, *_warnings(plan)))
+    return replace(plan, warnings=(*notes, *oddities(plan)))
 
 
 def _needed(seen: ModelGrid, down: Taps, across: Taps) -> Window:
@@ -372,25 +384,6 @@ def _needed(seen: ModelGrid, down: Taps, across: Taps) -> Window:
     top, bottom = (edge - seen.place[0] for edge in down.needed(0, down.length))
     left, right = (edge - seen.place[1] for edge in across.needed(0, across.length))
     return Window(top, left, bottom - top, right - left)
-
-
-def _warnings(plan: Plan) -> Iterator[str]:
-    """Warn of what is odd about the radiometry, the chips, the bands and the CRS."""
-    chips, margin = plan.chips, plan.chips.margin
-    yield from plan.scene.notes
-    if plan.radiometry.doubt:
-        yield plan.radiometry.doubt
-    if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:
-        yield (
-            f"overlap {plan.options.overlap} is at most twice the model's margin of {margin} px: "
-            f"seams may show; give --overlap {2 * margin + 1} or more"
-        )
-    if plan.options.bands is None:
-        for band, wanted in zip(plan.bands, plan.card.bands, strict=True):
-            if band.name != wanted:
-                yield f"the scene's {band} serves as the model's {wanted}"
-    if plan.grid.crs is None:
-        yield "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"
 
 
 def _raster_dtypes(options: PredictOptions) -> list[str]:

@@ -16,20 +16,17 @@ from geoseg.geo.window import Window
 from geoseg.prediction.chips import ChipRow
 from geoseg.prediction.plan import Plan
 from geoseg.scene.radiometry import TELL, Radiometry, convention
-from geoseg.scene.reader import SceneReader
+from geoseg.scene.survey import Survey
 
 __all__ = [
     "BandStatistics",
+    "band_statistics",
     "check_reflectance",
     "plausibility_warnings",
     "preflight",
-    "sample_bands",
     "sample_chips",
 ]
 
-#: Windows are read on a lattice of SAMPLES x SAMPLES, each of SAMPLE_SIZE px.
-SAMPLES = 5
-SAMPLE_SIZE = 128
 #: Snow and clouds are little above 1, and the darkest water is brighter than this: medians of
 #: most bands beyond are no reflectance.
 MOST_REFLECTANCE, LEAST_REFLECTANCE = 5.0, 1e-4
@@ -104,51 +101,30 @@ class BandStatistics:
     high: float
 
 
-def sample_bands(
-    reader: SceneReader, radiometry: Radiometry, names: Sequence[str]
-) -> tuple[list[BandStatistics], float]:
-    """Read small windows all over the scene.
+def band_statistics(
+    survey: Survey, radiometry: Radiometry, names: Sequence[str]
+) -> list[BandStatistics]:
+    """Describe the numbers of a scene.
 
     Args:
-        reader: of the chosen bands.
+        survey: of the chosen bands.
         radiometry: from numbers to the quantity.
         names: of the bands.
 
     Returns:
-        One statistics a band (none where no sampled pixel was measured), and the share of sampled
-        pixels that were.
+        One statistics a band; none where no sampled pixel was measured.
     """
-    kept: list[NDArray[Any]] = []
-    seen = 0
-    for window in _lattice(reader.grid.height, reader.grid.width):
-        pixels, valid = reader.read(window)
-        seen += valid.size
-        kept.append(pixels[:, valid])
-    values = np.concatenate(kept, axis=1)
-    share = values.shape[1] / seen
+    values = survey.measured
     if values.shape[1] == 0:
-        return [], share
+        return []
     gain, bias = np.array(radiometry.gain), np.array(radiometry.bias)
     # In the file's own numbers, which are sorted several times faster. A gain may be negative.
     found = np.percentile(values, (1, 50, 99), axis=1).astype(np.float64) * gain + bias
     low, median, high = np.sort(found, axis=0)
-    statistics = [
+    return [
         BandStatistics(name, float(low[i]), float(median[i]), float(high[i]))
         for i, name in enumerate(names)
     ]
-    return statistics, share
-
-
-def _lattice(height: int, width: int) -> list[Window]:
-    rows, cols = (_places(length) for length in (height, width))
-    return [
-        Window(r, c, min(SAMPLE_SIZE, height), min(SAMPLE_SIZE, width)) for r in rows for c in cols
-    ]
-
-
-def _places(length: int) -> list[int]:
-    last = max(0, length - SAMPLE_SIZE)
-    return sorted({round(last * i / (SAMPLES - 1)) for i in range(SAMPLES)})
 
 
 def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
@@ -306,7 +282,6 @@ def preflight(plan: Plan) -> list[str]:
     Raises:
         RadiometryError: they can't be what the model takes.
     """
-    with plan.reader(plan.grid) as reader:
-        statistics, _ = sample_bands(reader, plan.radiometry, plan.card.bands)
+    statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
     check_reflectance(plan, statistics)
     return plausibility_warnings(plan.card, statistics, plan.radiometry)

@@ -35,6 +35,7 @@ from geoseg.prediction.load import lanes_of, load_members
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.paths import Outputs, old_companions
 from geoseg.prediction.plan import OutputLane, Plan, make_plan
+from geoseg.prediction.preflight import preflight
 from geoseg.prediction.rasters import (
     check_disk,
     explained,
@@ -137,13 +138,14 @@ class Loaded:
 
 
 def begin(scene: Source, options: PredictOptions, log: RunLog) -> tuple[Plan, Staging]:
-    """Make the plan of a run, and see that its outputs can be written.
+    """Make the plan of a run with all that is odd about it, and see that outputs can be written.
 
     Raises:
         GeosegError: something doesn't fit; nothing was written.
     """
     with log.clock("plan"):
         plan = make_plan(scene, options)
+        plan = replace(plan, warnings=(*plan.warnings, *preflight(plan)))
     return plan, Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
 
 

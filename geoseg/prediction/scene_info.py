@@ -11,7 +11,7 @@ from geoseg.core.jsontext import nodata_value
 from geoseg.errors import GeosegError
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
-from geoseg.prediction.preflight import check_reflectance, plausibility_warnings, sample_bands
+from geoseg.prediction.preflight import band_statistics, check_reflectance, plausibility_warnings
 from geoseg.prediction.report import grid_report, item_report, layer_report
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import Source, open_scene
@@ -125,8 +125,7 @@ def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> di
     """Whether a model fits; why not, or how the scene looks to it."""
     try:
         plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
-        with plan.reader(plan.grid) as reader:
-            statistics, share = sample_bands(reader, plan.radiometry, plan.card.bands)
+        statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
         check_reflectance(plan, statistics)
     except GeosegError as error:
         return {"name": str(model), "fits": False, "why": str(error)}
@@ -135,7 +134,7 @@ def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> di
         "fits": True,
         "bands": {w: str(b) for w, b in zip(plan.card.bands, plan.bands, strict=True)},
         "radiometry": plan.radiometry.source,
-        "valid_share": share,
+        "valid_share": plan.survey.valid_share,
         "statistics": [asdict(s) for s in statistics],
         "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics, plan.radiometry)],
     }

@@ -16,7 +16,14 @@ from geoseg.core.gdal import GDAL_ERRORS, TILED, explain_read_error, retried
 from geoseg.errors import SceneError
 from geoseg.geo.window import Window
 
-__all__ = ["MAX_PIXELS", "check_declared", "has_blocks", "pixel_limit", "pixels_allowed"]
+__all__ = [
+    "MAX_PIXELS",
+    "check_declared",
+    "has_blocks",
+    "pixel_limit",
+    "pixels_allowed",
+    "some_blocks",
+]
 
 #: Of a raster, unless the user says otherwise.
 MAX_PIXELS = 100_000_000_000
@@ -24,6 +31,8 @@ MAX_PIXELS = 100_000_000_000
 BLOCK_BYTES = 1 << 30
 #: So many blocks are looked at, which takes ten seconds, to find out which are there.
 MOST_BLOCKS = 8_000_000
+#: And so many where some of them are enough: half a second.
+SOME_BLOCKS = 400_000
 
 _limit: ContextVar[float] = ContextVar("max_pixels", default=MAX_PIXELS)
 
@@ -114,6 +123,45 @@ def has_blocks(dataset: Any, file: str, bands: list[int], window: Window) -> boo
         return any(_blocks(dataset, planes, window))
 
     return retried(file, look)
+
+
+def some_blocks(dataset: Any, file: str, band: int, most: int) -> list[Window]:
+    """Find blocks that a GeoTIFF holds, spread over all that were found.
+
+    Of a file with very many blocks one in so many is looked up.
+
+    Args:
+        dataset: rasterio's, of which a pixel was read; see :func:`has_blocks`.
+        file: its path or URL.
+        band: from 1.
+        most: how many windows to give at most.
+    """
+    if dataset.driver != "GTiff":
+        return []
+    height, width = dataset.block_shapes[0]
+    down, across = math.ceil(dataset.height / height), math.ceil(dataset.width / width)
+    every = math.ceil(down * across / SOME_BLOCKS)
+    while math.gcd(every, across) > 1:  # else some columns would never be looked at
+        every += 1
+
+    def look() -> list[int]:
+        return [
+            number
+            for number in range(0, down * across, every)
+            if dataset.get_tag_item(
+                f"BLOCK_OFFSET_{number % across}_{number // across}", "TIFF", bidx=band
+            )
+            is not None
+        ]
+
+    found = retried(file, look)
+    chosen = found if len(found) <= most else [found[i * len(found) // most] for i in range(most)]
+    whole = Window(0, 0, dataset.height, dataset.width)
+    windows = (
+        Window(n // across * height, n % across * width, height, width).intersection(whole)
+        for n in chosen
+    )
+    return [window for window in windows if window is not None]
 
 
 def _blocks(dataset: Any, planes: list[int], window: Window) -> Iterator[bool]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rasterio.features
@@ -23,14 +23,21 @@ from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.declared import has_blocks, pixel_limit
 from geoseg.scene.files import opened
-from geoseg.scene.resampling import Pixels, blocks, check_resampling, extend, footprint, warp
+from geoseg.scene.resampling import (
+    Pixels,
+    blocks,
+    check_resampling,
+    extend,
+    footprint,
+    warp,
+)
 from geoseg.scene.scene import CloudLayer, SceneBand
 
-__all__ = ["SceneReader", "pixel_dtype"]
+__all__ = ["SceneReader", "Source", "pixel_dtype"]
 
 
 @dataclass
-class _Source:
+class Source:
     """Bands that one open dataset serves."""
 
     dataset: Any
@@ -80,7 +87,7 @@ class SceneReader:
         self.aoi = list(aoi)
         self.src_nodata = src_nodata
         self._stack = ExitStack()
-        self._sources: list[_Source] = []
+        self._sources: list[Source] = []
         self._clouds: CloudReader | None = None
         self._left_out: NDArray[np.bool_] | None = None
         try:
@@ -94,7 +101,7 @@ class SceneReader:
         #: dtype of the pixels that :meth:`read` gives.
         self.dtype = pixel_dtype(self.bands, grid)
 
-    def __enter__(self) -> SceneReader:
+    def __enter__(self) -> Self:
         """For ``with``."""
         return self
 
@@ -123,7 +130,7 @@ class SceneReader:
             if shift is None:
                 check_resampling(band, self.grid)
             self._sources.append(
-                _Source(
+                Source(
                     dataset,
                     path,
                     band.grid,
@@ -231,18 +238,26 @@ class SceneReader:
         pixels = out
         if pixels is None:
             pixels = np.empty((len(self.bands), *shape), dtype=self.dtype)
+        measured = self._join(shape, pixels, partial(self._part, window=window, out=pixels))
+        if self.aoi:
+            measured &= rasterio.features.geometry_mask(
+                self.aoi, shape, self.grid.crop(window).transform, invert=True
+            )
+        self._left_out = None
+        if self._clouds is not None and measured.any():
+            self._left_out = self._clouds.read(window) & measured
+            measured &= ~self._left_out
+        return pixels, measured
+
+    def _join(
+        self, shape: tuple[int, int], pixels: NDArray[Any], part_of: Callable[[Source], Pixels]
+    ) -> NDArray[np.bool_]:
+        """Bring together what the files hold: their pixels, and which were measured in all."""
         measured = np.ones(shape, dtype=bool)
         lit = np.zeros(shape, dtype=bool)  # not 0 in some band whose nodata is 0
         dark_votes = False
         for source in self._sources:
-            if source.shift is None:
-                part = self._resample(source, window)
-            else:
-                row, col = window.row + source.shift[0], window.col + source.shift[1]
-                area = Window(row, col, window.height, window.width)
-                # Straight to where the pixels go: a copy less.
-                whole = source.slots == list(range(len(self.bands)))
-                part = self._read_file(source, area, pixels if whole else None)
+            part = part_of(source)
             if part.measured is not None:
                 measured &= part.measured.all(axis=0)
                 if part.values.dtype.kind == "f":
@@ -254,15 +269,16 @@ class SceneReader:
                 pixels[source.slots] = part.values
         if dark_votes:
             measured &= lit
-        if self.aoi:
-            measured &= rasterio.features.geometry_mask(
-                self.aoi, shape, self.grid.crop(window).transform, invert=True
-            )
-        self._left_out = None
-        if self._clouds is not None and measured.any():
-            self._left_out = self._clouds.read(window) & measured
-            measured &= ~self._left_out
-        return pixels, measured
+        return measured
+
+    def _part(self, source: Source, window: Window, out: NDArray[Any]) -> Pixels:
+        if source.shift is None:
+            return self._resample(source, window)
+        row, col = window.row + source.shift[0], window.col + source.shift[1]
+        area = Window(row, col, window.height, window.width)
+        # Straight to where the pixels go: a copy less.
+        whole = source.slots == list(range(len(self.bands)))
+        return self._read_file(source, area, out if whole else None)
 
     def left_out(self) -> NDArray[np.bool_] | None:
         """Which pixels of the window that was read last were measured and are clouds.
@@ -273,12 +289,19 @@ class SceneReader:
         return self._left_out
 
     def _read_file(
-        self, source: _Source, window: Window, out: NDArray[Any] | None = None
+        self,
+        source: Source,
+        window: Window,
+        out: NDArray[Any] | None = None,
+        shape: tuple[int, int] | None = None,
     ) -> Pixels:
-        """Read a window of the file's own grid, in ``out`` where its dtype is the file's."""
+        """Read a window of the file's own grid, in ``out`` where its dtype is the file's.
+
+        With a shape so many rows and columns of it, from overviews where there are any.
+        """
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         try:
-            return retried(source.path, partial(self._read_area, source, area, out))
+            return retried(source.path, partial(self._read_area, source, area, out, shape))
         except GDAL_ERRORS as error:
             raise SceneError(
                 f"{source.path}: rows {window.row} to {window.bottom - 1} can't be read: "
@@ -286,21 +309,30 @@ class SceneReader:
             ) from error
 
     def _read_area(
-        self, source: _Source, area: rasterio.windows.Window, out: NDArray[Any] | None
+        self,
+        source: Source,
+        area: rasterio.windows.Window,
+        out: NDArray[Any] | None,
+        shape: tuple[int, int] | None,
     ) -> Pixels:
         dataset, nodata = source.dataset, source.nodata
         dtypes = dataset.dtypes
         kinds = {dtypes[i - 1] for i in source.indexes}
+
+        def read(function: Callable[..., NDArray[Any]], indexes: list[int]) -> NDArray[Any]:
+            size = {} if shape is None else {"out_shape": (len(indexes), *shape)}
+            return function(indexes, window=area, **size)
+
         if out is not None and kinds == {out.dtype.name}:
             dataset.read(source.indexes, window=area, out=out)
             values = out
         else:
-            values = np.asarray(dataset.read(source.indexes, window=area))
+            values = read(dataset.read, source.indexes)
         votes: list[NDArray[np.bool_]] = []
         if source.masked:
-            votes.append(dataset.read_masks(source.indexes, window=area) != 0)
+            votes.append(read(dataset.read_masks, source.indexes) != 0)
         if source.alpha is not None:
-            votes.append(dataset.read([source.alpha], window=area) != 0)
+            votes.append(read(dataset.read, [source.alpha]) != 0)
         if values.dtype.kind == "f":
             votes.append(np.isfinite(values))
         if nodata is not None and nodata != 0 and not math.isnan(nodata):
@@ -310,7 +342,7 @@ class SceneReader:
             measured = vote if measured is None else measured & vote
         return Pixels(values, measured, values != 0 if nodata == 0 else None)
 
-    def _resample(self, source: _Source, window: Window) -> Pixels:
+    def _resample(self, source: Source, window: Window) -> Pixels:
         """Read a window of the reader's grid, from a file with another grid, as float32.
 
         What was not measured has no share in its neighbours. A pixel is measured where the file's

@@ -23,6 +23,7 @@ from geoseg.scene.scene import SceneBand
 __all__ = [
     "Pixels",
     "Ranges",
+    "at_centres",
     "blocks",
     "check_resampling",
     "extend",
@@ -197,6 +198,39 @@ def taken(of: PixelGrid, to: PixelGrid) -> tuple[Ranges, Ranges] | None:
 
     down, across = (along(*axis) for axis in axes)
     return down, across
+
+
+def at_centres(
+    of: PixelGrid, to: PixelGrid, window: Window, step: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Find the pixels of a file at the centres of every so-many-th pixel of a window.
+
+    Args:
+        of: the file's grid.
+        to: the window's.
+        window: of it.
+        step: px from one to the next.
+
+    Returns:
+        Rows (n,) and columns (m,), in the file; None where the grids have other CRSs or are turned
+        against each other.
+    """
+    if of.crs != to.crs:
+        return None
+    relative = _rounded(~of.transform @ to.transform)
+    if relative.b or relative.d:
+        return None
+
+    def along(first: int, length: int, scale: float, offset: float, most: int) -> NDArray[np.int64]:
+        middle = np.arange(first + min(step, length) // 2, first + length, step) + 0.5
+        # Bands of one product end within a pixel of each other.
+        found: NDArray[np.int64] = np.floor(middle * scale + offset + PLACE_SLACK).astype(np.int64)
+        return found.clip(0, most - 1)
+
+    return (
+        along(window.row, window.height, relative.e, relative.f, of.height),
+        along(window.col, window.width, relative.a, relative.c, of.width),
+    )
 
 
 def _is_averaged(of: PixelGrid, to: PixelGrid) -> bool:
