@@ -14,6 +14,12 @@ from geoseg.core.gdal import block_cache
 from geoseg.errors import RadiometryError
 from geoseg.geo.window import Window
 from geoseg.prediction.chips import ChipRow
+from geoseg.prediction.likeness import (
+    check_no_picture,
+    likelier_warnings,
+    nodata_warnings,
+    unlike_warnings,
+)
 from geoseg.prediction.plan import Plan
 from geoseg.scene.radiometry import TELL, Radiometry, convention
 from geoseg.scene.survey import Survey
@@ -30,6 +36,8 @@ __all__ = [
 #: Snow and clouds are little above 1, and the darkest water is brighter than this: medians of
 #: most bands beyond are no reflectance.
 MOST_REFLECTANCE, LEAST_REFLECTANCE = 5.0, 1e-4
+#: What is advised where no option makes an unusual scene a sound one.
+UNSURE = "check --scale, --offset, the order of --bands, and that the scene is cloud-free"
 #: Corrected for the air, dark water comes out a little below 0; medians below this are no ground.
 BELOW_ZERO = -0.05
 
@@ -238,16 +246,15 @@ def _hint(card: ModelCard, medians: NDArray[np.float64], radiometry: Radiometry 
     gain, bias = np.full(count, 1e-4), np.zeros(count)
     if radiometry is not None:
         gain, bias = np.array(radiometry.gain), np.array(radiometry.bias)
-    other = "check --scale, --offset, the order of --bands, and that the scene is cloud-free"
     if card.quantity != "reflectance" or _is_sound(card, medians):
-        return other
+        return UNSURE
     same = np.all(gain == gain[0]) and np.all(bias == bias[0])
     if same and (medians < 0).any() and _is_sound(card, medians + 0.1):
         offset = round(float(bias[0]) + 0.1, 6)
         return (
             f"an offset may have been taken off twice: try --scale {gain[0]:g} --offset {offset:g}"
         )
-    return _by_numbers(card, (medians - bias) / gain, None) or other
+    return _by_numbers(card, (medians - bias) / gain, None) or UNSURE
 
 
 def _offset_warning(
@@ -284,4 +291,9 @@ def preflight(plan: Plan) -> list[str]:
     """
     statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
     check_reflectance(plan, statistics)
-    return plausibility_warnings(plan.card, statistics, plan.radiometry)
+    check_no_picture(plan)
+    found = plausibility_warnings(plan.card, statistics, plan.radiometry)
+    # A scale or an offset that makes the scene a sound one explains an odd order, too.
+    if not found or UNSURE in found[0]:
+        found = likelier_warnings(plan) or found or unlike_warnings(plan)
+    return [*nodata_warnings(plan), *found]

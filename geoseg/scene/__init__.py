@@ -13,8 +13,8 @@ numbers into reflectance, and :mod:`~geoseg.scene.reader` reads, with
 :mod:`~geoseg.scene.resampling` where bands differ. Every raster is opened by
 :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and what it may point
 to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and sidecars name,
-``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector files. Before the
-work :mod:`~geoseg.scene.survey` takes one look at the whole scene (``sampling.py`` reads,
+``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector files. Before
+the work :mod:`~geoseg.scene.survey` takes one look at the whole scene (``sampling.py`` reads,
 ``block_layout.py`` knows what it costs), by which all is decided that depends on numbers. What a
 scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by
 ``cloud_reader.py``. Start with ``opening.py``.
