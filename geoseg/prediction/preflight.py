@@ -27,7 +27,6 @@ from geoseg.scene.survey import Survey
 __all__ = [
     "BandStatistics",
     "band_statistics",
-    "check_reflectance",
     "plausibility_warnings",
     "preflight",
     "sample_chips",
@@ -135,7 +134,7 @@ def band_statistics(
     ]
 
 
-def check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
+def _check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None:
     """Refuse numbers that can't be reflectance: a map of them is wrong, whatever it looks like.
 
     What the user says with --scale is believed, and only warned of.
@@ -290,7 +289,7 @@ def preflight(plan: Plan) -> list[str]:
         RadiometryError: they can't be what the model takes.
     """
     statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
-    check_reflectance(plan, statistics)
+    _check_reflectance(plan, statistics)
     check_no_picture(plan)
     found = plausibility_warnings(plan.card, statistics, plan.radiometry)
     # A scale or an offset that makes the scene a sound one explains an odd order, too.

@@ -11,7 +11,7 @@ from geoseg.core.jsontext import nodata_value
 from geoseg.errors import GeosegError
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
-from geoseg.prediction.preflight import band_statistics, check_reflectance, plausibility_warnings
+from geoseg.prediction.preflight import band_statistics, preflight
 from geoseg.prediction.report import grid_report, item_report, layer_report
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import Source, open_scene
@@ -125,10 +125,10 @@ def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> di
     """Whether a model fits; why not, or how the scene looks to it."""
     try:
         plan = make_plan(source, PredictOptions(model=model, no_vector=True, **options))
-        statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
-        check_reflectance(plan, statistics)
+        doubts = preflight(plan)
     except GeosegError as error:
         return {"name": str(model), "fits": False, "why": str(error)}
+    statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
     return {
         "name": plan.card.name,
         "fits": True,
@@ -136,5 +136,5 @@ def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> di
         "radiometry": plan.radiometry.source,
         "valid_share": plan.survey.valid_share,
         "statistics": [asdict(s) for s in statistics],
-        "notes": [*plan.warnings, *plausibility_warnings(plan.card, statistics, plan.radiometry)],
+        "notes": [*plan.warnings, *doubts],
     }
