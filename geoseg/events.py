@@ -137,10 +137,12 @@ class CloudsReport(TypedDict):
     Attributes:
         layer: its kind.
         source: the item's asset, or the product's file, that it is.
+        buffer_m: how far around clouds all is left out, too, metres.
     """
 
     layer: str
     source: str
+    buffer_m: float
 
 
 class SceneReport(TypedDict):

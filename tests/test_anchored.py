@@ -287,7 +287,7 @@ def test_clouds_are_left_out_beyond_a_part_too(tmp_path: Path) -> None:
         def answer(self, pixels: NDArray[Any]) -> NDArray[Any]:
             return super().answer(pixels * 0.01)
 
-    given = {"model": model, "size": 40, "overlap": 12, "runtime": Dim()}
+    given = {"model": model, "size": 40, "overlap": 12, "runtime": Dim(), "cloud_buffer": 0}
     whole = mapped(scene, tmp_path, **given)
     assert 0.2 < whole.report["clouds"]["share"] < 0.8
     for box in (Window(15, 69, 34, 25), Window(43, 52, 20, 41)):

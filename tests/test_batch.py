@@ -428,7 +428,7 @@ def test_stac_items_are_scenes(tmp_path: Path) -> None:
         collection["features"].append(item)
     (tmp_path / "items.json").write_text(json.dumps(collection), encoding="utf-8")
     given = "items.json", "-m", "landcover-ms", "-o", "archive", "--vector-format", "parquet"
-    command = [*COMMAND, "--workers", "1", *given]
+    command = [*COMMAND, "--workers", "1", *given, "--cloud-buffer", "0"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     for name in ("a", "b"):
@@ -438,6 +438,7 @@ def test_stac_items_are_scenes(tmp_path: Path) -> None:
             tmp_path / f"{name}.tif",
             model="landcover-ms",
             no_vector=True,
+            cloud_buffer=0,
         )
         with rasterio.open(made.raster) as one, rasterio.open(folder / "landcover.tif") as other:
             np.testing.assert_array_equal(one.read(), other.read())

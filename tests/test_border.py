@@ -274,7 +274,7 @@ def test_clouds_are_not_measured_and_bands_of_other_grids_reach_farther(tmp_path
     """Bands of 10 and 20 m: the outermost pixel of 10 m is made of one that repeats the last."""
     model = a_model(tmp_path / "model", 2, bands=("red", "swir1"))
     source = save(tmp_path, earth_search(tmp_path))
-    found = predict(source, tmp_path / "out", model, Sees(2))
+    found = predict(source, tmp_path / "out", model, Sees(2), cloud_buffer=0)
     mapped = predict(source, tmp_path / "all", model, Sees(2), clouds="none")
     clouds = found["ids"] == 255
     assert 0.2 < clouds.mean() < 0.8 and (mapped["ids"] != 255).all()
@@ -390,7 +390,7 @@ def test_clouds_of_a_resampled_scene(tmp_path: Path) -> None:
         overlap=8,
     )  # fmt: skip
     source = save(tmp_path, earth_search(tmp_path))
-    found = predict(source, tmp_path / "out", model, Sees(2))
+    found = predict(source, tmp_path / "out", model, Sees(2), cloud_buffer=0)
     mapped = predict(source, tmp_path / "all", model, Sees(2), clouds="none")
     clouds = found["ids"] == 255
     assert 0.2 < clouds.mean() < 0.8

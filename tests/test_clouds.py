@@ -60,6 +60,7 @@ def predict(
 ) -> Any:
     folder.mkdir(exist_ok=True)
     runtime = ThreeClasses(after)
+    options = {"cloud_buffer": 0, **options}
     return geoseg.predict(
         source, folder / "map.tif", model=model, runtime=runtime, overwrite=True,
         vector=folder / "map.parquet", **options,
@@ -92,6 +93,7 @@ def test_clouds_are_nodata_pixel_by_pixel(tmp_path: Path, model: Path) -> None:
     assert result.report["clouds"] == {
         "layer": "Sentinel-2 scene classification (SCL)",
         "source": "scl",
+        "buffer_m": 0,
         "pixels": int(clouds.sum()),
         "share": clouds.mean(),
     }
@@ -230,7 +232,7 @@ def test_a_dry_run_skips_chips_of_clouds(tmp_path: Path, model: Path) -> None:
     make_raster(tmp_path / "SCL.tif", layer, transform=stacitems.grid(20), nodata=0)
     source = save(tmp_path, value)
     out = str(tmp_path / "x.tif")
-    assert dry_run(source, out, model=model, no_vector=True).skipped > 0
+    assert dry_run(source, out, model=model, no_vector=True, cloud_buffer=0).skipped > 0
     assert dry_run(source, out, model=model, no_vector=True, clouds="none").skipped == 0
 
 
@@ -286,10 +288,22 @@ def test_layers_of_archives(
 
 def test_snow_and_water_stay() -> None:
     found = {key: rule for (key, _), rule in LAYERS.items()}
-    assert not found["scl"].left_out(np.array([2, 4, 5, 6, 7, 11])).any()
-    assert not found["qa_pixel"].left_out(np.array([1 << 5, 1 << 6, 1 << 7, 21824 & ~31])).any()
-    assert not found["fmask"].left_out(np.array([16, 32, 64, 128, 224])).any()
-    assert found["fmask"].left_out(np.array([255], np.uint8)).all()
+    assert not np.any(found["scl"].left_out(np.array([2, 4, 5, 6, 7, 11])))
+    ground = np.array([1 << 5, 1 << 6, 1 << 7, 21824 & ~31])
+    assert not np.any(found["qa_pixel"].left_out(ground))
+    assert not np.any(found["fmask"].left_out(np.array([16, 32, 64, 128, 224])))
+
+
+def test_what_is_no_cloud_is_told_from_clouds() -> None:
+    """Which are widened; a number of fill has all bits of HLS, and any in Landsat."""
+    for (key, _), numbers, clouds, others in (
+        (("scl", ""), [0, 1, 3, 8, 9, 10], [0, 0, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]),
+        (("qa_pixel", ""), [1, 2, 4, 8, 16, 9], [0, 0, 1, 1, 1, 0], [1, 1, 0, 0, 0, 1]),
+        (("fmask", ""), [1, 2, 4, 8, 255], [1, 1, 0, 1, 0], [0, 0, 1, 0, 1]),
+    ):
+        rule = next(rule for (name, _), rule in LAYERS.items() if name == key)
+        found = rule.left_out(np.array(numbers, np.uint16))
+        np.testing.assert_array_equal(found, np.array([clouds, others], bool))
 
 
 def test_a_layer_of_another_sensor_is_not_taken_for_one_that_is_known() -> None:
@@ -301,14 +315,19 @@ def test_a_layer_of_another_sensor_is_not_taken_for_one_that_is_known() -> None:
 
 
 def test_names_of_classes_make_a_rule() -> None:
+    def numbers(name: str, *said: dict[int, str] | None) -> list[tuple[int, ...]]:
+        rule = rule_of(name, None, *said)
+        assert rule is not None
+        return [(*kind.values, *kind.bits) for kind in (rule.clouds, rule.rim, rule.unmeasured)]
+
     names = {0: "nodata", 1: "valid", 2: "cloud", 3: "cloud_shadow", 4: "snow", 5: "water"}
-    assert getattr(rule_of("oa_fmask", None, names), "values", None) == (0, 2, 3)
+    assert numbers("oa_fmask", names) == [(2, 3), (), (0,)]
     names = {1: "clear", 2: "cloud_low_probability", 3: "thin_cirrus_cloud", 4: "cast_shadows"}
-    assert getattr(rule_of("mask", None, names), "values", None) == (3,)
+    assert numbers("mask", names) == [(3,), (), ()]
     assert rule_of("landcover", None, {1: "water", 2: "shadow"}) is None
     assert rule_of("mask", None, {1: "no_cloud", 2: "cloud_free"}) is None
     bits = dict(enumerate(stacitems.QA_BITS))
-    assert getattr(rule_of("qa", None, None, bits), "bits", None) == (0, 1, 2, 3, 4)
+    assert numbers("qa", None, bits) == [(2, 3, 4), (1,), (0,)]
 
 
 # However it is read
@@ -372,6 +391,12 @@ def test_a_layer_in_another_crs(tmp_path: Path) -> None:
     wanted = [layer[0, int(r), int(c)] in SCL_OUT for c, r in at]
     assert found is not None
     np.testing.assert_array_equal(found.ravel(), wanted)
+    # One that ends within the scene says nothing of the rest.
+    moved = grid.transform @ Affine.translation(140, 0)
+    make_raster(tmp_path / "SCL.tif", layer, crs="EPSG:32634", transform=moved)
+    scene = open_scene(source)
+    with pytest.raises(SceneError, match=r"covers only part of the scene.*--clouds none"):
+        SceneReader(scene.choose(("red",)), scene.grid, clouds=scene.clouds)
 
 
 def test_the_command_line_says_clouds(tmp_path: Path, model: Path) -> None:
@@ -386,8 +411,9 @@ def test_the_command_line_says_clouds(tmp_path: Path, model: Path) -> None:
     shown = geoseg_command("info", "item.json", "--asset", "red,swir16")
     assert "clouds   Sentinel-2 scene classification (SCL), asset scl" in shown
     geoseg_command(
-        "predict", "item.json", "-o", "x.tif", "--no-vector", "--asset", "red", "--asset", "swir16"
-    )
+        "predict", "item.json", "-o", "x.tif", "--no-vector", "--asset", "red", "--asset", "swir16",
+        "--cloud-buffer", "0",
+    )  # fmt: skip
     report = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert report["options"]["assets"] == ["red", "swir16"]
     assert report["clouds"]["pixels"] == expected(tmp_path)[1].sum()

@@ -559,7 +559,8 @@ def test_info_shows_the_item(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", ("red",), ("a", "b"), quantity="reflectance")
     report = scene_info(save(tmp_path, value), models=[model])
     assert report["item"]["id"] == value["id"]
-    assert report["clouds"] == {"layer": "Sentinel-2 scene classification (SCL)", "source": "scl"}
+    layer = {"layer": "Sentinel-2 scene classification (SCL)", "source": "scl", "buffer_m": 60}
+    assert report["clouds"] == layer
     assert report["models"][0]["fits"]
 
 

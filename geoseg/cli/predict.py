@@ -84,6 +84,14 @@ __all__ = ["command"]
     help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata; none: "
     "it is mapped.",
 )
+@click.option(
+    "--cloud-buffer",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="METRES",
+    help="How far around clouds and their shadows all becomes nodata, too.",
+)
 @root_options
 @click.option("--bbox", type=Bbox(), help="Predict only this part, in the scene's CRS.")
 @click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.")

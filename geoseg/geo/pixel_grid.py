@@ -70,11 +70,23 @@ class PixelGrid:
     def pixel_area(self) -> float | None:
         """Square metres of the pixel at the grid's centre, also of a sheared one; or None."""
         measured = self._measured
-        return measured[0] * measured[1] * measured[2] if measured else None
+        return measured[0] * measured[1] * abs(measured[2]) if measured else None
+
+    @property
+    def metric(self) -> tuple[float, float, float] | None:
+        """The three numbers that make square metres of a step of pixels; None without CRS.
+
+        They are (a, b, c) of ``a * cols**2 + 2 * b * cols * rows + c * rows**2``, at the grid's
+        centre, also of a turned or sheared grid.
+        """
+        if self._measured is None:
+            return None
+        across, down, _, cosine = self._measured
+        return across**2, across * down * cosine, down**2
 
     @cached_property
-    def _measured(self) -> tuple[float, float, float] | None:
-        """(metres along x, metres along y, sine of the angle between) at the grid's centre."""
+    def _measured(self) -> tuple[float, float, float, float] | None:
+        """(metres along x, metres along y, sine and cosine between) at the grid's centre."""
         if self.crs is None:
             return None
         from pyproj import Geod, Transformer
@@ -94,7 +106,8 @@ class PixelGrid:
         south, _, down = geod.inv(x[0], y[0], x[2], y[2])
         if not (math.isfinite(across) and across > 0 and down > 0):
             return None
-        return across, down, abs(math.sin(math.radians(east - south)))
+        between = math.radians(east - south)
+        return across, down, math.sin(between), math.cos(between)
 
     def place_in(self, whole: PixelGrid, tolerance: float = ROUNDING) -> tuple[int, int] | None:
         """Find where this grid's pixels are among those of another one.

@@ -17,7 +17,7 @@ from geoseg.rasters.writing import (
     check_creation_options,
 )
 from geoseg.runtimes.ensemble import POSITIONS
-from geoseg.scene.clouds import CLOUDS
+from geoseg.scene.clouds import CLOUD_BUFFER, CLOUDS, MOST_BUFFER
 from geoseg.scene.sources import Rules
 
 __all__ = ["PredictOptions"]
@@ -52,6 +52,8 @@ class PredictOptions:
             known to be.
         clouds: ``auto``: where the scene has a layer that says which pixels are clouds, these and
             their shadows are nodata; ``none``: they are mapped.
+        cloud_buffer: how far around clouds and their shadows all is nodata, too, metres on the
+            ground.
         input_root: a folder, or several, into which the scene's and the AOI's files may point; into
             their own they may anyway.
         allow_vrt: ``local``: what a file names lies in these folders, and virtual rasters have
@@ -105,6 +107,7 @@ class PredictOptions:
     src_nodata: float | None = None
     assets: Sequence[str] = ()
     clouds: str = "auto"
+    cloud_buffer: float = CLOUD_BUFFER
     input_root: str | Path | Sequence[str | Path] = ()
     allow_vrt: str = "local"
     bbox: tuple[float, float, float, float] | None = None
@@ -151,6 +154,10 @@ class PredictOptions:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
         if self.clouds not in CLOUDS:
             raise UsageError(f"clouds is {self.clouds!r}; it must be one of {', '.join(CLOUDS)}")
+        if not 0 <= self.cloud_buffer <= MOST_BUFFER:
+            raise UsageError(
+                f"cloud buffer is {self.cloud_buffer}; it must be 0 to {MOST_BUFFER:g} m"
+            )
         if isinstance(self.assets, str):
             raise UsageError(f"assets is {self.assets!r}; give a list of keys")
         if self.bbox_crs is not None and self.bbox is None:

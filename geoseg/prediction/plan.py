@@ -27,10 +27,10 @@ from geoseg.prediction.oddities import oddities
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.overlap import border_of, overlap_of
 from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
+from geoseg.prediction.scene_clouds import open_with_clouds
 from geoseg.prediction.stitch import held_bytes
 from geoseg.rasters.writing import POLYGON_STRIP, try_creation_options
-from geoseg.scene.declared import pixel_limit
-from geoseg.scene.opening import Source, open_scene
+from geoseg.scene.opening import Source
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import Scene, SceneBand, finest_grid
@@ -302,14 +302,7 @@ def make_plan(
     Raises:
         GeosegError: something doesn't fit; nothing was written.
     """
-    with pixel_limit(options.max_pixels):
-        opened = open_scene(
-            scene,
-            options.rules,
-            assets=options.assets,
-            clouds=options.clouds,
-            band_names=options.band_names,
-        )
+    opened = open_with_clouds(scene, options)
     outputs = outputs_of(opened.name, options)
     members, chosen = ((files,), "asked for") if files else find_members(opened, options)
     files = members[0]

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
         "version": version("geoseg"),
         "scene": {path: about for path, about in files.items() if about is not None},
         "bands read": [str(band) for band in plan.bands],
-        "clouds read": [clouds.source, *astuple(clouds.rule)[:3]] if clouds else None,
+        "clouds read": clouds.record if clouds else None,
         "gain and bias": [list(plan.radiometry.gain), list(plan.radiometry.bias)],
         "grid": [plan.grid.height, plan.grid.width, *list(plan.grid.transform)[:6]],
         "CRS": plan.grid.crs.to_wkt() if plan.grid.crs else None,
@@ -225,10 +225,12 @@ def item_report(scene: Scene) -> dict[str, str | None] | None:
     return {**kept, "datetime": item.datetime}
 
 
-def layer_report(scene: Scene) -> dict[str, str] | None:
+def layer_report(scene: Scene) -> dict[str, Any] | None:
     """Describe the layer that says which pixels are clouds, as JSON; None where none is used."""
     clouds = scene.clouds
-    return None if clouds is None else {"layer": clouds.rule.name, "source": clouds.source}
+    if clouds is None:
+        return None
+    return {"layer": clouds.name, "source": clouds.source, "buffer_m": clouds.buffer}
 
 
 def _clouds_report(plan: Plan, counts: ClassCounts) -> dict[str, Any] | None:

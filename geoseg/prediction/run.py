@@ -332,8 +332,8 @@ def _check_measured(plan: Plan, counts: ClassCounts, log: RunLog) -> None:
     if counts.valid == 0 and clouds is not None and counts.clouded:
         raise SceneError(
             f"{name}: all {counts.clouded} measured pixels are clouds or their shadows by "
-            f"{clouds.rule.name}, and these are left out; take another scene, or map them with "
-            f"--clouds none"
+            f"{clouds.name}{_around(clouds.buffer)}, and these are left out; take another scene, "
+            f"or map them with --clouds none"
         )
     if counts.valid == 0:
         raise SceneError(
@@ -344,8 +344,13 @@ def _check_measured(plan: Plan, counts: ClassCounts, log: RunLog) -> None:
         log.report(
             "note",
             message=f"{counts.cloud_share:.1%} of the measured pixels are left out: clouds and "
-            f"their shadows by {clouds.rule.name}; --clouds none maps them",
+            f"their shadows by {clouds.name}{_around(clouds.buffer)}; --clouds none maps them",
         )
+
+
+def _around(buffer: float) -> str:
+    """Say what is left out beside clouds."""
+    return f" and {buffer:g} m around" if buffer else ""
 
 
 def _pixel_area(plan: Plan, strip: Window) -> float:

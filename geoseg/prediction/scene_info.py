@@ -13,11 +13,10 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
 from geoseg.prediction.preflight import band_statistics, preflight
 from geoseg.prediction.report import grid_report, item_report, layer_report
-from geoseg.scene.declared import pixel_limit
-from geoseg.scene.opening import Source, open_scene
+from geoseg.prediction.scene_clouds import open_with_clouds
+from geoseg.scene.opening import Source
 from geoseg.scene.radiometry import find_radiometry
 from geoseg.scene.scene import Scene, SceneBand
-from geoseg.scene.sources import Rules
 from geoseg.zoo import list_embedded
 
 __all__ = ["scene_info"]
@@ -60,12 +59,10 @@ def scene_info(
         SceneError: the scene can't be opened. That a model does not fit is no error but part of
             the report.
     """
-    with pixel_limit(max_pixels):
-        rules = Rules.of(input_root, allow_vrt)
-        scene = open_scene(source, rules, assets=assets, band_names=band_names)
     options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
     options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
     options |= {"max_pixels": max_pixels, "assets": assets, "band_names": band_names}
+    scene = open_with_clouds(source, PredictOptions(**options))
     tried = [_try_model(source, model, options) for model in models or list_embedded()]
     return {**_described(scene), "models": tried}
 

@@ -22,7 +22,7 @@ scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is rea
 For other rooms:
     assets: is_raster, sensor_of
     cloud_reader: CloudReader
-    clouds: CLOUDS, rule_of
+    clouds: CLOUDS, CLOUD_BUFFER, MOST_BUFFER, rule_of
     declared: pixel_limit, pixels_allowed
     files: files_behind, opened
     fill: fill_nearest

@@ -13,7 +13,8 @@ from rasterio.windows import Window as RasterioWindow
 
 from geoseg.core.gdal import GDAL_ERRORS, explain_read_error, retried
 from geoseg.errors import SceneError
-from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.disk import Disk
+from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.files import opened
@@ -24,7 +25,11 @@ __all__ = ["CloudReader"]
 
 
 class CloudReader:
-    """A cloud layer on a scene's pixel grid: each pixel has the layer's number at its centre."""
+    """A cloud layer on a scene's pixel grid: each pixel has the layer's answer at its centre.
+
+    Clouds are widened by the layer's buffer on its own grid, before: a window is read with what
+    lies so far around it, and is the same in whatever part of the scene.
+    """
 
     def __init__(self, layer: CloudLayer, grid: PixelGrid) -> None:
         """Open the layer.
@@ -37,16 +42,53 @@ class CloudReader:
             SceneError: the layer can't be opened or doesn't cover the grid.
         """
         self._layer, self._grid = layer, grid
-        try:
-            check_resampling(layer.band, grid)
-        except SceneError as error:
-            raise SceneError(
-                f"the cloud layer does not fit the scene: {error}; or do without it (--clouds none)"
-            ) from error
+        self._disk = _disk_of(layer)
+        self._check_covers()
         self._stack = ExitStack()
         with pixel_limit(math.inf):  # whoever opened the scene has seen that it is not too large
             self._dataset: Any = self._stack.enter_context(
                 opened(layer.band.path, layer.band.rules)
+            )
+
+    def _check_covers(self) -> None:
+        """Refuse a layer that says nothing of part of the grid.
+
+        Raises:
+            SceneError: it is one.
+        """
+        layer, grid = self._layer.grid, self._grid
+        if grid.place_in(layer) is not None:
+            return
+        try:
+            check_resampling(self._layer.band, grid)
+            if grid.crs != layer.crs:
+                self._check_corners()
+        except SceneError as error:
+            raise SceneError(
+                f"the cloud layer does not fit the scene: {error}; or do without it (--clouds none)"
+            ) from error
+
+    def _check_corners(self) -> None:
+        """The same of a layer in another CRS: its pixels are found for points all along the ends.
+
+        Raises:
+            SceneError: more than a pixel of the grid lies beyond the layer.
+        """
+        grid, layer = self._grid, self._layer.grid
+        along, down = np.linspace(0, grid.width, 22), np.linspace(0, grid.height, 22)
+        cols = np.concatenate([along, along, np.zeros(22), np.full(22, grid.width)])
+        rows = np.concatenate([np.zeros(22), np.full(22, grid.height), down, down])
+        x, y = self._transformed(cols, rows)
+        t = ~layer.transform
+        col, row = t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
+        sizes = [a / b for a, b in zip(grid.gsd or (1, 1), layer.gsd or (1, 1), strict=True)]
+        slack = max(1.0, *sizes) + ROUNDING
+        inside = (-slack <= col) & (col <= layer.width + slack)
+        inside &= (-slack <= row) & (row <= layer.height + slack)
+        if not inside.all():
+            raise SceneError(
+                f"{self._layer.source} covers only part of the scene, and nothing is known of "
+                f"clouds in the other; give a layer of all of it"
             )
 
     def close(self) -> None:
@@ -76,11 +118,25 @@ class CloudReader:
         rows, cols = self._places(block)
         first, left = int(rows.min()), int(cols.min())
         area = Window(first, left, int(rows.max()) - first + 1, int(cols.max()) - left + 1)
+        tall, wide = self._disk.height, self._disk.width
+        whole = Window(0, 0, self._layer.grid.height, self._layer.grid.width)
+        near = Window(
+            area.row - tall, area.col - wide, area.height + 2 * tall, area.width + 2 * wide
+        ).intersection(whole)
+        assert near is not None, "the area lies in the layer"
+        clouds, others = self._found(near)
+        left_out = self._disk.dilated(clouds) | others
+        return left_out[rows - near.row, cols - near.col]
+
+    def _found(self, area: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Clouds and what else is left out, (H, W) each, on the layer's own grid."""
         rule = self._layer.rule
-        left_out = np.zeros((area.height, area.width), dtype=bool)
+        clouds, others = (np.zeros((area.height, area.width), dtype=bool) for _ in range(2))
         for index in rule.bands or (self._layer.band.index,):
-            left_out |= rule.left_out(self._numbers(area, index))
-        return left_out[rows - first, cols - left]
+            found = rule.left_out(self._numbers(area, index))
+            clouds |= found[0]
+            others |= found[1]
+        return clouds, others
 
     def _places(self, block: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The layer's row and column at each pixel's centre, each (H, W) or to be broadcast so.
@@ -133,3 +189,17 @@ class CloudReader:
                 f"{path}: rows {area.row} to {area.bottom - 1} of the cloud layer can't be read: "
                 f"{explain_read_error(error, path)}; or do without it (--clouds none)"
             ) from error
+
+
+def _disk_of(layer: CloudLayer) -> Disk:
+    """The disk by which clouds are widened.
+
+    Raises:
+        SceneError: metres are asked for and not known.
+    """
+    if layer.buffer and layer.grid.metric is None:
+        raise SceneError(
+            f"what lies within {layer.buffer:g} m of clouds is left out, and {layer.source} has no "
+            f"CRS that gives metres; give --cloud-buffer 0, or give it a CRS (gdal_edit.py -a_srs)"
+        )
+    return Disk.of(layer.grid, layer.buffer)

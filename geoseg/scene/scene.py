@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 from geoseg.core.wording import counted
 from geoseg.errors import BandError
@@ -86,11 +87,33 @@ class CloudLayer:
         band: of the raster, whole numbers.
         rule: which of them are left out.
         source: the asset or file that it is.
+        buffer: how far around clouds and their shadows all is left out, metres.
     """
 
     band: SceneBand
     rule: CloudRule
     source: str
+    buffer: float = 0.0
+
+    @property
+    def grid(self) -> PixelGrid:
+        """Where its pixels lie."""
+        return self.band.grid
+
+    @property
+    def name(self) -> str:
+        """What shows the clouds, for people."""
+        return self.rule.name
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it is read from."""
+        return (self.band.path,)
+
+    @property
+    def record(self) -> list[Any]:
+        """All that says which pixels are left out, but for the files' content, for JSON."""
+        return [self.source, self.rule.name, *astuple(self.rule)[1:4], self.buffer]
 
 
 @dataclass(frozen=True)
@@ -156,7 +179,7 @@ class Scene:
     @property
     def all_files(self) -> tuple[str, ...]:
         """Every file that is read, here or on a server."""
-        clouds = () if self.clouds is None else (self.clouds.band.path,)
+        clouds = () if self.clouds is None else self.clouds.paths
         return tuple(dict.fromkeys([*self.paths, *clouds, *self.files]))
 
     def choose(self, wanted: Sequence[str], spec: str | None = None) -> tuple[SceneBand, ...]:

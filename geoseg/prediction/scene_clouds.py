@@ -1,0 +1,38 @@
+"""The scene as the user wants it, with what says where its clouds are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from geoseg.prediction.options import PredictOptions
+from geoseg.scene.declared import pixel_limit
+from geoseg.scene.opening import Source, open_scene
+from geoseg.scene.scene import Scene
+
+__all__ = ["open_with_clouds"]
+
+
+def open_with_clouds(source: Source, options: PredictOptions) -> Scene:
+    """Open a scene, and choose what says which of its pixels are clouds.
+
+    Args:
+        source: see :func:`geoseg.scene.opening.open_scene`.
+        options: the user's.
+
+    Returns:
+        The scene, with clouds widened by the user's buffer.
+
+    Raises:
+        SceneError: the scene, or what shows its clouds, can't be opened.
+    """
+    with pixel_limit(options.max_pixels):
+        scene = open_scene(
+            source,
+            options.rules,
+            assets=options.assets,
+            clouds=options.clouds,
+            band_names=options.band_names,
+        )
+    if scene.clouds is None:
+        return scene
+    return replace(scene, clouds=replace(scene.clouds, buffer=options.cloud_buffer))
