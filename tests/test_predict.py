@@ -453,7 +453,7 @@ def test_bbox_and_aoi_crop_and_mask(tmp_path, model):
     # Metres under a CRS of degrees.
     metres = geopandas.GeoDataFrame(geometry=[box(5e5, 4.5e6, 6e5, 4.6e6)], crs=4326)
     metres.to_file(tmp_path / "metres.gpkg")
-    with pytest.raises(UsageError, match="correct the CRS of the AOI"):
+    with pytest.raises(UsageError, match="correct the CRS of the file"):
         run(tmp_path, values, model, aoi=tmp_path / "metres.gpkg")
     with pytest.raises(UsageError, match="is no place of EPSG:4326"):
         run(tmp_path, values, model, bbox=(5e5, 4.5e6, 6e5, 4.6e6), bbox_crs="EPSG:4326")

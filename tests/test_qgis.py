@@ -352,3 +352,36 @@ def test_the_file_of_settings_stays_what_it_is(
     assert run(capsys, "remove")[0] == 0
     assert kept.read_bytes().startswith(before)
     assert b"geoseg" not in kept.read_bytes()
+
+
+def test_options_of_the_plugin_are_those_of_the_commands() -> None:
+    """Of every field of a dialog, and of what says how a scene is read."""
+    import ast
+
+    from geoseg.cli.evaluate import command as evaluate
+    from geoseg.cli.info import command as info
+    from geoseg.cli.predict import command as predict
+    from geoseg.cli.sample import command as sample
+
+    def options(*commands: Any) -> set[str]:
+        return {name for c in commands for option in c.params for name in option.opts}
+
+    tree = ast.parse((PLUGIN / "geoseg_predict.py").read_text(encoding="utf-8"))
+    tables = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("_FIELDS", "_OF_SCENE")
+    }
+    assert set(tables["_OF_SCENE"]) <= options(info)
+    assert set(tables["_FIELDS"]) <= options(predict, evaluate, sample)
+    assert {"--clouds", "--cloud-buffer"} <= set(tables["_FIELDS"])
+    given = {
+        node.value.strip("=")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("--cloud")
+    }
+    assert given == {"--clouds", "--cloud-buffer"}

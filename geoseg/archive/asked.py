@@ -12,6 +12,7 @@ from typing import Any
 from geoseg.cards.files import ModelFiles
 from geoseg.errors import UsageError
 from geoseg.prediction.options import PredictOptions
+from geoseg.scene.clouds import CLOUDS
 from geoseg.zoo import find_model
 
 __all__ = ["ALSO", "Asked", "check_numbers", "further_outputs"]
@@ -64,6 +65,12 @@ class Asked:
         also = tuple(sorted(set(also)))
         if unknown := [name for name in also if name not in ALSO]:
             raise UsageError(f"also is {unknown[0]!r}; it must be one of {', '.join(ALSO)}")
+        clouds = options.get("clouds", "auto")
+        if clouds not in CLOUDS:
+            raise UsageError(
+                f"--clouds {clouds} is a file of one scene's clouds, and an archive is of many; "
+                f"give {' or '.join(CLOUDS)}, or map that scene with geoseg predict"
+            )
         checked = PredictOptions(model=model, **options, **further_outputs(Path(), also))
         meant = _meant(checked) | ({"also": also} if also else {})
         files = find_model(model)

@@ -11,6 +11,7 @@ from geoseg.cli.options import (
     Pixels,
     asset_option,
     band_options,
+    cloud_option,
     json_option,
     model_option,
     root_options,
@@ -26,6 +27,7 @@ __all__ = ["command"]
 @model_option
 @band_options
 @asset_option
+@cloud_option
 @click.option(
     "--max-pixels",
     type=Pixels(),
@@ -42,6 +44,7 @@ def command(
     offset: float | None,
     src_nodata: float | None,
     assets: tuple[str, ...],
+    clouds: str,
     max_pixels: float | None,
     input_root: tuple[str, ...],
     allow_vrt: str,
@@ -63,6 +66,7 @@ def command(
         offset=offset,
         src_nodata=src_nodata,
         assets=assets,
+        clouds=clouds,
         max_pixels=max_pixels,
         input_root=input_root,
         allow_vrt=allow_vrt,

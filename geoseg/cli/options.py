@@ -18,6 +18,7 @@ __all__ = [
     "Pixels",
     "asset_option",
     "band_options",
+    "cloud_option",
     "device_options",
     "force_option",
     "json_option",
@@ -193,6 +194,19 @@ def asset_option(function: F) -> F:
         callback=lambda _, __, given: tuple(key for keys in given for key in keys),
         help="An asset of the STAC item that holds bands, by its key; repeatable, or with commas.  "
         "[default: all that are known to be bands]",
+    )(function)
+
+
+def cloud_option(function: F) -> F:
+    """Add --clouds."""
+    return click.option(
+        "--clouds",
+        default="auto",
+        show_default=True,
+        metavar="auto|none|FILE",
+        help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata; "
+        "none: it is mapped; FILE: a mask (0 and 1, or 0 and 255), a product's cloud layer, or "
+        "polygons of clouds.",
     )(function)
 
 

@@ -14,6 +14,7 @@ from geoseg.cli.options import (
     Pixels,
     asset_option,
     band_options,
+    cloud_option,
     device_options,
     force_option,
     output_options,
@@ -76,14 +77,7 @@ __all__ = ["command"]
 )
 @band_options
 @asset_option
-@click.option(
-    "--clouds",
-    type=click.Choice(["auto", "none"]),
-    default="auto",
-    show_default=True,
-    help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata; none: "
-    "it is mapped.",
-)
+@cloud_option
 @click.option(
     "--cloud-buffer",
     type=float,

@@ -1,8 +1,8 @@
 """From a scene to a map: what ``geoseg predict`` does.
 
 :mod:`~geoseg.prediction.options` is what a user may ask, :mod:`~geoseg.prediction.plan` decides
-everything beforehand, and ``geoseg predict --dry-run`` ends there. :mod:`~geoseg.prediction.run` is
-the straight line, :mod:`~geoseg.prediction.engine` its loop: rows of chips
+everything beforehand, and ``geoseg predict --dry-run`` ends there; where clouds are is decided in
+:mod:`~geoseg.prediction.scene_clouds`. :mod:`~geoseg.prediction.run` is the straight line, :mod:`~geoseg.prediction.engine` its loop: rows of chips
 (:mod:`~geoseg.prediction.chips`) go through a runtime, :mod:`~geoseg.prediction.stitch` blends what
 overlaps by the weights of :mod:`~geoseg.prediction.tapers`, :mod:`~geoseg.prediction.decide` takes
 classes (both with the kernels of ``blending.py``), and :mod:`~geoseg.prediction.sink` takes

@@ -22,7 +22,7 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.scene.scene import SceneBand
 from geoseg.scene.sources import Rules
 
-__all__ = ["crop_window", "in_polygons", "read_aoi", "shared_ground"]
+__all__ = ["crop_window", "in_polygons", "read_polygons", "shared_ground"]
 
 
 #: What a CRS that PROJ doesn't know ends in.
@@ -184,8 +184,16 @@ def _inside(
     return found
 
 
-def read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[str, Any], ...]:
-    """The AOI's polygons in the scene's CRS, as GeoJSON-like dicts.
+def read_polygons(
+    path: str | Path, crs: CRS | None, rules: Rules, option: str
+) -> tuple[Mapping[str, Any], ...]:
+    """Read a file's polygons in the scene's CRS, as GeoJSON-like dicts.
+
+    Args:
+        path: of the vector file.
+        crs: of the scene.
+        rules: what the file may point to.
+        option: by which it was named, for messages.
 
     Raises:
         UsageError: the file can't be read, holds no polygon, or one side has no CRS.
@@ -196,17 +204,17 @@ def read_aoi(path: str | Path, crs: CRS | None, rules: Rules) -> tuple[Mapping[s
 
     frame, path = read_vector(path, rules), public_name(path)
     if not isinstance(frame, geopandas.GeoDataFrame):
-        raise UsageError(f"--aoi {path} is a table without geometry; give a file of polygons")
+        raise UsageError(f"{option} {path} is a table without geometry; give a file of polygons")
     if frame.crs is None or crs is None:
-        side = "the AOI" if frame.crs is None else "the scene"
-        raise UsageError(f"--aoi {path}: {side} has no CRS, so they can't be brought together")
+        side = "the file" if frame.crs is None else "the scene"
+        raise UsageError(f"{option} {path}: {side} has no CRS, so they can't be brought together")
     shapes = frame.to_crs(crs.to_wkt()).geometry.explode(index_parts=False)
     polygons = shapes[(shapes.geom_type == "Polygon") & ~shapes.is_empty]
     if polygons.empty:
-        raise UsageError(f"--aoi {path} holds no polygon; an area of interest is made of polygons")
+        raise UsageError(f"{option} {path} holds no polygon; give a file of polygons")
     if not np.isfinite(polygons.bounds.to_numpy()).all():
         raise UsageError(
-            f"--aoi {path}: {_shown(frame.total_bounds)} in its CRS ({frame.crs.name}) is no place "
-            f"that the scene's CRS could have; correct the CRS of the AOI"
+            f"{option} {path}: {_shown(frame.total_bounds)} in its CRS ({frame.crs.name}) is no "
+            f"place that the scene's CRS could have; correct the CRS of the file"
         )
     return tuple(g.__geo_interface__ for g in polygons)

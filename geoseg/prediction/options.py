@@ -51,7 +51,8 @@ class PredictOptions:
         assets: keys of the STAC item's assets that are the scene's bands; none for all that are
             known to be.
         clouds: ``auto``: where the scene has a layer that says which pixels are clouds, these and
-            their shadows are nodata; ``none``: they are mapped.
+            their shadows are nodata; ``none``: they are mapped; or a file of
+            clouds: a raster of 0 and 1 (or 255), a product's cloud layer, or polygons.
         cloud_buffer: how far around clouds and their shadows all is nodata, too, metres on the
             ground.
         input_root: a folder, or several, into which the scene's and the AOI's files may point; into
@@ -106,7 +107,7 @@ class PredictOptions:
     offset: float | None = None
     src_nodata: float | None = None
     assets: Sequence[str] = ()
-    clouds: str = "auto"
+    clouds: str | Path = "auto"
     cloud_buffer: float = CLOUD_BUFFER
     input_root: str | Path | Sequence[str | Path] = ()
     allow_vrt: str = "local"
@@ -152,8 +153,8 @@ class PredictOptions:
             )
         if self.probs_dtype not in PROBABILITY_DTYPES:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
-        if self.clouds not in CLOUDS:
-            raise UsageError(f"clouds is {self.clouds!r}; it must be one of {', '.join(CLOUDS)}")
+        if not str(self.clouds):
+            raise UsageError(f"clouds is empty; give one of {', '.join(CLOUDS)}, or a file")
         if not 0 <= self.cloud_buffer <= MOST_BUFFER:
             raise UsageError(
                 f"cloud buffer is {self.cloud_buffer}; it must be 0 to {MOST_BUFFER:g} m"
@@ -187,6 +188,11 @@ class PredictOptions:
     def rules(self) -> Rules:
         """What input files may point to."""
         return Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def cloud_file(self) -> str | Path | None:
+        """The file that shows the clouds, or None where none was named."""
+        return None if self.clouds in CLOUDS else self.clouds
 
     @property
     def models(self) -> tuple[str | Path, ...]:

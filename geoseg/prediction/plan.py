@@ -20,7 +20,7 @@ from geoseg.geo.chip_grid import ChipGrid, Lane
 from geoseg.geo.model_grid import ModelGrid, Taps, on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.area import crop_window, in_polygons, read_aoi, shared_ground
+from geoseg.prediction.area import crop_window, in_polygons, read_polygons, shared_ground
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.members import find_members
 from geoseg.prediction.oddities import oddities
@@ -318,7 +318,11 @@ def make_plan(
     seen_of_all = Survey(shared)
     if look:
         seen_of_all = survey(bands, shared, src_nodata=options.src_nodata, clouds=opened.clouds)
-    aoi = read_aoi(options.aoi, full.crs, options.rules) if options.aoi is not None else ()
+    aoi = (
+        read_polygons(options.aoi, full.crs, options.rules, "--aoi")
+        if options.aoi is not None
+        else ()
+    )
     part = crop_window(full, options, aoi)
     grid = full.crop(part)
     check_vector_format(outputs, options, grid)

@@ -100,6 +100,8 @@ def _options_report(plan: Plan) -> dict[str, Any]:
     ):
         kept.pop(name)
     kept["src_nodata"] = nodata_value(plan.options.src_nodata)
+    file = plan.options.cloud_file
+    kept["clouds"] = Path(public_name(file)).name if file else plan.options.clouds
     kept["aoi"] = Path(public_name(plan.options.aoi)).name if plan.options.aoi else None
     kept["assets"] = list(plan.options.assets)
     kept["creation_options"] = list(plan.options.creation_options)

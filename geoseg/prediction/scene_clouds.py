@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from geoseg.prediction.cloud_files import with_cloud_file
 from geoseg.prediction.options import PredictOptions
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import Source, open_scene
@@ -30,9 +31,11 @@ def open_with_clouds(source: Source, options: PredictOptions) -> Scene:
             source,
             options.rules,
             assets=options.assets,
-            clouds=options.clouds,
+            clouds="auto" if options.clouds == "auto" else "none",
             band_names=options.band_names,
         )
+        if options.cloud_file is not None:
+            scene = with_cloud_file(scene, options.cloud_file, options.rules)
     if scene.clouds is None:
         return scene
     return replace(scene, clouds=replace(scene.clouds, buffer=options.cloud_buffer))

@@ -32,6 +32,7 @@ def scene_info(
     offset: float | None = None,
     src_nodata: float | None = None,
     assets: Sequence[str] = (),
+    clouds: str | Path = "auto",
     max_pixels: float | None = None,
     input_root: str | Path | Sequence[str | Path] = (),
     allow_vrt: str = "local",
@@ -47,6 +48,7 @@ def scene_info(
         offset: as for predict.
         src_nodata: as for predict.
         assets: as for predict.
+        clouds: as for predict.
         max_pixels: as for predict.
         input_root: as for predict.
         allow_vrt: as for predict.
@@ -62,6 +64,7 @@ def scene_info(
     options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
     options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
     options |= {"max_pixels": max_pixels, "assets": assets, "band_names": band_names}
+    options["clouds"] = clouds
     scene = open_with_clouds(source, PredictOptions(**options))
     tried = [_try_model(source, model, options) for model in models or list_embedded()]
     return {**_described(scene), "models": tried}

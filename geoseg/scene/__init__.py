@@ -21,10 +21,11 @@ scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is rea
 
 For other rooms:
     assets: is_raster, sensor_of
+    bands: bands_of, stem_of
     cloud_reader: CloudReader
-    clouds: CLOUDS, CLOUD_BUFFER, MOST_BUFFER, rule_of
+    clouds: CLOUDS, CLOUD_BUFFER, CloudRule, MOST_BUFFER, Numbers, rule_of
     declared: pixel_limit, pixels_allowed
-    files: files_behind, opened
+    files: add_files, files_behind, opened
     fill: fill_nearest
     folders: is_product_archive
     item: Asset, AssetBand, Item, MAX_BYTES, address_of, is_item, parse_item, read_item
@@ -35,8 +36,8 @@ For other rooms:
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
     resampling: Ranges, taken
-    scene: Scene, SceneBand, finest_grid
-    sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name
+    scene: CloudLayer, FoundClouds, Scene, SceneBand, finest_grid
+    sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name, detect_sensor
     sources: LOCAL, Rules, SCHEME, is_remote, lies_in, open_raster
     survey: Survey, survey
     vector_sources: check_vector, holds_shapes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -19,7 +20,7 @@ from geoseg.geo.window import Window
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.files import opened
 from geoseg.scene.resampling import blocks, check_resampling
-from geoseg.scene.scene import CloudLayer
+from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
 
 __all__ = ["CloudReader"]
 
@@ -31,11 +32,11 @@ class CloudReader:
     lies so far around it, and is the same in whatever part of the scene.
     """
 
-    def __init__(self, layer: CloudLayer, grid: PixelGrid) -> None:
+    def __init__(self, layer: CloudLayer | FoundClouds, grid: PixelGrid) -> None:
         """Open the layer.
 
         Args:
-            layer: of the scene.
+            layer: of the scene, or what takes its place.
             grid: the pixels that are wanted.
 
         Raises:
@@ -43,24 +44,28 @@ class CloudReader:
         """
         self._layer, self._grid = layer, grid
         self._disk = _disk_of(layer)
-        self._check_covers()
         self._stack = ExitStack()
-        with pixel_limit(math.inf):  # whoever opened the scene has seen that it is not too large
-            self._dataset: Any = self._stack.enter_context(
-                opened(layer.band.path, layer.band.rules)
-            )
+        self._found: Callable[[Window], tuple[NDArray[np.bool_], NDArray[np.bool_]]]
+        if isinstance(layer, CloudLayer):
+            self._check_covers(layer.band)
+            with pixel_limit(math.inf):  # whoever opened the scene saw that it is not too large
+                dataset = self._stack.enter_context(opened(layer.band.path, layer.band.rules))
+            self._found = partial(_by_numbers, layer, dataset)
+        else:
+            find = self._stack.enter_context(layer.finder())
+            self._found = lambda area: (find(area), np.zeros((area.height, area.width), bool))
 
-    def _check_covers(self) -> None:
+    def _check_covers(self, band: SceneBand) -> None:
         """Refuse a layer that says nothing of part of the grid.
 
         Raises:
             SceneError: it is one.
         """
-        layer, grid = self._layer.grid, self._grid
+        layer, grid = band.grid, self._grid
         if grid.place_in(layer) is not None:
             return
         try:
-            check_resampling(self._layer.band, grid)
+            check_resampling(band, grid)
             if grid.crs != layer.crs:
                 self._check_corners()
         except SceneError as error:
@@ -108,7 +113,7 @@ class CloudReader:
             SceneError: a block is damaged, or the server failed.
         """
         out = np.empty((window.height, window.width), dtype=bool)
-        for block in blocks(window, self._layer.band.grid, self._grid):
+        for block in blocks(window, self._layer.grid, self._grid):
             top, left = block.row - window.row, block.col - window.col
             here = np.s_[top : top + block.height, left : left + block.width]
             out[here] = self._read_block(block)
@@ -128,23 +133,13 @@ class CloudReader:
         left_out = self._disk.dilated(clouds) | others
         return left_out[rows - near.row, cols - near.col]
 
-    def _found(self, area: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Clouds and what else is left out, (H, W) each, on the layer's own grid."""
-        rule = self._layer.rule
-        clouds, others = (np.zeros((area.height, area.width), dtype=bool) for _ in range(2))
-        for index in rule.bands or (self._layer.band.index,):
-            found = rule.left_out(self._numbers(area, index))
-            clouds |= found[0]
-            others |= found[1]
-        return clouds, others
-
     def _places(self, block: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The layer's row and column at each pixel's centre, each (H, W) or to be broadcast so.
 
         They are found from the pixel's place in the whole grid, so that they are the same in
         whichever window it is read.
         """
-        grid, layer = self._grid, self._layer.band.grid
+        grid, layer = self._grid, self._layer.grid
         col: Any = np.arange(block.col, block.right)[None, :] + 0.5
         row: Any = np.arange(block.row, block.bottom)[:, None] + 0.5
         if grid.crs == layer.crs:
@@ -174,24 +169,36 @@ class CloudReader:
     def _transformer(self) -> Any:
         from pyproj import Transformer
 
-        grid, layer = self._grid.crs, self._layer.band.grid.crs
+        grid, layer = self._grid.crs, self._layer.grid.crs
         assert grid is not None and layer is not None, "check_resampling has seen that both are"
         return Transformer.from_crs(grid.to_wkt(), layer.to_wkt(), always_xy=True)
 
-    def _numbers(self, area: Window, index: int) -> NDArray[Any]:
-        """Read a window of a band on the layer's own grid."""
-        path = self._layer.band.path
-        window = RasterioWindow(area.col, area.row, area.width, area.height)
-        try:
-            return np.asarray(retried(path, partial(self._dataset.read, index, window=window)))
-        except GDAL_ERRORS as error:
-            raise SceneError(
-                f"{path}: rows {area.row} to {area.bottom - 1} of the cloud layer can't be read: "
-                f"{explain_read_error(error, path)}; or do without it (--clouds none)"
-            ) from error
+
+def _by_numbers(
+    layer: CloudLayer, dataset: Any, area: Window
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Clouds and what else is left out by a raster's numbers, (H, W) each, on its own grid."""
+    clouds, others = (np.zeros((area.height, area.width), dtype=bool) for _ in range(2))
+    for index in layer.rule.bands or (layer.band.index,):
+        found = layer.rule.left_out(_numbers(layer.band.path, dataset, area, index))
+        clouds |= found[0]
+        others |= found[1]
+    return clouds, others
 
 
-def _disk_of(layer: CloudLayer) -> Disk:
+def _numbers(path: str, dataset: Any, area: Window, index: int) -> NDArray[Any]:
+    """Read a window of a band on the layer's own grid."""
+    window = RasterioWindow(area.col, area.row, area.width, area.height)
+    try:
+        return np.asarray(retried(path, partial(dataset.read, index, window=window)))
+    except GDAL_ERRORS as error:
+        raise SceneError(
+            f"{path}: rows {area.row} to {area.bottom - 1} of the cloud layer can't be read: "
+            f"{explain_read_error(error, path)}; or do without it (--clouds none)"
+        ) from error
+
+
+def _disk_of(layer: CloudLayer | FoundClouds) -> Disk:
     """The disk by which clouds are widened.
 
     Raises:

@@ -23,15 +23,8 @@ from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.declared import has_blocks, pixel_limit
 from geoseg.scene.files import opened
-from geoseg.scene.resampling import (
-    Pixels,
-    blocks,
-    check_resampling,
-    extend,
-    footprint,
-    warp,
-)
-from geoseg.scene.scene import CloudLayer, SceneBand
+from geoseg.scene.resampling import Pixels, blocks, check_resampling, extend, footprint, warp
+from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
 
 __all__ = ["SceneReader", "Source", "pixel_dtype"]
 
@@ -67,7 +60,7 @@ class SceneReader:
         *,
         src_nodata: float | None = None,
         aoi: Sequence[Any] = (),
-        clouds: CloudLayer | None = None,
+        clouds: CloudLayer | FoundClouds | None = None,
     ) -> None:
         """Open the files.
 
@@ -77,7 +70,7 @@ class SceneReader:
                 pixels are smaller, else bilinear.
             src_nodata: the number that means "not measured", in place of what the files say.
             aoi: geometries in the grid's CRS; pixels whose centre lies in none are not valid.
-            clouds: the layer that says which pixels are clouds; None for all pixels.
+            clouds: what says which pixels are clouds; None for all pixels.
 
         Raises:
             SceneError: a file can't be opened or doesn't cover the grid.

@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from geoseg.core.wording import counted
 from geoseg.errors import BandError
 from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
 from geoseg.scene.clouds import CloudRule
 from geoseg.scene.sensors import (
     BAND_NAMES,
@@ -22,7 +27,15 @@ from geoseg.scene.sensors import (
 )
 from geoseg.scene.sources import LOCAL, Rules
 
-__all__ = ["CloudLayer", "ItemSource", "Scene", "SceneBand", "finest_grid", "pixel_size"]
+__all__ = [
+    "CloudLayer",
+    "FoundClouds",
+    "ItemSource",
+    "Scene",
+    "SceneBand",
+    "finest_grid",
+    "pixel_size",
+]
 
 #: Bands that a message lists.
 MOST_SHOWN = 20
@@ -117,6 +130,35 @@ class CloudLayer:
 
 
 @dataclass(frozen=True)
+class FoundClouds:
+    """Clouds that no raster's numbers show.
+
+    Attributes:
+        name: what shows them, for people.
+        source: the file or package that it is.
+        grid: on which they are found, of all of the scene.
+        finder: gives in a ``with`` a function: window of the grid -> (H, W), True = a cloud or its
+            shadow. It gives a pixel the same in whichever window.
+        buffer: how far around them all is left out, metres.
+        paths: the files that they are found by, but for the scene's.
+        about: what else they depend on, for JSON.
+    """
+
+    name: str
+    source: str
+    grid: PixelGrid
+    finder: Callable[[], AbstractContextManager[Callable[[Window], NDArray[np.bool_]]]]
+    buffer: float = 0.0
+    paths: tuple[str, ...] = ()
+    about: tuple[Any, ...] = ()
+
+    @property
+    def record(self) -> list[Any]:
+        """All that says which pixels are left out, but for the files' content, for JSON."""
+        return [self.source, self.name, *self.about, self.buffer]
+
+
+@dataclass(frozen=True)
 class ItemSource:
     """The STAC item that a scene was opened from.
 
@@ -153,7 +195,7 @@ class Scene:
         files: all on this machine that are read: those behind virtual rasters, too, and what lies
             beside a file and describes it.
         item: the STAC item that it was opened from, or None.
-        clouds: the layer that says which pixels are clouds, or None.
+        clouds: what says which pixels are clouds, or None.
         notes: what the user should know.
         sensor_by: what says the sensor, in words.
     """
@@ -167,7 +209,7 @@ class Scene:
     ignored: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     item: ItemSource | None = None
-    clouds: CloudLayer | None = None
+    clouds: CloudLayer | FoundClouds | None = None
     notes: tuple[str, ...] = ()
     sensor_by: str = ""
 

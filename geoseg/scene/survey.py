@@ -23,7 +23,7 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.block_layout import BlockLayout, read_bytes
 from geoseg.scene.sampling import SceneSampler
-from geoseg.scene.scene import CloudLayer, SceneBand
+from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
 
 __all__ = ["SIDE", "Sample", "Survey", "survey"]
 
@@ -120,7 +120,7 @@ def survey(
     grid: PixelGrid,
     *,
     src_nodata: float | None = None,
-    clouds: CloudLayer | None = None,
+    clouds: CloudLayer | FoundClouds | None = None,
 ) -> Survey:
     """Look at a scene.
 
@@ -128,7 +128,7 @@ def survey(
         bands: that are read.
         grid: the scene's pixels that all of them cover.
         src_nodata: the number that means "not measured", in place of what the files say.
-        clouds: the layer that says which pixels are clouds.
+        clouds: what says which pixels are clouds.
 
     Raises:
         SceneError: a file can't be opened, or a block is damaged.

@@ -20,6 +20,7 @@ import pytest
 import rasterio
 from geopandas.testing import assert_geodataframe_equal
 
+import geoseg
 from geoseg.qgis.installing import PLUGIN
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,18 @@ def test_predict_makes_what_the_command_line_makes(
     else:
         a, b = (geopandas.read_file(p, layer="landcover") for p in (vector, expected))
         assert_geodataframe_equal(a, b)
+
+
+def test_clouds_are_those_of_the_command_line(run: Run, maps: Path, tmp_path: Path) -> None:
+    frame = geopandas.read_file(maps / "map.gpkg", layer="landcover")
+    clouds = tmp_path / "clouds.gpkg"
+    frame.nlargest(1, "area_m2")[["geometry"]].to_file(clouds)
+    given = {"CLOUDS": clouds, "CLOUD_BUFFER": 90, "OUTPUT": tmp_path / "out.tif"}
+    assert run("predict", INPUT=SCENE, **given).returncode == 0
+    expected = geoseg.predict(
+        SCENE, tmp_path / "expected.tif", clouds=clouds, cloud_buffer=90, no_vector=True
+    )
+    assert (tmp_path / "out.tif").read_bytes() == expected.raster.read_bytes()
 
 
 def test_extent_area_and_options_are_those_of_the_command_line(

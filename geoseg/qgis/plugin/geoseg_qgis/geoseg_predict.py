@@ -36,6 +36,7 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -92,6 +93,7 @@ _OF_SCENE = (
     "--scale",
     "--offset",
     "--src-nodata",
+    "--clouds",
     "--max-pixels",
     "--input-root",
     "--allow-vrt",
@@ -106,6 +108,8 @@ _FIELDS = {
     "--offset": "Offset",
     "--bbox": "Extent",
     "--aoi": "Area of interest",
+    "--clouds": "Clouds",
+    "--cloud-buffer": "Distance from clouds",
     "--min-area": "Minimum area",
     "--simplify": "Simplification",
     "--points": "Labelled points",
@@ -841,8 +845,8 @@ class GeosegPredict(SharedAlgorithm):
         "Turns a satellite or aerial scene into a raster of land-cover classes and polygons, with "
         "names and colours.\n\nThe embedded models take surface or top-of-atmosphere reflectance "
         "in six bands at 10 to 30 m, or red, green and blue at 0.2 to 2 m. A model of your own is "
-        "a folder or a .zip. Clouds are no class: mask them first. The embedded model for aerial "
-        "pictures has learned from one desert city, and errs in green country."
+        "a folder or a .zip. Clouds are no class: say where they are. The embedded model for "
+        "aerial pictures has learned from one desert city, and errs in green country."
     )
 
     def initAlgorithm(self, config: Any = None) -> None:
@@ -862,6 +866,18 @@ class GeosegPredict(SharedAlgorithm):
                 True,
             ),
             tr("Predict only inside these polygons, in whatever CRS."),
+        )
+        self.add(
+            QgsProcessingParameterFile("CLOUDS", tr("Clouds"), optional=True),
+            tr(
+                "A mask of clouds (0 and 1, or 0 and 255), a product's cloud layer, or polygons: "
+                "none of it is predicted. Without, what a product itself says of its clouds counts."
+            ),
+        )
+        self.add_number(
+            "CLOUD_BUFFER",
+            tr("Distance from clouds (m)"),
+            tr("So far around clouds and their shadows nothing is predicted, too; 60 by default."),
         )
         self.add_polygon_options()
         self.add_options("predict", "--tta flips")
@@ -893,6 +909,7 @@ class GeosegPredict(SharedAlgorithm):
         try:
             path = self.path_of(self.raster(parameters, "INPUT", context))
             asked = [path, *self.model(parameters, context), *self._how_read(parameters, context)]
+            asked += self._clouds(parameters, context)
             return what_fits(ask_json("info", *asked, "--json"))
         except QgsProcessingException as error:
             return False, str(error)
@@ -908,6 +925,11 @@ class GeosegPredict(SharedAlgorithm):
             elif word.split("=")[0] in _OF_SCENE:
                 taken.append(word)
         return taken
+
+    def _clouds(self, parameters: dict[str, Any], context: Any) -> list[str]:
+        """Make the argument that says where clouds are."""
+        file = self.parameterAsFile(parameters, "CLOUDS", context)
+        return ["--clouds", file] if file else []
 
     def _extent(self, parameters: dict[str, Any], context: Any, layer: Any) -> list[str]:
         """Make the arguments that say which part is predicted."""
@@ -929,6 +951,9 @@ class GeosegPredict(SharedAlgorithm):
         arguments += self._extent(parameters, context, layer)
         if parameters.get("AOI"):
             arguments += ["--aoi", self.vector(parameters, "AOI", context, feedback)]
+        arguments += self._clouds(parameters, context)
+        buffer = self.number(parameters, "CLOUD_BUFFER", context)
+        arguments += [] if buffer is None else [f"--cloud-buffer={buffer!r}"]
         arguments += self.polygon_options(parameters, context)
         outputs = {}
         for name, option in (
