@@ -27,6 +27,7 @@ from geoseg.scene.item import address_of, is_item, read_item
 from geoseg.scene.opening import RASTER_SUFFIXES
 from geoseg.scene.pointers import RefusedError, vrt_pointers
 from geoseg.scene.sources import Rules, is_remote
+from geoseg.scene.zarr import folders_of, is_zarr
 
 __all__ = ["CHANGED", "GONE", "has_changed", "stamp_of"]
 
@@ -131,6 +132,9 @@ def _files(name: str) -> Iterator[str]:
     bare = Path(re.sub(r"^(/vsi\w+/)+", "/" if name.startswith("/vsi") else "", name))
     if not bare.exists():
         bare = next((p for p in bare.parents if p.is_file()), bare)
+    if bare.is_dir() and is_zarr(str(bare)):
+        yield from folders_of(str(bare))
+        return
     if not bare.is_dir():
         yield from _with_companions(bare, _DEPTH)
         return

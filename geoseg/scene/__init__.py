@@ -6,18 +6,18 @@ user names: ``folders.py`` finds what of a folder or an archive (``containers.py
 :mod:`~geoseg.scene.products`, which also read the producers' metadata; of a STAC item ``item.py``
 says what it holds, ``assets.py`` which of its files are bands, ``item_scene.py`` opens these;
 ``tiles.py`` joins tiles of one scene (``vrt.py`` writes virtual rasters), ``variables.py`` finds
-the bands of a netCDF file. :mod:`~geoseg.scene.sensors` recognises sensors by names and tags,
-``spelling.py`` reads what programs call a band, ``alpha.py`` tells whether one is a mask,
-``place.py`` whether coordinates are those of the CRS. :mod:`~geoseg.scene.radiometry` turns stored
-numbers into reflectance, and :mod:`~geoseg.scene.reader` reads, with
-:mod:`~geoseg.scene.resampling` where bands differ. Every raster is opened by
-:mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and what it may point
-to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and sidecars name,
-``declared.py`` refuses sizes that are absurd, ``vector_sources.py`` looks at vector files. Before
-the work :mod:`~geoseg.scene.survey` takes one look at the whole scene (``sampling.py`` reads,
-``block_layout.py`` knows what it costs), by which all is decided that depends on numbers. What a
-scene's cloud layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by
-``cloud_reader.py``. Start with ``opening.py``.
+the bands of a netCDF file or a Zarr folder (``zarr.py``). :mod:`~geoseg.scene.sensors` recognises
+sensors by names and tags, ``spelling.py`` reads what programs call a band, ``alpha.py`` tells
+whether one is a mask, ``place.py`` whether coordinates are those of the CRS.
+:mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
+:mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands differ. Every
+raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
+what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
+sidecars name, ``hdf5.py`` whether a netCDF-4 leads elsewhere, ``declared.py`` refuses sizes that
+are absurd, ``vector_sources.py`` looks at vector files. Before the work :mod:`~geoseg.scene.survey`
+takes one look at the whole scene (``sampling.py`` reads, ``block_layout.py`` knows what it costs),
+by which all is decided that depends on numbers. What a scene's cloud layer leaves out stands in
+:mod:`~geoseg.scene.clouds`, and is read by ``cloud_reader.py``. Start with ``opening.py``.
 
 For other rooms:
     assets: is_raster, sensor_of
@@ -42,4 +42,5 @@ For other rooms:
     survey: Survey, survey
     vector_sources: check_vector, holds_shapes
     vrt: Source, VRT_TYPES, virtual_raster
+    zarr: folders_of, is_zarr
 """

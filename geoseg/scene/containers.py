@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from geoseg.errors import SceneError
-from geoseg.scene.sources import is_remote
+from geoseg.scene.parts import is_remote
 
 __all__ = [
     "KINDS",

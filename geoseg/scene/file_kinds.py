@@ -44,7 +44,8 @@ PLAIN = (
     *("ENVI", "EHdr", "AAIGrid", "GRASSASCIIGrid", "GSAG", "GSBG", "GS7BG", "SAGA", "RST", "PNM"),
     *("SRTMHGT", "DTED", "USGSDEM", "BT", "XYZ"),
 )
-HDF5 = rb"\x89HDF\r\n\x1a\n"
+#: Of HDF5, which may lead to other files; and what opens it.
+HDF5 = (rb"\x89HDF\r\n\x1a\n", ("netCDF",))
 #: What GDAL takes for a text that points elsewhere, wherever it stands in a file's first bytes.
 _TEXTS = {
     b"<VRTDataset": "a virtual raster (VRT)",

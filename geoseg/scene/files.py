@@ -21,6 +21,7 @@ from geoseg.core.names import public_name
 from geoseg.errors import SceneError
 from geoseg.scene.declared import check_declared
 from geoseg.scene.sources import LOCAL, Rules, is_remote, open_raster
+from geoseg.scene.zarr import folders_of
 
 __all__ = ["add_files", "files_behind", "opened"]
 
@@ -106,6 +107,9 @@ def add_files(dataset: Any, found: dict[str, None], rules: Rules) -> None:
         found: where the paths go, as keys.
         rules: what the files may point to.
     """
+    if dataset.driver == "Zarr":
+        files = [name for name in dataset.files if os.path.isfile(name)]
+        found.update(dict.fromkeys(p for f in files for p in folders_of(os.path.dirname(f))))
     for name in dataset.files:
         # Such as /vsizip/archive.zip/band.tif: the archive.
         bare = Path(re.sub(r"^(/vsi\w+/)+", "", name))

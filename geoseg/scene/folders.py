@@ -16,6 +16,7 @@ from geoseg.scene.products.dimap import of_header
 from geoseg.scene.scene import CloudLayer
 from geoseg.scene.sensors import Sensor, band_code, common_name
 from geoseg.scene.sources import Rules, is_remote
+from geoseg.scene.zarr import is_zarr
 
 __all__ = [
     "PRODUCT_FOLDER",
@@ -79,7 +80,8 @@ def _core(folder: str) -> str:
             os.path.splitext(name)[1].lower() in RASTER_SUFFIXES for name in files_in(folder)
         )
         inner = shell_of(folder)
-        if inner is None or rasters or layout_of(folder) is not None:
+        known = is_zarr(folder) or layout_of(folder) is not None
+        if inner is None or rasters or known:
             break
         folder = inner
     return folder
@@ -96,7 +98,7 @@ def name_of(folder: str, named: str) -> str:
         name = os.path.basename(os.path.abspath(folder))  # "." has none of its own
     else:
         name = os.path.splitext(os.path.basename(named))[0]
-    return re.sub(r"\.(SAFE|data)$", "", name, flags=re.I) or "scene"
+    return re.sub(r"\.(SAFE|data|zarr)$", "", name, flags=re.I) or "scene"
 
 
 def bands_in(folder: str, named: str) -> Layout:

@@ -46,6 +46,7 @@ from geoseg.scene.sensors import (
 from geoseg.scene.sources import LOCAL, Rules
 from geoseg.scene.tiles import join_tiles
 from geoseg.scene.variables import one_band_files
+from geoseg.scene.zarr import is_zarr
 
 __all__ = ["PRODUCT_FOLDER", "RASTER_SUFFIXES", "Source", "open_scene"]
 
@@ -138,6 +139,8 @@ def _open_folder(folder: str, named: str, rules: Rules, clouds: str) -> Scene:
         rules: what the files may point to.
         clouds: as for :func:`open_scene`.
     """
+    if is_zarr(folder):
+        return _open_files([folder or "."], name_of(folder, named), (), rules, folder=True)
     found = bands_in(folder, named)
     scene = _open_files(
         list(found.files), name_of(folder, named), found.others, rules, folder=len(found.files) > 1

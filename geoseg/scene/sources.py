@@ -22,6 +22,7 @@ import rasterio.errors
 from geoseg.core.gdal import GDAL_ERRORS, Refused
 from geoseg.core.names import full_address, public_name
 from geoseg.errors import SceneError, UsageError
+from geoseg.scene import hdf5, zarr
 from geoseg.scene.file_kinds import (
     HDF5,
     MAGIC,
@@ -31,7 +32,7 @@ from geoseg.scene.file_kinds import (
     leading_text,
     tiff_metadata,
 )
-from geoseg.scene.parts import PART, PART_DRIVERS
+from geoseg.scene.parts import PART, PART_DRIVERS, is_remote
 from geoseg.scene.pointers import (
     FOLLOWED,
     Pointer,
@@ -43,8 +44,12 @@ from geoseg.scene.pointers import (
 
 __all__ = ["ALLOW_VRT", "LOCAL", "SCHEME", "Rules", "is_remote", "lies_in", "open_raster"]
 
-REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
 ALLOW_VRT = ("local", "any")
+#: What may name other files, by the end of its name: those that are read lie in a folder.
+_ONLY_IN_FOLDERS = {
+    ".vrt": "a virtual raster (VRT)",
+    **dict.fromkeys((".nc", ".nc4", ".cdf", ".h5", ".hdf5"), "netCDF or HDF5"),
+}
 #: Nested virtual rasters, and overviews of overviews.
 MAX_DEPTH = 8
 SCHEME = re.compile(r"[A-Za-z0-9_+.-]{2,}:")
@@ -88,11 +93,6 @@ class Rules:
 
 
 LOCAL = Rules()
-
-
-def is_remote(source: str) -> bool:
-    """Whether GDAL reads the source over a network, or out of an archive."""
-    return source.startswith(REMOTE) or bool(re.match(r"[a-z0-9]{2,}(\+[a-z0-9]+)*://", source))
 
 
 def open_raster(name: str, rules: Rules) -> Any:
@@ -195,18 +195,19 @@ class _Check:
     def _of_remote(self) -> Sequence[str]:
         """Drivers of what can't be looked at beforehand: the suffix says which one is likeliest."""
         suffix = Path(self.file.split("?")[0]).suffix.lower()
-        if suffix == ".vrt":
+        if kind := _ONLY_IN_FOLDERS.get(suffix):
             raise SceneError(
-                f"{self.file} is a virtual raster (VRT) on a server or in an archive; those that "
-                f"are read lie in a folder: download it with what it names, or give --allow-vrt "
-                f"any if you trust it"
+                f"{self.file} is {kind} on a server or in an archive, where geoseg can't look at "
+                f"what it leads to; put it into a folder (download or unpack it), or give "
+                f"--allow-vrt any if you trust it"
             )
+        if zarr.is_zarr(self.file):  # in an archive, which holds no links that are followed
+            return ("Zarr",)
         likely = {
             (".jp2", ".j2k"): "JP2OpenJPEG",
             (".png",): "PNG",
             (".jpg", ".jpeg"): "JPEG",
             (".img",): "HFA",
-            (".nc",): "netCDF",
         }
         first = [driver for suffixes, driver in likely.items() if suffix in suffixes]
         others = ("GTiff", *likely.values(), "NITF", "ENVI", "EHdr")
@@ -220,6 +221,9 @@ class _Check:
                 f"the rasters themselves"
             )
         self.seen.add(os.path.realpath(path))
+        if os.path.isdir(path) and zarr.is_zarr(path):
+            self._look_into_zarr(path)
+            return ("Zarr",)
         if os.path.isdir(path):
             raise SceneError(
                 f"{path} is a folder; a scene of one-band files is given as such, and other "
@@ -243,12 +247,14 @@ class _Check:
         return found
 
     def _by_bytes(self, path: str, head: bytes) -> Sequence[str]:
-        if re.match(HDF5, head):
-            raise SceneError(
-                f"{path} is HDF5 (netCDF-4 is, too), which may point to any file where geoseg "
-                f"can't see it; convert it (gdal_translate {os.path.basename(path)} scene.tif), or "
-                f"give --allow-vrt any if you trust it"
-            )
+        if re.match(HDF5[0], head):
+            if why := hdf5.leads_out(path):
+                raise SceneError(
+                    f"{path} is HDF5 (netCDF-4 is, too) that {why}, and such files may lead "
+                    f"anywhere; if you trust it, convert it (gdal_translate), or give "
+                    f"--allow-vrt any"
+                )
+            return HDF5[1]
         for magic, drivers in MAGIC:
             if re.match(magic, head, re.S):
                 return drivers
@@ -275,6 +281,24 @@ class _Check:
             ) from error
         for pointer in pointers:
             self._follow(pointer, path, "as a virtual raster (VRT)", depth)
+
+    def _look_into_zarr(self, path: str) -> None:
+        """See that the files of a Zarr folder are in it."""
+        links, names_others = zarr.leads_out(path)
+        for linked in links:
+            real = os.path.realpath(linked)
+            if not any(lies_in(real, root) for root in (os.path.realpath(path), *self.roots)):
+                raise SceneError(
+                    f"{linked} is a link to {real}; what belongs to a Zarr folder must lie in it: "
+                    f"if you trust it, give --input-root {os.path.dirname(real)}, or "
+                    f"--allow-vrt any"
+                )
+        if names_others:
+            raise SceneError(
+                f"{path} is a Zarr folder of references (kerchunk), which lead to other files or "
+                f"servers; write the numbers into a Zarr folder of their own, or give "
+                f"--allow-vrt any if you trust it"
+            )
 
     def _look_beside(self, path: str, depth: int) -> None:
         """Follow what lies beside a raster and belongs to it: metadata, overviews, a mask."""
