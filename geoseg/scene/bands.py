@@ -88,6 +88,7 @@ def bands_of(
                 rules=rules,
                 alpha=alpha,
                 wavelength=wavelength,
+                bits=_bits(dataset, i + 1),
             )
         )
     return bands
@@ -112,6 +113,12 @@ def said_of_alpha(dataset: Any, file: str, bands: Sequence[SceneBand]) -> list[s
         f"{Path(file).name}: band {band.index} is marked as alpha, but its values are not those of "
         f"a mask (0 and full): it is read as a band{what}"
     ]
+
+
+def _bits(dataset: Any, index: int) -> int | None:
+    """How many bits of its dtype a band uses, by the file (TIFF, JPEG 2000, NITF)."""
+    said = dataset.tags(index, ns="IMAGE_STRUCTURE").get("NBITS", "")
+    return int(said) if said.isdecimal() else None
 
 
 def _tags(dataset: Any, index: int) -> dict[str, str]:

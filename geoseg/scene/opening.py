@@ -191,7 +191,8 @@ def _open_files(
             add_files(dataset, behind, rules)
             tags = tags or dict(dataset.tags())
             bands, said = _bands_of(dataset, file, rules, names)
-            if folder and len(files) > 1 and len(bands) > 1 and not any(dataset.descriptions):
+            unnamed = len(bands) > 1 and not any(dataset.descriptions)
+            if folder and len(files) > 1 and unnamed and not _is_told(file, len(bands)):
                 skipped.append(f"{Path(file).name}: {len(bands)} bands without names")
                 continue
             found += bands
@@ -234,6 +235,12 @@ def _is_named(dataset: Any, names: Sequence[str]) -> bool:
         return False
     marked: int = dataset.colorinterp.index(ColorInterp.alpha)
     return names[marked] != "-"
+
+
+def _is_told(file: str, count: int) -> bool:
+    """Whether a product's metadata say what any of a file's bands is."""
+    said = [] if over_network(file) else [told_of(file, i + 1, count) for i in range(count)]
+    return any(one is not None and one.name is not None for one in said)
 
 
 def _platforms(tags: Mapping[str, str]) -> list[str]:
@@ -337,6 +344,8 @@ def _told(
             band = replace(band, scale=said.scale, offset=said.offset, told_by=said.source)
         if whole and band.nodata is None and said.nodata is not None:
             band = replace(band, nodata=said.nodata, nodata_by="the product's metadata")
+        if whole and band.bits is None:
+            band = replace(band, bits=said.bits)
         if said.name:
             names[band.path, band.index] = said.name
         out.append(band)

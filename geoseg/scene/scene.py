@@ -63,6 +63,8 @@ class SceneBand:
         wavelength: of its middle by the file's metadata, nm, or None.
         named_by: what says the name, in words; "" for its label.
         nodata_by: what says nodata, in words; "" for the file.
+        bits: of its numbers where they are fewer than the dtype has, by the file or a product's
+            metadata: 11 of WorldView's counts in uint16; else None.
     """
 
     name: str | None
@@ -81,6 +83,7 @@ class SceneBand:
     wavelength: float | None = None
     named_by: str = ""
     nodata_by: str = ""
+    bits: int | None = None
 
     @property
     def has_words(self) -> bool:

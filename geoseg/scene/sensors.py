@@ -169,6 +169,19 @@ SENSORS: tuple[Sensor, ...] = (
         why="radiance needs the scene's own reflectanceCoefficient from its metadata XML",
         nodata=0.0,
     ),
+    # By what products/maxar.py and products/airbus.py read.
+    Sensor(
+        "WorldView, QuickBird, GeoEye",
+        r"^MAXAR ",
+        why="they count what the sensor saw; correct them to surface reflectance first, or order "
+        "that (AComp: x 10000)",
+    ),
+    Sensor(
+        "Pléiades, SPOT 6 and 7",
+        r"^AIRBUS ",
+        why="they count what the sensor saw; correct them to surface reflectance first, or order "
+        "that (radiometric processing REFLECTANCE)",
+    ),
     Sensor(
         "HLS Landsat (L30)",
         r"HLS[._]L30",

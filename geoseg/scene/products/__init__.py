@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from geoseg.scene.products import dimap, landsat, maja, planet, sentinel2
+from geoseg.scene.products import airbus, dimap, landsat, maja, maxar, planet, sentinel2
 from geoseg.scene.products.told import Layout, Told
 
 __all__ = ["Layout", "Told", "layout_of", "told_of"]
@@ -21,6 +21,8 @@ LAYOUTS: tuple[Callable[[str], Layout | None], ...] = (
     maja.layout,
     planet.layout,
     dimap.layout,
+    maxar.layout,
+    airbus.layout,
 )
 #: Each gives None where it knows nothing of the file.
 TELLERS: tuple[Callable[[str, int, int], Told | None], ...] = (
@@ -28,6 +30,8 @@ TELLERS: tuple[Callable[[str, int, int], Told | None], ...] = (
     landsat.told,
     planet.told,
     dimap.told,
+    maxar.told,
+    airbus.told,
 )
 
 

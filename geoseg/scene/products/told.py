@@ -22,6 +22,7 @@ class Told:
         source: where scale and offset come from, in words.
         nodata: the number that stands for "not measured", or None.
         product: its own name, which tells the sensor; "" where it isn't said.
+        bits: of what the sensor counts, where the numbers are that; None where it isn't said.
     """
 
     by: str
@@ -31,6 +32,7 @@ class Told:
     source: str = ""
     nodata: float | None = None
     product: str = ""
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
