@@ -208,7 +208,7 @@ def test_a_file_takes_the_place_of_an_item_s_own_layer(tmp_path: Path, model: Pa
     file = make_raster(tmp_path / "mask.tif", mask[None].astype(np.uint8), transform=grid(10))
     np.testing.assert_array_equal(left_out(source, file), mask)
     done = CliRunner().invoke(info, [str(source), "-m", str(model), "--clouds", str(file)])
-    assert "clouds   the mask mask.tif, mask.tif" in done.output
+    assert "the mask mask.tif: mask.tif" in done.output
 
 
 def test_a_dry_run_skips_chips_of_clouds_by_a_file(scene: Path, model: Path) -> None:

@@ -409,7 +409,7 @@ def test_the_command_line_says_clouds(tmp_path: Path, model: Path) -> None:
         return done.stdout
 
     shown = geoseg_command("info", "item.json", "--asset", "red,swir16")
-    assert "clouds   Sentinel-2 scene classification (SCL), asset scl" in shown
+    assert "Sentinel-2 scene classification (SCL): scl" in shown
     geoseg_command(
         "predict", "item.json", "-o", "x.tif", "--no-vector", "--asset", "red", "--asset", "swir16",
         "--cloud-buffer", "0",
