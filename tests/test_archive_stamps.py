@@ -32,6 +32,7 @@ BANDS = ("red", "nir")
 
 def scene(path: Path, seed: int = 0) -> Path:
     values = np.random.default_rng(seed).integers(1, 250, (2, 64, 64)).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True)
     return make_raster(path, values, descriptions=BANDS)
 
 
@@ -102,6 +103,29 @@ def test_a_folder_of_bands(tmp_path: Path) -> None:
     made = job(source_of_file(folder))
     (deep / "B04.jp2").write_bytes(b"1")
     assert has_changed(made)
+
+
+@pytest.mark.parametrize("name", ["LC08_X_MTL.txt", "LC08_X_MTL.json", "X.IMD", "MTD_MSIL2A.xml"])
+def test_metadata_of_a_product_in_its_folder(tmp_path: Path, name: str) -> None:
+    folder = scene(tmp_path / "in" / "red.tif").parent
+    (folder / name).write_text("{}")
+    made = job(source_of_file(folder))
+    (folder / "notes.txt").write_text("seen")
+    (folder / "other.json").write_text("{}")
+    assert not has_changed(made)
+    again(folder / name)
+    assert has_changed(made)
+
+
+def test_an_item_beside_files_and_the_header_of_a_data_folder(tmp_path: Path) -> None:
+    folder = scene(tmp_path / "x.data" / "red.tif").parent
+    (folder / "item.json").write_text('{"type": "Feature", "assets": {}}')
+    (tmp_path / "x.dim").write_text("<Dimap_Document/>")
+    for path in (folder / "item.json", tmp_path / "x.dim"):
+        made = job(source_of_file(folder))
+        assert not has_changed(made)
+        again(path)
+        assert has_changed(made)
 
 
 def test_what_a_virtual_raster_or_an_archive_holds(tmp_path: Path) -> None:

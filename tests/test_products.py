@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -286,7 +287,8 @@ def test_dimap_of_snap_is_told_by_its_header(
     tmp_path: Path, dtype: str, scale: float, offset: float
 ) -> None:
     header = products.dimap(tmp_path, GROUND, dtype=dtype, scale=scale, offset=offset)
-    for source in (header, header.with_suffix(".data"), tmp_path):
+    archive = shutil.make_archive(str(tmp_path.with_suffix(".packed")), "zip", tmp_path)
+    for source in (header, header.with_suffix(".data"), tmp_path, archive):
         scene = check(source)
         assert scene.sensor is not None and scene.sensor.name == "Sentinel-2"
 

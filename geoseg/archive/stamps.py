@@ -24,6 +24,7 @@ from geoseg.core.ownership import significant_text
 from geoseg.errors import SceneError
 from geoseg.prediction.report import file_state
 from geoseg.scene.item import address_of, is_item, read_item
+from geoseg.scene.item_beside import names_files
 from geoseg.scene.opening import RASTER_SUFFIXES
 from geoseg.scene.pointers import RefusedError, vrt_pointers
 from geoseg.scene.sources import Rules, is_remote
@@ -38,6 +39,8 @@ GONE = "a file of its map is not there any more"
 _BESIDE = (".aux.xml", ".msk")
 #: Of files in a scene's folder that count, besides rasters.
 _SIDECARS = {".xml", ".msk", ".hdr", ".tfw", ".wld"}
+#: Metadata of products under other ends: of Landsat, Maxar and SNAP, and items beside files.
+_TELLING = re.compile(r"(_MTL\.(txt|json)|\.imd|\.dim)$", re.I)
 #: Virtual rasters may name virtual ones, which may name others: so far.
 _DEPTH = 5
 
@@ -142,8 +145,11 @@ def _files(name: str) -> Iterator[str]:
         folders[:] = (f for f in folders if not f.startswith("."))
         for file in files:
             path = Path(folder, file)
-            if path.suffix.lower() in RASTER_SUFFIXES | _SIDECARS and not file.startswith("."):
+            counts = path.suffix.lower() in RASTER_SUFFIXES | _SIDECARS or _TELLING.search(file)
+            if not file.startswith(".") and (counts or names_files(str(path))):
                 yield str(path)
+    if bare.suffix == ".data" and (header := bare.with_suffix(".dim")).is_file():
+        yield str(header)
 
 
 def _with_companions(path: Path, depth: int) -> Iterator[str]:

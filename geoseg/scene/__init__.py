@@ -29,6 +29,7 @@ For other rooms:
     fill: fill_nearest
     folders: is_product_archive
     item: Asset, AssetBand, Item, MAX_BYTES, address_of, is_item, parse_item, read_item
+    item_beside: names_files
     item_scene: APPLIED, BASELINES
     opening: PRODUCT_FOLDER, RASTER_SUFFIXES, Source, open_scene
     pointers: RefusedError, vrt_pointers

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,7 @@ def bands_of(
     bands = []
     # A colour interpretation is a name only where it is given for three bands at once: a single
     # band that says "red" is how some writers mark their first band.
+    envi = _envi_scale(dataset)
     coloured = {ColorInterp.red, ColorInterp.green, ColorInterp.blue} <= set(colors)
     for i, interp in enumerate(colors):
         if alpha and interp == ColorInterp.alpha:
@@ -73,6 +76,8 @@ def bands_of(
         if name is None and not description and coloured:
             name = _COLORS.get(interp)
         scale, offset = scales[i], offsets[i]
+        if (scale, offset) == (1.0, 0.0):
+            scale = envi
         tagged = scale != 1.0 or offset != 0.0
         bands.append(
             SceneBand(
@@ -113,6 +118,16 @@ def said_of_alpha(dataset: Any, file: str, bands: Sequence[SceneBand]) -> list[s
         f"{Path(file).name}: band {band.index} is marked as alpha, but its values are not those of "
         f"a mask (0 and full): it is read as a band{what}"
     ]
+
+
+def _envi_scale(dataset: Any) -> float:
+    """Reflectance per number by an ENVI header's "reflectance scale factor"; 1 without one."""
+    said = dataset.tags(ns="ENVI").get("reflectance_scale_factor", "")
+    with suppress(ValueError):
+        factor = float(said)
+        if math.isfinite(factor) and factor > 0:
+            return 1 / factor
+    return 1.0
 
 
 def _bits(dataset: Any, index: int) -> int | None:

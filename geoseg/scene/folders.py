@@ -22,6 +22,7 @@ __all__ = [
     "PRODUCT_FOLDER",
     "RASTER_SUFFIXES",
     "bands_in",
+    "beside_header",
     "cloud_layer",
     "folder_of",
     "is_product_archive",
@@ -37,6 +38,7 @@ RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jp
 _BESIDE = (".ovr", ".msk", ".aux", ".aux.xml")
 #: Folders in each other, each alone in the one before, that are looked through.
 MAX_SHELLS = 5
+_NO_NAME = ": not named after a band"
 #: Layers that show clouds, as names of files end.
 _LAYER = re.compile(r"(?:^|[_.])(SCL|QA_PIXEL|Fmask)(?:_\d+m)?$", re.I)
 
@@ -60,6 +62,19 @@ def folder_of(named: str) -> str | None:
         return _core("" if os.path.normpath(named) == "." else os.path.normpath(named))
     inside = archive_root(named)
     return of_header(named) if inside is None else _core(inside)
+
+
+def beside_header(named: str) -> str:
+    """Give the raster that an ENVI header (.hdr) describes; any other name as it is.
+
+    Args:
+        named: a path or an address.
+    """
+    stem, suffix = os.path.splitext(named)
+    if suffix.lower() != ".hdr" or is_remote(named):
+        return named
+    ends = ("", *sorted(RASTER_SUFFIXES), ".bsq", ".bip", ".raw")
+    return next((stem + end for end in ends if os.path.isfile(stem + end)), named)
 
 
 def is_product_archive(name: str) -> bool:
@@ -134,9 +149,11 @@ def _by_names(folder: str) -> Layout:
         if band_code(stem) is not None or common_name(stem) is not None:
             used.append(within(folder, name))
             continue
-        others.append(f"{name}: not named after a band")
+        others.append(f"{name}{_NO_NAME}")
         if match := _LAYER.search(stem):
             layers.append((within(folder, name), match[1]))
+    if len(others) == 1 and not used and not layers:  # whose bands may have names
+        return Layout((within(folder, others[0].removesuffix(_NO_NAME)),))
     return Layout(tuple(used), tuple(others), tuple(layers))
 
 

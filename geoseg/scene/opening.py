@@ -26,15 +26,17 @@ from geoseg.scene.folders import (
     PRODUCT_FOLDER,
     RASTER_SUFFIXES,
     bands_in,
+    beside_header,
     cloud_layer,
     folder_of,
     name_of,
 )
 from geoseg.scene.item import Item, is_item, parse_item, read_item
+from geoseg.scene.item_beside import item_beside
 from geoseg.scene.item_scene import open_item
 from geoseg.scene.parts import part_of
 from geoseg.scene.place import check_place
-from geoseg.scene.products import told_of
+from geoseg.scene.products import Layout, told_of
 from geoseg.scene.scene import Scene, SceneBand, pixel_size
 from geoseg.scene.sensors import (
     Sensor,
@@ -98,7 +100,7 @@ def _open(
     if not isinstance(source, str | Path | Sequence):
         return open_item(_item_of(source), rules, assets, clouds)
     named = [source] if isinstance(source, str | Path) else list(source)
-    files = [public_name(name) for name in named]
+    files = [beside_header(public_name(name)) for name in named]
     items = [file for file in files if is_item(file)]
     if items and len(files) > 1:
         raise SceneError(
@@ -142,6 +144,9 @@ def _open_folder(folder: str, named: str, rules: Rules, clouds: str) -> Scene:
     if is_zarr(folder):
         return _open_files([folder or "."], name_of(folder, named), (), rules, folder=True)
     found = bands_in(folder, named)
+    scene = _by_item(folder, named, found, rules, clouds)
+    if scene is not None:
+        return scene
     scene = _open_files(
         list(found.files), name_of(folder, named), found.others, rules, folder=len(found.files) > 1
     )
@@ -153,6 +158,24 @@ def _open_folder(folder: str, named: str, rules: Rules, clouds: str) -> Scene:
     used = f"{os.path.basename(layer.band.path)}: "
     ignored = tuple(line for line in scene.ignored if not line.startswith(used))
     return replace(scene, clouds=layer, ignored=ignored)
+
+
+def _by_item(folder: str, named: str, found: Layout, rules: Rules, clouds: str) -> Scene | None:
+    """Open files as the STAC item that lies beside them says; None where there is none.
+
+    A product's own metadata come before it, and numbers of other types than products have were
+    changed by someone: the item does not speak of them.
+    """
+    if any(told_of(file, 1, 1) is not None for file in found.files):
+        return None
+    item = item_beside(folder, found.files)
+    if item is None:
+        return None
+    scene = open_item(item, rules, clouds=clouds)
+    if not all(WHOLE.match(band.dtype) for band in scene.bands):
+        return None
+    note = f"{os.path.basename(item.href)} names these files, and says what their numbers mean"
+    return replace(scene, name=name_of(folder, named), notes=(*scene.notes, note))
 
 
 def _open_files(

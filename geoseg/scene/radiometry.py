@@ -165,6 +165,13 @@ def _by_sensor(scene: Scene, bands: Sequence[SceneBand]) -> Radiometry:
             f"{scene.name}: {bands[0].dtype} numbers without scale tags or a known sensor, so "
             f"their unit is unknown; {TELL}"
         )
+    hot = next((band for band in bands if band.name in ("thermal1", "thermal2")), None)
+    if hot is not None:
+        raise RadiometryError(
+            f"{scene.name}: {hot} is no reflectance (of Landsat level 2: kelvin = number * "
+            f"0.00341802 + 149), and nothing says what the model takes; write all bands as "
+            f"floating-point numbers in the model's units, and give that"
+        )
     known = convention(scene, bands)
     if scene.sensor.scale is None and known is not None:
         # As the product has them. In any other type they were changed by someone.
