@@ -45,7 +45,7 @@ def likelier_warnings(plan: Plan) -> list[str]:
     """
     if plan.card.quantity != "reflectance":
         return []
-    found = likelier(_quantity(plan), plan.card.bands)
+    found = likelier(plan.survey.quantity(plan.radiometry), plan.card.bands)
     if found is None:
         return []
     if found.shift:
@@ -71,13 +71,6 @@ def _shift_warning(plan: Plan, shift: float) -> list[str]:
     ]
 
 
-def _quantity(plan: Plan) -> NDArray[np.float64]:
-    """The model's quantity (C, n) of sampled pixels that were measured."""
-    gain, bias = (np.array(v)[:, None] for v in (plan.radiometry.gain, plan.radiometry.bias))
-    quantity: NDArray[np.float64] = plan.survey.measured * gain + bias
-    return quantity
-
-
 def unlike_warnings(plan: Plan) -> list[str]:
     """Describe a scene much of which is like no ground that geoseg has seen.
 
@@ -89,7 +82,7 @@ def unlike_warnings(plan: Plan) -> list[str]:
     """
     if plan.card.quantity != "reflectance":
         return []
-    share = unlike(_quantity(plan), plan.card.bands)
+    share = unlike(plan.survey.quantity(plan.radiometry), plan.card.bands)
     if share is None or share < MOST_UNLIKE:
         return []
     return [
@@ -142,7 +135,7 @@ def check_no_picture(plan: Plan) -> None:
     """
     if plan.card.quantity != "reflectance" or plan.options.scale is not None:
         return
-    greys = _quantity(plan) * 255
+    greys = plan.survey.quantity(plan.radiometry) * 255
     if not greys.size or greys.min() < -NEAR or greys.max() > 255 + NEAR:
         return
     if (

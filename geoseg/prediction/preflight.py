@@ -14,6 +14,7 @@ from geoseg.core.gdal import block_cache
 from geoseg.errors import RadiometryError
 from geoseg.geo.window import Window
 from geoseg.prediction.chips import ChipRow
+from geoseg.prediction.cloudy import cloud_warnings
 from geoseg.prediction.likeness import (
     check_no_picture,
     likelier_warnings,
@@ -294,5 +295,5 @@ def preflight(plan: Plan) -> list[str]:
     found = plausibility_warnings(plan.card, statistics, plan.radiometry)
     # A scale or an offset that makes the scene a sound one explains an odd order, too.
     if not found or UNSURE in found[0]:
-        found = likelier_warnings(plan) or found or unlike_warnings(plan)
+        found = likelier_warnings(plan) or cloud_warnings(plan) or found or unlike_warnings(plan)
     return [*nodata_warnings(plan), *found]

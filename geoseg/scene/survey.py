@@ -22,6 +22,7 @@ from geoseg.core.gdal import block_cache, over_network
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.block_layout import BlockLayout, read_bytes
+from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.sampling import SceneSampler
 from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
 
@@ -113,6 +114,17 @@ class Survey:
     def measured(self) -> NDArray[Any]:
         """Raw numbers of the even samples that are valid, (C, n)."""
         return self.pixels[:, self.valid]
+
+
+    def quantity(self, radiometry: Radiometry) -> NDArray[np.float64]:
+        """The quantity of the even samples that are valid, (C, n).
+
+        Args:
+            radiometry: from numbers to it, of the bands.
+        """
+        gain, bias = (np.array(each)[:, None] for each in (radiometry.gain, radiometry.bias))
+        found: NDArray[np.float64] = self.measured * gain + bias
+        return found
 
 
 def survey(
