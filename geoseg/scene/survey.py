@@ -115,7 +115,6 @@ class Survey:
         """Raw numbers of the even samples that are valid, (C, n)."""
         return self.pixels[:, self.valid]
 
-
     def quantity(self, radiometry: Radiometry) -> NDArray[np.float64]:
         """The quantity of the even samples that are valid, (C, n).
 
