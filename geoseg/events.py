@@ -145,6 +145,18 @@ class CloudsReport(TypedDict):
     buffer_m: float
 
 
+class FillReport(TypedDict):
+    """Numbers that are nodata although no tag says so.
+
+    Attributes:
+        numbers: as they stand in the files; 0 only where it is that in all bands.
+        sampled_share: of the pixels of the whole scene that were looked at.
+    """
+
+    numbers: list[float | str]
+    sampled_share: float
+
+
 class SceneReport(TypedDict):
     """The scene.
 
@@ -157,6 +169,7 @@ class SceneReport(TypedDict):
         ignored: what of the scene is not used, a line each.
         item: the STAC item that it was opened from; None for other scenes.
         clouds: the layer by which clouds are left out; None where none is used.
+        fill: numbers that are nodata although no tag says so; None where there are none.
     """
 
     name: str
@@ -167,6 +180,7 @@ class SceneReport(TypedDict):
     ignored: list[str]
     item: ItemReport | None
     clouds: CloudsReport | None
+    fill: FillReport | None
 
 
 class GridReport(TypedDict):

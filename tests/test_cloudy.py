@@ -126,11 +126,10 @@ def test_a_cloudy_scene_is_said_with_what_to_do(tmp_path: Path) -> None:
     assert line in scene_info(scene, models=[model])["models"][0]["notes"]
     # Where a product has a layer, it is its word that counts.
     plan = make_plan(scene, PredictOptions(model=model, output=tmp_path / "y.tif"))
-    numbers = column(CLOUDS["thick"]) * 1e4
-    assert len(cloud_warnings(plan, numbers)) == 1
+    assert len(cloud_warnings(plan)) == 1
     layer = open_with_clouds(scene, PredictOptions(clouds=file)).clouds
     known = replace(plan, scene=replace(plan.scene, clouds=layer))
-    assert not cloud_warnings(known, numbers)
+    assert not cloud_warnings(known)
     # Others are not accused.
     for kind in ("fresh snow", "white sand"):
         assert not said(kind, scene_of(tmp_path / f"of {kind}.tif", GROUND[kind], 0.9))

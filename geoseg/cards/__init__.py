@@ -11,5 +11,6 @@ For other rooms:
         WEIGHTS_NAME
     files: ModelFiles, card_text, read_model, write_card
     legend: ClassInfo
+    quantities: darkest_ground, possible_range
     stac: to_mlm
 """

@@ -29,7 +29,7 @@ For other rooms:
     prefetch: prefetch
     s3: Bucket, S3Error, s3_parts
     staging: Staging
-    wording: area, counted
+    wording: area, counted, percent
     workers: Stop, StoppedError, Workers, stoppable
     workfolder: WorkFolder, claim_folder, leave_folder, work_folder_of
     write_errors: explain_write_error

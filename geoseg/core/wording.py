@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["area", "counted"]
+__all__ = ["area", "counted", "percent"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -34,3 +34,17 @@ def area(square_metres: float) -> str:
     if square_metres < 999_950:
         return f"{square_metres / 1e4:.2f} ha"
     return f"{square_metres / 1e6:.3f} km2"
+
+
+def percent(share: float) -> str:
+    """Write a share; what is there is never 0 %, and what is not all never 100 %.
+
+    Examples:
+        >>> percent(0.234), percent(0.00001), percent(0.9999), percent(1)
+        ('23.4 %', 'less than 0.1 %', 'more than 99.9 %', '100 %')
+    """
+    if 0 < share < 0.0005:
+        return "less than 0.1 %"
+    if 0.9995 <= share < 1:
+        return "more than 99.9 %"
+    return f"{100 * share:.1f} %" if 0 < share < 1 else f"{100 * share:.0f} %"

@@ -16,13 +16,12 @@ from rasterio.features import geometry_mask
 from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.names import public_name
 from geoseg.errors import UsageError
-from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
+from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions
-from geoseg.scene.scene import SceneBand
 from geoseg.scene.sources import Rules
 
-__all__ = ["crop_window", "in_polygons", "read_polygons", "shared_ground"]
+__all__ = ["crop_window", "in_polygons", "read_polygons"]
 
 
 #: What a CRS that PROJ doesn't know ends in.
@@ -55,41 +54,6 @@ def crop_window(full: PixelGrid, options: PredictOptions, aoi: Sequence[Any]) ->
         )
         window = _inside(full, window, bounds, "--aoi")
     return window
-
-
-def shared_ground(bands: Sequence[SceneBand], grid: PixelGrid) -> Window:
-    """The pixels of a grid that all bands cover, as the network sees nothing where one is missing.
-
-    Args:
-        bands: that are read.
-        grid: the scene's, or the one that it is resampled to.
-
-    Returns:
-        The window; all of the grid where a band is of another CRS, or where none is left: reading
-        finds out then.
-    """
-    whole = Window(0, 0, grid.height, grid.width)
-    found: Window | None = whole
-    for band in bands:
-        if found is None or band.grid.crs != grid.crs:
-            return whole
-        relative = ~grid.transform @ band.grid.transform
-        cols, rows = zip(
-            *(
-                relative @ (col, row)
-                for col in (0, band.grid.width)
-                for row in (0, band.grid.height)
-            ),
-            strict=True,
-        )
-        # Bands of one product end within a pixel of each other.
-        slack = max(1.0, math.sqrt(abs(relative.determinant))) + ROUNDING
-        low = math.ceil(min(rows) - slack), math.ceil(min(cols) - slack)
-        high = math.floor(max(rows) + slack), math.floor(max(cols) + slack)
-        if low[0] >= high[0] or low[1] >= high[1]:
-            return whole
-        found = found.intersection(Window(*low, high[0] - low[0], high[1] - low[1]))
-    return whole if found is None else found
 
 
 def in_polygons(

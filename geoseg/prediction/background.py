@@ -52,7 +52,7 @@ class Background:
         polygons: made of finished strips; whether there are any.
     """
 
-    start: Callable[..., Future[None]]
+    start: Callable[..., Future[Any]]
     readiness: Future[None]
     overviews: Future[list[Path]]
     polygons: Future[bool]

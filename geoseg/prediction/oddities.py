@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-if TYPE_CHECKING:
-    from geoseg.prediction.plan import Plan
+from geoseg.cards.card import ModelCard
+from geoseg.geo.chip_grid import ChipGrid
+from geoseg.prediction.options import PredictOptions
+from geoseg.scene.radiometry import Radiometry
+from geoseg.scene.scene import Scene, SceneBand, finest_grid
 
 __all__ = ["oddities"]
 
 
-def oddities(plan: Plan) -> Iterator[str]:
+def oddities(
+    scene: Scene,
+    bands: Sequence[SceneBand],
+    radiometry: Radiometry,
+    card: ModelCard,
+    chips: ChipGrid,
+    options: PredictOptions,
+) -> Iterator[str]:
     """Warn of what is odd about the radiometry, the chips, the bands and the CRS.
 
     Args:
-        plan: of the run.
+        scene: what was opened.
+        bands: of it, in the model's order.
+        radiometry: from numbers to the card's quantity.
+        card: the model's.
+        chips: where they lie.
+        options: the user's.
 
     Yields:
         Lines for the user.
     """
-    chips, margin = plan.chips, plan.chips.margin
-    yield from plan.scene.notes
-    if plan.radiometry.doubt:
-        yield plan.radiometry.doubt
+    margin = chips.margin
+    yield from scene.notes
+    if radiometry.doubt:
+        yield radiometry.doubt
     if len(chips) > 1 and chips.size - chips.stride <= 2 * margin and margin:
         yield (
-            f"overlap {plan.options.overlap} is at most twice the model's margin of {margin} px: "
+            f"overlap {chips.overlap} is at most twice the model's margin of {margin} px: "
             f"seams may show; give --overlap {2 * margin + 1} or more"
         )
-    if plan.options.bands is None:
-        for band, wanted in zip(plan.bands, plan.card.bands, strict=True):
+    if options.bands is None:
+        for band, wanted in zip(bands, card.bands, strict=True):
             if band.name != wanted:
                 yield f"the scene's {band} serves as the model's {wanted}"
-    if plan.grid.crs is None:
+    if finest_grid(bands).crs is None:
         yield "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"

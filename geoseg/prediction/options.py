@@ -201,6 +201,12 @@ class PredictOptions:
             return ()
         return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
 
+    @property
+    def raster_dtypes(self) -> list[str]:
+        """The dtypes of the rasters that a run writes."""
+        rasters = (self.probs, self.confidence, self.agreement)
+        return sorted({"uint8"} | ({self.probs_dtype} if any(rasters) else set()))
+
     def _check_exact(self) -> None:
         """Refuse what --exact can't be kept with.
 

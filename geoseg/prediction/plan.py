@@ -20,7 +20,7 @@ from geoseg.geo.chip_grid import ChipGrid, Lane
 from geoseg.geo.model_grid import ModelGrid, Taps, on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.area import crop_window, in_polygons, read_polygons, shared_ground
+from geoseg.prediction.area import crop_window, in_polygons, read_polygons
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.members import find_members
 from geoseg.prediction.oddities import oddities
@@ -30,11 +30,14 @@ from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, pr
 from geoseg.prediction.scene_clouds import open_with_clouds
 from geoseg.prediction.stitch import held_bytes
 from geoseg.rasters.writing import POLYGON_STRIP, try_creation_options
+from geoseg.scene.by_numbers import Decided, Taken, decide_by_numbers
 from geoseg.scene.opening import Source
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
+from geoseg.scene.resampling import shared_ground
 from geoseg.scene.scene import Scene, SceneBand, finest_grid
-from geoseg.scene.survey import Survey, survey
+from geoseg.scene.survey import Survey
+from geoseg.scene.undeclared import Fill
 
 __all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
 
@@ -79,6 +82,7 @@ class Plan:
         chips: where the chips lie on ``model_grid``.
         aoi: geometries in the grid's CRS.
         survey: what was seen of the whole scene.
+        fill: numbers that are nodata although no tag says so; the bands know them.
         outputs: final paths.
         warnings: what the user should know.
     """
@@ -97,6 +101,7 @@ class Plan:
     chips: ChipGrid
     aoi: tuple[Any, ...]
     survey: Survey
+    fill: Fill
     outputs: Outputs
     warnings: tuple[str, ...]
 
@@ -314,10 +319,6 @@ def make_plan(
         opened, bands, card.quantity, scale=options.scale, offset=options.offset
     )
     full = finest_grid(bands)
-    shared = full.crop(shared_ground(bands, full))
-    seen_of_all = Survey(shared)
-    if look:
-        seen_of_all = survey(bands, shared, src_nodata=options.src_nodata, clouds=opened.clouds)
     aoi = (
         read_polygons(options.aoi, full.crs, options.rules, "--aoi")
         if options.aoi is not None
@@ -327,7 +328,7 @@ def make_plan(
     grid = full.crop(part)
     check_vector_format(outputs, options, grid)
     seen, notes = on_model_grid(full, card.gsd, card.gsd_range, card.name)
-    try_creation_options(options.creation_options, _raster_dtypes(options))
+    try_creation_options(options.creation_options, options.raster_dtypes)
     size = options.size or card.size
     multiple = math.lcm(*(m.card.multiple for m in members))
     taps = seen.taps(full, part)
@@ -350,7 +351,20 @@ def make_plan(
         require("torch", "--crf")
         crf = parse_options(options.crf_options)
         check_chip(crf, chips.chip_height, chips.chip_width)
-    plan = Plan(
+    shared = full.crop(shared_ground(bands, full))
+    decided = Decided(bands, Survey(shared), Fill())
+    if look:
+        taken = Taken(card.quantity, card.normalization, card.bands)
+        decided = decide_by_numbers(
+            bands,
+            shared,
+            radiometry,
+            taken,
+            src_nodata=options.src_nodata,
+            clouds=opened.clouds,
+        )
+    odd = oddities(opened, bands, radiometry, card, chips, options)
+    return Plan(
         options=replace(
             options,
             size=chips.size,
@@ -361,7 +375,7 @@ def make_plan(
         members=members,
         chosen=chosen,
         scene=opened,
-        bands=bands,
+        bands=decided.bands,
         radiometry=radiometry,
         grid=grid,
         model_grid=seen.grid.crop(needed),
@@ -369,11 +383,11 @@ def make_plan(
         taps=taps,
         chips=chips,
         aoi=aoi,
-        survey=seen_of_all,
+        survey=decided.survey,
+        fill=decided.fill,
         outputs=outputs,
-        warnings=tuple(notes),
+        warnings=(*notes, *odd, *decided.notes),
     )
-    return replace(plan, warnings=(*notes, *oddities(plan)))
 
 
 def _needed(seen: ModelGrid, down: Taps, across: Taps) -> Window:
@@ -381,9 +395,3 @@ def _needed(seen: ModelGrid, down: Taps, across: Taps) -> Window:
     top, bottom = (edge - seen.place[0] for edge in down.needed(0, down.length))
     left, right = (edge - seen.place[1] for edge in across.needed(0, across.length))
     return Window(top, left, bottom - top, right - left)
-
-
-def _raster_dtypes(options: PredictOptions) -> list[str]:
-    """List the dtypes of the rasters that a run writes."""
-    rasters = (options.probs, options.confidence, options.agreement)
-    return sorted({"uint8"} | ({options.probs_dtype} if any(rasters) else set()))

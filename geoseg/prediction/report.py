@@ -27,10 +27,12 @@ from geoseg.prediction.plan import OutputLane, Plan
 from geoseg.prediction.run_log import RunLog
 from geoseg.runtimes import Runtime
 from geoseg.scene.scene import Scene
+from geoseg.scene.undeclared import Fill
 
 __all__ = [
     "ClassCounts",
     "file_state",
+    "fill_report",
     "grid_report",
     "item_report",
     "layer_report",
@@ -50,11 +52,13 @@ class ClassCounts:
         per_class: pixels of each class, in the card's order.
         area_m2: square metres of each class, in the card's order; None without CRS.
         clouded: pixels that were measured and are left out for clouds.
+        undeclared: pixels that are nodata although no tag says so.
     """
 
     per_class: NDArray[np.int64]
     area_m2: NDArray[np.float64] | None
     clouded: int = 0
+    undeclared: int = 0
 
     @property
     def valid(self) -> int:
@@ -135,6 +139,7 @@ def run_record(plan: Plan, runtime: Runtime, lanes: Sequence[OutputLane]) -> dic
         "scene": {path: about for path, about in files.items() if about is not None},
         "bands read": [str(band) for band in plan.bands],
         "clouds read": clouds.record if clouds else None,
+        "fill": [nodata_value(number) for number in plan.fill.numbers],
         "gain and bias": [list(plan.radiometry.gain), list(plan.radiometry.bias)],
         "grid": [plan.grid.height, plan.grid.width, *list(plan.grid.transform)[:6]],
         "CRS": plan.grid.crs.to_wkt() if plan.grid.crs else None,
@@ -207,6 +212,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "ignored": list(plan.scene.ignored),
             "item": item_report(plan.scene),
             "clouds": layer_report(plan.scene),
+            "fill": fill_report(plan.fill),
         },
         "grid": grid_report(plan.grid),
         "model_grid": {
@@ -233,6 +239,14 @@ def layer_report(scene: Scene) -> dict[str, Any] | None:
     if clouds is None:
         return None
     return {"layer": clouds.name, "source": clouds.source, "buffer_m": clouds.buffer}
+
+
+def fill_report(fill: Fill) -> dict[str, Any] | None:
+    """Describe what is nodata although no tag says so, as JSON; None where nothing is."""
+    if not fill.numbers:
+        return None
+    numbers = [nodata_value(number) for number in fill.numbers]
+    return {"numbers": numbers, "sampled_share": fill.share}
 
 
 def _clouds_report(plan: Plan, counts: ClassCounts) -> dict[str, Any] | None:
@@ -273,6 +287,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
         },
         "pixels": {"total": total, "valid": counts.valid, "nodata": total - counts.valid},
         "clouds": _clouds_report(plan, counts),
+        "undeclared_nodata": {"pixels": counts.undeclared, "share": counts.undeclared / total},
         "classes": [
             {
                 "id": c.id,

@@ -50,6 +50,7 @@ from geoseg.prediction.report import (
     runtime_report,
 )
 from geoseg.prediction.run_log import RunLog
+from geoseg.prediction.undeclared_pixels import count_undeclared
 from geoseg.rasters.writing import (
     write_qml,
 )
@@ -210,6 +211,8 @@ def make_map(plan: Plan, loaded: Loaded, staging: Staging, log: RunLog) -> Predi
         ):
             predict_strips(plan, runtime, lanes, store, background.check, log, cancelled)
             counts = _count_classes(plan, store, log)
+            found = log.wait(background.start(count_undeclared, plan, cancelled))
+            counts = replace(counts, undeclared=found)
             outputs = _write_outputs(plan, store, staging, background, cancelled, log)
             plan = replace(plan, outputs=outputs)
             text = json_text({**run_report(plan, runtime, counts, log), "memory": memory}, indent=2)

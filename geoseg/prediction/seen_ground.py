@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction.area import shared_ground
 from geoseg.prediction.plan import Plan
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.resampling import Ranges, taken
+from geoseg.scene.resampling import Ranges, shared_ground, taken
 from geoseg.scene.scene import finest_grid
 
 __all__ = ["SeenGround", "any_between"]

@@ -16,12 +16,15 @@ what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what vir
 sidecars name, ``hdf5.py`` whether a netCDF-4 leads elsewhere, ``declared.py`` refuses sizes that
 are absurd, ``vector_sources.py`` looks at vector files. Before the work :mod:`~geoseg.scene.survey`
 takes one look at the whole scene (``sampling.py`` reads, ``block_layout.py`` knows what it costs),
-by which all is decided that depends on numbers. What a scene's cloud layer leaves out stands in
-:mod:`~geoseg.scene.clouds`, and is read by ``cloud_reader.py``. Start with ``opening.py``.
+by which all is decided that depends on numbers: ``undeclared.py`` finds numbers that are nodata
+although no tag says so, ``dark_edges.py`` asks about black along the edge. What a scene's cloud
+layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by ``cloud_reader.py``. Start
+with ``opening.py``.
 
 For other rooms:
     assets: is_raster, sensor_of
     bands: bands_of, stem_of
+    by_numbers: Decided, Taken, decide_by_numbers
     cloud_reader: CloudReader
     clouds: CLOUDS, CLOUD_BUFFER, CloudRule, MOST_BUFFER, Numbers, rule_of
     declared: pixel_limit, pixels_allowed
@@ -36,11 +39,12 @@ For other rooms:
     products: layout_of
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
-    resampling: Ranges, taken
+    resampling: Ranges, shared_ground, taken
     scene: CloudLayer, FoundClouds, Scene, SceneBand, finest_grid
     sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name, detect_sensor
     sources: LOCAL, Rules, SCHEME, is_remote, lies_in, open_raster
-    survey: Survey, survey
+    survey: Survey
+    undeclared: Fill
     vector_sources: check_vector, holds_shapes
     vrt: Source, VRT_TYPES, virtual_raster
     zarr: folders_of, is_zarr

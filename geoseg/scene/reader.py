@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -23,26 +22,18 @@ from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.declared import has_blocks, pixel_limit
 from geoseg.scene.files import opened
-from geoseg.scene.resampling import Pixels, blocks, check_resampling, extend, footprint, warp
+from geoseg.scene.open_bands import OpenBands
+from geoseg.scene.resampling import (
+    Pixels,
+    blocks,
+    check_resampling,
+    extend,
+    footprint,
+    warp,
+)
 from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
 
-__all__ = ["SceneReader", "Source", "pixel_dtype"]
-
-
-@dataclass
-class Source:
-    """Bands that one open dataset serves."""
-
-    dataset: Any
-    path: str
-    grid: PixelGrid  # the file's own
-    slots: list[int]
-    indexes: list[int]
-    nodata: float | None
-    masked: bool  # GDAL's mask says more than a nodata of 0 does
-    mapped: bool  # GDAL's mask is more than a question of the pixel's own numbers
-    alpha: int | None  # index of the alpha band
-    shift: tuple[int, int] | None  # (row, col) of the reader's grid in the file; None: resample
+__all__ = ["SceneReader", "pixel_dtype"]
 
 
 class SceneReader:
@@ -80,7 +71,7 @@ class SceneReader:
         self.aoi = list(aoi)
         self.src_nodata = src_nodata
         self._stack = ExitStack()
-        self._sources: list[Source] = []
+        self._sources: list[OpenBands] = []
         self._clouds: CloudReader | None = None
         self._left_out: NDArray[np.bool_] | None = None
         try:
@@ -107,13 +98,14 @@ class SceneReader:
         self._stack.close()
 
     def _open(self) -> None:
-        groups: dict[tuple[str, float | None, str], list[int]] = {}
+        groups: dict[tuple[str, float | None, str, tuple[float, ...]], list[int]] = {}
         for slot, band in enumerate(self.bands):
             nodata = band.nodata if self.src_nodata is None else self.src_nodata
             # NaN is unequal to itself and would make a group a band.
             key = None if nodata is not None and math.isnan(nodata) else nodata
-            groups.setdefault((band.path, key, band.dtype), []).append(slot)  # VRTs may mix dtypes
-        for (path, nodata, _), slots in groups.items():
+            # VRTs may mix dtypes.
+            groups.setdefault((band.path, key, band.dtype, band.fills), []).append(slot)
+        for (path, nodata, _, fills), slots in groups.items():
             band = self.bands[slots[0]]
             # Whoever opened the scene has seen that it is not too large.
             with pixel_limit(math.inf):
@@ -123,13 +115,14 @@ class SceneReader:
             if shift is None:
                 check_resampling(band, self.grid)
             self._sources.append(
-                Source(
+                OpenBands(
                     dataset,
                     path,
                     band.grid,
                     slots,
                     indexes,
                     nodata,
+                    fills,
                     self._is_masked(dataset, indexes, nodata),
                     any(
                         MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
@@ -243,7 +236,7 @@ class SceneReader:
         return pixels, measured
 
     def _join(
-        self, shape: tuple[int, int], pixels: NDArray[Any], part_of: Callable[[Source], Pixels]
+        self, shape: tuple[int, int], pixels: NDArray[Any], part_of: Callable[[OpenBands], Pixels]
     ) -> NDArray[np.bool_]:
         """Bring together what the files hold: their pixels, and which were measured in all."""
         measured = np.ones(shape, dtype=bool)
@@ -264,7 +257,7 @@ class SceneReader:
             measured &= lit
         return measured
 
-    def _part(self, source: Source, window: Window, out: NDArray[Any]) -> Pixels:
+    def _part(self, source: OpenBands, window: Window, out: NDArray[Any]) -> Pixels:
         if source.shift is None:
             return self._resample(source, window)
         row, col = window.row + source.shift[0], window.col + source.shift[1]
@@ -283,7 +276,7 @@ class SceneReader:
 
     def _read_file(
         self,
-        source: Source,
+        source: OpenBands,
         window: Window,
         out: NDArray[Any] | None = None,
         shape: tuple[int, int] | None = None,
@@ -294,48 +287,14 @@ class SceneReader:
         """
         area = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         try:
-            return retried(source.path, partial(self._read_area, source, area, out, shape))
+            return retried(source.path, partial(source.read, area, out, shape))
         except GDAL_ERRORS as error:
             raise SceneError(
                 f"{source.path}: rows {window.row} to {window.bottom - 1} can't be read: "
                 f"{explain_read_error(error, source.path)}"
             ) from error
 
-    def _read_area(
-        self,
-        source: Source,
-        area: rasterio.windows.Window,
-        out: NDArray[Any] | None,
-        shape: tuple[int, int] | None,
-    ) -> Pixels:
-        dataset, nodata = source.dataset, source.nodata
-        dtypes = dataset.dtypes
-        kinds = {dtypes[i - 1] for i in source.indexes}
-
-        def read(function: Callable[..., NDArray[Any]], indexes: list[int]) -> NDArray[Any]:
-            size = {} if shape is None else {"out_shape": (len(indexes), *shape)}
-            return function(indexes, window=area, **size)
-
-        if out is not None and kinds == {out.dtype.name}:
-            dataset.read(source.indexes, window=area, out=out)
-            values = out
-        else:
-            values = read(dataset.read, source.indexes)
-        votes: list[NDArray[np.bool_]] = []
-        if source.masked:
-            votes.append(read(dataset.read_masks, source.indexes) != 0)
-        if source.alpha is not None:
-            votes.append(read(dataset.read, [source.alpha]) != 0)
-        if values.dtype.kind == "f":
-            votes.append(np.isfinite(values))
-        if nodata is not None and nodata != 0 and not math.isnan(nodata):
-            votes.append(values != nodata)
-        measured = None
-        for vote in votes:
-            measured = vote if measured is None else measured & vote
-        return Pixels(values, measured, values != 0 if nodata == 0 else None)
-
-    def _resample(self, source: Source, window: Window) -> Pixels:
+    def _resample(self, source: OpenBands, window: Window) -> Pixels:
         """Read a window of the reader's grid, from a file with another grid, as float32.
 
         What was not measured has no share in its neighbours. A pixel is measured where the file's
@@ -368,7 +327,7 @@ class SceneReader:
             measured[here] = np.isfinite(warp(whole, *ground))
         present = np.isfinite(values)
         values[~present] = 0
-        return Pixels(values, measured, present if source.nodata == 0 else None)
+        return Pixels(values, measured, present if source.dark else None)
 
 
 def pixel_dtype(bands: Sequence[SceneBand], grid: PixelGrid) -> np.dtype[Any]:

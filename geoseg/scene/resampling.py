@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 
 from geoseg.core.gdal import GDAL_ERRORS, first_line
 from geoseg.errors import BandError, SceneError
-from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.scene import SceneBand
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_resampling",
     "extend",
     "footprint",
+    "shared_ground",
     "taken",
     "warp",
 ]
@@ -270,6 +271,41 @@ def _near(number: float, parts: int, slack: float) -> float:
     """The nearest whole number of parts, where it is within a slack."""
     rounded = round(number * parts) / parts
     return rounded if abs(number - rounded) < slack else number
+
+
+def shared_ground(bands: Sequence[SceneBand], grid: PixelGrid) -> Window:
+    """The pixels of a grid that all bands cover, as the network sees nothing where one is missing.
+
+    Args:
+        bands: that are read.
+        grid: the scene's, or the one that it is resampled to.
+
+    Returns:
+        The window; all of the grid where a band is of another CRS, or where none is left: reading
+        finds out then.
+    """
+    whole = Window(0, 0, grid.height, grid.width)
+    found: Window | None = whole
+    for band in bands:
+        if found is None or band.grid.crs != grid.crs:
+            return whole
+        relative = ~grid.transform @ band.grid.transform
+        cols, rows = zip(
+            *(
+                relative @ (col, row)
+                for col in (0, band.grid.width)
+                for row in (0, band.grid.height)
+            ),
+            strict=True,
+        )
+        # Bands of one product end within a pixel of each other.
+        slack = max(1.0, math.sqrt(abs(relative.determinant))) + ROUNDING
+        low = math.ceil(min(rows) - slack), math.ceil(min(cols) - slack)
+        high = math.floor(max(rows) + slack), math.floor(max(cols) + slack)
+        if low[0] >= high[0] or low[1] >= high[1]:
+            return whole
+        found = found.intersection(Window(*low, high[0] - low[0], high[1] - low[1]))
+    return whole if found is None else found
 
 
 def check_resampling(band: SceneBand, grid: PixelGrid) -> None:

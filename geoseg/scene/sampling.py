@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from geoseg.geo.window import Window
 from geoseg.scene.block_layout import BlockLayout, layout_of
 from geoseg.scene.declared import some_blocks
-from geoseg.scene.reader import SceneReader, Source
+from geoseg.scene.open_bands import OpenBands
+from geoseg.scene.reader import SceneReader
 from geoseg.scene.resampling import Pixels, at_centres
 
 __all__ = ["SceneSampler"]
@@ -73,7 +74,7 @@ class SceneSampler(SceneReader):
                 return [_cut(window) for window in windows if window is not None]
         return []
 
-    def _at_centres(self, source: Source, window: Window, step: int) -> Pixels:
+    def _at_centres(self, source: OpenBands, window: Window, step: int) -> Pixels:
         """Read a file's pixels at the centres of the grid's."""
         if source.shift is not None and step == 1:
             return self._read_file(source, window.shifted(*source.shift))

@@ -65,6 +65,8 @@ class SceneBand:
         nodata_by: what says nodata, in words; "" for the file.
         bits: of its numbers where they are fewer than the dtype has, by the file or a product's
             metadata: 11 of WorldView's counts in uint16; else None.
+        fills: numbers that stand for "not measured" too, although no tag says so; 0 only where it
+            is that in all bands.
     """
 
     name: str | None
@@ -84,6 +86,7 @@ class SceneBand:
     named_by: str = ""
     nodata_by: str = ""
     bits: int | None = None
+    fills: tuple[float, ...] = ()
 
     @property
     def has_words(self) -> bool:

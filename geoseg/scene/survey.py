@@ -9,8 +9,8 @@ here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -105,12 +105,30 @@ class Survey:
             found.append(np.stack(np.meshgrid(rows, cols, indexing="ij")).reshape(2, -1))
         return np.concatenate(found, axis=1)
 
+    @cached_property
+    def all_measured(self) -> NDArray[Any]:
+        """Raw numbers of all samples that are valid, those along the edge too, (C, n)."""
+        along = [s.pixels[:, s.valid] for s in self.edges]
+        return np.concatenate([self.measured, *along], axis=1) if along else self.measured
+
+    def without(self, unmeasured: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> Survey:
+        """Have pixels count as not measured.
+
+        Args:
+            unmeasured: gives which of pixels (C, h, w) are so, (h, w).
+        """
+        samples, edges = (
+            tuple(replace(s, valid=s.valid & ~unmeasured(s.pixels)) for s in found)
+            for found in (self.samples, self.edges)
+        )
+        return replace(self, samples=samples, edges=edges)
+
     @property
     def valid_share(self) -> float:
         """Of the even samples, those that are valid; 0 where nothing was read."""
         return float(self.valid.mean()) if self.valid.size else 0.0
 
-    @property
+    @cached_property
     def measured(self) -> NDArray[Any]:
         """Raw numbers of the even samples that are valid, (C, n)."""
         return self.pixels[:, self.valid]

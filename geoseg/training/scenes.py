@@ -22,10 +22,12 @@ from geoseg.errors import OutputError, TrainingError
 from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
+from geoseg.scene.by_numbers import Taken, decide_by_numbers
 from geoseg.scene.fill import fill_nearest
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
+from geoseg.scene.resampling import shared_ground
 from geoseg.scene.scene import SceneBand, finest_grid
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scene_config import SceneConfig
@@ -59,6 +61,7 @@ class TrainingScene:
         sides: uint8 (H, W), see :mod:`geoseg.training.split`.
         fault: why none of its labels counts; empty where some do, or it has none.
         disputed: pixels without a label because shapes of different classes overlap there.
+        notes: what is odd about its numbers.
     """
 
     config: SceneConfig
@@ -73,6 +76,7 @@ class TrainingScene:
     sides: NDArray[np.uint8]
     fault: str = ""
     disputed: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -154,6 +158,9 @@ def load_scene(
         OutputError: the disk is full.
     """
     chosen, radiometry = _choose(config, scene, bands)
+    notes: tuple[str, ...] = ()
+    if fill:  # no one else reads
+        chosen, notes = _declared(config, scene, chosen, radiometry)
     seen, _ = on_model_grid(finest_grid(chosen), config.gsd, config.gsd_range, config.name)
     whole = seen.grid
     area = Window(0, 0, whole.height, whole.width)
@@ -177,6 +184,7 @@ def load_scene(
             labelled=array("labelled", bool),
             sure=array("sure", bool),
             sides=array("sides", np.uint8),
+            notes=notes,
         )
         if fill:
             _fill(found, reader, targets, area)
@@ -207,6 +215,20 @@ def _choose(
         offset=config.offset if scene.offset is None else scene.offset,
     )
     return chosen, radiometry
+
+
+def _declared(
+    config: TrainConfig,
+    scene: SceneConfig,
+    bands: tuple[SceneBand, ...],
+    radiometry: Radiometry,
+) -> tuple[tuple[SceneBand, ...], tuple[str, ...]]:
+    """Find numbers that are nodata although no tag says so, as prediction does."""
+    full = finest_grid(bands)
+    ground = full.crop(shared_ground(bands, full))
+    taken = Taken(config.quantity, None, tuple(config.bands))
+    decided = decide_by_numbers(bands, ground, radiometry, taken, src_nodata=scene.src_nodata)
+    return decided.bands, decided.notes
 
 
 def _flat_file(

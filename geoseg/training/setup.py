@@ -121,6 +121,9 @@ def _read_scenes(process: Process, bands: Sequence[str]) -> list[TrainingScene]:
             report.warn(f"{scene.path} has no labels: it is left out")
         elif scenes[i].fault:
             report.warn(scenes[i].fault)
+    for read in scenes.values():
+        for note in read.notes:
+            report.warn(f"{read.name}: {note}")
     worst = max(scenes.values(), key=lambda scene: scene.disputed)
     if worst.disputed:
         pixels = sum(scene.disputed for scene in scenes.values())
