@@ -25,7 +25,7 @@ from geoseg.networks.normalize import normalize
 from geoseg.training.chips import ChipSource
 from geoseg.training.class_pixels import pixels_by_class
 from geoseg.training.class_weights import median_frequency_weights
-from geoseg.training.held_out import JUDGED, held_out_windows, reflect, write_held_out
+from geoseg.training.held_out import held_out_windows, reflect, write_held_out
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scene_config import SceneConfig
 from geoseg.training.scenes import load_scene
@@ -115,7 +115,7 @@ def test_judging_sees_nothing_of_training_pixels(tmp_path, split):
     for run in ("before", "after"):
         scenes = load_scenes(config, tmp_path / run)
         shown = [
-            scene.cut(window.rows, window.cols, JUDGED)
+            scene.cut(window.rows, window.cols, (VALIDATION, MARGIN))
             for scene in scenes
             for _, window in held_out_windows(scene, 64, 16)
         ]

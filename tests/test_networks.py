@@ -476,6 +476,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "torchvision_fcn_resnet50": {},
     "torchvision_deeplabv3_resnet50": {},
     "dynamicworld": {},
+    "full_separable": {"stem": 4, "widths": (8, 8), "dilations": ((1, 2), (3,))},
     "half_resnet": {"width": 8, "stem": 4, "dilations": (1, 2)},
     "half_separable": {"stem": 8, "side": 4, "widths": (8, 12, 12)},
     "linear": {},
@@ -722,9 +723,50 @@ def test_half_separable_refuses_widths_that_make_no_network(options: dict[str, A
         create_model("half_separable", in_channels=2, classes=2, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stem": 0}, "must be 1 at least"),
+        ({"dilations": ((1,), (0,), (1,))}, "must be 1 at least"),
+        ({"dilations": ((1,), (2,))}, "3 widths and 2 blocks"),
+        ({"dilations": ((1,), (), (2,))}, "one dilation at least"),
+        ({"widths": (), "dilations": ()}, "0 widths and 0 blocks"),
+    ],
+)
+def test_full_separable_refuses_what_makes_no_network(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        create_model("full_separable", in_channels=2, classes=2, **options)
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_full_separable_answers_alike_wherever_a_chip_begins(moved: int) -> None:
+    """No stride: a pixel later, the same answer a pixel later, up to the receptive field's edge."""
+    torch.manual_seed(0)
+    options = {"stem": 6, "widths": (8, 9), "dilations": ((1, 2), (3,))}
+    network = create_model("full_separable", in_channels=2, classes=3, **options).eval()
+    x = torch.randn(1, 2, 40, 44)
+    reach = 1 + 1 + 2 + 3
+    with torch.inference_mode():
+        whole, part = network(x), network(x[..., moved:, moved:])
+    inner = part[..., reach:-reach, reach:-reach]
+    expected = whole[..., moved:, moved:][..., reach:-reach, reach:-reach]
+    torch.testing.assert_close(inner, expected, atol=1e-5, rtol=1e-5)
+    assert (part - whole[..., moved:, moved:])[..., reach - 1, :].abs().max() > 1e-5
+    assert network.multiple == 1
+
+
 def test_names_can_be_searched_and_looked_up() -> None:
     assert list_models("pspnet*") == ["pspnet", "pspnet101", "pspnet101_std_stem", "pspnet50"]
-    own = {"dynamicworld", "half_resnet", "half_separable", "linear", "small_unet"}
+    own = {
+        "dynamicworld",
+        "full_separable",
+        "half_resnet",
+        "half_separable",
+        "linear",
+        "small_unet",
+    }
     assert set(list_models(tag="geoseg")) == own
     found = info("pspnet101")
     assert (found.year, found.output_stride, found.multiple) == (2017, 8, 8)

@@ -27,6 +27,7 @@ CLASSES = ("water", "trees", "crops", "built")
 #: Name of a network -> options, multiple of its chips, and how far each output pixel reaches: the
 #: dilations of the convolutions, at their strides.
 LOCAL = {
+    "full_separable": ({"stem": 8, "widths": (8, 8), "dilations": ((1, 2), (4,))}, 1),
     "linear": ({}, 1),
     "half_resnet": ({"width": 16, "dilations": (1, 2)}, 2),
     "half_separable": ({"stem": 8, "side": 4, "widths": (8, 8, 8)}, 2),

@@ -12,6 +12,7 @@ import pytest
 
 from geoseg.errors import TrainingError
 from geoseg.networks import model_info
+from geoseg.training.augment_options import Augmentation
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import dump_config, load_config, make_config
 from geoseg.training.scene_config import SceneConfig
@@ -33,6 +34,12 @@ def write_recipe(folder: Path, text: str, scenes: str = "", tables: str = "") ->
 SCENES = (
     '{ path = "a.tif", place = "here", labels = "a_labels.tif" },\n'
     '{ path = "b.tif", place = "there", labels = ["/b.gpkg", "c.tif"], split = "validation" },\n'
+)
+
+
+PLAIN = SCENES.replace(', split = "validation"', "")
+GROUPS = PLAIN.replace('"here"', '"here", group = "dry"').replace(
+    '"there"', '"there", group = "wet"'
 )
 
 
@@ -134,6 +141,28 @@ def test_images_stand_for_many_scenes(tmp_path):
         ("stages = [{steps = 5}, {chip = 2}]", SCENES, "stage 3: chip is 2 px"),
         ("stages = [{steps = 'many'}]", SCENES, "stage 2: steps is 'many'; it must be a whole"),
         ("stages = [{augmentation = {hase = 1.0}}]", SCENES, r"stage 2: the keys \['hase'\]"),
+        ("teacher_views = 6", SCENES, "teacher_views is 6; it is 1, or a multiple of 4"),
+        ("invariance = {mix = 0.5}", SCENES, "invariance.mix: what is there after it"),
+        ("augmentation = {slope = 1.0}", SCENES, "slope is 1.0; it must be 0 to 0.9"),
+        ("sets = {wet = ['lava']}", SCENES, r"sets.wet is \('lava',\)"),
+        ("sets = {water = ['water']}", SCENES, "a name that no class has"),
+        ("sets = {wet = ['water']}", SCENES, "has soft_ce, which takes each label for one class"),
+        ("", SCENES.replace('place = "here"', "label_map = {3 = 'lava'}"), "'lava' is neither"),
+        (
+            "",
+            SCENES.replace('place = "here"', "label_map = {x = 'water'}"),
+            "'x'; its keys are ids",
+        ),
+        ("", SCENES.replace('place = "here"', "everywhere = 'lava'"), "'lava' is neither"),
+        ("split = {by = 'groups'}", PLAIN, "a has no group"),
+        ("split = {by = 'groups'}", GROUPS, "chosen_by names no group"),
+        ("split = {by = 'groups', chosen_by = ['sea']}", GROUPS, "'sea'; the groups are dry, wet"),
+        (
+            "split = {by = 'groups', chosen_by = ['wet']}",
+            GROUPS.replace("there", "here"),
+            "scenes of here are in several groups",
+        ),
+        ("cross_validation = {steps = 5}", SCENES, "split by groups, with one at least"),
         ("stages = 5", SCENES, "stages is 5; it must be a list of tables"),
         ('schedule = "flat"', SCENES, "schedule is 'flat'; it is one of cosine, poly"),
     ],
@@ -174,12 +203,16 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         src_nodata=7.0,
         window=(0, 8, 80, 80),
         ignore=((0, 0, 4, 4), (5, 6, 7, 8)),
+        label_map={"3": "trees", "4": "dry"},
+        everywhere="dry",
+        group="north",
     )
     return replace(
         config,
         description="d “é”",
-        scenes=(first, second),
-        split=SplitConfig("blocks", 3, 2, 40, 5),
+        scenes=(first, replace(second, group="south")),
+        split=SplitConfig("groups", 3, 2, 40, 5, chosen_by=("south",)),
+        sets={"dry": ("trees", "bare")},
         label_values={"water": "#0000FE", "trees": 4},
         network_options={"width": 4, "depth": 1},
         normalization="log-logistic",
@@ -193,10 +226,12 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         teacher=tmp_path / "teacher",
         teacher_temperature=0.5,
         teacher_halo=4,
+        teacher_views=8,
+        invariance=Augmentation(gain=0.1, slope=0.1),
         accumulate=2,
         pool=40,
         fresh=3,
-        loss="ce+0.5*dice",
+        loss="soft_ce+0.5*set_ce",
         aux_weight=0.3,
         class_weights=(1.0, 2.0, 3.0),
         optimizer="sgd",
@@ -213,6 +248,7 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         augmentation=WILD,
         start=Path("landcover-ms"),
         stages=({"steps": 3, "augmentation": {"ease": 1.0}}, {"chip": 24, "batch": 2}),
+        cross_validation={"steps": 5},
     )
 
 
@@ -230,7 +266,7 @@ def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
 def test_a_stage_differs_from_the_recipe_in_what_it_says_alone(tmp_path: Path) -> None:
     config = full_recipe(tmp_path)
     first, second, third = config.in_stages()
-    assert first == replace(config, stages=())
+    assert first == replace(config, stages=(), cross_validation={})
     assert second == replace(first, steps=3, augmentation=replace(WILD, ease=1.0))
     assert third == replace(first, chip=24, batch=2)
     assert first.in_stages() == (first,)

@@ -94,13 +94,18 @@ def test_too_few_places_are_counted():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"by": "tiles"}, "by 'tiles'; it is by one of scenes, blocks, files, random"),
+        ({"by": "tiles"}, "by 'tiles'; it is by one of scenes, blocks, files, groups, random"),
         ({"folds": 1}, "folds is 1; 2 at least"),
         ({"fold": 6}, "fold is 6; it must be 1 to 5"),
         ({"fold": 0}, "fold is 0"),
         ({"block": 4}, "block is 4 px"),
         ({"margin": -1}, "margin is -1 px"),
         ({"seed": -1}, "the split's seed is -1"),
+        ({"left_out": ("a",)}, "name groups and the split is by scenes"),
+        (
+            {"by": "groups", "chosen_by": ("a", "b"), "left_out": ("b",)},
+            "b is in chosen_by and in left_out",
+        ),
     ],
 )
 def test_a_wrong_split_is_explained(values, message):

@@ -32,7 +32,6 @@ from geoseg.errors import DeviceError, GeosegError, OutputError, TrainingError
 from geoseg.networks import load_network
 from geoseg.networks.normalize import normalize
 from geoseg.training.augment_options import Augmentation
-from geoseg.training.held_out import JUDGED
 from geoseg.training.loss_spec import make_loss
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import load_config
@@ -118,7 +117,7 @@ def test_training_learns_and_writes_a_model_folder(tmp_path: Path) -> None:
     right, held_pixels = 0, 0
     for scene in load_scenes(config, tmp_path / "scratch"):
         held = scene.sides == VALIDATION
-        pixels, _ = scene.cut(slice(0, SIZE), slice(0, SIZE), JUDGED)
+        pixels, _ = scene.cut(slice(0, SIZE), slice(0, SIZE), (VALIDATION, MARGIN))
         with torch.inference_mode():
             x = normalize(torch.from_numpy(pixels)[None], card.normalization)
             channel = network(x)[0].argmax(0).numpy()

@@ -175,6 +175,7 @@ NETWORKS: dict[str, Network] = {
     ),
     "crfasrnn_fcn8s": Network("papers.crfrnn:FCNCRF", _CRFASRNN),
     "dynamicworld": Network("dynamicworld:DynamicWorld", _DYNAMICWORLD, "geoseg"),
+    "full_separable": Network("full_separable:FullSeparable", _DYNAMICWORLD, "geoseg"),
     "half_resnet": Network("half_resnet:HalfResNet", _RESNET, "geoseg"),
     "half_separable": Network("half_separable:HalfSeparable", _DYNAMICWORLD, "geoseg"),
     "linear": Network("linear:Linear", _LINEAR, "geoseg"),

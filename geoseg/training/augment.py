@@ -113,6 +113,8 @@ def change_light(
         mean = np.float32(x.mean())
         shift = np.float32(rng.uniform(-a.brightness, a.brightness) * white)
         x = ((x - mean) * _factor(rng, a.contrast) + mean + shift).astype(np.float32)
+    if a.slope > 0:
+        x = x * _ramp(rng, x.shape[-2:], a.slope)
     if a.gamma > 0:
         scaled = np.asarray(x.clip(0, white) / white, np.float32)
         x = scaled ** _factor(rng, a.gamma) * np.float32(white)
@@ -142,6 +144,16 @@ def _gains(
     if a.band_offset:
         x = x + (rng.normal(0, a.band_offset, len(x)) * white).astype(np.float32)[:, None, None]
     return x
+
+
+def _ramp(rng: np.random.Generator, shape: tuple[int, ...], most: float) -> Floats:
+    """Draw factors (H, W) that rise evenly in some direction, from 1 - s to 1 + s at the rim."""
+    height, width = shape
+    angle = rng.uniform(0, 2 * math.pi)
+    down, right = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
+    along = math.sin(angle) * down[:, None] + math.cos(angle) * right
+    along /= abs(math.sin(angle)) + abs(math.cos(angle))
+    return np.asarray(1 + rng.uniform(0, most) * along, np.float32)
 
 
 def _factor(rng: np.random.Generator, most: float) -> np.float32:

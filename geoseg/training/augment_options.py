@@ -35,7 +35,9 @@ class Augmentation:
             no reflectance; 0.4 leaves 60 % of the picture.
         veil_share: share of the chips with it.
         contrast: largest change of the logarithm of the contrast about the chip's mean.
-        brightness: the most that is added, or taken away, in parts of white.
+        brightness: the most that is added to all bands, or taken away, in parts of white.
+        slope: the most by which brightness rises, as a share, from the chip's middle to its rim in
+            some direction, as ground does that is seen under other angles.
         gamma: largest change of the logarithm of the exponent.
         saturation: largest change of the logarithm of how far each band lies from the bands' mean.
         saturation_share: share of the chips with it.
@@ -86,6 +88,7 @@ class Augmentation:
     veil_share: float = 0.15
     contrast: float = 0.0
     brightness: float = 0.0
+    slope: float = 0.0
     gamma: float = 0.0
     saturation: float = 0.0
     saturation_share: float = 1.0
@@ -122,8 +125,7 @@ class Augmentation:
             if isinstance(value, tuple | bool):
                 continue
             most = 1.0 if name.endswith("share") or name in _SHARES else math.inf
-            if name == "haze":
-                most = MOST_HAZE
+            most = {"haze": MOST_HAZE, "slope": 0.9}.get(name, most)
             if not 0 <= value <= most or math.isinf(value):
                 limit = "0 and above" if math.isinf(most) else f"0 to {most:g}"
                 raise TrainingError(f"augmentation.{name} is {value}; it must be {limit}")
@@ -140,6 +142,27 @@ class Augmentation:
                 f"fields, grains), 0 at least and not all 0"
             )
 
+    def check_light(self, key: str) -> None:
+        """Refuse changes after which the answer is another one, or the pixels lie elsewhere.
+
+        Args:
+            key: of the recipe, for the message.
+
+        Raises:
+            TrainingError: there are some.
+        """
+        default = Augmentation()
+        others = [
+            name
+            for name, value in vars(self).items()
+            if name not in _LIGHT and value != getattr(default, name)
+        ]
+        if others:
+            raise TrainingError(
+                f"{key}.{others[0]}: what is there after it is no longer the same; the keys of "
+                f"{key} are {', '.join(_LIGHT)}"
+            )
+
     def at(self, done: float) -> Augmentation:
         """Ease the changes where a run is near its end.
 
@@ -154,8 +177,22 @@ class Augmentation:
 #: Above 1 / 4.4 nothing of the ground's light would be left in blue.
 MOST_HAZE = 0.2
 _SHARES = ("dropout", "mix", "mix_again", "statistics", "covariance", "ease", "ease_to")
+#: What leaves on the ground all that was there.
+_LIGHT = (
+    *("light_share", "gain", "band_gain", "tilt", "band_offset", "haze", "haze_share"),
+    *("contrast", "brightness", "slope"),
+)
 #: What is eased at the end of a run.
 _EASED = (
     *("gain", "band_gain", "tilt", "band_offset", "haze", "veil", "shadow", "dropout"),
-    *("contrast", "brightness", "gamma", "saturation", "hue", "grey_share", "shuffle_share"),
+    *(
+        "contrast",
+        "brightness",
+        "slope",
+        "gamma",
+        "saturation",
+        "hue",
+        "grey_share",
+        "shuffle_share",
+    ),
 )

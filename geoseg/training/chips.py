@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ __all__ = ["Chip", "ChipSource"]
 
 #: Side of the squares by which scenes are indexed, px.
 CELL = 64
+#: Added to each class of a teacher's answer where a label is a set of classes.
+LEAST_DOUBT = 0.01
 #: Places that are tried for a chip before the run gives up.
 TRIES = 100
 
@@ -71,6 +73,8 @@ class _Cut:
         labelled: bool (N, N).
         seen: bool (N, N), measured and on the training side.
         origin: for messages.
+        allowed: float32 (K, N, N), which classes labels that are sets leave open: 1 for those, and
+            for all where no set is; None where that is so everywhere.
     """
 
     pixels: NDArray[np.float32]
@@ -78,6 +82,7 @@ class _Cut:
     labelled: NDArray[np.bool_]
     seen: NDArray[np.bool_]
     origin: str
+    allowed: NDArray[np.float32] | None = None
 
 
 class ChipSource:
@@ -106,6 +111,7 @@ class ChipSource:
         self._config = config
         self._bands = tuple(bands)
         self._white = white
+        self._members = config.members()
         self._teacher = teacher
         if teacher is not None:
             self._asked = [self._bands.index(b) for b in teacher.card.bands]
@@ -161,6 +167,11 @@ class ChipSource:
             if number not in self._pool:
                 self._pool[number] = self.chip(number)
             chip = self._pool[number]
+            if config.invariance != Augmentation():
+                light = change_light(
+                    rng, chip.pixels.numpy(), config.bands, config.invariance, self._white
+                )
+                chip = replace(chip, pixels=torch.from_numpy(light))
             if config.augmentation.flips:
                 turns, flip = int(rng.integers(4)), bool(rng.integers(2))
                 chip = Chip(
@@ -199,8 +210,15 @@ class ChipSource:
             if config.teacher_temperature != 1.0:
                 answer = answer ** np.float32(1 / config.teacher_temperature)
                 answer /= np.maximum(answer.sum(axis=0), 1e-6)
+            if cut.allowed is not None:
+                answer = _kept_to(cut.allowed, answer)
             probs = np.where(cut.labelled, probs, answer)
             weight = cut.seen
+        elif cut.allowed is not None:
+            of_sets = (cut.allowed < 1).any(axis=0) & ~cut.labelled
+            alike = cut.allowed / np.maximum(cut.allowed.sum(axis=0), 1e-6)
+            probs = np.where(of_sets, alike, probs)
+            weight = cut.seen & (cut.labelled | of_sets)
         inner = np.s_[halo : halo + side, halo : halo + side]
         pixels = torch.from_numpy(np.ascontiguousarray(values[: len(config.bands), *inner]))
         target = torch.from_numpy(np.ascontiguousarray(probs[:, *inner]))
@@ -227,7 +245,7 @@ class ChipSource:
         if a.covariance > 0 and rng.random() < a.covariance:
             values = move_covariance(rng, values, self._cut(rng, max(side // 2, 8)).pixels)
         values = change_light(rng, values, self._bands, a, self._white)
-        cut = _Cut(values, cut.probs, cut.labelled, cut.seen, cut.origin)
+        cut = replace(cut, pixels=values)
         share = a.mix if depth == 0 else a.mix_again
         if share > 0 and depth < 3 and rng.random() < share:
             cut = _mixed(cut, self._source(rng, side, a, depth + 1), rng, a)
@@ -256,16 +274,21 @@ class ChipSource:
             )
         values, seen = found
         labelled = scene.labelled[rows][:, cols] & seen
+        sets = None if scene.sets is None else scene.sets[rows][:, cols]
         target = np.where(labelled, scene.target[rows][:, cols], UNKNOWN)
         if own != side:
             values = resize(torch.from_numpy(values), side, side).numpy()
             place = ((np.arange(side) + 0.5) * own / side).astype(np.int64)
             target, seen = target[place][:, place], seen[place][:, place]
+            sets = None if sets is None else sets[place][:, place]
         labelled = target != UNKNOWN
         classes = np.arange(len(self._config.classes), dtype=np.uint8)[:, None, None]
         probs = (target[None] == classes).astype(np.float32)
         origin = f"{scene.name} around row {row}, column {col}"
-        return _Cut(values, probs, labelled, seen, origin)
+        allowed = None
+        if sets is not None and sets.any():
+            allowed = np.moveaxis(self._members[sets], -1, 0)
+        return _Cut(values, probs, labelled, seen, origin, allowed)
 
     def _place(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """Draw a scene and a pixel of it around which a chip is laid."""
@@ -292,6 +315,17 @@ class ChipSource:
         return index, top + row, left + col
 
 
+def _kept_to(allowed: NDArray[np.float32], answer: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keep a teacher's answer to the classes that a label leaves open, (K, N, N).
+
+    People saw what the teacher guesses: what it gives to other classes goes to these, in its own
+    proportions. Where it gives them hardly anything it knows nothing of them, and they are alike.
+    """
+    doubt = np.where((allowed < 1).any(axis=0), np.float32(LEAST_DOUBT), np.float32(0))
+    kept = (answer + doubt) * allowed
+    return np.asarray(kept / np.maximum(kept.sum(axis=0), 1e-6), np.float32)
+
+
 def _mixed(cut: _Cut, other: _Cut, rng: np.random.Generator, a: Augmentation) -> _Cut:
     """Mix two pieces into one."""
     own = blend_weights(rng, cut.seen.shape[0], a.mix_kinds)
@@ -302,4 +336,17 @@ def _mixed(cut: _Cut, other: _Cut, rng: np.random.Generator, a: Augmentation) ->
         (cut.labelled | ~mine) & (other.labelled | ~theirs),
         (cut.seen | ~mine) & (other.seen | ~theirs),
         f"{cut.origin} with {other.origin}",
+        _mixed_sets(cut.allowed, other.allowed, own),
     )
+
+
+def _mixed_sets(
+    mine: NDArray[np.float32] | None,
+    theirs: NDArray[np.float32] | None,
+    own: NDArray[np.float32],
+) -> NDArray[np.float32] | None:
+    """Mix what labels leave open: in a mixture a set says as much less as there is less of it."""
+    if mine is None and theirs is None:
+        return None
+    open_here, open_there = (np.float32(1) if a is None else a for a in (mine, theirs))
+    return np.asarray(open_here * own + open_there * (1 - own), np.float32)

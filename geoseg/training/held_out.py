@@ -22,29 +22,28 @@ from geoseg.core.wording import counted
 from geoseg.errors import OutputError
 from geoseg.geo.window import Window
 from geoseg.training.scenes import TrainingScene, short_names, squares
-from geoseg.training.split import MARGIN, VALIDATION
+from geoseg.training.split import VALIDATION
 
-__all__ = ["JUDGED", "held_out_windows", "quiet", "reflect", "shown_size", "write_held_out"]
+__all__ = ["held_out_windows", "quiet", "reflect", "shown_size", "write_held_out"]
 
 
-def held_out_windows(scene: TrainingScene, size: int, halo: int) -> Iterator[tuple[Window, Window]]:
+def held_out_windows(
+    scene: TrainingScene, size: int, halo: int, side: int = VALIDATION
+) -> Iterator[tuple[Window, Window]]:
     """Yield squares that cover a scene's held-out pixels once, each with the window around it.
 
     Args:
         scene: the scene.
         size: side of the window with its halo, px.
         halo: px around a square that the network sees besides.
+        side: which of the held-out sides.
 
     Yields:
         (core, window): the core lies in the window, and both in the scene.
     """
     for core, window in squares(scene.shape, size, halo):
-        if scene.usable(core.rows, VALIDATION)[:, core.cols].any():
+        if scene.usable(core.rows, side)[:, core.cols].any():
             yield core, window
-
-
-#: Sides that a network may see when it is judged: held-out pixels and the margin around them.
-JUDGED = (VALIDATION, MARGIN)
 
 
 def reflect(start: int, side: int, length: int) -> slice | NDArray[np.int64]:

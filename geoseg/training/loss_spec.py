@@ -19,7 +19,7 @@ from geoseg.errors import TrainingError
 from geoseg.training.loss_parts import as_computable, one_hot_targets, truth_of
 from geoseg.training.losses import LOSSES, SOFT_LOSSES
 
-__all__ = ["Loss", "make_loss"]
+__all__ = ["Loss", "make_loss", "terms_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +158,15 @@ def make_loss(
     classes = 2 if weights is None else len(weights)
     loss(torch.zeros(1, classes, 1, 1), torch.full((1, 1, 1), ignore_index))
     return loss
+
+
+def terms_of(spec: str) -> list[str]:
+    """List the names of a loss's terms.
+
+    Raises:
+        TrainingError: the text is no such sum.
+    """
+    return [name for _, name, _ in _parse(spec)]
 
 
 def _check_weights(weights: Tensor, spec: str, names: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from geoseg.training.loss_parts import (
     weighted_mean,
     weights_or_ones,
 )
+from geoseg.training.set_loss import set_cross_entropy
 
 __all__ = [
     "LOSSES",
@@ -368,7 +369,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "logits": logit_regression,
     "lovasz": lovasz,
     "ohem": ohem,
+    "set_ce": set_cross_entropy,
     "soft_ce": soft_cross_entropy,
 }
 #: Those of them whose target is probabilities and the pixels' weights.
-SOFT_LOSSES = frozenset({"logits", "soft_ce"})
+SOFT_LOSSES = frozenset({"logits", "set_ce", "soft_ce"})

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from geoseg.cards.card import QUANTITIES
+import numpy as np
+from numpy.typing import NDArray
+
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import TrainingError
+from geoseg.training import recipe_checks as checks
 from geoseg.training.augment_options import Augmentation
-from geoseg.training.loss_spec import make_loss
 from geoseg.training.scene_config import SceneConfig
-from geoseg.training.schedules import OPTIMIZERS, SCHEDULES, TRAINING_PRECISIONS
-from geoseg.training.split import SplitConfig
+from geoseg.training.split import TRAIN, SplitConfig
 from geoseg.training.tables import check_kinds, make_table
 
 __all__ = ["STAGED", "TrainConfig"]
@@ -25,31 +26,18 @@ __all__ = ["STAGED", "TrainConfig"]
 #: Keys of a recipe that a stage may change.
 STAGED = (
     *("steps", "batch", "accumulate", "chip", "pool", "fresh", "teacher_temperature"),
-    *("teacher_halo", "loss", "class_weights", "optimizer", "learning_rate", "encoder_rate"),
+    *(
+        "teacher_halo",
+        "teacher_views",
+        "invariance",
+        "loss",
+        "class_weights",
+        "optimizer",
+        "learning_rate",
+        "encoder_rate",
+    ),
     *("weight_decay", "warmup", "schedule", "ema", "freeze_norm", "precision", "balance"),
     *("every", "patience", "keep", "seed", "augmentation", "scenes"),
-)
-#: Field of a recipe -> the words that it may be.
-_CHOICES: dict[str, Collection[str]] = {
-    "precision": TRAINING_PRECISIONS,
-    "quantity": QUANTITIES,
-    "keep": ("best", "last"),
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
-#: Fields of a recipe that are numbers, whether one is in their range, and the range in words.
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("steps", "batch", "accumulate", "chip", "fresh", "every"), lambda n: n >= 1, "1 at least"),
-    (
-        (
-            *("pool", "warmup", "patience", "teacher_halo", "seed"),
-            *("learning_rate", "encoder_rate", "weight_decay"),
-        ),
-        lambda n: 0 <= n < math.inf,
-        "0 at least",
-    ),
-    (("balance", "ema", "freeze_norm"), lambda n: 0 <= n <= 1, "0 to 1"),
-    (("gsd", "teacher_temperature"), lambda n: 0 < n < math.inf, "above 0"),
 )
 
 
@@ -67,6 +55,9 @@ class TrainConfig:
         label_values: class name -> what stands for it in the labels: an id, a text in a vector's
             column, or a colour ``#RRGGBB``. By default the class's id (rasters), id or name
             (vectors) or own colour (colour rasters).
+        sets: name -> classes, for labels that say less than the legend: what they call
+            "low vegetation" is grass, shrub or crops. A teacher's answer is kept to the classes of
+            the set; without one the loss is ``set_ce``.
         network: a name of :func:`geoseg.networks.list_models`.
         network_options: its options, such as ``encoder``.
         quantity: what the network is fed with: ``reflectance``, or ``number`` as in the file.
@@ -89,6 +80,9 @@ class TrainConfig:
             to add up to 1: below 1 they are sharpened, which brings out which class is the
             likeliest.
         teacher_halo: px around a chip that only the teacher sees.
+        teacher_views: how many of its answers are averaged: 1, or a multiple of 4 up to 32. Four
+            show it a chip at all places that a network which halves its input tells apart, each
+            turned otherwise.
         steps: steps of the optimizer, in all.
         batch: chips in one forward pass.
         accumulate: forward passes to one step.
@@ -97,7 +91,7 @@ class TrainConfig:
             than learning from it, as with a teacher.
         fresh: new chips in the pool at each step.
         loss: a sum such as ``ce+0.5*dice`` or ``focal(gamma=2)``, of ``ce``, ``dice``, ``focal``,
-            ``logits``, ``lovasz``, ``ohem`` and ``soft_ce``. With a teacher, losses that take
+            ``logits``, ``lovasz``, ``ohem``, ``set_ce`` and ``soft_ce``. With a teacher, losses of
             labels take each pixel's most likely class.
         aux_weight: factor of the loss of an auxiliary output, for networks that have one.
         class_weights: ``none``; ``median_frequency``, by which rare classes count more, measured on
@@ -124,7 +118,9 @@ class TrainConfig:
             ``last``.
         validation_gsds: multiples of gsd at which the held-out side is judged.
         seed: of everything random but the split.
-        augmentation: how chips are changed.
+        augmentation: how chips are changed; a teacher answers for what they have become.
+        invariance: how they are changed after that, each time that one is drawn, so that the
+            network learns to give the same answer: the keys of ``augmentation`` that are of light.
         start: a model, by path or name, with whose weights the network begins; those of another
             shape, such as a head for other classes, begin anew. None is random weights, or the
             encoder's as ``network_options`` says.
@@ -132,6 +128,10 @@ class TrainConfig:
             differ from the recipe's (of ``augmentation`` only those that differ), begins with the
             weights that the stage before ended with, and has steps and a rise and fall of the
             learning rate of its own. Where one has ``scenes`` of its own, it holds out the same.
+        cross_validation: for a split by groups: before the model itself, a model is trained for
+            each group that nothing is chosen by, without that group, and judged on it; the model's
+            card has each group's score, their mean and the worst. The table's keys are those of a
+            stage: what differs in these runs, which have no stages.
     """
 
     name: str
@@ -141,6 +141,7 @@ class TrainConfig:
     description: str = ""
     split: SplitConfig = field(default_factory=SplitConfig)
     label_values: Mapping[str, Any] = field(default_factory=dict)
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     network: str = "small_unet"
     network_options: Mapping[str, Any] = field(default_factory=dict)
     quantity: str = "reflectance"
@@ -158,6 +159,7 @@ class TrainConfig:
     teacher: Path | None = None
     teacher_temperature: float = 1.0
     teacher_halo: int = 0
+    teacher_views: int = 1
     steps: int = 1000
     batch: int = 8
     accumulate: int = 1
@@ -183,8 +185,10 @@ class TrainConfig:
     validation_gsds: tuple[float, ...] = (1.0,)
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    invariance: Augmentation = field(default_factory=Augmentation)
     start: Path | None = None
     stages: tuple[Mapping[str, Any], ...] = ()
+    cross_validation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail late, or not at all.
@@ -199,19 +203,18 @@ class TrainConfig:
             raise TrainingError("the recipe needs bands and classes, one at least of each")
         if not isinstance(self.bands, tuple) or not all(isinstance(b, str) for b in self.bands):
             raise TrainingError(f"bands is {self.bands!r}; it must be a list of names")
-        if self.clip is not None and not _is_range(self.clip):
-            raise TrainingError(f"clip is {self.clip!r}; give [low, high], low below high")
-        self._check_split()
+        checks.check_split(self)
         names = [c.name for c in self.classes]
         strange = sorted(set(self.label_values) - set(names))
         if strange:
             raise TrainingError(f"label_values names {strange}; the classes are {names}")
-        if self.teacher is None and not any(scene.labels for scene in self.scenes):
+        if self.teacher is None and not any(s.has_labels for s in self.scenes):
             raise TrainingError(
                 f"{self.scenes[0].path} has no labels, nor has any other scene, and the recipe has "
                 f"no teacher; give one of them"
             )
-        self._check_values()
+        checks.check_sets(self)
+        checks.check_values(self)
         if self.pool and self.pool < self.batch * self.accumulate:
             raise TrainingError(
                 f"pool is {self.pool} chips and a step takes {self.batch * self.accumulate}; make "
@@ -221,26 +224,19 @@ class TrainConfig:
             raise TrainingError(
                 f"validation_gsds is {self.validation_gsds}; give multiples of gsd, each 1 at least"
             )
-        self._check_loss()
+        checks.check_loss(self)
+        checks.check_cross_validation(self)
         self.in_stages()
 
-    def _check_values(self) -> None:
-        """Refuse words that are not among the choices, and numbers outside their range.
+    def targets(self) -> dict[str, int]:
+        """Number what a label may say: classes by their place in the legend, then sets."""
+        return {name: n for n, name in enumerate((*(c.name for c in self.classes), *self.sets))}
 
-        Raises:
-            TrainingError: there is one.
-        """
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise TrainingError(
-                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(sorted(choices))}"
-                )
-        for names, is_right, rule in _RANGES:
-            for name in names:
-                if not is_right(getattr(self, name)):
-                    raise TrainingError(f"{name} is {getattr(self, name)}; it must be {rule}")
-        if self.chip < 8:
-            raise TrainingError(f"chip is {self.chip} px; it must be 8 at least")
+    def members(self) -> NDArray[np.float32]:
+        """Say which classes are in which set: (sets + 1, K), 1 or 0; number 0 is no set, all 1."""
+        names = [c.name for c in self.classes]
+        rows = [[name in found for name in names] for found in self.sets.values()]
+        return np.array([[True] * len(names), *rows], np.float32)
 
     def in_stages(self) -> tuple[TrainConfig, ...]:
         """Make the recipe of each stage, the first one's included; none has stages itself.
@@ -249,7 +245,8 @@ class TrainConfig:
             TrainingError: a stage has a key that is unknown or of the model as a whole, or a value
                 breaks its rule.
         """
-        first = replace(self, stages=()) if self.stages else self
+        more = self.stages or self.cross_validation
+        first = replace(self, stages=(), cross_validation={}) if more else self
         configs = [first]
         for number, table in enumerate(self.stages, start=2):
             where = f"stage {number}"
@@ -261,9 +258,9 @@ class TrainConfig:
                 )
             check_kinds(TrainConfig, table, where)
             values = dict(table)
-            if "augmentation" in values:
-                changes = {**asdict(self.augmentation), **values["augmentation"]}
-                values["augmentation"] = make_table(Augmentation, changes, where)
+            for key in {"augmentation", "invariance"} & set(values):
+                changes = {**asdict(getattr(self, key)), **values[key]}
+                values[key] = make_table(Augmentation, changes, where)
             try:
                 configs.append(replace(first, **values))
             except TrainingError as error:
@@ -279,73 +276,19 @@ class TrainConfig:
         """
         if stage.scenes == self.scenes:
             return
-        mine, others = (
-            {scene.path for scene in config.scenes if scene.split == "validation"}
-            for config in (stage, self)
-        )
-        if self.split.by != "scenes" or mine != others:
+        mine, others = (config._held_out() for config in (stage, self))
+        if self.split.by not in ("scenes", "groups") or mine != others:
             raise TrainingError(
                 f"{where}: with scenes of its own a stage holds out the same scenes as the first "
                 f"one (split = 'validation'), or what one is judged by another one has learned"
             )
 
-    def _check_split(self) -> None:
-        """Refuse scenes whose sides contradict the split, or each other.
+    def _held_out(self) -> set[Path]:
+        """List the scenes that are held out, where that depends on the scenes alone."""
+        if self.split.by == "groups":
+            return {s.path for s in self.scenes if self.split.side_of(s.group) != TRAIN}
+        return {scene.path for scene in self.scenes if scene.split == "validation"}
 
-        Raises:
-            TrainingError: they do.
-        """
-        sides: dict[str, set[str]] = {}
-        for scene in self.scenes:
-            sides.setdefault(scene.where, set()).add(scene.split)
-        if self.split.by != "scenes":
-            named = [scene.name for scene in self.scenes if scene.split == "validation"]
-            if named:
-                raise TrainingError(
-                    f"the split is by {self.split.by} and {named[0]} says split = 'validation'; "
-                    f"leave one of them out"
-                )
-            return
-        both = sorted(place for place, splits in sides.items() if len(splits) > 1)
-        if both:
-            raise TrainingError(
-                f"the places {both} are on both sides of the split; all scenes of a place go to "
-                f"one side, or the scores mean nothing"
-            )
-        for split in ("train", "validation"):
-            if not any(scene.split == split for scene in self.scenes):
-                raise TrainingError(
-                    f"no scene has split = {split!r}; name at least one place for it, or split by "
-                    f"blocks or files"
-                )
-
-    def _check_loss(self) -> None:
-        """Refuse a loss that can't be made, or class weights that don't fit.
-
-        Raises:
-            TrainingError: so it is.
-        """
-        given = self.class_weights
-        weight: Sequence[float] | None = None
-        if isinstance(given, tuple) and all(isinstance(w, int | float) for w in given):
-            weight = given
-            if len(given) != len(self.classes):
-                raise TrainingError(
-                    f"class_weights has {len(given)} numbers and the recipe {len(self.classes)} "
-                    f"classes; give one a class"
-                )
-        elif given == "median_frequency":
-            weight = [1.0] * len(self.classes)  # measured later; these stand for them
-        elif given != "none":
-            raise TrainingError(
-                f"class_weights is {given!r}; it is 'none', 'median_frequency' or a list of "
-                f"numbers, one a class"
-            )
-        make_loss(self.loss, weight=weight, aux_weight=self.aux_weight)
-
-
-def _is_range(value: Any) -> bool:
-    """Say whether it is (low, high)."""
-    if not isinstance(value, tuple) or len(value) != 2:
-        return False
-    return all(isinstance(v, int | float) for v in value) and value[0] < value[1]
+    def groups(self) -> tuple[str, ...]:
+        """List the groups of the scenes, in the order of the recipe."""
+        return tuple(dict.fromkeys(scene.group for scene in self.scenes))

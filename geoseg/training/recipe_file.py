@@ -92,7 +92,11 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
         {**stage, "scenes": _all_scenes(stage, folder, where)} if "scenes" in stage else stage
         for stage in stages
     )
-    for key, kind in (("augmentation", Augmentation), ("split", SplitConfig)):
+    for key, kind in (
+        ("augmentation", Augmentation),
+        ("invariance", Augmentation),
+        ("split", SplitConfig),
+    ):
         if key in values:
             values[key] = make_table(kind, values[key], key)
     config: TrainConfig = make_table(TrainConfig, values, where)
@@ -117,7 +121,7 @@ def dump_config(config: TrainConfig) -> str:
 
     document = asdict(config)
     for scene in (s for part in (document, *document["stages"]) for s in part.get("scenes", ())):
-        for key in [k for k, v in scene.items() if v is None or v == ()]:
+        for key in [k for k, v in scene.items() if v is None or v == () or v == {}]:
             del scene[key]
         if "src_nodata" in scene:
             scene["src_nodata"] = nodata_value(scene["src_nodata"])

@@ -28,6 +28,7 @@ What a run keeps to:
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -42,10 +43,12 @@ from torch import nn
 
 from geoseg.cards.card import ModelCard
 from geoseg.cards.files import read_model
+from geoseg.core.jsontext import json_text
 from geoseg.errors import OutputError, TrainingError, UsageError
 from geoseg.events import Progress
 from geoseg.networks import save_model
 from geoseg.networks.device import pick_device
+from geoseg.training.cross_validation import SCORES_NAME, leave_each_out, runs_of
 from geoseg.training.digest import recipe_digest
 from geoseg.training.loop import learn
 from geoseg.training.make_recipe import make_recipe
@@ -119,9 +122,20 @@ def train(
     elif options:
         raise UsageError(f"{', '.join(options)}: a recipe says so itself; change the recipe")
     where = pick_device(device)
-    stages = config.in_stages()
-    _check_devices(stages, where, devices)
-    card = _train_stages(stages, output, resume, where, progress, devices, threads)
+    stages, runs = config.in_stages(), runs_of(config)
+    _check_devices((*stages, *runs.values()), where, devices)
+    how = (resume, where, progress, devices, threads)
+    if runs:
+        folder = RunFolder(output, "")
+
+        def train_one(run: TrainConfig, part: Path) -> ModelCard:
+            Reporter(progress).note(f"without {part.name}: {run.steps} steps")
+            return _train_stages((run,), part, *how, keep_digest=True)
+
+        with kept_alone(folder.path):
+            scores = leave_each_out(config, folder.path / "without", train_one)
+            folder.write(SCORES_NAME, json_text(scores, indent=1).encode() + b"\n")
+    card = _train_stages(stages, output, *how)
     Reporter(progress)({"event": "result", "model": str(output)})
     return card
 
@@ -152,10 +166,12 @@ def _train_stages(
     progress: Progress | None,
     devices: int,
     threads: int | None,
+    keep_digest: bool = False,
 ) -> ModelCard:
     """Train one stage after the other; each begins with the weights of the one before.
 
-    A stage that is over is a model folder in the run's folder, and is not trained again.
+    A stage that is over is a model folder in the run's folder, and is not trained again; nor is the
+    output, where its digest is kept.
     """
     parts = RunFolder(output, "").path
     outputs = [*(parts / f"stage{number}" for number in range(1, len(stages))), output]
@@ -164,18 +180,19 @@ def _train_stages(
         if not resume:
             for part in outputs:
                 RunFolder(part, "").forget()
-            for part in outputs[:-1]:
+            for part in outputs if keep_digest else outputs[:-1]:
                 shutil.rmtree(part, ignore_errors=True)
         for number, (stage, part) in enumerate(zip(stages, outputs, strict=True), start=1):
             if number > 1:
                 stage = replace(stage, start=outputs[number - 2])
             if part.exists():
                 _check_stage(part, stage)
+                card = read_model(part).card
                 continue
             if len(stages) > 1:
                 report.note(f"stage {number} of {len(stages)}: {stage.steps} steps")
             card = _launch(stage, part, where, progress, devices, threads)
-            if part != output:
+            if part != output or keep_digest:
                 (part / DIGEST_NAME).write_text(recipe_digest(stage) + "\n", encoding="ascii")
     return card
 
@@ -279,6 +296,9 @@ def _learn_and_save(
         return setup.card
     chosen, step = state.chosen()
     scores = scores_of(process.config, chosen, setup.scenes, setup.card)
+    left_out = process.folder.path / SCORES_NAME
+    if left_out.exists():
+        scores["cross_validation"] = json.loads(left_out.read_text(encoding="utf-8"))
     card = setup.card.with_scores(**scores, weights_of_step=step)
     save_model(card, chosen.to(memory_format=torch.contiguous_format), output)
     process.folder.forget()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg.core.jsontext import builtin_fields
@@ -22,7 +23,11 @@ class SceneConfig:
         labels: what is there: rasters of class ids or of class colours, or vector files; where
             several say something of a pixel, the first one counts. Empty: only a teacher knows.
         place: scenes of one place lie on the same side of the split; by default each is its own.
+        group: of places that are alike, such as a biome, for a split by groups.
         split: ``train`` or ``validation`` (for a split by scenes).
+        label_map: id in rasters of labels -> what it means: a class, or a set of the recipe's
+            ``sets``; in place of ``label_values``, for labels with a legend of their own.
+        everywhere: the class or set that all of the scene is, where no label says otherwise.
         column: the column of vector labels that holds the class.
         ignore_label: ids, or names in a vector's column, that mean no class.
         radius: metres around points and lines of vector labels that are of their class.
@@ -43,7 +48,10 @@ class SceneConfig:
     path: Path
     labels: tuple[Path, ...] = ()
     place: str = ""
+    group: str = ""
     split: str = "train"
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    everywhere: str = ""
     column: str | None = None
     ignore_label: tuple[int | str, ...] = ()
     radius: float = 0.0
@@ -72,6 +80,9 @@ class SceneConfig:
                     f"inf or -inf"
                 )
             object.__setattr__(self, "src_nodata", float(self.src_nodata))
+        strange = [key for key in self.label_map if not key.isascii() or not key.isdigit()]
+        if strange:
+            raise TrainingError(f"{self.path}: label_map has {strange[0]!r}; its keys are ids")
         Rules.of((), self.allow_vrt)
         if self.split not in ("train", "validation"):
             raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
@@ -82,6 +93,11 @@ class SceneConfig:
     def rules(self) -> Rules:
         """What the files may point to."""
         return Rules.of(self.input_root, self.allow_vrt)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether something besides a teacher says what is there."""
+        return bool(self.labels or self.everywhere)
 
     @property
     def name(self) -> str:

@@ -62,6 +62,9 @@ class TrainingScene:
         fault: why none of its labels counts; empty where some do, or it has none.
         disputed: pixels without a label because shapes of different classes overlap there.
         notes: what is odd about its numbers.
+        sets: uint8 (H, W), number of the recipe's set that a label says, from 1; 0 where none does;
+            None where the recipe has no sets. The target there is a teacher's, or without one the
+            set's first class, by which chips are drawn; it counts as no label.
     """
 
     config: SceneConfig
@@ -77,6 +80,7 @@ class TrainingScene:
     fault: str = ""
     disputed: int = 0
     notes: tuple[str, ...] = ()
+    sets: NDArray[np.uint8] | None = None
 
     @property
     def name(self) -> str:
@@ -123,6 +127,11 @@ class TrainingScene:
         gain, bias = self.gain[bands][:, None, None], self.bias[bands][:, None, None]
         values = numbers.astype(np.float32) * gain + bias
         return (values if seen.all() else fill_nearest(values, seen)), seen
+
+    def known(self, rows: slice) -> NDArray[np.bool_]:
+        """Say where labels say something, a class or a set; bool (H, W)."""
+        known = self.labelled[rows]
+        return known if self.sets is None else np.asarray(known | (self.sets[rows] > 0))
 
     def usable(self, rows: slice, side: int) -> NDArray[np.bool_]:
         """Say where rows are measured, have a target and lie on a side; bool (H, W)."""
@@ -185,9 +194,10 @@ def load_scene(
             sure=array("sure", bool),
             sides=array("sides", np.uint8),
             notes=notes,
+            sets=array("sets", np.uint8) if config.sets else None,
         )
         if fill:
-            _fill(found, reader, targets, area)
+            _fill(config, found, reader, targets, area)
             targets.check(", ".join(f"{c.id} {c.name}" for c in config.classes))
     if fill:
         _ignore(found, whole, area)
@@ -256,7 +266,13 @@ def _flat_file(
         raise OutputError(f"{path} can't be written ({error}); free some space") from error
 
 
-def _fill(scene: TrainingScene, reader: SceneReader, targets: Targets, area: Window) -> None:
+def _fill(
+    config: TrainConfig,
+    scene: TrainingScene,
+    reader: SceneReader,
+    targets: Targets,
+    area: Window,
+) -> None:
     """Read pixels and labels of a scene's window into its flat files, strip by strip."""
     for rows in scene.strips():
         height = rows.stop - rows.start
@@ -266,7 +282,22 @@ def _fill(scene: TrainingScene, reader: SceneReader, targets: Targets, area: Win
         scene.target[rows] = targets.read(
             Window(area.row + rows.start, area.col, height, area.width)
         )
-        scene.labelled[rows] = scene.target[rows] != UNKNOWN
+        if scene.sets is not None:
+            scene.sets[rows], scene.target[rows] = _apart(config, scene.target[rows])
+            scene.labelled[rows] = (scene.target[rows] != UNKNOWN) & (scene.sets[rows] == 0)
+        else:
+            scene.labelled[rows] = scene.target[rows] != UNKNOWN
+
+
+def _apart(
+    config: TrainConfig, target: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Take labels that are sets of classes apart: (number of the set from 1, its first class)."""
+    places = config.targets()
+    of_sets = (target >= len(config.classes)) & (target != UNKNOWN)
+    sets = np.where(of_sets, target - len(config.classes) + 1, 0).astype(np.uint8)
+    firsts = [UNKNOWN, *(places[members[0]] for members in config.sets.values())]
+    return sets, np.where(of_sets, np.array(firsts, np.uint8)[sets], target)
 
 
 def _ignore(scene: TrainingScene, whole: PixelGrid, area: Window) -> None:
@@ -311,7 +342,7 @@ def _fault(scene: TrainingScene, targets: Targets) -> str:
     """Say what is wrong where no label lies on a measured pixel, with both extents."""
     if not scene.config.labels:
         return ""
-    if any((scene.labelled[rows] & scene.measured[rows]).any() for rows in scene.strips()):
+    if any((scene.known(rows) & scene.measured[rows]).any() for rows in scene.strips()):
         return ""
     names = ", ".join(path.name for path in scene.config.labels)
     if targets.meet():

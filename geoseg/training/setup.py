@@ -105,7 +105,7 @@ def _read_scenes(process: Process, bands: Sequence[str]) -> list[TrainingScene]:
     """
     config, fabric, report = process.config, process.fabric, process.report
     scenes: dict[int, TrainingScene] = {}
-    asked = [i for i, s in enumerate(config.scenes) if s.labels or config.teacher is not None]
+    asked = [i for i, s in enumerate(config.scenes) if s.has_labels or config.teacher is not None]
     for first in (True, False):
         if process.first == first:
             for done, i in enumerate(asked, start=1):
@@ -164,7 +164,7 @@ def _shown_split(config: TrainConfig, scenes: Sequence[TrainingScene]) -> str:
 
 def _temperature(config: TrainConfig) -> float:
     """Find the temperature that undoes the sharpening of a teacher's answers, if any."""
-    only_taught = config.teacher is not None and not any(s.labels for s in config.scenes)
+    only_taught = config.teacher is not None and not any(s.has_labels for s in config.scenes)
     return 1 / config.teacher_temperature if only_taught else 1.0
 
 

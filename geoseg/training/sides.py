@@ -41,13 +41,13 @@ def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> list[s
             on different grids overlap and are to be split by blocks.
     """
     split, classes = config.split, len(config.classes)
-    groups = _same_ground(scenes, whole=split.by in ("scenes", "files"))
+    groups = _same_ground(scenes, whole=split.by in ("scenes", "files", "groups"))
     doubts: list[str] = []
-    if split.by == "scenes":
+    if split.by in ("scenes", "groups"):
         for scene in scenes:
-            scene.sides[:] = TRAIN if scene.config.split == "train" else VALIDATION
+            scene.sides[:] = _own_side(config, scene)
         for group in groups:
-            if len({scene.config.split for scene in group}) > 1:
+            if len({_own_side(config, scene) for scene in group}) > 1:
                 names = ", ".join(str(scene.config.path) for scene in group)
                 doubts.append(
                     f"{names} overlap and are on both sides of the split, so the scores flatter"
@@ -81,6 +81,13 @@ def split_scenes(config: TrainConfig, scenes: Sequence[TrainingScene]) -> list[s
                 fill_blocks(scene.sides, block, held, margin)
     check_sides(config, scenes)
     return doubts
+
+
+def _own_side(config: TrainConfig, scene: TrainingScene) -> int:
+    """Find the side that a scene's own entry in the recipe gives it."""
+    if config.split.by == "groups":
+        return config.split.side_of(scene.config.group)
+    return TRAIN if scene.config.split == "train" else VALIDATION
 
 
 def _same_ground(scenes: Sequence[TrainingScene], *, whole: bool) -> list[list[TrainingScene]]:

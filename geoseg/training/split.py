@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import TrainingError
 
-__all__ = ["MARGIN", "TRAIN", "VALIDATION", "SplitConfig", "deal", "fill_blocks"]
+__all__ = ["FINAL", "MARGIN", "TRAIN", "VALIDATION", "SplitConfig", "deal", "fill_blocks"]
 
-#: The sides of a pixel.
-TRAIN, VALIDATION, MARGIN = 0, 1, 2
+#: The sides of a pixel. What is on the final one is looked at once the weights are final.
+TRAIN, VALIDATION, MARGIN, FINAL = 0, 1, 2, 3
 
-KINDS = ("scenes", "blocks", "files", "random")
+KINDS = ("scenes", "blocks", "files", "groups", "random")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class SplitConfig:
 
     Attributes:
         by: ``scenes``: each scene says its own ``split``; ``blocks``: squares of each scene;
-            ``files``: whole scenes, all those of one place together; ``random``: squares of a
+            ``files``: whole scenes, all those of one place together; ``groups``: whole groups of
+            places, such as biomes, as each scene says in its ``group``; ``random``: squares of a
             chip's size without a margin, whose neighbours are on the other side, so that scores
             flatter.
         folds: into how many parts places are dealt; one of them is held out.
@@ -38,6 +39,10 @@ class SplitConfig:
         block: side of a block, px.
         margin: px around held-out blocks that belong to neither side.
         seed: of the dealing; not the recipe's, so that the parts are the same whatever that is.
+        chosen_by: groups that are held out in every run: its course, the best of its weights and
+            the recipe's settings are judged by these.
+        left_out: groups that are held out besides, which nothing is chosen by: they are judged
+            once, at the end.
     """
 
     by: str = "scenes"
@@ -46,6 +51,8 @@ class SplitConfig:
     block: int = 256
     margin: int = 32
     seed: int = 0
+    chosen_by: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -68,6 +75,23 @@ class SplitConfig:
             raise TrainingError(f"margin is {self.margin} px; it must be 0 at least")
         if self.seed < 0:
             raise TrainingError(f"the split's seed is {self.seed}; it must be 0 at least")
+        if self.by != "groups" and (self.chosen_by or self.left_out):
+            raise TrainingError(
+                f"chosen_by and left_out name groups and the split is by {self.by}; say by = "
+                f"'groups'"
+            )
+        both = sorted(set(self.chosen_by) & set(self.left_out))
+        if both:
+            raise TrainingError(
+                f"{both[0]} is in chosen_by and in left_out; the final score is of groups that "
+                f"nothing was chosen by"
+            )
+
+    def side_of(self, group: str) -> int:
+        """Find the side of a group's scenes, where the split is by groups."""
+        if group in self.left_out:
+            return FINAL
+        return VALIDATION if group in self.chosen_by else TRAIN
 
 
 def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -60,7 +60,8 @@ class Targets:
             window: within the grid.
 
         Returns:
-            uint8 (H, W), places in the legend, UNKNOWN where no label is.
+            uint8 (H, W), places in the legend, from their number on sets of classes
+            (:meth:`TrainConfig.targets`), UNKNOWN where no label is.
         """
         target = np.full((window.height, window.width), UNKNOWN, np.uint8)
         for _, read, _ in self.sources:
@@ -88,13 +89,14 @@ class Targets:
 
     def meet(self) -> bool:
         """Say whether the extent of some labels reaches over the scene's."""
-        west, south, east, north = self._bounds()
+        west, south, east, north = self.bounds()
         return any(
             b[0] < east and b[2] > west and b[1] < north and b[3] > south
             for _, _, b in self.sources
         )
 
-    def _bounds(self) -> Bounds:
+    def bounds(self) -> Bounds:
+        """Give the scene's bounds in its CRS."""
         grid = self.grid
         corners = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
         x, y = zip(*(grid.transform @ corner for corner in corners), strict=True)
@@ -102,7 +104,7 @@ class Targets:
 
     def extents(self) -> str:
         """Say where the scene and its labels lie, for a message."""
-        lines = [f"the scene reaches over {_shown(self._bounds())}"]
+        lines = [f"the scene reaches over {_shown(self.bounds())}"]
         lines += [f"{path.name} over {_shown(bounds)}" for path, _, bounds in self.sources]
         return ", ".join(lines) + " (west, south, east, north in the scene's CRS)"
 
@@ -134,12 +136,25 @@ def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> It
             targets.stray[path] = Counter()
             if not path.exists():
                 raise TrainingError(f"{path}: no such file; correct the scene's labels")
+            if scene.label_map and is_vector(path):
+                raise TrainingError(
+                    f"{path}: label_map is for rasters of ids and this is a vector file; leave it "
+                    f"out, or make a raster of it"
+                )
             if is_vector(path):
                 read, bounds = _vector(config, scene, path, targets)
             else:
                 read, bounds = _raster(config, scene, path, targets, stack)
             targets.sources.append((path, read, bounds))
+        if scene.everywhere:
+            place = config.targets()[scene.everywhere]
+            targets.sources.append((scene.path, _all_of(place), targets.bounds()))
         yield targets
+
+
+def _all_of(place: int) -> Read:
+    """Prepare the reading of one class or set, wherever it is asked for."""
+    return lambda window: np.full((window.height, window.width), place, np.uint8)
 
 
 def _vector(
@@ -165,7 +180,13 @@ def _raster(
     stack.enter_context(gdal_options(str(path)))
     dataset = stack.enter_context(opened(str(path), scene.rules))
     bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
-    colored = any(str(v).startswith("#") for v in config.label_values.values())
+    colored = not scene.label_map and any(
+        str(v).startswith("#") for v in config.label_values.values()
+    )
+    if scene.label_map and bands != 1:
+        raise TrainingError(
+            f"{path}: label_map is for rasters of ids, of one band, and this one has {bands}"
+        )
     if bands == 3 or (bands == 1 and colored):
         table = _color_table(dataset, path) if bands == 1 else None
         colors = _places_by_color(config, path)
@@ -185,6 +206,31 @@ def _of_ids(
 ) -> Read:
     """Prepare the reading of class ids; counts those of no class in ``targets``."""
     path = Path(labels.path)
+    places = _places_by_id(config, scene, path)
+    ignored = [v for v in scene.ignore_label if isinstance(v, int)]
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        found = labels.window(window)
+        target = np.full(found.ids.shape, UNKNOWN, np.uint8)
+        for value, place in places.items():
+            target[found.known & (found.ids == value)] = place
+        strange = found.ids[found.known & (target == UNKNOWN) & ~np.isin(found.ids, ignored)]
+        for value, n in zip(*np.unique(strange, return_counts=True), strict=True):
+            targets.stray[path][str(value)] += int(n)
+        return target
+
+    return read
+
+
+def _places_by_id(config: TrainConfig, scene: SceneConfig, path: Path) -> dict[int, int]:
+    """Find which id is which class or set: id -> place.
+
+    Raises:
+        TrainingError: a class has no id, or two have the same.
+    """
+    if scene.label_map:
+        places = config.targets()
+        return {int(key): places[name] for key, name in scene.label_map.items()}
     values = []
     for c in config.classes:
         value = config.label_values.get(c.name, c.id)
@@ -194,19 +240,7 @@ def _of_ids(
             )
         values.append(value)
     _check_distinct(values, config)
-    ignored = [v for v in scene.ignore_label if isinstance(v, int)]
-
-    def read(window: Window) -> NDArray[np.uint8]:
-        found = labels.window(window)
-        target = np.full(found.ids.shape, UNKNOWN, np.uint8)
-        for i, value in enumerate(values):
-            target[found.known & (found.ids == value)] = i
-        strange = found.ids[found.known & (target == UNKNOWN) & ~np.isin(found.ids, ignored)]
-        for value, n in zip(*np.unique(strange, return_counts=True), strict=True):
-            targets.stray[path][str(value)] += int(n)
-        return target
-
-    return read
+    return {value: place for place, value in enumerate(values)}
 
 
 def _check_distinct(values: Sequence[int | str], config: TrainConfig) -> None:

@@ -15,12 +15,12 @@ from geoseg.errors import TrainingError
 from geoseg.evaluation.metrics import confusion, iou, mean_iou, pixel_accuracy
 from geoseg.networks.normalize import normalize
 from geoseg.training.augment import coarsen
-from geoseg.training.held_out import JUDGED, held_out_windows
+from geoseg.training.held_out import held_out_windows
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scenes import TrainingScene, short_names
-from geoseg.training.split import VALIDATION
+from geoseg.training.split import FINAL, MARGIN, VALIDATION
 
-__all__ = ["Judgement", "check_gsds", "judge", "scores_of"]
+__all__ = ["Judgement", "by_group", "check_gsds", "judge", "scores_of"]
 
 
 class Judgement:
@@ -29,6 +29,7 @@ class Judgement:
     Attributes:
         counts: int64 (K, K), all scenes together.
         scenes: by scene: its counts, and of the pixels of which a teacher is sure (right, all).
+        in_sets: of the pixels whose label is a set of classes: (in the set, all).
     """
 
     def __init__(self, classes: int) -> None:
@@ -38,6 +39,7 @@ class Judgement:
             classes: K.
         """
         self.counts = np.zeros((classes, classes), np.int64)
+        self.in_sets = np.zeros(2, np.int64)
         self.scenes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def add(self, place: str, counts: NDArray[np.int64], sure: NDArray[np.int64]) -> None:
@@ -54,6 +56,8 @@ class Judgement:
             "agreement": round(pixel_accuracy(self.counts), 4),
             "mean_iou": round(mean_iou(self.counts), 4),
         }
+        if self.in_sets[1]:
+            found["in_sets"] = round(float(self.in_sets[0] / self.in_sets[1]), 4)
         return {**found, **self.by_scene()}
 
     def by_scene(self) -> dict[str, float]:
@@ -74,6 +78,7 @@ def judge(
     scenes: Sequence[TrainingScene],
     factor: float,
     card: ModelCard,
+    side: int = VALIDATION,
 ) -> Judgement:
     """Predict the held-out side made ``factor`` times coarser, and count.
 
@@ -83,10 +88,11 @@ def judge(
         scenes: all of them, split.
         factor: multiple of the gsd, 1 and more.
         card: of the network: its normalization, and size and overlap of chips.
+        side: which of the held-out sides.
     """
     classes, device = len(config.classes), next(network.parameters()).device
-    found = Judgement(classes)
-    for held in _held_out(config, scenes, factor, card):
+    found, members = Judgement(classes), config.members()
+    for held in _held_out(config, scenes, factor, card, side):
         x = normalize(held.pixels[None].to(device), card.normalization)
         with torch.inference_mode():
             logits = network(x.contiguous(memory_format=torch.channels_last))
@@ -94,18 +100,21 @@ def judge(
         right = np.zeros(2, np.int64)
         if factor == 1.0:
             right[:] = (predicted == held.truth)[held.sure].sum(), held.sure.sum()
+            of_sets = held.sets > 0
+            inside = members[held.sets, predicted] > 0
+            found.in_sets += inside[of_sets].sum(), of_sets.sum()
         truth = held.truth[held.keep].astype(np.int64)
         counts = confusion(truth, predicted[held.keep], classes, ignore_index=None)
         found.add(str(held.scene.config.path), counts, right)
     return found
 
 
-def _by_labels(scenes: Sequence[TrainingScene]) -> bool:
+def _by_labels(scenes: Sequence[TrainingScene], side: int = VALIDATION) -> bool:
     """Say whether something held out is labelled: a teacher's answers judge nothing then."""
     return any(
-        (scene.usable(rows, VALIDATION) & scene.labelled[rows]).any()
+        (scene.usable(rows, side) & scene.labelled[rows]).any()
         for scene in scenes
-        if scene.config.labels
+        if scene.config.has_labels
         for rows in scene.strips()
     )
 
@@ -119,6 +128,7 @@ class _HeldOut(NamedTuple):
         truth: (H, W), places in the legend.
         keep: bool (H, W), True where the network is judged.
         sure: bool, True where a teacher is sure; at the scene's own gsd only.
+        sets: uint8, number of the set that the label is, 0 where it is none.
     """
 
     scene: TrainingScene
@@ -126,25 +136,36 @@ class _HeldOut(NamedTuple):
     truth: NDArray[Any]
     keep: NDArray[np.bool_]
     sure: NDArray[np.bool_]
+    sets: NDArray[np.uint8]
 
 
 def _held_out(
-    config: TrainConfig, scenes: Sequence[TrainingScene], factor: float, card: ModelCard
+    config: TrainConfig,
+    scenes: Sequence[TrainingScene],
+    factor: float,
+    card: ModelCard,
+    side: int = VALIDATION,
 ) -> Iterator[_HeldOut]:
     """Yield the held-out side made ``factor`` times coarser, window by window."""
     halo = min(max(card.margin, card.overlap // 2), card.size // 4)
     legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
-    by_labels = _by_labels(scenes)
+    by_labels = _by_labels(scenes, side)
     for scene in scenes:
-        for core, window in held_out_windows(scene, card.size, halo):
+        for core, window in held_out_windows(scene, card.size, halo, side):
             inside = np.zeros((window.height, window.width), bool)
             row, col = core.row - window.row, core.col - window.col
             inside[row : row + core.height, col : col + core.width] = True
-            valid = inside & scene.usable(window.rows, VALIDATION)[:, window.cols]
+            valid = inside & scene.usable(window.rows, side)[:, window.cols]
+            sets = np.zeros(valid.shape, np.uint8)
+            if scene.sets is not None:
+                # What a set's target is, nobody has seen.
+                sets = np.where(valid, scene.sets[window.rows, window.cols], sets)
+                valid &= sets == 0
             if by_labels:
                 valid &= scene.labelled[window.rows, window.cols]
-            cut = scene.cut(window.rows, window.cols, JUDGED, slice(len(config.bands)))
-            if cut is None or not valid.any():
+            # Held-out pixels and the margin around them may be seen.
+            cut = scene.cut(window.rows, window.cols, (side, MARGIN), slice(len(config.bands)))
+            if cut is None or not (valid | (sets > 0)).any():
                 continue
             target = scene.target[window.rows, window.cols]
             sure = scene.sure[window.rows, window.cols] & valid
@@ -155,7 +176,7 @@ def _held_out(
                 probs = torch.from_numpy((target[None] == legend).astype(np.float32))
                 pixels, probs, known = coarsen(pixels, probs, torch.from_numpy(valid), size)
                 truth, keep = probs.argmax(dim=0).numpy(), known.numpy()
-            yield _HeldOut(scene, pixels, truth, keep, sure)
+            yield _HeldOut(scene, pixels, truth, keep, sure, sets)
 
 
 def check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: ModelCard) -> None:
@@ -170,6 +191,29 @@ def check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: Model
                 f"nothing held out is left at {factor:g} times the gsd of {config.gsd:g} m; leave "
                 f"it out of validation_gsds, or hold out larger places"
             )
+
+
+def by_group(found: Judgement, scenes: Sequence[TrainingScene]) -> dict[str, dict[str, float]]:
+    """Give each group's scores: ``agreement``, ``mean_iou`` and, with a teacher, ``where_sure``.
+
+    Args:
+        found: what was counted.
+        scenes: all of them.
+    """
+    groups: dict[str, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
+    paths = {str(scene.config.path): scene.config.group for scene in scenes}
+    for path, counted in found.scenes.items():
+        groups.setdefault(paths[path], []).append(counted)
+    scores: dict[str, dict[str, float]] = {}
+    for group, parts in groups.items():
+        counts, sure = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+        scores[group] = {
+            "agreement": round(pixel_accuracy(counts), 4),
+            "mean_iou": round(mean_iou(counts), 4),
+        }
+        if sure[1] > 0:
+            scores[group]["where_sure"] = round(float(sure[0] / sure[1]), 4)
+    return scores
 
 
 def scores_of(
@@ -190,7 +234,7 @@ def scores_of(
         "split": f"by {config.split.by}"
         + (
             ""
-            if config.split.by == "scenes"
+            if config.split.by in ("scenes", "groups")
             else f", part {config.split.fold} of {config.split.folds} held out"
         ),
         "compared_with": "labels"
@@ -216,5 +260,10 @@ def scores_of(
                 for path, name in short_names(scenes).items()
                 if path in found.scenes
             }
+        if factor == 1.0 and config.split.by == "groups":
+            entry["by_group"] = by_group(found, scenes)
         scores[f"at_{config.gsd * factor:g}m"] = entry
+    if config.split.left_out:
+        found = judge(config, network, scenes, 1.0, card, FINAL)
+        scores["left_out"] = {**found.summary(), "by_group": by_group(found, scenes)}
     return scores

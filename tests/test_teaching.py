@@ -1,0 +1,270 @@
+"""A chip's target: a teacher's views, labels that are sets, light that changes no answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geoseg.errors import TrainingError
+from geoseg.training.augment import change_light
+from geoseg.training.augment_options import Augmentation
+from geoseg.training.chips import ChipSource
+from geoseg.training.scene_config import SceneConfig
+from geoseg.training.scenes import load_scene
+from geoseg.training.targets import UNKNOWN
+from geoseg.training.teacher import MOST_VIEWS, Teacher, load_teacher, view_of
+from tests.helpers import make_raster
+from tests.trainhelpers import (
+    BANDS,
+    IDS,
+    draw_classes,
+    scene_of,
+    tiny_recipe,
+    write_scene,
+    write_teacher,
+)
+
+pytestmark = pytest.mark.extra("train")
+NONE = Augmentation(flips=False)
+WET, DRY = 1, 2
+SETS = {"wet": ("water", "trees"), "dry": ("trees", "bare")}
+
+
+def teacher_of(folder: Path, views: int, network: str = "half_separable") -> Teacher:
+    write_teacher(folder / f"{network}-{views}", network=network)
+    config = tiny_recipe(
+        folder, teacher=folder / f"{network}-{views}", teacher_views=views, chip=32, teacher_halo=0
+    )
+    teacher = load_teacher(config, torch.device("cpu"))
+    assert teacher is not None
+    return teacher
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(5).uniform(0, 0.4, (3, height, width)).astype(np.float32)
+
+
+# Views
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (9, 12), (7, 7), (1, 2)])
+def test_what_is_shown_in_any_view_comes_back_in_its_place(height, width):
+    values = picture(height, width)
+    views = [view_of(n) for n in range(MOST_VIEWS)]
+    shapes = {view.of(values).shape[1:] for view in views}
+    for view in views:
+        np.testing.assert_array_equal(view.undo(view.of(values), height, width), values)
+    assert len(set(views)) == MOST_VIEWS
+    # Even, and of one size but for a turn: a runtime is compiled for one.
+    assert all(side % 2 == 0 for shape in shapes for side in shape)
+    assert len({tuple(sorted(shape)) for shape in shapes}) == 1
+    for first in range(0, MOST_VIEWS, 4):
+        assert len({(view.down, view.right) for view in views[first : first + 4]}) == 4
+
+
+@pytest.mark.parametrize("moved", ["down", "right", "turned", "mirrored"])
+def test_the_mean_of_all_views_is_of_the_ground_alone(tmp_path, moved):
+    """A network that halves its input answers otherwise a pixel later; the mean of its views not.
+
+    Nor does it for the picture turned, which a random network answers in another way altogether.
+    """
+    both = {views: teacher_of(tmp_path, views) for views in (1, MOST_VIEWS)}
+    values = picture(64, 64)
+    forth = {
+        "down": lambda a: a[:, 1:, :],
+        "right": lambda a: a[:, :, 1:],
+        "turned": lambda a: np.rot90(a, 1, (1, 2)),
+        "mirrored": lambda a: a[..., ::-1],
+    }[moved]
+    far = {}
+    for views, teacher in both.items():
+        here = forth(teacher.probs(values))
+        there = teacher.probs(np.ascontiguousarray(forth(values)))
+        inner = np.s_[:, 26:-26, 26:-26]
+        far[views] = float(np.abs(here - there)[inner].max())
+    assert far[MOST_VIEWS] < 1e-4 < 0.01 < far[1]
+
+
+def test_four_views_are_the_mean_of_four_answers(tmp_path):
+    one, four = teacher_of(tmp_path, 1), teacher_of(tmp_path, 4)
+    values = picture(32, 32)
+    answers = [view_of(n).undo(one.probs(view_of(n).of(values)), 32, 32) for n in range(4)]
+    np.testing.assert_allclose(four.probs(values), np.mean(answers, axis=0), atol=1e-5)
+    np.testing.assert_allclose(four.probs(values).sum(axis=0), 1, atol=1e-5)
+    # The side that its runtime is compiled for is the views', not the chip's.
+    assert (one.side, four.side) == (32, 34)
+
+
+# Light that changes no answer
+
+
+def test_the_target_stays_under_other_light_and_the_light_is_another_each_time(tmp_path):
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(
+        tmp_path,
+        teacher=tmp_path / "teacher",
+        augmentation=NONE,
+        invariance=Augmentation(gain=0.2, brightness=0.02, slope=0.3, haze=0.05),
+        pool=4,
+        fresh=1,
+    )
+    teacher = load_teacher(config, torch.device("cpu"))
+    scene = scene_of(picture(80, 80), np.zeros((80, 80), int))
+    scene.labelled[:] = False
+    source = ChipSource(config, [scene], BANDS, 1.0, teacher)
+    plain = ChipSource(replace(config, invariance=Augmentation()), [scene], BANDS, 1.0, teacher)
+    seen: dict[bytes, list[torch.Tensor]] = {}
+    for step in range(4):
+        for chip in source.batch(step):
+            seen.setdefault(chip.probs.numpy().tobytes(), []).append(chip.pixels)
+    # What was learned is the answer for the chip as it was.
+    made = {plain.chip(n).probs.numpy().tobytes(): plain.chip(n).pixels for n in range(8)}
+    assert set(seen) <= set(made)
+    for answer, pictures in seen.items():
+        for n, pixels in enumerate(pictures):
+            assert not torch.equal(pixels, made[answer])
+            assert not any(torch.equal(pixels, other) for other in pictures[:n])
+    assert max(map(len, seen.values())) > 1
+
+
+def test_a_slope_rises_evenly_and_leaves_the_middle():
+    a = Augmentation(slope=0.3)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        factor = change_light(rng, np.ones((2, 41, 61), np.float32), ("red", "nir"), a, 1.0)
+        np.testing.assert_array_equal(factor[0], factor[1])
+        assert factor[0, 20, 30] == pytest.approx(1)
+        assert factor.min() >= 0.7 - 1e-6 and factor.max() <= 1.3 + 1e-6
+        np.testing.assert_allclose(factor + factor[:, ::-1, ::-1], 2, atol=1e-5)
+        for axis in (1, 2):
+            steps = np.diff(factor, axis=axis)
+            np.testing.assert_allclose(steps, steps.flat[0], atol=1e-5)
+
+
+# Labels that are sets of classes
+
+
+def with_sets(seed: int = 0):
+    rng = np.random.default_rng(seed)
+    scene = scene_of(picture(80, 80), rng.integers(3, size=(80, 80)))
+    sets = rng.integers(3, size=(80, 80)).astype(np.uint8)
+    sets[:, 40:] = 0
+    scene.sets = sets
+    scene.labelled[:] = False
+    scene.labelled[60:, :40] = True
+    sets[60:] = 0
+    return scene
+
+
+def test_a_teachers_answer_is_kept_to_what_the_label_leaves_open(tmp_path):
+    write_teacher(tmp_path / "teacher")
+    config = tiny_recipe(
+        tmp_path, teacher=tmp_path / "teacher", augmentation=NONE, sets=SETS, loss="soft_ce"
+    )
+    teacher = load_teacher(config, torch.device("cpu"))
+    assert teacher is not None
+    scene = with_sets()
+    source = ChipSource(config, [scene], BANDS, 1.0, teacher)
+    open_to = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]], np.float32)
+    found = {0: 0, WET: 0, DRY: 0}
+    for number in range(30):
+        chip = source.chip(number)
+        ((row, col),) = np.argwhere(scene.pixels[0] == chip.pixels[0, 0, 0].item()).tolist()
+        here = np.s_[row : row + 16, col : col + 16]
+        sets, labelled = scene.sets[here], scene.labelled[here]
+        answer = teacher.probs(chip.pixels.numpy()[[2, 0, 1]])
+        probs = chip.probs.float().numpy()
+        np.testing.assert_allclose(probs.sum(axis=0), 1, atol=2e-3)
+        for k in found:
+            where = (sets == k) & ~labelled
+            found[k] += int(where.sum())
+            shut = open_to[k] == 0
+            assert not probs[shut][:, where].any()
+            # In the teacher's own proportions, but where it knows of none of them.
+            kept = answer[~shut][:, where] + (0.01 if k else 0)
+            expected = kept / kept.sum(axis=0)
+            np.testing.assert_allclose(probs[~shut][:, where], expected, atol=2e-3)
+        np.testing.assert_array_equal(probs.argmax(axis=0)[labelled], scene.target[here][labelled])
+        assert (probs.max(axis=0)[labelled] == 1).all()
+        assert (chip.weight == 1).all()
+    assert all(found.values())
+
+
+def test_without_a_teacher_a_set_is_a_target_and_a_pixel_without_label_is_none(tmp_path):
+    config = tiny_recipe(tmp_path, augmentation=NONE, sets=SETS, loss="set_ce")
+    scene = with_sets()
+    nothing = (scene.sets == 0) & ~scene.labelled
+    scene.target[nothing] = UNKNOWN
+    source = ChipSource(config, [scene], BANDS, 1.0)
+    for number in range(20):
+        chip = source.chip(number)
+        ((row, col),) = np.argwhere(scene.pixels[0] == chip.pixels[0, 0, 0].item()).tolist()
+        here = np.s_[row : row + 16, col : col + 16]
+        np.testing.assert_array_equal(chip.weight == 0, nothing[here])
+        probs = chip.probs.float().numpy()
+        for k, expected in ((WET, [0.5, 0.5, 0]), (DRY, [0, 0.5, 0.5])):
+            where = scene.sets[here] == k
+            assert np.abs(probs[:, where].T - expected).max(initial=0) < 1e-3
+
+
+def test_labels_with_a_legend_of_their_own_are_read_by_their_map(tmp_path):
+    scene = write_scene(tmp_path, 0)
+    classes = draw_classes(0)
+    config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
+    own = replace(scene, label_map={"0": "water", "3": "dry", "7": "wet"}, everywhere="bare")
+    with_gap = make_raster(
+        tmp_path / "gap.tif",
+        np.where(np.arange(96) < 48, IDS[draw_classes(0)], 255)[None].astype(np.uint8),
+        transform=rasterio_transform(scene),
+        nodata=255,
+    )
+    found = load_scene(config, replace(own, labels=(with_gap,)), BANDS, folder(tmp_path, "a"), 0)
+    left, right = np.s_[:, :48], np.s_[:, 48:]
+    np.testing.assert_array_equal(found.sets[left], np.choose(classes, [0, DRY, WET])[left])
+    # The first class of a set is what chips are drawn by; it is no label.
+    np.testing.assert_array_equal(found.target[left], np.choose(classes, [0, 1, 0])[left])
+    np.testing.assert_array_equal(found.labelled[left], (classes == 0)[left])
+    assert (found.target[right] == 2).all() and found.labelled[right].all()
+    assert not found.sets[right].any()
+    # An id that the map does not name is told, as any other.
+    short = replace(own, label_map={"0": "water", "3": "dry"}, labels=scene.labels)
+    with pytest.raises(TrainingError, match=r"7 \(\d+ px\), which are neither classes"):
+        load_scene(config, short, BANDS, folder(tmp_path, "b"), 0)
+
+
+def test_a_set_may_be_all_that_is_known_of_a_scene(tmp_path):
+    scene = replace(write_scene(tmp_path, 0), labels=(), everywhere="wet")
+    config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
+    found = load_scene(config, scene, BANDS, folder(tmp_path, "a"), 0)
+    assert (found.sets == WET).all() and not found.labelled.any() and not found.fault
+    assert replace(config, scenes=(scene,)).scenes[0].has_labels
+
+
+@pytest.mark.parametrize("kind", ["colors.tif", "fields.gpkg"])
+def test_a_map_of_ids_is_refused_where_there_are_none(tmp_path, kind):
+    scene = write_scene(tmp_path, 0)
+    path = tmp_path / kind
+    if kind == "colors.tif":
+        make_raster(path, np.zeros((3, 96, 96), np.uint8), transform=rasterio_transform(scene))
+    else:
+        path.write_bytes(b"")
+    config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
+    own = replace(scene, labels=(path,), label_map={"3": "dry"})
+    with pytest.raises(TrainingError, match="label_map is for rasters of ids"):
+        load_scene(config, own, BANDS, folder(tmp_path, "a"), 0)
+
+
+def folder(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+def rasterio_transform(scene: SceneConfig):
+    import rasterio
+
+    with rasterio.open(scene.path) as dataset:
+        return dataset.transform
