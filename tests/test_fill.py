@@ -27,7 +27,7 @@ from geoseg.prediction.plan import make_plan
 from geoseg.prediction.report import run_record
 from geoseg.prediction.run_log import RunLog
 from geoseg.prediction.scene_info import scene_info
-from geoseg.scene.by_numbers import Taken, decide_by_numbers
+from geoseg.scene.by_numbers import Asked, Taken, decide_by_numbers
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.survey import Sample, Survey
@@ -387,7 +387,7 @@ def test_what_is_possible_is_what_the_model_takes() -> None:
     radar = Normalization("z-score", {"mean": (-11.0,) * 3, "stddev": (5.0,) * 3})
     raw = Normalization("min-max", {"minimum": (0.0,) * 3, "maximum": (10000.0,) * 3})
     rgb = ("red", "green", "blue")
-    assert possible_range("number", screen, rgb) == (-0.5, 1275.0)
+    assert possible_range("number", screen, rgb) == (-255.0, 1275.0)
     assert takes_8_bits("number", screen, rgb)
     low, _ = possible_range("number", radar, rgb)
     assert -1000 < low < -40 and not takes_8_bits("number", radar, rgb)
@@ -418,7 +418,7 @@ def test_no_real_scene_is_accused_but_those_that_have_an_undeclared_frame(shared
         quantity = "number" if dtype == "uint8" else "reflectance"
         screen = Normalization("z-score", {"mean": (127.5,), "stddev": (127.5,)})
         taken = Taken(quantity, screen if dtype == "uint8" else None, ("red",))
-        found = decide_by_numbers(scene.bands, scene.grid, radiometry, taken)
+        found = decide_by_numbers(scene.name, scene.bands, scene.grid, radiometry, taken, Asked())
         assert found.fill == Fill(), path
         looked_at += 1
         if found.notes:
@@ -428,3 +428,17 @@ def test_no_real_scene_is_accused_but_those_that_have_an_undeclared_frame(shared
         "unlabelled_5c15321f63d9810007f8b06f_10_00000.tif"
     }
     assert len(framed) == 11
+
+
+def test_real_folders_of_one_band_files_are_not_accused(shared: Path) -> None:
+    """Of 10, 20 and 60 m."""
+    found = [
+        *(shared / "data/sentinel2/majortom").glob("S2*"),
+        *(shared / "data/sentinel2/ssl4eo").glob("L*/2*"),
+    ]
+    assert len(found) >= 3
+    for folder in found:
+        options = {"model": "landcover-ms", "no_vector": True, "scale": 1e-4, "offset": 0.0}
+        plan = make_plan(folder, PredictOptions(**options))
+        assert plan.fill == Fill()
+        assert not any("nodata" in line for line in plan.warnings)

@@ -11,6 +11,6 @@ For other rooms:
         WEIGHTS_NAME
     files: ModelFiles, card_text, read_model, write_card
     legend: ClassInfo
-    quantities: darkest_ground, possible_range
+    quantities: darkest_ground, possible_counts, possible_range, takes_8_bits
     stac: to_mlm
 """

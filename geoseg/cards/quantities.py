@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from geoseg.cards.card import Normalization
 
-__all__ = ["darkest_ground", "possible_range", "takes_8_bits"]
+__all__ = ["darkest_ground", "possible_counts", "possible_range", "takes_8_bits"]
 
 #: What ground may reflect, glint and the noise of dark water included.
 REFLECTANCE = (-0.5, 3.0)
 #: In all bands at a time no ground is darker than this.
 DARKEST = -0.05
 #: Pictures for the screen have 0 to 255; some that were sharpened or scaled go beyond.
-SCREEN = (-0.5, 5 * 255.0)
+SCREEN = (-255.0, 5 * 255.0)
 #: Beyond so many times the spread that a model was taught with nothing is a measurement of its.
 FAR = 20.0
-#: No instrument measures this.
-NOTHING = 1e19
+#: No instrument measures this; and none that counts light has less than 0 by more than this.
+NOTHING, DARK = 1e19, -1.0
 #: Bands that pictures for the screen have.
 OPTICAL = ("red", "green", "blue", "nir", "pan")
 
@@ -46,6 +46,11 @@ def possible_range(
         min(low - FAR * (high - low) for low, high in spans),
         max(high + FAR * (high - low) for low, high in spans),
     )
+
+
+def possible_counts() -> tuple[float, float]:
+    """Find between which numbers all ground lies where a picture's numbers have no unit."""
+    return DARK, NOTHING
 
 
 def darkest_ground(quantity: str) -> float:

@@ -15,6 +15,7 @@ from geoseg.cli.options import (
     overwrite_option,
     progress_option,
     root_options,
+    stretch_option,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.errors import UsageError
@@ -55,6 +56,7 @@ __all__ = ["command"]
     help="For a model: the scene that it maps; repeatable for one-band files.",
 )
 @band_options
+@stretch_option
 @root_options
 @device_options
 @click.option("--probs", type=click.Path(), help="The map's probabilities, of predict --probs.")

@@ -16,6 +16,7 @@ from geoseg.cli.options import (
     model_option,
     root_options,
     scene_argument,
+    stretch_option,
 )
 from geoseg.cli.streams import print_json
 
@@ -26,6 +27,7 @@ __all__ = ["command"]
 @scene_argument
 @model_option
 @band_options
+@stretch_option
 @asset_option
 @cloud_option
 @click.option(
@@ -43,6 +45,8 @@ def command(
     scale: float | None,
     offset: float | None,
     src_nodata: float | None,
+    nearblack: bool,
+    stretch: tuple[float, float] | None,
     assets: tuple[str, ...],
     clouds: str,
     max_pixels: float | None,
@@ -65,6 +69,8 @@ def command(
         scale=scale,
         offset=offset,
         src_nodata=src_nodata,
+        nearblack=nearblack,
+        stretch=stretch,
         assets=assets,
         clouds=clouds,
         max_pixels=max_pixels,

@@ -15,6 +15,7 @@ __all__ = [
     "Bytes",
     "Keys",
     "Overlap",
+    "Percentiles",
     "Pixels",
     "asset_option",
     "band_options",
@@ -30,6 +31,7 @@ __all__ = [
     "progress_option",
     "root_options",
     "scene_argument",
+    "stretch_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -147,7 +149,7 @@ def model_option(function: F) -> F:
 
 
 def band_options(function: F) -> F:
-    """Add --bands, --band-names, --scale, --offset and --src-nodata: how the scene is read."""
+    """Add --bands, --band-names, --scale, --offset, --src-nodata and --nearblack."""
     decorators = (
         click.option(
             "-b",
@@ -166,8 +168,46 @@ def band_options(function: F) -> F:
         click.option(
             "--src-nodata", type=float, help="The number in the scene that means: not measured."
         ),
+        click.option(
+            "--nearblack",
+            is_flag=True,
+            help="Make what is near black and connected to the scene's edge nodata: the collar of "
+            "a JPEG picture.",
+        ),
     )
     return _all(decorators, function)
+
+
+class Percentiles(click.ParamType):  # type: ignore[type-arg]
+    """``low,high``."""
+
+    name = "LOW,HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Parse the text.
+
+        Raises:
+            UsageError: it isn't two numbers.
+        """
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(v) for v in str(value).split(","))
+        except ValueError as error:
+            raise UsageError(f"--stretch {value!r}: give two percentiles, such as 2,98") from error
+        return low, high
+
+
+def stretch_option(function: F) -> F:
+    """Add --stretch."""
+    return click.option(
+        "--stretch",
+        type=Percentiles(),
+        help="For models of 8-bit pictures: two percentiles of the whole scene, such as 2,98, that "
+        "become 0 and 255.",
+    )(function)
 
 
 class Keys(click.ParamType):  # type: ignore[type-arg]

@@ -22,6 +22,7 @@ from geoseg.cli.options import (
     progress_option,
     root_options,
     scene_argument,
+    stretch_option,
 )
 from geoseg.cli.progress import progress_printer
 from geoseg.core.wording import area
@@ -76,6 +77,7 @@ __all__ = ["command"]
     "--preview", type=click.Path(), help="Write a PNG of the scene beside its class raster."
 )
 @band_options
+@stretch_option
 @asset_option
 @cloud_option
 @click.option(

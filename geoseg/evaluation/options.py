@@ -38,6 +38,8 @@ class EvaluateOptions:
         scale: quantity per number of the scene.
         offset: quantity at number 0 of the scene.
         src_nodata: the scene's number for "not measured".
+        nearblack: as for :func:`geoseg.predict`.
+        stretch: as for :func:`geoseg.predict`.
         input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets files point anywhere.
         device: where the model runs.
@@ -66,6 +68,8 @@ class EvaluateOptions:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    nearblack: bool = False
+    stretch: tuple[float, float] | None = None
     input_root: str | Path | Sequence[str | Path] = ()
     allow_vrt: str = "local"
     device: str = "auto"
@@ -112,5 +116,5 @@ class EvaluateOptions:
     @property
     def reading(self) -> dict[str, Any]:
         """How the scene is read: the options of that by name."""
-        names = ("bands", "band_names", "scale", "offset", "src_nodata")
+        names = ("bands", "band_names", "scale", "offset", "src_nodata", "nearblack", "stretch")
         return {name: getattr(self, name) for name in names}

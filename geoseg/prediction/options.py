@@ -17,6 +17,7 @@ from geoseg.rasters.writing import (
     check_creation_options,
 )
 from geoseg.runtimes.ensemble import POSITIONS
+from geoseg.scene.by_numbers import Asked
 from geoseg.scene.clouds import CLOUD_BUFFER, CLOUDS, MOST_BUFFER
 from geoseg.scene.sources import Rules
 
@@ -48,6 +49,9 @@ class PredictOptions:
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the scene's number for "not measured".
+        nearblack: make what is near black and connected to the scene's edge nodata.
+        stretch: two percentiles of the whole scene, all bands alike, that become 0 and 255, for
+            models that take pictures of 8 bits; None for the numbers as they are.
         assets: keys of the STAC item's assets that are the scene's bands; none for all that are
             known to be.
         clouds: ``auto``: where the scene has a layer that says which pixels are clouds, these and
@@ -106,6 +110,8 @@ class PredictOptions:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    nearblack: bool = False
+    stretch: tuple[float, float] | None = None
     assets: Sequence[str] = ()
     clouds: str | Path = "auto"
     cloud_buffer: float = CLOUD_BUFFER
@@ -183,6 +189,7 @@ class PredictOptions:
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} is {value}; it must be at least 0")
         check_creation_options(self.creation_options)
+        _ = self.asked  # is checked as it is made
 
     @property
     def rules(self) -> Rules:
@@ -200,6 +207,12 @@ class PredictOptions:
         if self.model is None:
             return ()
         return (self.model,) if isinstance(self.model, str | Path) else tuple(self.model)
+
+    @property
+    def asked(self) -> Asked:
+        """What is said of the scene's numbers."""
+        scaled = self.scale is not None or self.offset is not None
+        return Asked(self.src_nodata, self.nearblack, self.stretch, scaled)
 
     @property
     def raster_dtypes(self) -> list[str]:

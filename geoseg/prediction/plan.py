@@ -352,16 +352,11 @@ def make_plan(
         crf = parse_options(options.crf_options)
         check_chip(crf, chips.chip_height, chips.chip_width)
     shared = full.crop(shared_ground(bands, full))
-    decided = Decided(bands, Survey(shared), Fill())
+    decided = Decided(bands, radiometry, Survey(shared), Fill())
     if look:
-        taken = Taken(card.quantity, card.normalization, card.bands)
+        taken, name = Taken.of(card), opened.name
         decided = decide_by_numbers(
-            bands,
-            shared,
-            radiometry,
-            taken,
-            src_nodata=options.src_nodata,
-            clouds=opened.clouds,
+            name, bands, shared, radiometry, taken, options.asked, opened.clouds
         )
     odd = oddities(opened, bands, radiometry, card, chips, options)
     return Plan(
@@ -376,7 +371,7 @@ def make_plan(
         chosen=chosen,
         scene=opened,
         bands=decided.bands,
-        radiometry=radiometry,
+        radiometry=decided.radiometry,
         grid=grid,
         model_grid=seen.grid.crop(needed),
         ground=seen.grid.crop(ground),

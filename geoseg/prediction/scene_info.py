@@ -31,6 +31,8 @@ def scene_info(
     scale: float | None = None,
     offset: float | None = None,
     src_nodata: float | None = None,
+    nearblack: bool = False,
+    stretch: tuple[float, float] | None = None,
     assets: Sequence[str] = (),
     clouds: str | Path = "auto",
     max_pixels: float | None = None,
@@ -47,6 +49,8 @@ def scene_info(
         scale: as for predict.
         offset: as for predict.
         src_nodata: as for predict.
+        nearblack: as for predict.
+        stretch: as for predict.
         assets: as for predict.
         clouds: as for predict.
         max_pixels: as for predict.
@@ -63,6 +67,7 @@ def scene_info(
     """
     options: dict[str, Any] = {"bands": bands, "scale": scale, "offset": offset}
     options |= {"src_nodata": src_nodata, "input_root": input_root, "allow_vrt": allow_vrt}
+    options |= {"nearblack": nearblack, "stretch": stretch}
     options |= {"max_pixels": max_pixels, "assets": assets, "band_names": band_names}
     options["clouds"] = clouds
     scene = open_with_clouds(source, PredictOptions(**options))

@@ -17,7 +17,7 @@ AT_A_TIME = 1 << 21
 
 
 def count_undeclared(plan: Plan, cancelled: threading.Event) -> int:
-    """Count pixels of the map that are nodata by what the survey found alone.
+    """Count pixels of the map that are nodata by what was found in the numbers alone.
 
     The scene is read once more, twice over; without such a finding nothing is read.
 
@@ -31,9 +31,9 @@ def count_undeclared(plan: Plan, cancelled: threading.Event) -> int:
     Raises:
         SceneError: the scene can't be read.
     """
-    if not plan.fill.numbers:
+    if all(not band.fills and band.collar is None for band in plan.bands):
         return 0
-    declared = [replace(band, fills=()) for band in plan.bands]
+    declared = [replace(band, fills=(), collar=None) for band in plan.bands]
     grid, nodata = plan.grid, plan.options.src_nodata
     rows, count = max(1, AT_A_TIME // grid.width), 0
     with (

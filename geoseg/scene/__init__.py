@@ -24,7 +24,7 @@ with ``opening.py``.
 For other rooms:
     assets: is_raster, sensor_of
     bands: bands_of, stem_of
-    by_numbers: Decided, Taken, decide_by_numbers
+    by_numbers: Asked, Decided, Taken, decide_by_numbers
     cloud_reader: CloudReader
     clouds: CLOUDS, CLOUD_BUFFER, CloudRule, MOST_BUFFER, Numbers, rule_of
     declared: pixel_limit, pixels_allowed

@@ -12,7 +12,9 @@ import rasterio.windows
 from numpy.typing import NDArray
 
 from geoseg.geo.pixel_grid import PixelGrid
+from geoseg.geo.window import Window
 from geoseg.scene.resampling import Pixels
+from geoseg.scene.scene import Mask
 
 __all__ = ["OpenBands"]
 
@@ -30,7 +32,8 @@ class OpenBands:
         nodata: their number for "not measured", or None.
         fills: further such numbers, which no tag declares.
         masked: whether GDAL's mask says more than a nodata of 0 does.
-        mapped: whether GDAL's mask is more than a question of the pixel's own numbers.
+        mapped: whether there is a mask that is more than a question of the pixel's own numbers.
+        collar: which pixels of the file are a near-black collar, or None.
         alpha: index of the alpha band, or None.
         shift: (row, col) of the reader's grid in the file; None: it is resampled.
     """
@@ -44,6 +47,7 @@ class OpenBands:
     fills: tuple[float, ...]
     masked: bool
     mapped: bool
+    collar: Mask | None
     alpha: int | None
     shift: tuple[int, int] | None
 
@@ -92,7 +96,23 @@ class OpenBands:
         if nodata is not None and nodata != 0 and not math.isnan(nodata):
             votes.append(values != nodata)
         votes += [values != number for number in self.fills if number != 0]
+        if self.collar is not None:
+            votes += self._outside_collar(area, values.shape[1:])
         measured = None
         for vote in votes:
             measured = vote if measured is None else measured & vote
         return Pixels(values, measured, values != 0 if self.dark else None)
+
+    def _outside_collar(
+        self, area: rasterio.windows.Window, shape: tuple[int, ...]
+    ) -> list[NDArray[np.bool_]]:
+        """A vote for all bands, (1, h, w), of as many rows and columns; none where all agree."""
+        assert self.collar is not None
+        window = Window(area.row_off, area.col_off, area.height, area.width)
+        mask = self.collar.mask(window)
+        if mask is None:
+            return []
+        rows, cols = (
+            np.arange(n) * length // n for n, length in zip(shape, mask.shape, strict=True)
+        )
+        return [~mask[None, rows[:, None], cols[None, :]]]

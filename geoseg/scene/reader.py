@@ -98,14 +98,15 @@ class SceneReader:
         self._stack.close()
 
     def _open(self) -> None:
-        groups: dict[tuple[str, float | None, str, tuple[float, ...]], list[int]] = {}
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for slot, band in enumerate(self.bands):
             nodata = band.nodata if self.src_nodata is None else self.src_nodata
             # NaN is unequal to itself and would make a group a band.
             key = None if nodata is not None and math.isnan(nodata) else nodata
             # VRTs may mix dtypes.
-            groups.setdefault((band.path, key, band.dtype, band.fills), []).append(slot)
-        for (path, nodata, _, fills), slots in groups.items():
+            group = band.path, key, band.dtype, band.fills, id(band.collar)
+            groups.setdefault(group, []).append(slot)
+        for (path, nodata, _, fills, _), slots in groups.items():
             band = self.bands[slots[0]]
             # Whoever opened the scene has seen that it is not too large.
             with pixel_limit(math.inf):
@@ -127,7 +128,9 @@ class SceneReader:
                     any(
                         MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
                         for flags in dataset.mask_flag_enums
-                    ),
+                    )
+                    or band.collar is not None,
+                    band.collar,
                     # GDAL's own masks know alpha only as the second or fourth band, as whole
                     # numbers, and without nodata.
                     next(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,13 @@ __all__ = [
 MOST_SHOWN = 20
 
 
+class Mask(Protocol):
+    """Pixels of a file that were not measured, found before it is read."""
+
+    def mask(self, window: Window) -> NDArray[np.bool_] | None:
+        """Find them in a window of the file: (H, W), True = not measured; None for none."""
+
+
 @dataclass(frozen=True)
 class SceneBand:
     """One band of a scene.
@@ -67,6 +74,7 @@ class SceneBand:
             metadata: 11 of WorldView's counts in uint16; else None.
         fills: numbers that stand for "not measured" too, although no tag says so; 0 only where it
             is that in all bands.
+        collar: which pixels of the file are a near-black collar, and so not measured; or None.
     """
 
     name: str | None
@@ -87,6 +95,7 @@ class SceneBand:
     nodata_by: str = ""
     bits: int | None = None
     fills: tuple[float, ...] = ()
+    collar: Mask | None = None
 
     @property
     def has_words(self) -> bool:

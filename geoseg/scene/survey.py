@@ -111,14 +111,14 @@ class Survey:
         along = [s.pixels[:, s.valid] for s in self.edges]
         return np.concatenate([self.measured, *along], axis=1) if along else self.measured
 
-    def without(self, unmeasured: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> Survey:
+    def without(self, unmeasured: Callable[[Sample], NDArray[np.bool_]]) -> Survey:
         """Have pixels count as not measured.
 
         Args:
-            unmeasured: gives which of pixels (C, h, w) are so, (h, w).
+            unmeasured: gives which of a sample's are so, (h, w).
         """
         samples, edges = (
-            tuple(replace(s, valid=s.valid & ~unmeasured(s.pixels)) for s in found)
+            tuple(replace(s, valid=s.valid & ~unmeasured(s)) for s in found)
             for found in (self.samples, self.edges)
         )
         return replace(self, samples=samples, edges=edges)

@@ -116,7 +116,7 @@ def declare(
     if not fill.numbers:
         return tuple(bands), seen
     declared = tuple(replace(band, fills=fill.numbers) for band in bands)
-    return declared, seen.without(lambda pixels: filled(pixels, fill.numbers))
+    return declared, seen.without(lambda sample: filled(sample.pixels, fill.numbers))
 
 
 def said_of_fill(fill: Fill, quantity: str) -> list[str]:

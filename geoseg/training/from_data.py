@@ -96,6 +96,7 @@ def _scene(
         "bands": list(bands),
         "band_names": _parts(options.band_names),
         **{key: number for key, number in numbers.items() if number is not None},
+        **({"nearblack": True} if options.nearblack else {}),
     }
 
 

@@ -32,6 +32,7 @@ class TrainOptions:
         scale: quantity per number.
         offset: quantity at number 0.
         src_nodata: the number that means "not measured".
+        nearblack: make what is near black and connected to an image's edge nodata.
         input_root: folders into which files may point, besides their own.
         allow_vrt: ``any`` lets them point anywhere.
         gsd: metres per pixel that the network works at; images of another gsd are resampled to
@@ -67,6 +68,7 @@ class TrainOptions:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    nearblack: bool = False
     input_root: Sequence[str | Path] = ()
     allow_vrt: str = "local"
     gsd: float | None = None
@@ -101,6 +103,7 @@ class TrainOptions:
             "scale",
             "offset",
             "src_nodata",
+            "nearblack",
             "gsd",
             "input_root",
             "allow_vrt",

@@ -38,6 +38,7 @@ class SceneConfig:
         scale: quantity per number, in place of what the file or its sensor says.
         offset: quantity at number 0, in place of what the file or its sensor says.
         src_nodata: the number that means "not measured".
+        nearblack: make what is near black and connected to the scene's edge nodata.
         input_root: folders into which the scene's and the labels' files may point, besides their
             own.
         allow_vrt: ``any`` lets them point anywhere.
@@ -60,6 +61,7 @@ class SceneConfig:
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None
+    nearblack: bool = False
     input_root: tuple[str, ...] = ()
     allow_vrt: str = "local"
     window: tuple[int, int, int, int] | None = None

@@ -22,7 +22,7 @@ from geoseg.errors import OutputError, TrainingError
 from geoseg.geo.model_grid import on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.scene.by_numbers import Taken, decide_by_numbers
+from geoseg.scene.by_numbers import Asked, Decided, Taken, decide_by_numbers
 from geoseg.scene.fill import fill_nearest
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
@@ -169,7 +169,8 @@ def load_scene(
     chosen, radiometry = _choose(config, scene, bands)
     notes: tuple[str, ...] = ()
     if fill:  # no one else reads
-        chosen, notes = _declared(config, scene, chosen, radiometry)
+        decided = _decide(config, scene, chosen, radiometry)
+        chosen, notes = decided.bands, decided.notes
     seen, _ = on_model_grid(finest_grid(chosen), config.gsd, config.gsd_range, config.name)
     whole = seen.grid
     area = Window(0, 0, whole.height, whole.width)
@@ -227,18 +228,18 @@ def _choose(
     return chosen, radiometry
 
 
-def _declared(
+def _decide(
     config: TrainConfig,
     scene: SceneConfig,
     bands: tuple[SceneBand, ...],
     radiometry: Radiometry,
-) -> tuple[tuple[SceneBand, ...], tuple[str, ...]]:
-    """Find numbers that are nodata although no tag says so, as prediction does."""
+) -> Decided:
+    """Find what is nodata although no tag says so, as prediction does."""
     full = finest_grid(bands)
     ground = full.crop(shared_ground(bands, full))
     taken = Taken(config.quantity, None, tuple(config.bands))
-    decided = decide_by_numbers(bands, ground, radiometry, taken, src_nodata=scene.src_nodata)
-    return decided.bands, decided.notes
+    asked = Asked(scene.src_nodata, scene.nearblack)
+    return decide_by_numbers(scene.name, bands, ground, radiometry, taken, asked)
 
 
 def _flat_file(

@@ -93,11 +93,14 @@ _OF_SCENE = (
     "--scale",
     "--offset",
     "--src-nodata",
+    "--stretch",
     "--clouds",
     "--max-pixels",
     "--input-root",
     "--allow-vrt",
 )
+#: Those without one.
+_FLAGS_OF_SCENE = ("--nearblack",)
 #: Options of the command line that have a field in the dialogs -> its label.
 _FIELDS = {
     "--model": "Model",
@@ -922,7 +925,7 @@ class GeosegPredict(SharedAlgorithm):
         for word in given:
             if word in _OF_SCENE:
                 taken += [word, *itertools.islice(given, 1)]
-            elif word.split("=")[0] in _OF_SCENE:
+            elif word in _FLAGS_OF_SCENE or word.split("=")[0] in _OF_SCENE:
                 taken.append(word)
         return taken
 
