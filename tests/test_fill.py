@@ -30,7 +30,7 @@ from geoseg.prediction.scene_info import scene_info
 from geoseg.scene.by_numbers import Asked, Taken, decide_by_numbers
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry
-from geoseg.scene.survey import Sample, Survey
+from geoseg.scene.survey import SampledWindow, Survey
 from geoseg.scene.undeclared import Fill, find_fill
 from geoseg.training.recipe import SplitConfig, TrainConfig
 from geoseg.training.scene_config import SceneConfig
@@ -349,7 +349,7 @@ def test_info_asks_too(tmp_path: Path, model: Path, reflectance: NDArray[np.floa
 def seen_of(pixels: NDArray[Any]) -> Survey:
     height, width = pixels.shape[1:]
     grid = PixelGrid(height, width, Affine.identity(), None)
-    sample = Sample(Window(0, 0, height, width), pixels, np.ones((height, width), bool))
+    sample = SampledWindow(Window(0, 0, height, width), pixels, np.ones((height, width), bool))
     return Survey(grid, samples=(sample,))
 
 

@@ -28,7 +28,7 @@ from geoseg.prediction.preflight import (
 from geoseg.prediction.run import predict
 from geoseg.prediction.scene_info import scene_info
 from geoseg.scene.radiometry import Radiometry
-from geoseg.scene.survey import Sample, Survey
+from geoseg.scene.survey import SampledWindow, Survey
 from geoseg.zoo import find_model
 from tests.helpers import make_raster, tiny_model
 
@@ -248,7 +248,7 @@ def statistics_of(
 ) -> tuple[list[BandStatistics], float]:
     n, *shape = pixels.shape
     valid = np.ones(shape, dtype=bool) if valid is None else valid
-    sample = Sample(Window(0, 0, *shape), pixels, valid)
+    sample = SampledWindow(Window(0, 0, *shape), pixels, valid)
     grid = PixelGrid(*shape, transform=Affine.identity(), crs=None)
     seen = Survey(grid, samples=(sample,))
     radiometry = Radiometry((gain,) * n, (bias,) * n, "test")

@@ -25,7 +25,7 @@ from geoseg.scene.dark_edges import said_of_dark_edges
 from geoseg.scene.eight_bits import check_8_bits, stretched
 from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand, finest_grid
-from geoseg.scene.survey import Sample, Survey, survey
+from geoseg.scene.survey import SampledWindow, Survey, survey
 from geoseg.scene.undeclared import Fill, declare, find_fill, said_of_fill
 
 __all__ = ["Asked", "Decided", "Taken", "decide_by_numbers"]
@@ -165,7 +165,7 @@ class _Within:
     seen: Survey
     file: PixelGrid
 
-    def __call__(self, sample: Sample) -> NDArray[np.bool_]:
+    def __call__(self, sample: SampledWindow) -> NDArray[np.bool_]:
         place = self.seen.grid.place_in(self.file)
         assert place is not None, "the survey's pixels are the file's"
         mask = self.collar.mask(sample.window.shifted(*place))

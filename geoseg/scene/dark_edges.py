@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.core.wording import percent
 from geoseg.scene.scene import SceneBand
-from geoseg.scene.survey import DEPTH, Sample, Survey
+from geoseg.scene.survey import DEPTH, SampledWindow, Survey
 
 __all__ = ["NEAR_BLACK", "said_of_dark_edges"]
 
@@ -105,7 +105,7 @@ def _sides(seen: Survey, most: int) -> list[_Side]:
 
 
 def _from_edges(
-    sample: Sample, seen: Survey
+    sample: SampledWindow, seen: Survey
 ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
     """A sample's pixels (C, h, w) and validity (h, w) beside each of the scene's sides.
 

@@ -26,7 +26,7 @@ from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.sampling import SceneSampler
 from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
 
-__all__ = ["SIDE", "Sample", "Survey", "survey"]
+__all__ = ["SIDE", "SampledWindow", "Survey", "survey"]
 
 #: Windows of the lattice have this side, px, and are SIDES a row and a column of it.
 SIDE, SIDES = 128, 5
@@ -47,7 +47,7 @@ LOOKED_FOR = 25
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class SampledWindow:
     """A window of which every so-many-th pixel was read.
 
     Attributes:
@@ -75,8 +75,8 @@ class Survey:
 
     grid: PixelGrid
     step: int = 1
-    samples: tuple[Sample, ...] = ()
-    edges: tuple[Sample, ...] = ()
+    samples: tuple[SampledWindow, ...] = ()
+    edges: tuple[SampledWindow, ...] = ()
 
     @cached_property
     def pixels(self) -> NDArray[Any]:
@@ -111,7 +111,7 @@ class Survey:
         along = [s.pixels[:, s.valid] for s in self.edges]
         return np.concatenate([self.measured, *along], axis=1) if along else self.measured
 
-    def without(self, unmeasured: Callable[[Sample], NDArray[np.bool_]]) -> Survey:
+    def without(self, unmeasured: Callable[[SampledWindow], NDArray[np.bool_]]) -> Survey:
         """Have pixels count as not measured.
 
         Args:
@@ -181,14 +181,14 @@ def survey(
         return Survey(grid, step, samples, tuple(found[w] for w in strips))
 
 
-def _sample(reader: SceneSampler, window: Window, step: int) -> Sample:
+def _sample(reader: SceneSampler, window: Window, step: int) -> SampledWindow:
     empty = reader.uniform(window)
     if empty is None:
-        return Sample(window, *reader.sample(window, step))
+        return SampledWindow(window, *reader.sample(window, step))
     values, measured = empty
     shape = tuple(len(range(min(step, n) // 2, n, step)) for n in (window.height, window.width))
     pixels = np.broadcast_to(values[:, None, None], (len(values), *shape))
-    return Sample(window, pixels, np.full(shape, measured))
+    return SampledWindow(window, pixels, np.full(shape, measured))
 
 
 def _lattice(layouts: Sequence[BlockLayout], grid: PixelGrid) -> tuple[list[Window], int]:
