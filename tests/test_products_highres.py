@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import rasterio
 
+from geoseg.cards.card import Normalization
 from geoseg.errors import BandError, RadiometryError, SceneError
+from geoseg.prediction.run import predict
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import find_radiometry
-from tests.helpers import make_raster
+from tests.helpers import make_raster, tiny_model
 from tests.products_highres import airbus, counts, maxar
 
 RGBN = ("blue", "green", "red", "nir")
@@ -141,3 +143,16 @@ def test_damaged_metadata_name_nothing(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="named after a band"):
         open_scene(folder)
     assert np.all([b.name is None for b in open_scene(folder / "RGB_R1C1.TIF").bands])
+
+
+def test_a_dark_picture_is_brought_to_8_bits_by_the_depth_that_its_metadata_say(
+    tmp_path: Path,
+) -> None:
+    """Numbers of up to 900 look like 10 bits, and are 11."""
+    screen = Normalization("min-max", {"minimum": (0.0,) * 3, "maximum": (255.0,) * 3})
+    names = ("red", "green", "blue")
+    model = tiny_model(tmp_path / "model", names, ("a", "b"), normalization=screen)
+    folder = maxar(tmp_path, np.minimum(counts(4), 900), satellite="GE01")
+    with pytest.raises(RadiometryError, match=r"11 bits: give --scale 0\.125,"):
+        predict(folder, tmp_path / "map.tif", model=model, no_vector=True)
+    assert predict(folder, tmp_path / "map.tif", model=model, no_vector=True, scale=0.125)

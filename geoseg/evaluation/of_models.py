@@ -48,7 +48,7 @@ def check_model_options(
             raise UsageError("--probs is of a map; a model's probabilities are at hand: leave it")
         return
     reading = {**options.reading, "threads": options.threads}
-    given = [name for name, value in reading.items() if value is not None]
+    given = [name for name, value in reading.items() if value is not None and value is not False]
     if given:
         raise UsageError(
             f"--{given[0].replace('_', '-')} says how a model reads its scene; give a model and "

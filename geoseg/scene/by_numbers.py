@@ -153,7 +153,8 @@ def decide_by_numbers(
     if asked.stretch is not None:
         radiometry = stretched(seen, asked.stretch, len(bands), name)
     elif eight_bits and not asked.scaled:
-        check_8_bits(seen, name)
+        depths = {band.bits for band in bands}
+        check_8_bits(seen, name, depths.pop() if len(depths) == 1 else None)
     return Decided(bands, radiometry, seen, fill, tuple(notes))
 
 

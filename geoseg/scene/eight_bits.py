@@ -18,12 +18,13 @@ DEPTHS = range(9, 17)
 MOST, ALL = 99.0, 99.9
 
 
-def check_8_bits(seen: Survey, name: str) -> None:
+def check_8_bits(seen: Survey, name: str, bits: int | None = None) -> None:
     """Refuse numbers that are not those of an 8-bit picture, as they stand in the files.
 
     Args:
         seen: of the scene.
         name: of it.
+        bits: of its numbers, by its metadata; None where nothing says it.
 
     Raises:
         RadiometryError: they are others; with the options that bring them to 0 to 255.
@@ -36,7 +37,7 @@ def check_8_bits(seen: Survey, name: str) -> None:
         what = f"its numbers are 0 to {high:.3g}, a picture of 0 to 1: give --scale 255"
     elif most > WHITE:
         what = f"its numbers go up to {high:.6g}"
-        depth = next((d for d in DEPTHS if high < 2**d), None)
+        depth = bits or next((d for d in DEPTHS if high < 2**d), None)
         if depth is not None and low >= 0:
             scale = 2.0 ** (8 - depth)
             what += f", which are {depth} bits: give --scale {scale:.8f}".rstrip("0")
