@@ -60,7 +60,7 @@ def bands_of(
     bands = []
     # A colour interpretation is a name only where it is given for three bands at once: a single
     # band that says "red" is how some writers mark their first band.
-    envi = _envi_scale(dataset)
+    envi, bits = _envi_scale(dataset), _bits(dataset)
     coloured = {ColorInterp.red, ColorInterp.green, ColorInterp.blue} <= set(colors)
     for i, interp in enumerate(colors):
         if alpha and interp == ColorInterp.alpha:
@@ -93,7 +93,7 @@ def bands_of(
                 rules=rules,
                 alpha=alpha,
                 wavelength=wavelength,
-                bits=_bits(dataset, i + 1),
+                bits=bits,
             )
         )
     return bands
@@ -130,9 +130,9 @@ def _envi_scale(dataset: Any) -> float:
     return 1.0
 
 
-def _bits(dataset: Any, index: int) -> int | None:
-    """How many bits of its dtype a band uses, by the file (TIFF, JPEG 2000, NITF)."""
-    said = dataset.tags(index, ns="IMAGE_STRUCTURE").get("NBITS", "")
+def _bits(dataset: Any) -> int | None:
+    """How many bits of its dtype a file uses, as it says (TIFF, JPEG 2000, NITF)."""
+    said = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "") if dataset.count else ""
     return int(said) if said.isdecimal() else None
 
 

@@ -21,6 +21,7 @@ from geoseg.core.gdal import gdal_options, over_network
 from geoseg.core.names import public_name
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.scene.bands import bands_of, said_of_alpha, stem_of
+from geoseg.scene.dates import dates_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.folders import (
     PRODUCT_FOLDER,
@@ -388,10 +389,18 @@ def _finest_of_each(bands: list[SceneBand], skipped: list[str]) -> list[SceneBan
         sizes = [pixel_size(b.grid) for b in (band, other)]
         if math.isclose(*sizes, rel_tol=1e-3):
             raise BandError(
-                f"{band.label} and {other.label} are both {key} at the same pixel size; give only "
-                f"one of them"
+                f"{band.label} and {other.label} are both {key} at the same pixel size"
+                f"{_of_dates(band, other)}; give only one of them"
             )
         keep, drop = (band, other) if sizes[0] < sizes[1] else (other, band)
         best[key] = keep
         skipped.append(f"{drop.label}: {key} is there at a finer pixel size")
     return list(best.values())
+
+
+def _of_dates(*bands: SceneBand) -> str:
+    """Say of which dates bands are, where their names tell several."""
+    found = dates_of([(band.label if band.has_words else "", band.path) for band in bands])
+    if len(found) < 2:
+        return ""
+    return f", of {' and '.join(map(str, sorted(found)))}: a scene is of one date"

@@ -18,6 +18,7 @@ from geoseg.errors import BandError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.clouds import CloudRule
+from geoseg.scene.dates import dates_of
 from geoseg.scene.sensors import (
     BAND_NAMES,
     STAND_INS,
@@ -273,8 +274,30 @@ class Scene:
                 )
             chosen += by_name[served]
         if not missing:
+            self._check_dates(chosen, wanted)
             return tuple(chosen)
         raise BandError(self._missing(missing, wanted))
+
+    def _check_dates(self, chosen: Sequence[SceneBand], wanted: Sequence[str]) -> None:
+        """Refuse bands of several dates: what has changed in between would be mapped.
+
+        Raises:
+            BandError: their names have several.
+        """
+        if self.item is not None:
+            return
+        dates = dates_of([(band.label if band.has_words else "", band.path) for band in chosen])
+        if len(dates) < 2:
+            return
+        shown = "; ".join(
+            f"{day}: {', '.join(str(chosen[i]) for i in places)}"
+            for day, places in sorted(dates.items())
+        )
+        raise BandError(
+            f"{self.name}: its bands are of {len(dates)} dates by their names ({shown}), and a "
+            f"scene is of one: give those of one date, or choose them with --bands, as band "
+            f"numbers in the model's order: {', '.join(wanted)}"
+        )
 
     def _missing(self, missing: Sequence[str], wanted: Sequence[str]) -> str:
         """Say which bands a model lacks, what there is, and what to do."""

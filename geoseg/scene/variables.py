@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from geoseg.core.wording import counted
 from geoseg.errors import SceneError
 from geoseg.scene.file_kinds import HDF5, first_bytes
 from geoseg.scene.files import opened
-from geoseg.scene.parts import PART_DRIVERS, is_remote, part_of
+from geoseg.scene.parts import PART_DRIVERS, part_of
 from geoseg.scene.sensors import band_code, common_name
 from geoseg.scene.sources import Rules
 from geoseg.scene.zarr import is_picture, is_version_3, is_zarr
@@ -83,7 +84,8 @@ def _said_of_packing(file: str) -> Iterator[None]:
 def _holds_variables(file: str) -> bool:
     if is_zarr(file) or file.split("?")[0].lower().endswith(_SUFFIXES):
         return True
-    return not is_remote(file) and _NETCDF.match(first_bytes(file)) is not None
+    # A pipe would be waited for.
+    return os.path.isfile(file) and _NETCDF.match(first_bytes(file)) is not None
 
 
 def _spelled(dataset: Any, file: str, name: str) -> str:
