@@ -19,7 +19,7 @@ import shapely
 import geoseg
 from geoseg.errors import OutputError
 from tests import forked
-from tests.helpers import make_raster
+from tests.helpers import make_raster, tiny_model
 
 
 @pytest.fixture
@@ -164,3 +164,36 @@ def test_damaged_geopackages_are_refused(raster: Path, survey: Path) -> None:
     with pytest.raises(OutputError, match=r"work\.gpkg is damaged"):
         geoseg.vectorize(raster, survey, layer="new", overwrite=True)
     assert survey.read_bytes() == before
+
+
+def test_predict_adds_its_polygons_and_replaces_its_own_layer_alone(
+    survey: Path, tmp_path: Path
+) -> None:
+    """As vectorize does; the user's other layers are never lost."""
+    scene = make_raster(tmp_path / "scene.tif", np.eye(32, dtype=np.uint8)[None] * 200)
+    model = tiny_model(tmp_path / "model", ("red",), ("a", "b"), size=32, overlap=8)
+
+    def predict(**options: Any) -> Any:
+        return geoseg.predict(
+            scene, tmp_path / "out.tif", model=model, bands="1", vector=survey, **options
+        )
+
+    before = others(survey)
+    predict()
+    assert others(survey) == before and layers(survey).keys() > {"landcover", "field_survey"}
+    geoseg.predict(scene, tmp_path / "b.tif", model=model, bands="1", vector=tmp_path / "b.gpkg")
+    mine, alone = (
+        geopandas.read_file(path, layer="landcover") for path in (survey, tmp_path / "b.gpkg")
+    )
+    geopandas.testing.assert_geodataframe_equal(mine, alone)
+    for name in ("out.tif", "out.qml", "out.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(OutputError, match=r"--overwrite to replace it.*another file with --vector"):
+        predict()
+    predict(overwrite=True)
+    assert others(survey) == before
+    with closing(sqlite3.connect(survey)) as database, database:
+        database.execute("ALTER TABLE landcover ADD COLUMN mine TEXT")
+    with pytest.raises(OutputError, match="was not made by geoseg as it is now"):
+        predict(overwrite=True)
+    assert others(survey) == before

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.warp import reproject
 
 import geoseg
 from geoseg.errors import GeosegError, OutputError, UsageError
@@ -188,3 +189,51 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             geoseg.mosaic([one], tmp_path / name, top="first", progress=interrupt)
         assert os.listdir(tmp_path) == ["one.tif"]
+
+
+def test_a_map_of_floats_is_converted_by_the_advice(tmp_path: Path) -> None:
+    """gdal_translate made the class 0 of what was nodata; gdalwarp does not."""
+    ids = land(40, 50, nodata=0.2)
+    assert (ids == 255).any() and (ids == 0).any()
+    right = write_map(tmp_path / "right.tif", ids)
+    floats = tmp_path / "floats.tif"
+    values = np.where(ids == 255, np.float32(-3.4e38), ids.astype(np.float32))
+    with rasterio.open(right) as dataset:
+        profile = {**dataset.profile, "dtype": "float32", "nodata": float(np.float32(-3.4e38))}
+        tags, names = dataset.tags(), dataset.tags(1)
+    with rasterio.open(floats, "w", **profile) as dataset:
+        dataset.write(values.astype(np.float32), 1)
+        dataset.update_tags(**tags)
+        dataset.update_tags(1, **names)
+    refused(r"gdalwarp -ot Byte -dstnodata 255 floats\.tif", [floats], tmp_path / "m.tif")
+    converted = np.zeros(ids.shape, np.uint8)
+    with rasterio.open(floats) as dataset:
+        reproject(
+            dataset.read(1), converted, src_transform=dataset.transform, src_crs=dataset.crs,
+            dst_transform=dataset.transform, dst_crs=dataset.crs, src_nodata=dataset.nodata,
+            dst_nodata=255, init_dest_nodata=True,
+        )  # fmt: skip
+    np.testing.assert_array_equal(converted, ids)
+
+
+@pytest.mark.parametrize("command", ["mosaic", "vectorize", "evaluate"])
+def test_a_map_whose_coordinates_are_not_those_of_its_crs_is_refused(
+    tmp_path: Path, command: str
+) -> None:
+    """Metres under EPSG:4326, as predict refuses them."""
+    ids = land(40, 50)
+    odd = write_map(tmp_path / "odd.tif", ids, crs="EPSG:4326")
+    right = write_map(tmp_path / "right.tif", ids)
+    match = r"odd.*outside its CRS EPSG:4326.*look like metres.*gdal_edit\.py -a_srs"
+    if command == "mosaic":
+        refused(match, [odd], tmp_path / "m.tif")
+        return
+    with pytest.raises(GeosegError, match=match):
+        if command == "vectorize":
+            geoseg.vectorize(odd, tmp_path / "m.gpkg")
+        else:
+            geoseg.evaluate(odd, labels=right)
+    # As the advice has it.
+    with rasterio.open(odd, "r+") as dataset:
+        dataset.crs = rasterio.crs.CRS.from_epsg(32633)
+    geoseg.vectorize(odd, tmp_path / "m.gpkg")

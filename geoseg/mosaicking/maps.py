@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rasterio.enums import ColorInterp, MaskFlags
 
@@ -70,7 +71,8 @@ def look_at(path: str, rules: Rules, *, confidence: bool) -> MapFile:
         if dataset.dtypes[0] != "uint8":
             raise SceneError(
                 f"{raster.path} is of {dataset.dtypes[0]}; a mosaic is made of class rasters of "
-                f"uint8, as geoseg predict writes them: convert it (gdal_translate -ot Byte)"
+                f"uint8, as geoseg predict writes them: convert it, so that what is nodata becomes "
+                f"{NODATA} (gdalwarp -ot Byte -dstnodata {NODATA} {Path(path).name} converted.tif)"
             )
         if not raster.legend:
             raise SceneError(

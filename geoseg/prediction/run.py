@@ -50,6 +50,7 @@ from geoseg.prediction.report import (
     runtime_report,
 )
 from geoseg.prediction.run_log import RunLog
+from geoseg.prediction.staged import other_layers, staged
 from geoseg.prediction.undeclared_pixels import count_undeclared
 from geoseg.rasters.writing import (
     write_qml,
@@ -147,7 +148,7 @@ def begin(scene: Source, options: PredictOptions, log: RunLog) -> tuple[Plan, St
     with log.clock("plan"):
         plan = make_plan(scene, options)
         plan = replace(plan, warnings=(*plan.warnings, *preflight(plan)))
-    return plan, Staging(plan.outputs.all(), overwrite=plan.options.overwrite)
+    return plan, staged(plan)
 
 
 def load(
@@ -200,6 +201,7 @@ def make_map(plan: Plan, loaded: Loaded, staging: Staging, log: RunLog) -> Predi
         GeosegError: no output has appeared then.
     """
     runtime, lanes, memory = loaded.runtime, loaded.lanes, loaded.memory
+    others = other_layers(plan)
     with staging, block_cache(plan.cache_bytes), staging.speaking_of_finals():
         cancelled = threading.Event()  # what every thread of the run looks at
         store = StripStore(staging.scratch("strips"), raster_specs(plan), len(lanes), cancelled)
@@ -218,6 +220,8 @@ def make_map(plan: Plan, loaded: Loaded, staging: Staging, log: RunLog) -> Predi
             text = json_text({**run_report(plan, runtime, counts, log), "memory": memory}, indent=2)
             with explained(outputs.report):
                 staging.path(outputs.report).write_text(text + "\n", encoding="utf-8")
+            if others is not None and outputs.vector is not None:
+                others.add(staging.path(outputs.vector))
             staging.publish(outputs.all())
     report: dict[str, Any] = json.loads(text)
     log.report("result", **report["outputs"], report=str(outputs.report))

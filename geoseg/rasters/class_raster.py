@@ -33,6 +33,7 @@ from geoseg.geo.geodesy import GroundGrid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.files import opened
+from geoseg.scene.place import check_place
 from geoseg.scene.sources import LOCAL, Rules
 
 __all__ = [
@@ -151,7 +152,8 @@ def open_class_raster(
         rules: what the file may point to.
 
     Raises:
-        SceneError: it isn't there, or is no class raster.
+        SceneError: it isn't there, or is no class raster, or its coordinates are not those of its
+            CRS.
     """
     text = public_name(path)
     with gdal_options(text), opened(text, rules) as dataset:
@@ -163,6 +165,7 @@ def open_class_raster(
                 f"whole numbers: give the class raster, not probabilities or a scene{hint}"
             )
         grid = _map_grid(dataset, text)
+        check_place(PixelGrid.of(dataset), text)
         with block_cache(_cache_bytes(dataset)):
             yield ClassRaster(text, dataset, grid, _legend(dataset, text))
 

@@ -35,6 +35,7 @@ For other rooms:
     item_beside: names_files
     item_scene: APPLIED, BASELINES
     opening: PRODUCT_FOLDER, RASTER_SUFFIXES, Source, open_scene
+    place: check_place
     pointers: RefusedError, vrt_pointers
     products: layout_of
     radiometry: Radiometry, TELL, convention, find_radiometry

@@ -26,13 +26,21 @@ class OtherLayers:
         self.path, self.layer, self._before = path, layer, before
 
     @classmethod
-    def of(cls, path: Path, layer: str, *, overwrite: bool) -> OtherLayers | None:
+    def of(
+        cls,
+        path: Path,
+        layer: str,
+        *,
+        overwrite: bool,
+        otherwise: str = "another name with --layer",
+    ) -> OtherLayers | None:
         """Look at an output that is there already.
 
         Args:
             path: of the output.
             layer: that is to be written.
             overwrite: whether a layer of that name is to be replaced.
+            otherwise: what the user may give instead, for messages.
 
         Returns:
             None where there is no GeoPackage, or one with nothing but this layer: then the file
@@ -56,12 +64,12 @@ class OtherLayers:
         if not is_our_layer(path, there):
             raise OutputError(
                 f"{path} has a layer {there!r} that was not made by geoseg as it is now, and is "
-                f"not replaced; give another name with --layer, or another file"
+                f"not replaced; give {otherwise}, or another file"
             )
         if not overwrite:
             raise OutputError(
                 f"{path} has a layer {there!r} already; give --overwrite to replace it (the other "
-                f"layers stay), or another name with --layer"
+                f"layers stay), or {otherwise}"
             )
         return cls(path, there, about)
 
