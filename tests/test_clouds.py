@@ -221,7 +221,7 @@ def test_a_layer_that_is_missing_or_wrong_is_said(tmp_path: Path, model: Path) -
     with pytest.raises(SceneError, match="no such file"):
         open_scene(source)
     assert open_scene(source, clouds="none").clouds is None
-    with pytest.raises(UsageError, match=r"--clouds all: there is no such file.*auto and none"):
+    with pytest.raises(UsageError, match=r"--clouds all: there is no such file.*auto, none"):
         predict(source, tmp_path / "out", model, clouds="all")
 
 

@@ -69,7 +69,7 @@ class Asked:
         if clouds not in CLOUDS:
             raise UsageError(
                 f"--clouds {clouds} is a file of one scene's clouds, and an archive is of many; "
-                f"give {' or '.join(CLOUDS)}, or map that scene with geoseg predict"
+                f"give {', '.join(CLOUDS)}, or map that scene with geoseg predict"
             )
         checked = PredictOptions(model=model, **options, **further_outputs(Path(), also))
         meant = _meant(checked) | ({"also": also} if also else {})

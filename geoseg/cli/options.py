@@ -243,10 +243,11 @@ def cloud_option(function: F) -> F:
         "--clouds",
         default="auto",
         show_default=True,
-        metavar="auto|none|FILE",
-        help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata; "
-        "none: it is mapped; FILE: a mask (0 and 1, or 0 and 255), a product's cloud layer, or "
-        "polygons of clouds.",
+        metavar="auto|none|csmask|FILE",
+        help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata, "
+        "without one what csmask says where it is installed; none: it is mapped; csmask: the "
+        "network of ukis-csmask says it; FILE: a mask (0 and 1, or 0 and 255), a product's cloud "
+        "layer, or polygons of clouds.",
     )(function)
 
 

@@ -34,6 +34,7 @@ EXTRAS = {
     "onnxruntime": ("onnxruntime",),
     "batch": ("distributed", "pystac_client"),
     "s3": ("boto3",),
+    "clouds": ("ukis_csmask",),
 }
 
 

@@ -22,7 +22,7 @@ from geoseg.errors import SceneError, UsageError
 from geoseg.geo.window import Window
 from geoseg.prediction.area import read_polygons
 from geoseg.scene.bands import bands_of, stem_of
-from geoseg.scene.clouds import CloudRule, Numbers, rule_of
+from geoseg.scene.clouds import CLOUDS, CloudRule, Numbers, rule_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.scene import CloudLayer, FoundClouds, Scene, SceneBand
 from geoseg.scene.sensors import Sensor, detect_sensor
@@ -57,7 +57,7 @@ def with_cloud_file(scene: Scene, named: str | Path, rules: Rules) -> Scene:
     if not is_remote(path) and not os.path.exists(path):
         raise UsageError(
             f"--clouds {path}: there is no such file; give a raster or polygons of clouds, or one "
-            f"of auto and none"
+            f"of {', '.join(CLOUDS)}"
         )
     if is_vector(path):
         return replace(scene, clouds=_polygons(path, scene, rules))

@@ -76,5 +76,6 @@ def cloud_warnings(plan: Plan) -> list[str]:
     return [
         f"the scene looks cloudy (at least {share:.0%} of the sampled pixels), clouds are no class "
         f"of the model, and nothing says where they are: give --clouds FILE (a mask or polygons), "
-        f"or --clouds none if they shall be mapped as ground"
+        f"--clouds csmask (a network, of geoseg's extra clouds), or --clouds none if they shall be "
+        f"mapped as ground"
     ]

@@ -55,7 +55,8 @@ class PredictOptions:
         assets: keys of the STAC item's assets that are the scene's bands; none for all that are
             known to be.
         clouds: ``auto``: where the scene has a layer that says which pixels are clouds, these and
-            their shadows are nodata; ``none``: they are mapped; or a file of
+            their shadows are nodata, and without a layer what csmask finds, where it is installed
+            and the scene has its six bands; ``none``: they are mapped; ``csmask``; or a file of
             clouds: a raster of 0 and 1 (or 255), a product's cloud layer, or polygons.
         cloud_buffer: how far around clouds and their shadows all is nodata, too, metres on the
             ground.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from geoseg.prediction.cloud_files import with_cloud_file
+from geoseg.prediction.csmask import by_csmask, csmask_if_it_can
 from geoseg.prediction.options import PredictOptions
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.opening import Source, open_scene
@@ -36,6 +37,11 @@ def open_with_clouds(source: Source, options: PredictOptions) -> Scene:
         )
         if options.cloud_file is not None:
             scene = with_cloud_file(scene, options.cloud_file, options.rules)
+    # A model of clouds that geoseg brings will be one more name, and come before csmask in "auto".
+    if options.clouds == "csmask":
+        scene = replace(scene, clouds=by_csmask(scene, options))
+    elif options.clouds == "auto" and scene.clouds is None:
+        scene = replace(scene, clouds=csmask_if_it_can(scene, options))
     if scene.clouds is None:
         return scene
     return replace(scene, clouds=replace(scene.clouds, buffer=options.cloud_buffer))

@@ -137,7 +137,9 @@ def decide_by_numbers(
             f"--stretch is for models that take pictures of 8 bits, and this one takes "
             f"{taken.quantity}s of its own; leave it out"
         )
-    seen = survey(bands, ground, src_nodata=asked.src_nodata, clouds=clouds)
+    # To find clouds takes as long as a part of the run; a raster of them is only read.
+    layer = clouds if isinstance(clouds, CloudLayer) else None
+    seen = survey(bands, ground, src_nodata=asked.src_nodata, clouds=layer)
     if asked.nearblack:
         collar = find_collar(bands, asked.src_nodata)
         bands = [replace(band, collar=collar) for band in bands]

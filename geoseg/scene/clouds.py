@@ -21,7 +21,7 @@ from geoseg.scene.sensors import Sensor
 __all__ = ["CLOUDS", "CLOUD_BUFFER", "LAYERS", "MOST_BUFFER", "CloudRule", "Numbers", "rule_of"]
 
 #: What a user may say of clouds.
-CLOUDS = ("auto", "none")
+CLOUDS = ("auto", "none", "csmask")
 
 #: Metres around clouds that are left out where the user says nothing: the haze at their edges, and
 #: shadows that lie a pixel off.
