@@ -24,7 +24,7 @@ from geoseg.geo.window import Window
 from geoseg.scene.block_layout import BlockLayout, read_bytes
 from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.sampling import SceneSampler
-from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
+from geoseg.scene.scene import CloudLayer, SceneBand
 
 __all__ = ["SIDE", "SampledWindow", "Survey", "survey"]
 
@@ -149,7 +149,7 @@ def survey(
     grid: PixelGrid,
     *,
     src_nodata: float | None = None,
-    clouds: CloudLayer | FoundClouds | None = None,
+    clouds: CloudLayer | None = None,
 ) -> Survey:
     """Look at a scene.
 
