@@ -15,7 +15,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 
-from geoseg.errors import RadiometryError, SceneError
+from geoseg.errors import BandError, RadiometryError, SceneError
 from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.containers import files_under
@@ -129,6 +129,60 @@ def test_the_tile_tells_the_baseline_where_nothing_else_does(
     name = f"S2A_OPER_MSI_L2A_TL_VGS4_20220601T162012_A036259_T33UUP_{tile}"
     folder = products.safe(tmp_path, GROUND, "july.SAFE", added=added, metadata=None, tile=name)
     check(folder)
+
+
+def before_2016(folder: Path, tiles: tuple[str, ...] = ("T33UUP",)) -> Path:
+    """A product of level 1C as it was until December 2016, with names of its own for all files."""
+    root = folder / "S2A_OPER_PRD_MSIL1C_PDMC_20160601T162012_R065_V20160601T101559.SAFE"
+    for tile in tiles:
+        name = f"S2A_OPER_MSI_L1C_TL_SGS__20160601T101559_A004914_{tile}"
+        granule = root / "GRANULE" / f"{name}_N02.02"
+        for band, (code, metres) in enumerate(products.CODES):
+            step = metres // 10
+            values = products.numbers(GROUND[band, ::step, ::step])
+            products.raster(granule / "IMG_DATA" / f"{name}_{code}.jp2", values, metres)
+        tile_id = f"<TILE_ID>{name}_N02.02</TILE_ID>"
+        (granule / f"S2A_OPER_MTD_L1C_TL_SGS__20160601T101559_A004914_{tile}.xml").write_text(
+            f"<Level-1C_Tile_ID>{tile_id}</Level-1C_Tile_ID>"
+        )
+    (root / "S2A_OPER_MTD_SAFL1C_PDMC_20160601T162012_R065_V20160601T101559.xml").write_text(
+        sentinel2_metadata("1C", "02.02", None)
+    )
+    return root
+
+
+@pytest.mark.parametrize("by", ["product", "tile"])
+def test_a_product_of_before_december_2016_is_read(tmp_path: Path, by: str) -> None:
+    folder = before_2016(tmp_path)
+    if by == "tile":
+        next(folder.glob("*.xml")).unlink()
+    scene = check(folder)
+    assert "S2A_OPER_MTD" in reflectance_of(scene)[0].source
+    assert scene.sensor is not None and scene.sensor.name == "Sentinel-2"
+    check(products.zipped(folder, "june.zip"))
+
+
+def test_tiles_of_before_december_2016_are_given_one_by_one(tmp_path: Path) -> None:
+    folder = before_2016(tmp_path, ("T33UUP", "T33UVP"))
+    with pytest.raises(BandError, match=r"both .* at the same pixel size; give only one of them"):
+        open_scene(folder)
+    check(sorted(folder.glob("GRANULE/*T33UVP*/IMG_DATA/*.jp2")))
+
+
+def test_a_safe_in_a_tar_is_read_in_place(tmp_path: Path) -> None:
+    folder = products.safe(tmp_path, GROUND)
+    path = tmp_path / f"{folder.name}.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        archive.add(folder, folder.name)
+    scene = check(path)
+    assert f"{scene.name}.SAFE" == folder.name and scene.clouds is not None
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(folder, folder.name)
+    with pytest.raises(SceneError, match=r"long names.*unpack it \(tar -xf .*\.SAFE\.tar\)"):
+        open_scene(path)
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    check(tmp_path / "unpacked")
 
 
 def test_single_files_of_a_safe_are_told_by_its_metadata(tmp_path: Path) -> None:

@@ -167,7 +167,13 @@ def _members_of(archive: str, size: int, changed: int) -> tuple[str, ...]:
                 names = [info.filename for info in infos if not info.is_dir()]
         else:
             with tarfile.open(archive, "r:") as opened_tar:
-                names = [member.name for member in opened_tar if member.isreg()]
+                members = [member for member in opened_tar if member.isreg()]
+            if any("path" in member.pax_headers for member in members):
+                raise SceneError(
+                    f"{archive} holds long names in a way (pax) that GDAL does not read in place; "
+                    f"unpack it (tar -xf {os.path.basename(archive)}) and give the folder"
+                )
+            names = [member.name for member in members]
     except (OSError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError) as error:
         raise SceneError(f"{archive} is no archive that can be read ({error})") from error
     if len(names) > MAX_MEMBERS:

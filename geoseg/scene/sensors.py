@@ -200,7 +200,8 @@ SENSORS: tuple[Sensor, ...] = (
     ),
     Sensor(
         "Sentinel-2",
-        r"S2[ABCD]_MSI|SENTINEL[_ -]?2(?!\d)|(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T|"
+        r"S2[ABCD]_(?:OPER_)?MSI|SENTINEL[_ -]?2(?!\d)|"
+        r"(?<![A-Z0-9])T\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}T|"
         # Of Earth Search, whose names have the day alone.
         r"(?<![A-Z0-9])S2[ABCD]_T?\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z]{2}_\d{8}",
         _SENTINEL2,

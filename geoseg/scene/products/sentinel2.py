@@ -17,6 +17,9 @@ __all__ = ["layout", "told"]
 
 _MAIN = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 _TILE = "MTD_TL.xml"
+#: The same before December 2016.
+_OLD_MAIN = re.compile(r"S2[AB]_OPER_MTD_SAFL(1C|2A)_.*\.xml")
+_OLD_TILE = re.compile(r"S2[AB]_OPER_MTD_L(1C|2A)_TL_.*\.xml")
 #: Band codes by the metadata's band_id, from 0.
 _BANDS = ("1", "2", "3", "4", "5", "6", "7", "8", "8A", "9", "10", "11", "12")
 _QUANTIFICATION = ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")
@@ -58,12 +61,12 @@ def told(path: str, index: int, count: int) -> Told | None:
     by_tile = None
     for _ in range(_LEVELS if inside else 1):
         names = files_in(folder)
-        for name in _MAIN:
-            text = read_text(within(folder, name)) if name in names else None
+        for name in (n for n in names if n in _MAIN or _OLD_MAIN.fullmatch(n)):
+            text = read_text(within(folder, name))
             if text is not None and (inside or stem(path) in text):
                 return _by_main(within(folder, name), text, code)
-        if _TILE in names and inside and (text := read_text(within(folder, _TILE))):
-            by_tile = _by_tile(within(folder, _TILE), text)
+        for name in (n for n in names if inside and (n == _TILE or _OLD_TILE.fullmatch(n))):
+            by_tile = _by_tile(within(folder, name), read_text(within(folder, name)) or "")
         folder = os.path.dirname(folder)
     return by_tile
 
@@ -107,5 +110,5 @@ def _by_tile(path: str, text: str) -> Told | None:
         found = re.search(r"_N(\d\d)\.(\d\d)$", (element.text or "").strip())
         if found and found[1] != "99":
             offset, why = baseline_offset(int(found[1] + found[2]))
-            return Told(path, None, 1e-4, offset, f"{_TILE}: {why}", 0.0)
+            return Told(path, None, 1e-4, offset, f"{os.path.basename(path)}: {why}", 0.0)
     return None
