@@ -757,6 +757,27 @@ def test_full_separable_answers_alike_wherever_a_chip_begins(moved: int) -> None
     assert network.multiple == 1
 
 
+@pytest.mark.parametrize("side", [(24, 36), (25, 36)])
+def test_full_separable_learns_what_it_predicts(side: tuple[int, int]) -> None:
+    """Its depthwise convolutions are done otherwise in training: the same values and gradients."""
+    torch.manual_seed(0)
+    options = {"stem": 6, "widths": (8, 9), "dilations": ((1, 2), (3,))}
+    network = create_model("full_separable", in_channels=2, classes=3, **options).eval()
+    found = []
+    for training in (False, True):
+        torch.manual_seed(1)
+        x = torch.randn(2, 2, *side, requires_grad=True)
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.train(training)
+        network.zero_grad()
+        y = network(x)
+        (y * torch.arange(y.numel()).view_as(y).cos()).sum().backward()
+        found.append([y, x.grad, *(p.grad for p in network.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 def test_names_can_be_searched_and_looked_up() -> None:
     assert list_models("pspnet*") == ["pspnet", "pspnet101", "pspnet101_std_stem", "pspnet50"]
     own = {

@@ -154,6 +154,12 @@ def test_images_stand_for_many_scenes(tmp_path):
             "'x'; its keys are ids",
         ),
         ("", SCENES.replace('place = "here"', "everywhere = 'lava'"), "'lava' is neither"),
+        ("", SCENES.replace('place = "here"', "derive = ['rededge1']"), "the recipe has none"),
+        (
+            "teacher = 'landcover-ms'",
+            SCENES.replace('place = "here"', "derive = ['nir']"),
+            "derive names nir, which the network itself takes",
+        ),
         ("split = {by = 'groups'}", PLAIN, "a has no group"),
         ("split = {by = 'groups'}", GROUPS, "chosen_by names no group"),
         ("split = {by = 'groups', chosen_by = ['sea']}", GROUPS, "'sea'; the groups are dry, wet"),
@@ -201,6 +207,7 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         scale=2e-4,
         offset=-0.1,
         src_nodata=7.0,
+        derive=("rededge1",),
         window=(0, 8, 80, 80),
         ignore=((0, 0, 4, 4), (5, 6, 7, 8)),
         label_map={"3": "trees", "4": "dry"},
@@ -368,7 +375,8 @@ def test_every_published_recipe_names_a_network_and_what_is_there(
     )
     monkeypatch.setattr("geoseg.training.joined_images.join", lambda parts, columns, _: parts[0])
     config = load_config(path)
-    assert config.name == path.stem
+    # A recipe of a further edition ends with its number.
+    assert config.name == re.sub(r"-\d$", "", path.stem)
     options = {k: v for k, v in config.network_options.items() if k != "encoder_weights"}
     info = model_info(
         config.network, in_channels=len(config.bands), classes=len(config.classes), **options

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
-from geoseg.errors import TrainingError
+from geoseg.errors import GeosegError, TrainingError
 from geoseg.training.augment import change_light
 from geoseg.training.augment_options import Augmentation
 from geoseg.training.chips import ChipSource
+from geoseg.training.derived_bands import derive_bands
+from geoseg.training.recipe import TrainConfig
+from geoseg.training.run import train
 from geoseg.training.scene_config import SceneConfig
 from geoseg.training.scenes import load_scene
+from geoseg.training.split import SplitConfig
 from geoseg.training.targets import UNKNOWN
 from geoseg.training.teacher import MOST_VIEWS, Teacher, load_teacher, view_of
 from tests.helpers import make_raster
@@ -264,7 +269,62 @@ def folder(tmp_path: Path, name: str) -> Path:
 
 
 def rasterio_transform(scene: SceneConfig):
-    import rasterio
-
     with rasterio.open(scene.path) as dataset:
         return dataset.transform
+
+
+# Bands that a scene has not
+
+
+def derived(tmp_path: Path, network: str = "small_unet") -> TrainConfig:
+    """Two scenes of three bands and one without the red one, which the teacher alone needs."""
+    write_teacher(tmp_path / "teacher", network=network)
+    config = tiny_recipe(
+        tmp_path,
+        scenes=3,
+        bands=("blue", "nir"),
+        teacher=tmp_path / "teacher",
+        network="linear",
+        network_options={},
+        inference={},
+        pool=16,
+    )
+    *whole, last = (replace(scene, labels=()) for scene in config.scenes)
+    with rasterio.open(last.path) as dataset:
+        numbers, transform = dataset.read([1, 3]), dataset.transform
+    path = make_raster(
+        tmp_path / "two.tif",
+        numbers,
+        descriptions=("blue", "nir"),
+        nodata=0,
+        transform=transform,
+    )
+    whole[1] = replace(whole[1], split="validation")
+    scenes = (*whole, replace(last, path=path, derive=("red",)))
+    return replace(config, scenes=scenes, split=SplitConfig("scenes"))
+
+
+def test_a_band_that_is_missing_is_what_the_others_lead_one_to_expect(tmp_path):
+    config = derived(tmp_path)
+    bands = ("blue", "nir", "red")
+    scratch = folder(tmp_path, "scratch")
+    scenes = [load_scene(config, s, bands, scratch, i) for i, s in enumerate(config.scenes)]
+    assert not scenes[2].pixels[2].any()
+    derive_bands(scenes, bands, 2)
+    with rasterio.open(tmp_path / "scene2.tif") as dataset:
+        truth = dataset.read(2).astype(float)
+    guess = scenes[2].pixels[2].astype(float)
+    # Each class has a red of its own, 0.03, 0.03 and 0.25, with a noise of 0.01.
+    assert np.abs(guess - truth).mean() < 200
+    assert np.corrcoef(guess.ravel(), truth.ravel())[0, 1] > 0.95
+    with pytest.raises(TrainingError, match="no scene of the recipe has them"):
+        derive_bands(scenes[2:], bands, 2)
+
+
+def test_a_teacher_answers_for_a_scene_whose_bands_are_derived(tmp_path):
+    card = train(derived(tmp_path), tmp_path / "model")
+    assert card.bands == ("blue", "nir")
+    plain = derived(tmp_path / "other")
+    without = replace(plain.scenes[2], derive=())
+    with pytest.raises(GeosegError, match="red"):
+        train(replace(plain, scenes=(*plain.scenes[:2], without)), tmp_path / "none")

@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -474,6 +475,9 @@ def test_options_go_before_the_recipes_keys(tmp_path):
     assert changed.scenes == config.scenes
     same = plan(tmp_path, config=tmp_path / "recipe.json")
     assert same == config
+    # An empty table takes what the recipe's has away.
+    bare = plan(tmp_path, config=tmp_path / "recipe.json", changes=["inference={}"])
+    assert config.inference and bare == replace(config, inference={})
 
 
 def test_a_recipe_is_made_of_what_is_there(tmp_path):

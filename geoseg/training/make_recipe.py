@@ -94,9 +94,9 @@ def _quoted(text: str) -> str:
 
 
 def _merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put changes into a document, table by table."""
+    """Put changes into a document, table by table; an empty table takes a table's keys away."""
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(document.get(key), Mapping):
+        if value and isinstance(value, Mapping) and isinstance(document.get(key), Mapping):
             inner = dict(document[key])
             _merge(inner, value)
             document[key] = inner

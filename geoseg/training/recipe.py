@@ -215,6 +215,7 @@ class TrainConfig:
             )
         checks.check_sets(self)
         checks.check_values(self)
+        checks.check_derived(self)
         if self.pool and self.pool < self.batch * self.accumulate:
             raise TrainingError(
                 f"pool is {self.pool} chips and a step takes {self.batch * self.accumulate}; make "

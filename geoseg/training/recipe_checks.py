@@ -15,7 +15,14 @@ from geoseg.training.schedules import OPTIMIZERS, SCHEDULES, TRAINING_PRECISIONS
 if TYPE_CHECKING:
     from geoseg.training.recipe import TrainConfig
 
-__all__ = ["check_cross_validation", "check_loss", "check_sets", "check_split", "check_values"]
+__all__ = [
+    "check_cross_validation",
+    "check_derived",
+    "check_loss",
+    "check_sets",
+    "check_split",
+    "check_values",
+]
 
 #: Classes and sets of them at most: a target is a byte, of which one number means unknown.
 MOST_TARGETS = 255
@@ -75,6 +82,26 @@ def check_sets(config: TrainConfig) -> None:
             raise TrainingError(
                 f"{scene.path}: {strange[0]!r} is neither a class nor a set of the recipe; "
                 f"they are {', '.join(sorted(known))}"
+            )
+
+
+def check_derived(config: TrainConfig) -> None:
+    """Refuse bands that are the network's own to be derived: it would learn what nobody measured.
+
+    Raises:
+        TrainingError: there are some.
+    """
+    for scene in config.scenes:
+        if scene.derive and config.teacher is None:
+            raise TrainingError(
+                f"{scene.path}: derive names bands for a teacher, and the recipe has none; leave "
+                f"it out"
+            )
+        own = [band for band in scene.derive if band in config.bands]
+        if own:
+            raise TrainingError(
+                f"{scene.path}: derive names {own[0]}, which the network itself takes; only bands "
+                f"for the teacher can be derived"
             )
 
 

@@ -35,6 +35,9 @@ class SceneConfig:
             scene carries.
         band_names: as ``geoseg predict --band-names``: names of all bands, in the file's order,
             for files that don't name them.
+        derive: bands that a teacher needs and the scene has not, such as the red edge of Landsat:
+            they are what the recipe's other bands lead one to expect, by a fit over the scenes that
+            have them. The network itself never sees them.
         scale: quantity per number, in place of what the file or its sensor says.
         offset: quantity at number 0, in place of what the file or its sensor says.
         src_nodata: the number that means "not measured".
@@ -58,6 +61,7 @@ class SceneConfig:
     radius: float = 0.0
     bands: tuple[str, ...] = ()
     band_names: tuple[str, ...] = ()
+    derive: tuple[str, ...] = ()
     scale: float | None = None
     offset: float | None = None
     src_nodata: float | None = None

@@ -177,6 +177,8 @@ def load_scene(
     if scene.window is not None:
         area = _inside(scene.window, whole, scene)
     shape = (area.height, area.width)
+    # Derived bands stand empty until all scenes are read.
+    places = [i for i, band in enumerate(bands) if band not in scene.derive]
     array = partial(_flat_file, scratch, number, shape, fill)
     with (
         block_cache(CACHE_BYTES),
@@ -186,9 +188,9 @@ def load_scene(
         found = TrainingScene(
             config=scene,
             grid=reader.grid,
-            pixels=array("pixels", reader.dtype, len(chosen)),
-            gain=np.array(radiometry.gain, np.float32),
-            bias=np.array(radiometry.bias, np.float32),
+            pixels=array("pixels", reader.dtype, len(bands)),
+            gain=_each(radiometry.gain, places, len(bands)),
+            bias=_each(radiometry.bias, places, len(bands)),
             measured=array("measured", bool),
             target=array("target", np.uint8),
             labelled=array("labelled", bool),
@@ -198,13 +200,20 @@ def load_scene(
             sets=array("sets", np.uint8) if config.sets else None,
         )
         if fill:
-            _fill(config, found, reader, targets, area)
+            _fill(config, found, reader, targets, area, places)
             targets.check(", ".join(f"{c.id} {c.name}" for c in config.classes))
     if fill:
         _ignore(found, whole, area)
         found.fault = _fault(found, targets)
         found.disputed = targets.disputed
     return found
+
+
+def _each(values: Sequence[float], places: Sequence[int], bands: int) -> NDArray[np.float32]:
+    """Give each band its number; derived bands take the first one's."""
+    result = np.full(bands, values[0], np.float32)
+    result[places] = values
+    return result
 
 
 def _choose(
@@ -216,7 +225,7 @@ def _choose(
     own = tuple(config.bands)
     chosen = opened.choose(own, ",".join(scene.bands) or None)
     # Those of a teacher's, which the scene must name.
-    extra = tuple(b for b in bands if b not in own)
+    extra = tuple(b for b in bands if b not in own and b not in scene.derive)
     chosen += opened.choose(extra) if extra else ()
     radiometry = find_radiometry(
         opened,
@@ -273,13 +282,13 @@ def _fill(
     reader: SceneReader,
     targets: Targets,
     area: Window,
+    places: list[int],
 ) -> None:
     """Read pixels and labels of a scene's window into its flat files, strip by strip."""
     for rows in scene.strips():
         height = rows.stop - rows.start
-        scene.pixels[:, rows], scene.measured[rows] = reader.read(
-            Window(rows.start, 0, height, area.width)
-        )
+        numbers, scene.measured[rows] = reader.read(Window(rows.start, 0, height, area.width))
+        scene.pixels[places, rows] = numbers
         scene.target[rows] = targets.read(
             Window(area.row + rows.start, area.col, height, area.width)
         )

@@ -12,6 +12,7 @@ from geoseg.cards.card import ModelCard, Normalization
 from geoseg.errors import ModelError, TrainingError
 from geoseg.networks.create import chip_multiple
 from geoseg.training.chips import ChipSource
+from geoseg.training.derived_bands import derive_bands
 from geoseg.training.held_out import shown_size, write_held_out
 from geoseg.training.process import Process
 from geoseg.training.recipe import TrainConfig
@@ -113,6 +114,9 @@ def _read_scenes(process: Process, bands: Sequence[str]) -> list[TrainingScene]:
                 scenes[i] = load_scene(config, config.scenes[i], bands, scratch, i, fill=first)
                 report({"event": "progress", "stage": "scenes", "done": done, "total": len(asked)})
         fabric.barrier()
+    if process.first:
+        derive_bands(list(scenes.values()), bands, len(config.bands))
+    fabric.barrier()
     kept = [i for i, s in scenes.items() if not s.fault or config.teacher is not None]
     if process.first and not kept:
         raise TrainingError(next(s.fault for s in scenes.values() if s.fault))
