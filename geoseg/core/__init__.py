@@ -28,7 +28,7 @@ For other rooms:
     pages: page_text, share_bar, shown, table
     prefetch: prefetch
     s3: Bucket, S3Error, s3_parts
-    staging: Staging
+    staging: Staging, check_closed
     wording: area, counted, percent
     workers: Stop, StoppedError, Workers, stoppable
     workfolder: WorkFolder, claim_folder, leave_folder, work_folder_of

@@ -18,7 +18,7 @@ from geoseg.core.workfolder import WorkFolder, work_folder_of
 from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError
 
-__all__ = ["Staging"]
+__all__ = ["Staging", "check_closed"]
 
 #: What GDAL reads beside a raster as part of it: it would lie about a new one of that name.
 _RASTER_SIDECARS = (".ovr", ".msk", ".aux.xml")
@@ -120,13 +120,7 @@ class Staging:
             )
         if not final.parent.is_dir():
             raise OutputError(f"{final.parent} is no folder; make it first, or give another name")
-        for suffix in ("-wal", "-journal"):
-            log = Path(f"{final}{suffix}")
-            if log.exists() and log.stat().st_size > 0:
-                raise OutputError(
-                    f"{final} is open in another program (QGIS?), which has unsaved changes to "
-                    f"it; close it there, or give another name"
-                )
+        check_closed(final)
         if final not in self.replaced:
             _check_foreign(final)
 
@@ -312,6 +306,24 @@ class Staging:
         except (OSError, NotImplementedError):  # a file system without a second name
             replace_file(final, before)
         return before
+
+
+def check_closed(final: Path) -> None:
+    """Refuse a database that another program is writing.
+
+    Args:
+        final: an output, whatever it is.
+
+    Raises:
+        OutputError: what is not written yet lies beside it.
+    """
+    for suffix in ("-wal", "-journal"):
+        log = Path(f"{final}{suffix}")
+        if log.exists() and log.stat().st_size > 0:
+            raise OutputError(
+                f"{final} is open in another program (QGIS?), which has unsaved changes to it; "
+                f"close it there, or give another name"
+            )
 
 
 def _sidecars(final: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pyogrio
 
 from geoseg.core.ours import STYLE, is_our_layer, is_ours
+from geoseg.core.staging import check_closed
 from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import OutputError
 
@@ -48,10 +49,11 @@ class OtherLayers:
 
         Raises:
             OutputError: it has a layer of that name, which is not to be replaced or which geoseg
-                did not make.
+                did not make; or another program is writing it.
         """
         if path.suffix.lower() != ".gpkg" or not path.is_file():
             return None
+        check_closed(path)  # what is in the log is not in the file that is looked at
         about = _about(path)
         tables = _tables(path)
         if not tables:
