@@ -12,7 +12,8 @@ kernels of ``blending.py``), and :mod:`~geoseg.prediction.sink` takes finished s
 one scene. :mod:`~geoseg.prediction.on_device` does the same on a GPU, where chips are cut, too.
 :mod:`~geoseg.prediction.background` makes overviews and polygons meanwhile,
 :mod:`~geoseg.prediction.border_raster` marks where what lies beyond may count,
-:mod:`~geoseg.prediction.budget` keeps to memory, :mod:`~geoseg.prediction.report` counts and
+:mod:`~geoseg.prediction.budget` keeps to memory (``block_memory.py``: that of
+decoding), :mod:`~geoseg.prediction.report` counts and
 reports. Start with ``run.py``.
 
 For other rooms:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from geoseg.core.machine import available_cores, available_memory, peak_memory, resident_memory
 from geoseg.errors import UsageError
+from geoseg.prediction.block_memory import decoder_bytes
 from geoseg.prediction.plan import Plan
 from geoseg.prediction.preflight import sample_chips
 from geoseg.runtimes import Runtime, checked
@@ -55,7 +56,7 @@ def memory_budget(plan: Plan, runtime: Runtime) -> Budget:
     taken = resident_memory()
     free = available_memory()
     limit = plan.options.mem_limit or taken + int(USUAL_SHARE * free)
-    rest = plan.cache_bytes + plan.polygon_bytes + SLACK_BYTES
+    rest = plan.cache_bytes + decoder_bytes(plan.read_bands) + plan.polygon_bytes + SLACK_BYTES
     arrays = limit - taken - rest
     if plan.options.mem_limit is not None and peak_memory() > limit:
         # What is compiled takes more in the making than after it.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from geoseg.cards.card import ModelCard
 from geoseg.geo.chip_grid import ChipGrid
+from geoseg.prediction.block_memory import blocks_warning
 from geoseg.prediction.options import PredictOptions
 from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.scene import Scene, SceneBand, finest_grid
@@ -21,7 +22,7 @@ def oddities(
     chips: ChipGrid,
     options: PredictOptions,
 ) -> Iterator[str]:
-    """Warn of what is odd about the radiometry, the chips, the bands and the CRS.
+    """Warn of what is odd about the radiometry, the chips, the bands, the files and the CRS.
 
     Args:
         scene: what was opened.
@@ -47,5 +48,6 @@ def oddities(
         for band, wanted in zip(bands, card.bands, strict=True):
             if band.name != wanted:
                 yield f"the scene's {band} serves as the model's {wanted}"
+    yield from blocks_warning((*bands, *scene.cloud_bands), options.mem_limit)
     if finest_grid(bands).crs is None:
         yield "the scene has no CRS: polygons are in the file's own coordinates, areas unknown"

@@ -21,6 +21,7 @@ from geoseg.geo.model_grid import ModelGrid, Taps, on_model_grid
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.prediction.area import crop_window, in_polygons, read_polygons
+from geoseg.prediction.block_memory import cache_bytes
 from geoseg.prediction.chip_crf import CRFOptions, check_chip, parse_options
 from geoseg.prediction.members import find_members
 from geoseg.prediction.oddities import oddities
@@ -41,8 +42,6 @@ from geoseg.scene.undeclared import Fill
 
 __all__ = ["HELD_STRIPS", "OutputLane", "Plan", "make_plan"]
 
-#: Rows of the tallest blocks that are common in GeoTIFFs.
-BLOCK_ROWS = 512
 #: The newest finished strips that stay in memory for who follows them, where there is one lane.
 HELD_STRIPS = 2
 
@@ -273,8 +272,12 @@ class Plan:
     @property
     def cache_bytes(self) -> int:
         """GDAL's block cache: a few rows of blocks of every band, so that none is decoded twice."""
-        row = sum(np.dtype(b.dtype).itemsize * b.grid.width for b in self.bands)
-        return int(min(max(3 * BLOCK_ROWS * row, 64 << 20), 512 << 20))
+        return cache_bytes(self.read_bands, self.options.mem_limit)
+
+    @property
+    def read_bands(self) -> tuple[SceneBand, ...]:
+        """All that is read of the scene: the bands, and the cloud layer."""
+        return *self.bands, *self.scene.cloud_bands
 
     @property
     def output_bytes(self) -> dict[str, int]:

@@ -58,21 +58,24 @@ def sample_chips(plan: Plan, count: int, *, of_all: bool = False) -> list[NDArra
     """
     chips = plan.chips.of_all if of_all else plan.chips
     rows, cols, seen = chips.row_starts, chips.col_starts, chips.seen
-    found: list[NDArray[Any]] = []
+    # Of twice as many places, since some may be without a measured pixel.
+    places = dict(enumerate(_spread(len(rows), len(cols), 2 * count)))
+    found: dict[int, NDArray[Any]] = {}
     with block_cache(plan.cache_bytes), plan.ground_reader() as reader:
-        # Of twice as many places, since some may be without a measured pixel.
-        for row, col in _spread(len(rows), len(cols), 2 * count):
-            window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
-            inside = window.intersection(seen)
-            assert inside is not None, "a chip sees some ground"
-            pixels, valid = reader.read(inside.shifted(-seen.row, -seen.col))
-            alone = ChipRow(row, (window,), pixels, valid, inside.row, inside.col, None)
-            chip = alone.chip(window)
-            if chip is not None:
-                found.append(chip)
-            if len(found) == count:
-                break
-    return found
+        while places and len(found) < count:
+            some = list(places)[: count - len(found)]
+            # From the top, as files are decoded: whoever goes to and fro decodes all again.
+            for number in sorted(some, key=places.__getitem__):
+                row, col = places.pop(number)
+                window = Window(rows[row], cols[col], chips.chip_height, chips.chip_width)
+                inside = window.intersection(seen)
+                assert inside is not None, "a chip sees some ground"
+                pixels, valid = reader.read(inside.shifted(-seen.row, -seen.col))
+                alone = ChipRow(row, (window,), pixels, valid, inside.row, inside.col, None)
+                chip = alone.chip(window)
+                if chip is not None:
+                    found[number] = chip
+    return [found[number] for number in sorted(found)]
 
 
 def _spread(rows: int, cols: int, count: int) -> list[tuple[int, int]]:

@@ -14,12 +14,12 @@ whether one is a mask, ``place.py`` whether coordinates are those of the CRS.
 raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
 what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
 sidecars name, ``hdf5.py`` whether a netCDF-4 leads elsewhere, ``declared.py`` refuses sizes that
-are absurd, ``vector_sources.py`` looks at vector files. Before the work :mod:`~geoseg.scene.survey`
-takes one look at the whole scene (``sampling.py`` reads, ``block_layout.py`` knows what it costs),
-by which all is decided that depends on numbers: ``undeclared.py`` finds numbers that are nodata
-although no tag says so, ``dark_edges.py`` asks about black along the edge. What a scene's cloud
-layer leaves out stands in :mod:`~geoseg.scene.clouds`, and is read by ``cloud_reader.py``. Start
-with ``opening.py``.
+are absurd, ``file_blocks.py`` says what a file is decoded by, ``vector_sources.py`` looks at vector
+files. Before the work :mod:`~geoseg.scene.survey` takes one look at the whole scene
+(``sampling.py`` reads, ``block_layout.py`` knows what it costs), by which all is decided that
+depends on numbers: ``undeclared.py`` finds numbers that are nodata although no tag says so,
+``dark_edges.py`` asks about black along the edge. What a scene's cloud layer leaves out stands in
+:mod:`~geoseg.scene.clouds`, and is read by ``cloud_reader.py``. Start with ``opening.py``.
 
 For other rooms:
     assets: is_raster, sensor_of
@@ -28,6 +28,7 @@ For other rooms:
     cloud_reader: CloudReader
     clouds: CLOUDS, CLOUD_BUFFER, CloudRule, MOST_BUFFER, Numbers, rule_of
     declared: pixel_limit, pixels_allowed
+    file_blocks: TALL_ROWS, number_bytes
     files: add_files, files_behind, opened
     fill: fill_nearest
     folders: is_product_archive

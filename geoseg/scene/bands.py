@@ -13,6 +13,7 @@ from rasterio.enums import ColorInterp
 from geoseg.errors import SceneError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.scene.alpha import is_alpha
+from geoseg.scene.file_blocks import blocks_of
 from geoseg.scene.scene import SceneBand
 from geoseg.scene.sensors import band_name
 from geoseg.scene.sources import Rules
@@ -50,7 +51,7 @@ def bands_of(
     Raises:
         SceneError: a band is of complex numbers.
     """
-    grid = PixelGrid.of(dataset)
+    grid, blocks = PixelGrid.of(dataset), blocks_of(dataset)
     # Each of these goes through all bands: asked for band by band, thousands take minutes.
     colors, dtypes, descriptions = dataset.colorinterp, dataset.dtypes, dataset.descriptions
     scales, offsets, nodatas = dataset.scales, dataset.offsets, dataset.nodatavals
@@ -94,6 +95,7 @@ def bands_of(
                 alpha=alpha,
                 wavelength=wavelength,
                 bits=bits,
+                blocks=blocks,
             )
         )
     return bands

@@ -9,12 +9,12 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.core.gdal import GDAL_ERRORS, TILED, explain_read_error, retried
 from geoseg.errors import SceneError
 from geoseg.geo.window import Window
+from geoseg.scene.file_blocks import interleaved, number_bytes
 
 __all__ = [
     "MAX_PIXELS",
@@ -57,12 +57,6 @@ def pixels_allowed() -> float:
     return _limit.get()
 
 
-def _size(dtype: str) -> int:
-    """Bytes of a number."""
-    # The only one of rasterio's that numpy does not know.
-    return 4 if dtype == "complex_int16" else np.dtype(dtype).itemsize
-
-
 def check_declared(dataset: Any, file: str) -> None:
     """Refuse an open raster that declares more than can be read, before memory is taken for it.
 
@@ -74,8 +68,8 @@ def check_declared(dataset: Any, file: str) -> None:
         SceneError: its pixels are too many, a block is too large, or its file can't hold them.
     """
     height, width = dataset.block_shapes[0]
-    together = dataset.count if _interleaved(dataset) else 1
-    decoded = height * width * together * max(_size(d) for d in set(dataset.dtypes))
+    together = dataset.count if interleaved(dataset) else 1
+    decoded = height * width * together * max(number_bytes(d) for d in set(dataset.dtypes))
     if decoded > BLOCK_BYTES:
         raise SceneError(
             f"{file}: its blocks are {width} x {height} px, {decoded / 1e9:.1f} GB when decoded; "
@@ -117,7 +111,7 @@ def has_blocks(dataset: Any, file: str, bands: list[int], window: Window) -> boo
     """
     if dataset.driver != "GTiff":
         return True
-    planes = bands[:1] if _interleaved(dataset) else bands
+    planes = bands[:1] if interleaved(dataset) else bands
 
     def look() -> bool:
         return any(_blocks(dataset, planes, window))
@@ -190,11 +184,6 @@ def _holds_at_most(dataset: Any, most: float) -> bool:
         if left < 0:
             return False
     return True
-
-
-def _interleaved(dataset: Any) -> bool:
-    """Whether a block holds all bands."""
-    return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL")
 
 
 def _file_size(file: str) -> int | None:

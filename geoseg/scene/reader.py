@@ -21,6 +21,7 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.declared import has_blocks, pixel_limit
+from geoseg.scene.file_blocks import rows_of_blocks
 from geoseg.scene.files import opened
 from geoseg.scene.open_bands import OpenBands
 from geoseg.scene.resampling import (
@@ -82,6 +83,14 @@ class SceneReader:
         except BaseException:
             self.close()
             raise
+        # Of the files that are read as they are. What is resampled looks beyond a window.
+        self._block_rows = {
+            (blocks.height, source.shift[0])
+            for source in self._sources
+            if source.shift is not None
+            and (blocks := self.bands[source.slots[0]].blocks) is not None
+            and blocks.tall
+        }
         #: dtype of the pixels that :meth:`read` gives.
         self.dtype = pixel_dtype(self.bands, grid)
 
@@ -227,7 +236,13 @@ class SceneReader:
         pixels = out
         if pixels is None:
             pixels = np.empty((len(self.bands), *shape), dtype=self.dtype)
-        measured = self._join(shape, pixels, partial(self._part, window=window, out=pixels))
+        measured = np.empty(shape, dtype=bool)
+        # One row of blocks after the other, of all files: so the cache need hold one row.
+        for part in rows_of_blocks(window, self._block_rows):
+            rows = slice(part.row - window.row, part.bottom - window.row)
+            some = pixels[:, rows]
+            read = partial(self._part, window=part, out=some)
+            measured[rows] = self._join(some.shape[1:], some, read)
         if self.aoi:
             measured &= rasterio.features.geometry_mask(
                 self.aoi, shape, self.grid.crop(window).transform, invert=True

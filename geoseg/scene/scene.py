@@ -19,6 +19,7 @@ from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.clouds import CloudRule
 from geoseg.scene.dates import dates_of
+from geoseg.scene.file_blocks import FileBlocks
 from geoseg.scene.sensors import (
     BAND_NAMES,
     STAND_INS,
@@ -76,6 +77,7 @@ class SceneBand:
         fills: numbers that stand for "not measured" too, although no tag says so; 0 only where it
             is that in all bands.
         collar: which pixels of the file are a near-black collar, and so not measured; or None.
+        blocks: what the file is decoded by; None where that isn't known.
     """
 
     name: str | None
@@ -97,6 +99,7 @@ class SceneBand:
     bits: int | None = None
     fills: tuple[float, ...] = ()
     collar: Mask | None = None
+    blocks: FileBlocks | None = None
 
     @property
     def has_words(self) -> bool:
@@ -239,6 +242,11 @@ class Scene:
         """Every file that is read, here or on a server."""
         clouds = () if self.clouds is None else self.clouds.paths
         return tuple(dict.fromkeys([*self.paths, *clouds, *self.files]))
+
+    @property
+    def cloud_bands(self) -> tuple[SceneBand, ...]:
+        """What is read to see where clouds are, besides the bands."""
+        return (self.clouds.band,) if isinstance(self.clouds, CloudLayer) else ()
 
     def choose(self, wanted: Sequence[str], spec: str | None = None) -> tuple[SceneBand, ...]:
         """Choose the bands that a model needs, in the model's order.
