@@ -24,7 +24,8 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import Plan
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.clouds import CloudRule, Numbers
-from geoseg.scene.scene import CloudLayer, SceneBand
+from geoseg.scene.scene import CloudLayer
+from geoseg.scene.scene_band import SceneBand
 from tests import stacitems
 from tests.helpers import make_raster, tiny_model
 from tests.oracles import NumpyRuntime

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geoseg.core.machine import available_memory
 from geoseg.scene.file_blocks import TALL_ROWS, number_bytes
-from geoseg.scene.scene import SceneBand
+from geoseg.scene.scene_band import SceneBand
 
 __all__ = ["blocks_warning", "cache_bytes", "decoder_bytes"]
 

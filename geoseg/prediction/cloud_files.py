@@ -24,7 +24,8 @@ from geoseg.prediction.area import read_polygons
 from geoseg.scene.bands import bands_of, stem_of
 from geoseg.scene.clouds import CLOUDS, CloudRule, Numbers, rule_of
 from geoseg.scene.files import add_files, opened
-from geoseg.scene.scene import CloudLayer, FoundClouds, Scene, SceneBand
+from geoseg.scene.scene import CloudLayer, FoundClouds, Scene
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import Sensor, detect_sensor
 from geoseg.scene.sources import Rules, is_remote
 

@@ -33,7 +33,8 @@ from geoseg.prediction.options import PredictOptions
 from geoseg.scene.fill import fill_nearest
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import FoundClouds, Scene, SceneBand, finest_grid
+from geoseg.scene.scene import FoundClouds, Scene
+from geoseg.scene.scene_band import SceneBand, finest_grid
 
 __all__ = ["by_csmask", "csmask_if_it_can"]
 

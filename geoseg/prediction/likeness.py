@@ -16,7 +16,7 @@ from geoseg.prediction.spectra import likelier, unlike
 
 if TYPE_CHECKING:
     from geoseg.prediction.plan import Plan
-    from geoseg.scene.scene import SceneBand
+    from geoseg.scene.scene_band import SceneBand
 
 __all__ = ["check_no_picture", "likelier_warnings", "nodata_warnings", "unlike_warnings"]
 

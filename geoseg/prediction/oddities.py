@@ -9,7 +9,8 @@ from geoseg.geo.chip_grid import ChipGrid
 from geoseg.prediction.block_memory import blocks_warning
 from geoseg.prediction.options import PredictOptions
 from geoseg.scene.radiometry import Radiometry
-from geoseg.scene.scene import Scene, SceneBand, finest_grid
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand, finest_grid
 
 __all__ = ["oddities"]
 

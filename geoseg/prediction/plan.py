@@ -36,7 +36,8 @@ from geoseg.scene.opening import Source
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.resampling import shared_ground
-from geoseg.scene.scene import Scene, SceneBand, finest_grid
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand, finest_grid
 from geoseg.scene.survey import Survey
 from geoseg.scene.undeclared import Fill
 

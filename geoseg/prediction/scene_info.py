@@ -16,7 +16,8 @@ from geoseg.prediction.report import grid_report, item_report, layer_report
 from geoseg.prediction.scene_clouds import open_with_clouds
 from geoseg.scene.opening import Source
 from geoseg.scene.radiometry import find_radiometry
-from geoseg.scene.scene import Scene, SceneBand
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand
 from geoseg.zoo import list_embedded
 
 __all__ = ["scene_info"]

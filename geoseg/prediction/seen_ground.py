@@ -14,7 +14,7 @@ from geoseg.prediction.plan import Plan
 from geoseg.scene.cloud_reader import CloudReader
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.resampling import Ranges, shared_ground, taken
-from geoseg.scene.scene import finest_grid
+from geoseg.scene.scene_band import finest_grid
 
 __all__ = ["SeenGround", "any_between"]
 

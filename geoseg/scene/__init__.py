@@ -42,7 +42,8 @@ For other rooms:
     radiometry: Radiometry, TELL, convention, find_radiometry
     reader: SceneReader, pixel_dtype
     resampling: Ranges, shared_ground, taken
-    scene: CloudLayer, FoundClouds, Scene, SceneBand, finest_grid
+    scene: CloudLayer, FoundClouds, Scene
+    scene_band: SceneBand, finest_grid
     sensors: SENSORS, STAND_INS, Sensor, band_code, band_name, common_name, detect_sensor
     sources: LOCAL, Rules, SCHEME, is_remote, lies_in, open_raster
     survey: Survey

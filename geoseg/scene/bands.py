@@ -14,7 +14,7 @@ from geoseg.errors import SceneError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.scene.alpha import is_alpha
 from geoseg.scene.file_blocks import blocks_of
-from geoseg.scene.scene import SceneBand
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import band_name
 from geoseg.scene.sources import Rules
 from geoseg.scene.spelling import wavelength_of

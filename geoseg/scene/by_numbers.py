@@ -24,7 +24,8 @@ from geoseg.scene.collar import Collar, find_collar
 from geoseg.scene.dark_edges import said_of_dark_edges
 from geoseg.scene.eight_bits import check_8_bits, stretched
 from geoseg.scene.radiometry import Radiometry
-from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand, finest_grid
+from geoseg.scene.scene import CloudLayer, FoundClouds
+from geoseg.scene.scene_band import SceneBand, finest_grid
 from geoseg.scene.survey import SampledWindow, Survey, survey
 from geoseg.scene.undeclared import Fill, declare, find_fill, said_of_fill
 

@@ -20,7 +20,8 @@ from geoseg.geo.window import Window
 from geoseg.scene.declared import pixel_limit
 from geoseg.scene.files import opened
 from geoseg.scene.resampling import blocks, check_resampling
-from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
+from geoseg.scene.scene import CloudLayer, FoundClouds
+from geoseg.scene.scene_band import SceneBand
 
 __all__ = ["CloudReader"]
 

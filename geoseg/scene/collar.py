@@ -19,7 +19,7 @@ from geoseg.errors import UsageError
 from geoseg.geo.window import Window
 from geoseg.scene.dark_edges import NEAR_BLACK
 from geoseg.scene.reader import SceneReader
-from geoseg.scene.scene import SceneBand, finest_grid
+from geoseg.scene.scene_band import SceneBand, finest_grid
 
 __all__ = ["Collar", "find_collar"]
 

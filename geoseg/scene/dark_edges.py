@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.core.wording import percent
-from geoseg.scene.scene import SceneBand
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.survey import DEPTH, SampledWindow, Survey
 
 __all__ = ["NEAR_BLACK", "said_of_dark_edges"]

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError
-from geoseg.scene.scene import Scene, SceneBand
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import sentinel2_offset
 
 __all__ = ["EITHER", "UNKNOWN", "Radiometry", "of_item", "sentinel2"]

@@ -15,7 +15,8 @@ from geoseg.scene.bands import bands_of, said_of_alpha
 from geoseg.scene.clouds import rule_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.item import Asset, AssetBand, Item, address_of, file_name
-from geoseg.scene.scene import CloudLayer, ItemSource, Scene, SceneBand
+from geoseg.scene.scene import CloudLayer, ItemSource, Scene
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import Sensor, sensor_with_reason
 from geoseg.scene.sources import Rules, is_remote
 

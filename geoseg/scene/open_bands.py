@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.resampling import Pixels
-from geoseg.scene.scene import Mask
+from geoseg.scene.scene_band import Mask
 
 __all__ = ["OpenBands"]
 

@@ -38,7 +38,8 @@ from geoseg.scene.item_scene import open_item
 from geoseg.scene.parts import part_of
 from geoseg.scene.place import check_place
 from geoseg.scene.products import Layout, told_of
-from geoseg.scene.scene import Scene, SceneBand, pixel_size
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand, pixel_size
 from geoseg.scene.sensors import (
     Sensor,
     band_code,

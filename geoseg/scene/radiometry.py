@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from geoseg.errors import RadiometryError, UsageError
 from geoseg.scene.item_radiometry import EITHER, UNKNOWN, Radiometry, of_item, sentinel2
-from geoseg.scene.scene import Scene, SceneBand
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import SENSORS
 
 __all__ = ["TELL", "Convention", "Radiometry", "convention", "find_radiometry"]

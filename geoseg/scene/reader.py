@@ -32,7 +32,8 @@ from geoseg.scene.resampling import (
     footprint,
     warp,
 )
-from geoseg.scene.scene import CloudLayer, FoundClouds, SceneBand
+from geoseg.scene.scene import CloudLayer, FoundClouds
+from geoseg.scene.scene_band import SceneBand
 
 __all__ = ["SceneReader", "pixel_dtype"]
 

@@ -18,7 +18,7 @@ from geoseg.core.gdal import GDAL_ERRORS, first_line
 from geoseg.errors import BandError, SceneError
 from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
-from geoseg.scene.scene import SceneBand
+from geoseg.scene.scene_band import SceneBand
 
 __all__ = [
     "Pixels",

@@ -24,7 +24,8 @@ from geoseg.geo.window import Window
 from geoseg.scene.block_layout import BlockLayout, read_bytes
 from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.sampling import SceneSampler
-from geoseg.scene.scene import CloudLayer, SceneBand
+from geoseg.scene.scene import CloudLayer
+from geoseg.scene.scene_band import SceneBand
 
 __all__ = ["SIDE", "SampledWindow", "Survey", "survey"]
 

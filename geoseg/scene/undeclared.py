@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geoseg.core.wording import percent
 from geoseg.scene.radiometry import Radiometry
-from geoseg.scene.scene import SceneBand
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.survey import Survey
 
 __all__ = ["Fill", "declare", "filled", "find_fill", "said_of_fill"]

@@ -13,7 +13,8 @@ import numpy as np
 from geoseg.errors import RadiometryError, TrainingError, UsageError
 from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import find_radiometry
-from geoseg.scene.scene import Scene, SceneBand
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import SceneBand
 from geoseg.training.held_out import quiet
 from geoseg.training.legend import check_label_options, find_legend
 from geoseg.training.options import TrainOptions

@@ -28,7 +28,7 @@ from geoseg.scene.opening import open_scene
 from geoseg.scene.radiometry import Radiometry, find_radiometry
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.resampling import shared_ground
-from geoseg.scene.scene import SceneBand, finest_grid
+from geoseg.scene.scene_band import SceneBand, finest_grid
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scene_config import SceneConfig
 from geoseg.training.targets import UNKNOWN, Targets, open_targets

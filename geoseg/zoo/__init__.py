@@ -14,7 +14,8 @@ from pathlib import Path
 from geoseg.cards.card import CARD_NAME, ModelCard
 from geoseg.cards.files import ModelFiles, read_model
 from geoseg.errors import BandError, ModelError, UsageError
-from geoseg.scene.scene import Scene, finest_grid
+from geoseg.scene.scene import Scene
+from geoseg.scene.scene_band import finest_grid
 
 __all__ = ["ZOO", "check_changeable", "choose_model", "find_model", "list_embedded"]
 
