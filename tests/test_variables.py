@@ -229,6 +229,11 @@ def test_a_zarr_folder_and_archive_are_scenes(tmp_path: Path, kind: str) -> None
     assert scene.sensor is None or scene.sensor.name == "Sentinel-2"
 
 
+def test_what_lies_on_a_server_is_not_looked_for_on_this_machine() -> None:
+    for name in ("/vsizip/vsicurl/https://x.org/a.zip/b", "/vsizip/none.zip/b", "s3://a/b"):
+        assert not zarr.is_zarr(name)
+
+
 def test_pieces_of_a_zarr_folder_that_are_replaced_are_noticed(tmp_path: Path) -> None:
     from geoseg.archive.stamps import stamp_of
     from geoseg.prediction.report import file_state

@@ -110,6 +110,8 @@ def _listed(folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return (), ()
         files = sorted(name for name, is_folder in found if not is_folder)
         return tuple(files), tuple(sorted(name for name, is_folder in found if is_folder))
+    if not os.path.isfile(inside["archive"]):  # on a server
+        return (), ()
     begin = (inside["member"] or "").strip("/")
     begin = f"{begin}/" if begin else ""
     here = [name[len(begin) :] for name in _members(inside["archive"]) if name.startswith(begin)]
