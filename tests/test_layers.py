@@ -188,7 +188,7 @@ def test_predict_adds_its_polygons_and_replaces_its_own_layer_alone(
     geopandas.testing.assert_geodataframe_equal(mine, alone)
     for name in ("out.tif", "out.qml", "out.json"):
         (tmp_path / name).unlink(missing_ok=True)
-    with pytest.raises(OutputError, match=r"--overwrite to replace it.*another file with --vector"):
+    with pytest.raises(OutputError, match=r"--overwrite to replace it.*another name with --vector"):
         predict()
     predict(overwrite=True)
     assert others(survey) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from geoseg.core.staging import Staging
 from geoseg.polygons.formats.layers import OtherLayers
 from geoseg.prediction.plan import Plan
@@ -18,11 +20,13 @@ def other_layers(plan: Plan) -> OtherLayers | None:
     Raises:
         OutputError: the file has a layer of the same name that is not to be replaced.
     """
-    if plan.outputs.vector is None:
+    vector = plan.outputs.vector
+    # A file that is open elsewhere is refused by staging, with what to do.
+    if vector is None or Path(f"{vector}-wal").exists():
         return None
     return OtherLayers.of(
-        plan.outputs.vector, LAYER, overwrite=plan.options.overwrite,
-        otherwise="another file with --vector",
+        vector, LAYER, overwrite=plan.options.overwrite,
+        otherwise="another name with --vector",
     )  # fmt: skip
 
 
