@@ -21,7 +21,7 @@ from geoseg.training.run import train
 from geoseg.training.split import FINAL, TRAIN, VALIDATION, SplitConfig
 from geoseg.training.validation import by_group, judge
 from tests.test_training import PowerCutError, cut_at, weights_of
-from tests.trainhelpers import load_scenes, tiny_recipe
+from tests.trainhelpers import load_scenes, tiny_recipe, write_teacher
 
 pytestmark = pytest.mark.extra("train")
 GROUPS = ("desert", "wood", "town", "coast")
@@ -152,3 +152,18 @@ def test_a_cross_validation_that_was_stopped_goes_on_where_it_was(tmp_path, stop
     again.clear()
     train(config, tmp_path / "model", progress=again.append, resume=False)
     assert [e["step"] for e in again if e["event"] == "log"] == [5, 5, 5, 4, 8, 12]
+
+
+def test_a_labelled_scene_is_not_all_that_groups_are_judged_by(tmp_path):
+    write_teacher(tmp_path / "teacher")
+    config = grouped(tmp_path, teacher=tmp_path / "teacher", steps=1, every=1)
+    desert, wood, *others = (replace(scene, labels=()) for scene in config.scenes)
+    sea = replace(desert, everywhere="water")
+    split = SplitConfig("groups", chosen_by=("desert", "wood"))
+    config = replace(config, scenes=(sea, wood, *others), split=split)
+    card = train(config, tmp_path / "model")
+    assert card.scores["held_out_pixels"] == 2 * 96 * 96
+    assert set(card.scores["at_10m"]["by_group"]) == {"desert", "wood"}
+    # Of the labelled one no teacher is sure.
+    assert "where_sure" not in card.scores["at_10m"]["by_group"]["desert"]
+    assert "labels in scenes that have some" in card.scores["compared_with"]

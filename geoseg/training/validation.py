@@ -149,8 +149,12 @@ def _held_out(
     """Yield the held-out side made ``factor`` times coarser, window by window."""
     halo = min(max(card.margin, card.overlap // 2), card.size // 4)
     legend = np.arange(len(config.classes), dtype=np.uint8)[:, None, None]
+    by_groups = config.split.by == "groups"
     by_labels = _by_labels(scenes, side)
     for scene in scenes:
+        if by_groups:
+            # One labelled scene must not be all that a whole group is judged by.
+            by_labels = _by_labels([scene], side)
         for core, window in held_out_windows(scene, card.size, halo, side):
             inside = np.zeros((window.height, window.width), bool)
             row, col = core.row - window.row, core.col - window.col
@@ -237,7 +241,9 @@ def scores_of(
             if config.split.by in ("scenes", "groups")
             else f", part {config.split.fold} of {config.split.folds} held out"
         ),
-        "compared_with": "labels"
+        "compared_with": "labels in scenes that have some, else the teacher's most likely class"
+        if config.split.by == "groups" and config.teacher is not None
+        else "labels"
         if _by_labels(scenes)
         else "the teacher's most likely class, which is no ground truth",
     }
