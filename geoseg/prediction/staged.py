@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from geoseg.core.staging import Staging
 from geoseg.polygons.formats.layers import OtherLayers
 from geoseg.prediction.plan import Plan
@@ -20,13 +18,11 @@ def other_layers(plan: Plan) -> OtherLayers | None:
     Raises:
         OutputError: the file has a layer of the same name that is not to be replaced.
     """
-    vector = plan.outputs.vector
-    # A file that is open elsewhere is refused by staging, with what to do.
-    if vector is None or Path(f"{vector}-wal").exists():
+    if plan.outputs.vector is None:
         return None
     return OtherLayers.of(
-        vector, LAYER, overwrite=plan.options.overwrite,
-        otherwise="another name with --vector",
+        plan.outputs.vector, LAYER, overwrite=plan.options.overwrite,
+        otherwise="another file with --vector",
     )  # fmt: skip
 
 
