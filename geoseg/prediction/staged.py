@@ -22,7 +22,7 @@ def other_layers(plan: Plan) -> OtherLayers | None:
         return None
     return OtherLayers.of(
         plan.outputs.vector, LAYER, overwrite=plan.options.overwrite,
-        otherwise="another file with --vector",
+        otherwise="another name with --vector",
     )  # fmt: skip
 
 
