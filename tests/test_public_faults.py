@@ -1,6 +1,6 @@
 """Which test holds each fault that the public reported, by its number.
 
-The numbers are those of the list by which these faults were tried: S what Sentinel-2's numbers mean,
+The numbers are those of the list by which they were tried: S what Sentinel-2's numbers mean,
 N nodata, U units, B bands, G the ground, V polygons, D what takes too long, K what is no ground.
 """
 
