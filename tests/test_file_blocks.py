@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.core.gdal import block_cache
+from geoseg.core.machine import release_memory, resident_memory
 from geoseg.geo.window import Window
 from geoseg.prediction import block_memory
 from geoseg.prediction.chips import chip_rows
@@ -202,3 +204,35 @@ def test_scenes_of_small_blocks_have_the_cache_they_had(
     scenes: Callable[[str], Path], model: Path
 ) -> None:
     assert plan_of(scenes("small blocks"), model).cache_bytes == 64 << 20
+
+
+def test_decoders_of_tall_blocks_count_for_the_limit_of_memory(
+    scenes: Callable[[str], Path], model: Path
+) -> None:
+    def counted(kind: str) -> int:
+        return block_memory.decoder_bytes(plan_of(scenes(kind), model).read_bands)
+
+    assert counted("small blocks") == 0
+    # Two threads may be at it, each with one file; JPEG 2000 is computed with 32 bits.
+    assert counted("strips") >= 2 * TALL * WIDTH
+    assert counted("files") >= 2 * 4 * TALL * WIDTH
+    assert counted("one jp2") == 2 * counted("files")
+
+
+@only_linux
+def test_what_decoders_have_freed_is_given_back() -> None:
+    """In a thread whose memory the C library keeps: what is freed below something that is not."""
+    held: list[Any] = []
+
+    def work() -> None:
+        many = [bytearray(100_000) for _ in range(1000)]
+        held.append(bytearray(1000))
+        del many
+
+    before = resident_memory()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    kept = resident_memory()
+    release_memory()
+    assert resident_memory() <= max(before + (10 << 20), kept - (50 << 20))

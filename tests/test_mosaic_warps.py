@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.warp import Resampling
 
 import geoseg
-from geoseg.errors import UsageError
+from geoseg.errors import SceneError, UsageError
 from tests.mosaics import NAMES, land, place, read, write_map
 
 CUT = 520
@@ -198,7 +198,7 @@ def test_on_both_sides_of_the_antimeridian(tmp_path: Path) -> None:
 def test_a_map_without_a_place_in_the_crs_is_named(tmp_path: Path) -> None:
     odd = write_map(tmp_path / "odd.tif", land(20, 20), Affine(10, 0, 9e12, 0, -10, 9e12))
     sound = write_map(tmp_path / "sound.tif", land(20, 20))
-    with pytest.raises(UsageError, match=r"odd.tif can't be brought from EPSG:32633 to EPSG:4326"):
+    with pytest.raises(SceneError, match=r"odd.tif: its coordinates are .* no place on Earth"):
         geoseg.mosaic([sound, odd], tmp_path / "m.tif", crs="EPSG:4326", top="first")
 
 

@@ -179,7 +179,7 @@ def users_file(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "name", ["k2.tif", "k2.json", "k2.qml", "k2.gpkg", "p.tif", "k2.png", "v.parquet", "v.geojson"]
+    "name", ["k2.tif", "k2.json", "k2.qml", "p.tif", "k2.png", "v.parquet", "v.geojson"]
 )
 def test_overwrite_replaces_what_geoseg_made_alone(
     tmp_path: Path, scene: Path, model: Path, name: str

@@ -64,7 +64,7 @@ def test_a_temperature_changes_probabilities_and_no_label(model, temperature):
 
 def test_a_device_that_keeps_tensors_gives_the_same_map(model, tmp_path):
     """The lines that serve a GPU, on the CPU: stitching in torch, numpy only at the end."""
-    values = np.random.default_rng(1).integers(0, 400, (2, 150, 130)).astype(np.uint16)
+    values = np.random.default_rng(1).integers(0, 256, (2, 150, 130)).astype(np.uint16)
     scene = make_raster(tmp_path / "scene.tif", values, descriptions=BANDS)
     maps = []
     for gives_numpy in (True, False):
@@ -99,7 +99,7 @@ def test_out_of_memory_says_what_to_do(model, monkeypatch):
 
 def test_several_devices_take_turns_at_one_scene(model, tmp_path, monkeypatch):
     """The lines that serve several GPUs, on the CPU twice: the same bytes, and both at work."""
-    values = np.random.default_rng(1).integers(0, 400, (2, 150, 130)).astype(np.uint16)
+    values = np.random.default_rng(1).integers(0, 256, (2, 150, 130)).astype(np.uint16)
     scene = make_raster(tmp_path / "scene.tif", values, descriptions=BANDS)
 
     def predict(folder, device):

@@ -20,7 +20,8 @@ For other rooms:
     jit: kernel, warm_up
     jsontext: builtin_fields, json_text, nodata_value
     locking: BusyError, Lock
-    machine: available_cores, available_memory, machine, machine_mark, peak_memory, resident_memory
+    machine: available_cores, available_memory, machine, machine_mark, peak_memory, release_memory,
+        resident_memory
     names: full_address, public_name, scrub
     ours: SHORT_NAMES, STYLE, is_our_layer, is_ours
     ownership: PLAN_COLUMNS, PLAN_MARK, QML_MARK, TABLE_HEAD, holds_statistics_alone, is_ours,

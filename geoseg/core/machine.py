@@ -6,6 +6,7 @@ another; each may have limits (https://docs.kernel.org/admin-guide/cgroup-v1/ an
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ __all__ = [
     "machine",
     "machine_mark",
     "peak_memory",
+    "release_memory",
     "resident_memory",
 ]
 
@@ -87,6 +90,12 @@ def peak_memory() -> int:
         return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def release_memory() -> None:
+    """Give back to the system what was freed, where the C library would keep it for later."""
+    with suppress(OSError, AttributeError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_memory() -> int:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from geoseg.core.machine import available_memory
+from geoseg.core.machine import available_memory, release_memory
 from geoseg.scene.file_blocks import TALL_ROWS, number_bytes
 from geoseg.scene.scene_band import SceneBand
 
-__all__ = ["blocks_warning", "cache_bytes", "decoder_bytes"]
+__all__ = ["blocks_warning", "cache_bytes", "decoder_bytes", "release_decoders"]
 
 #: Of the memory that a run may take, so much is for the blocks of files at most.
 SHARE = 4
@@ -32,13 +32,26 @@ def cache_bytes(bands: Sequence[SceneBand], limit: int | None) -> int:
 
 
 def decoder_bytes(bands: Iterable[SceneBand]) -> int:
-    """Bytes that a decoder of tall blocks takes beside the cache; one file is read at a time.
+    """Bytes that decoders of tall blocks take beside the cache.
+
+    A thread decodes one file at a time, and two may: the one that reads rows of chips, and the one
+    that looks at the scene's numbers meanwhile.
 
     Args:
         bands: that are read together.
     """
     tall = (b.blocks.decoder_bytes for b in bands if b.blocks is not None and b.blocks.tall)
-    return max(tall, default=0)
+    return 2 * max(tall, default=0)
+
+
+def release_decoders(bands: Iterable[SceneBand]) -> None:
+    """Give back what decoders of tall blocks have freed: the C library keeps it for each thread.
+
+    Args:
+        bands: that were read together.
+    """
+    if decoder_bytes(bands):
+        release_memory()
 
 
 def blocks_warning(bands: Sequence[SceneBand], limit: int | None) -> Iterator[str]:

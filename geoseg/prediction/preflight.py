@@ -13,6 +13,7 @@ from geoseg.cards.card import ModelCard
 from geoseg.core.gdal import block_cache
 from geoseg.errors import RadiometryError
 from geoseg.geo.window import Window
+from geoseg.prediction.block_memory import release_decoders
 from geoseg.prediction.chips import ChipRow
 from geoseg.prediction.cloudy import cloud_warnings
 from geoseg.prediction.likeness import (
@@ -75,6 +76,7 @@ def sample_chips(plan: Plan, count: int, *, of_all: bool = False) -> list[NDArra
                 chip = alone.chip(window)
                 if chip is not None:
                     found[number] = chip
+    release_decoders(plan.read_bands)
     return [found[number] for number in sorted(found)]
 
 
@@ -292,6 +294,7 @@ def preflight(plan: Plan) -> list[str]:
     Raises:
         RadiometryError: they can't be what the model takes.
     """
+    release_decoders(plan.read_bands)  # of the survey
     statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
     _check_reflectance(plan, statistics)
     check_no_picture(plan)

@@ -77,9 +77,9 @@ def blocks_of(dataset: Any) -> FileBlocks:
         dataset: rasterio's.
     """
     height, width = dataset.block_shapes[0]
-    # Decoders of JPEG 2000 compute with 4 bytes; of others the block as it stands in the file is
-    # there, too, which is hardly larger.
-    decoding = 4 if dataset.driver.startswith("JP2") else 2 * number_bytes(dataset.dtypes[0])
+    # Decoders of JPEG 2000 compute with 4 bytes, and took 5 with all that they hold; of others the
+    # block as it stands in the file is there, too, which is hardly larger.
+    decoding = 5 if dataset.driver.startswith("JP2") else 2 * number_bytes(dataset.dtypes[0])
     return FileBlocks(height, width, dataset.count if interleaved(dataset) else 1, decoding)
 
 
