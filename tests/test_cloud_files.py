@@ -231,6 +231,14 @@ def test_a_dry_run_skips_chips_of_clouds_by_a_file(scene: Path, model: Path) -> 
             r"its numbers are 0, 1, 2, .*gdal_calc.py -A .*A>40",
         ),
         (
+            lambda f: make_raster(f, np.eye(60, 80)[None] * 0.9, transform=grid(10)),
+            r"are float64; .*A>0\.4",
+        ),
+        (
+            lambda f: make_raster(f, np.eye(60, 80, dtype=np.uint8)[None] + 1, transform=grid(10)),
+            r"its numbers are 1, 2.*A==2",
+        ),
+        (
             lambda f: make_raster(f, np.ones((2, 60, 80), np.uint8), transform=grid(10)),
             "has 2 bands, and a mask has one",
         ),

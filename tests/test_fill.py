@@ -97,11 +97,15 @@ def mapped(tmp_path: Path, model: Path) -> Mapper:
 # --- numbers that no ground has ---
 
 
-@pytest.mark.parametrize("number", [-9999.0, -10000.0, -3.4028234663852886e38, 1e20, 9.96921e36])
+@pytest.mark.parametrize(
+    "number",
+    [-9999.0, -10000.0, -3.4028234663852886e38, 1e20, 9.96921e36, -0.2, -0.1],
+    ids=lambda number: f"{number:.4g}",
+)
 def test_what_no_ground_has_is_nodata_as_if_a_tag_said_so(
     mapped: Mapper, reflectance: NDArray[np.float32], number: float
 ) -> None:
-    """N2, of all kinds."""
+    """N2, of all kinds; the last two are 0 as Landsat's and Sentinel-2's scales make it."""
     values = reflectance.copy()
     values[:, :60] = number
     tagged = mapped(values, nodata=number)
@@ -312,6 +316,16 @@ def test_zeros_are_noticed_wherever_they_lie(
     values[:, where] = 0
     mapped(values, CODES, DN)
     assert "--src-nodata 0" in mapped.warnings[0]
+
+
+def test_water_a_little_below_nothing_is_neither_fill_nor_asked_about(
+    mapped: Mapper, reflectance: NDArray[np.float32]
+) -> None:
+    """As the correction for the air leaves it; nothing of it is 0."""
+    values = reflectance.copy()
+    noise = np.random.default_rng(0).uniform(-0.006, -0.002, (6, 60, 256))
+    values[:, :60] = noise
+    assert (mapped(values) != 255).all() and mapped.warnings == []
 
 
 def test_dark_water_and_declared_zeros_are_not_asked_about(

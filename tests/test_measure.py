@@ -15,7 +15,6 @@ import rasterio
 from affine import Affine
 
 import geoseg
-from geoseg.errors import UsageError
 from geoseg.geo.geodesy import GroundGrid, Rings
 from geoseg.polygons.measure import Measure
 

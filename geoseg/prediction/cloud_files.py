@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ _LAYER = re.compile(r"(?:^|[_.-])(SCL|QA_PIXEL|Fmask|CLM|udm2)(?:_(?:\d+m|R\d))*
 SIDE = 1024
 #: More different numbers are not told.
 _MOST_SHOWN = 8
+#: A raster whose numbers go no farther holds classes, and no percent.
+_MOST_CLASSES = 20
 
 
 def with_cloud_file(scene: Scene, named: str | Path, rules: Rules) -> Scene:
@@ -81,7 +84,8 @@ def _rule(dataset: Any, path: str, bands: Sequence[SceneBand], sensor: Sensor | 
     kind = _LAYER.search(stem)
     known = rule_of(kind[1], sensor or detect_sensor([stem])) if kind else None
     if not dtype.startswith(("int", "uint")):
-        raise UsageError(f"--clouds {path}: its numbers are {dtype}; {_mask_of(path)}")
+        highest = max((n for n in _numbers(dataset, path) if math.isfinite(n)), default=0)
+        raise UsageError(f"--clouds {path}: its numbers are {dtype}; {_mask_of(path, highest)}")
     if known is not None and len(bands) >= max(known.bands, default=1):
         return known
     if len(bands) > 1:
@@ -102,7 +106,7 @@ def _rule(dataset: Any, path: str, bands: Sequence[SceneBand], sensor: Sensor | 
             )
         raise UsageError(
             f"--clouds {path}: its numbers are {shown}{whose}, and which are clouds nobody says; "
-            f"{_mask_of(path)}"
+            f"{_mask_of(path, numbers[-1])}"
         )
     return CloudRule(
         f"the mask {Path(path).name}",
@@ -112,16 +116,28 @@ def _rule(dataset: Any, path: str, bands: Sequence[SceneBand], sensor: Sensor | 
     )
 
 
-def _mask_of(path: str) -> str:
-    """Say how a mask is made."""
+def _mask_of(path: str, highest: float) -> str:
+    """Say how a mask is made of a raster's numbers.
+
+    Args:
+        path: of the raster.
+        highest: of its numbers, as far as they were looked at.
+    """
+    # Probabilities are 0 to 1 or percent; a few numbers are classes.
+    if re.search("SCL", Path(path).name, re.IGNORECASE) and highest > 1:
+        clouds = "numpy.isin(A,[3,8,9,10])"
+    else:
+        clouds = (
+            "A>0.4" if highest <= 1 else "A>40" if highest > _MOST_CLASSES else f"A=={highest:g}"
+        )
     return (
         f"a mask of clouds has 0 and 1, or 0 and 255: gdal_calc.py -A {Path(path).name} "
-        f'--calc="A>40" --type=Byte --outfile=mask.tif makes one, with what is cloud in place of '
-        f"A>40"
+        f'--calc="{clouds}" --type=Byte --outfile=mask.tif makes one, with what is cloud in place '
+        f"of {clouds}"
     )
 
 
-def _numbers(dataset: Any, path: str) -> set[int]:
+def _numbers(dataset: Any, path: str) -> set[Any]:
     """Collect a raster's numbers, or the first that are too many for a mask."""
     found: set[int] = set()
     for row in range(0, dataset.height, SIDE):

@@ -79,7 +79,9 @@ def _share(seen: Survey, most: int) -> float:
     """Of the scene, what is at most this in all bands and counts as measured."""
     if not seen.valid.any():
         return 0.0
-    return float(((seen.pixels <= most).all(axis=0) & seen.valid).mean())
+    # Below 0 it is something else: dark water after the correction for the air.
+    dark = ((seen.pixels >= 0) & (seen.pixels <= most)).all(axis=0)
+    return float((dark & seen.valid).mean())
 
 
 def _sides(seen: Survey, most: int) -> list[_Side]:

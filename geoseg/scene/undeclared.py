@@ -80,10 +80,12 @@ def _constant(values: NDArray[np.generic]) -> list[float]:
 
 
 def _too_dark(pixels: NDArray[np.generic], radiometry: Radiometry, least: float) -> list[float]:
-    """0, where it stands for what is below nothing in all bands."""
-    if not all(bias < least for bias in radiometry.bias):
-        return []
-    return [0.0] if (pixels == 0).all(axis=0).sum() >= LEAST else []
+    """Numbers that are below nothing in all bands at a time: mostly 0 that was scaled."""
+    first = pixels[0]
+    alike = (pixels == first).all(axis=0)
+    for gain, bias in zip(radiometry.gain, radiometry.bias, strict=True):
+        alike &= first * gain + bias < least
+    return _constant(first[alike]) if alike.any() else []
 
 
 def filled(pixels: NDArray[np.generic], numbers: Sequence[float]) -> NDArray[np.bool_]:
