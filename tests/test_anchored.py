@@ -37,8 +37,9 @@ SIZE = 128
 BOXES = (Window(131, 200, 64, 64), Window(57, 13, 201, 162))
 #: What a file has of the scene.
 FILE = Window(83, 101, 231, 205)
-#: A scene for what takes long, and a part of it, both of the example's pixels.
+#: A scene for what takes long, and parts of it: boxes, and a file, which is one of the example.
 SMALL, SMALLER = Window(51, 77, 219, 197), Window(84, 90, 141, 133)
+SMALL_BOXES = (Window(71, 40, 64, 64), Window(37, 13, 141, 99))
 
 RUNTIMES = [
     pytest.param("openvino", "fp32"),
@@ -73,9 +74,9 @@ class Runs:
     def map(self, scene: Path | None = None, **part: Any) -> Map:
         return mapped(scene or self.scene, self.folder, **{**self.options, **part})
 
-    def check_boxes(self, whole: Map, boxes: tuple[Window, ...] = BOXES) -> None:
+    def check_boxes(self, whole: Map, count: int = 2) -> None:
         """A bbox has the whole map's bits."""
-        for box in boxes:
+        for box in (BOXES if self.scene == SCENE else SMALL_BOXES)[:count]:
             part = self.map(bbox=bounds(whole.grid, box))
             assert part.grid.same_pixels(whole.grid.crop(box))
             assert_same(part, whole, what=f"a bbox of {box}")
@@ -143,7 +144,9 @@ def member(path: Path, depth: int, multiple: int) -> Path:
 @pytest.mark.parametrize(("runtime", "precision"), RUNTIMES)
 def test_every_runtime_and_precision(folder: Path, runtime: str, precision: str) -> None:
     able(runtime, precision)
-    runs = Runs(folder, runtime=runtime, precision=precision)
+    # Of the slow ones a small scene.
+    small = runtime != "openvino"
+    runs = Runs(folder, small=small, runtime=runtime, precision=precision)
     whole = runs.map()
     runs.check_boxes(whole)
     runs.check_fields(whole)
@@ -154,7 +157,7 @@ def test_chips_that_are_larger_than_a_part(folder: Path) -> None:
     """As they are by default: 512 px, larger than the scene."""
     runs = Runs(folder, runtime="openvino", precision="fp32", size=None)
     whole = runs.map()
-    runs.check_boxes(whole, BOXES[:1])
+    runs.check_boxes(whole, 1)
     runs.check_file(whole, EXACT)
 
 
@@ -162,7 +165,7 @@ def test_probabilities_of_32_bits(folder: Path) -> None:
     """Whatever is rounded off in others."""
     runs = Runs(folder, runtime="openvino", precision="fp32", probs_dtype="float32")
     whole = runs.map()
-    runs.check_boxes(whole, BOXES[:1])
+    runs.check_boxes(whole, 1)
     part = runs.map(part_of(folder / "part.tif", FILE))
     # Where a card says that a border is exact, a millionth is left.
     inner = from_ends(part.labelled) >= EXACT
@@ -183,7 +186,8 @@ def small(folder: Path) -> Path:
 @pytest.mark.extra("onnxruntime", "torch")
 def test_8_bits_of_the_models_own(folder: Path, small: Path) -> None:
     quantize(small, SCENE, folder / "int8", size=64)
-    runs = Runs(folder, model=folder / "int8", runtime="openvino", precision="int8", size=64)
+    options = {"runtime": "openvino", "precision": "int8", "size": 64}
+    runs = Runs(folder, small=True, model=folder / "int8", **options)
     whole = runs.map()
     runs.check_boxes(whole)
     runs.check_fields(whole)
@@ -214,7 +218,7 @@ def test_options_that_change_how_chips_are_put_together(
 ) -> None:
     runs = Runs(folder, small=True, runtime="openvino", precision="fp32", **options)
     whole = runs.map()
-    runs.check_boxes(whole, (Window(71, 40, 64, 64),))
+    runs.check_boxes(whole, 1)
     runs.check_fields(whole)
     runs.check_file(whole, EXACT)
 
@@ -222,7 +226,8 @@ def test_options_that_change_how_chips_are_put_together(
 @pytest.mark.extra("torch")
 def test_several_models_that_halve_at_other_steps(folder: Path) -> None:
     models = [member(folder / f"member{multiple}", d, multiple) for d, multiple in ((1, 2), (2, 4))]
-    runs = Runs(folder, model=models, runtime="torch", size=64, probs_dtype="float32")
+    options = {"runtime": "torch", "size": 64, "probs_dtype": "float32"}
+    runs = Runs(folder, small=True, model=models, **options)
     whole = runs.map(agreement=folder / "agreement.tif")
     runs.check_boxes(whole)
     runs.check_fields(whole)
@@ -232,10 +237,10 @@ def test_several_models_that_halve_at_other_steps(folder: Path) -> None:
 
 @pytest.mark.extra("torch")
 def test_a_crf_which_looks_at_the_whole_chip(folder: Path) -> None:
-    options = {"crf": True, "crf_options": ["iterations=2"], "size": 64, "overlap": 16}
+    options = {"crf": True, "crf_options": ["iterations=1"], "size": 64, "overlap": 16}
     runs = Runs(folder, small=True, runtime="openvino", precision="fp32", **options)
     whole = runs.map()
-    runs.check_boxes(whole, (Window(71, 40, 64, 64),))
+    runs.check_boxes(whole, 1)
     runs.check_fields(whole)
     runs.check_file(whole, 64)
 
