@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.core.gdal import block_cache
-from geoseg.core.machine import release_memory, resident_memory
 from geoseg.geo.window import Window
 from geoseg.prediction import block_memory
 from geoseg.prediction.chips import chip_rows
@@ -219,20 +218,32 @@ def test_decoders_of_tall_blocks_count_for_the_limit_of_memory(
     assert counted("one jp2") == 2 * counted("files")
 
 
+FREED = """
+import threading
+from geoseg.core.machine import release_memory, resident_memory
+
+held = []
+
+def work():
+    many = [bytearray(b"1" * 100_000) for _ in range(400)]
+    held.append(bytearray(b"1" * 100_000))
+
+before = resident_memory()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+kept = resident_memory()
+release_memory()
+print(kept - before, resident_memory() - before)
+"""
+
+
 @only_linux
 def test_what_decoders_have_freed_is_given_back() -> None:
     """In a thread whose memory the C library keeps: what is freed below something that is not."""
-    held: list[Any] = []
-
-    def work() -> None:
-        many = [bytearray(100_000) for _ in range(1000)]
-        held.append(bytearray(1000))
-        del many
-
-    before = resident_memory()
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    kept = resident_memory()
-    release_memory()
-    assert resident_memory() <= max(before + (10 << 20), kept - (50 << 20))
+    command = [sys.executable, "-c", FREED]  # of its own: others' threads have freed something, too
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    kept, left = map(int, done.stdout.split())
+    if kept < 30 << 20:
+        pytest.skip("this C library keeps nothing")
+    assert left < 10 << 20
