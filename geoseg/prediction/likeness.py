@@ -37,13 +37,11 @@ def likelier_warnings(plan: Plan) -> list[str]:
     """Describe a scene whose bands rather lie in another order, or have another offset, than said.
 
     Args:
-        plan: of the run.
+        plan: of the run, of a model of reflectance.
 
     Returns:
         A line, or none.
     """
-    if plan.card.quantity != "reflectance":
-        return []
     found = likelier(plan.survey.quantity(plan.radiometry), plan.card.bands)
     if found is None:
         return []
@@ -52,8 +50,7 @@ def likelier_warnings(plan: Plan) -> list[str]:
     return [
         f"what the scene holds as {', '.join(plan.card.bands)} reflects as "
         f"{', '.join(found.names)} would: if its bands are in another order than they are said to "
-        f"be, give "
-        f"{_names_option(plan.scene.bands, plan.bands, found.names)}"
+        f"be, give {_names_option(plan.scene.bands, plan.bands, found.names)}"
     ]
 
 
@@ -74,13 +71,11 @@ def unlike_warnings(plan: Plan) -> list[str]:
     """Describe a scene much of which is like no ground that geoseg has seen.
 
     Args:
-        plan: of the run.
+        plan: of the run, of a model of reflectance.
 
     Returns:
         A line, or none.
     """
-    if plan.card.quantity != "reflectance":
-        return []
     share = unlike(plan.survey.quantity(plan.radiometry), plan.card.bands)
     if share is None or share < MOST_UNLIKE:
         return []
@@ -127,12 +122,12 @@ def check_no_picture(plan: Plan) -> None:
     """Refuse an 8-bit picture in floating-point numbers, where reflectance is wanted.
 
     Args:
-        plan: of the run.
+        plan: of the run, of a model of reflectance.
 
     Raises:
         RadiometryError: all are whole multiples of 1/255, and the user gave no scale.
     """
-    if plan.card.quantity != "reflectance" or plan.options.scale is not None:
+    if plan.options.scale is not None:
         return
     greys = plan.survey.quantity(plan.radiometry) * 255
     if not greys.size or greys.min() < -NEAR or greys.max() > 255 + NEAR:

@@ -152,7 +152,7 @@ def _check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None
     Raises:
         RadiometryError: most medians are far above 1 or as good as nothing, or half are below 0.
     """
-    if plan.card.quantity != "reflectance" or plan.options.scale is not None or not statistics:
+    if plan.options.scale is not None or not statistics:
         return
     medians = np.array([s.median for s in statistics])
     what = _impossible(medians)
@@ -296,10 +296,12 @@ def preflight(plan: Plan) -> list[str]:
     """
     release_decoders(plan.read_bands)  # of the survey
     statistics = band_statistics(plan.survey, plan.radiometry, plan.card.bands)
-    _check_reflectance(plan, statistics)
-    check_no_picture(plan)
     found = plausibility_warnings(plan.card, statistics, plan.radiometry)
-    # A scale or an offset that makes the scene a sound one explains an odd order, too.
-    if not found or UNSURE in found[0]:
-        found = likelier_warnings(plan) or cloud_warnings(plan) or found or unlike_warnings(plan)
+    if plan.card.quantity == "reflectance":
+        _check_reflectance(plan, statistics)
+        check_no_picture(plan)
+        # A scale or an offset that makes the scene a sound one explains an odd order, too.
+        if not found or UNSURE in found[0]:
+            more = likelier_warnings(plan) or cloud_warnings(plan)
+            found = more or found or unlike_warnings(plan)
     return [*nodata_warnings(plan), *found]

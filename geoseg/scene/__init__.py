@@ -8,14 +8,14 @@ says what it holds, ``assets.py`` which of its files are bands, ``item_scene.py`
 ``tiles.py`` joins tiles of one scene (``vrt.py`` writes virtual rasters), ``variables.py`` finds
 the bands of a netCDF file or a Zarr folder (``zarr.py``). :mod:`~geoseg.scene.sensors` recognises
 sensors by names and tags, ``spelling.py`` reads what programs call a band, ``alpha.py`` tells
-whether one is a mask, ``place.py`` whether coordinates are those of the CRS.
-:mod:`~geoseg.scene.radiometry` turns stored numbers into reflectance, and
-:mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands differ. Every
-raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may be opened and
-what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual rasters and
-sidecars name, ``hdf5.py`` whether a netCDF-4 leads elsewhere, ``declared.py`` refuses sizes that
-are absurd, ``file_blocks.py`` says what a file is decoded by, ``vector_sources.py`` looks at vector
-files. Before the work :mod:`~geoseg.scene.survey` takes one look at the whole scene
+whether one is a mask, ``naming.py`` says what bands are called and why, ``place.py`` whether
+coordinates are those of the CRS. :mod:`~geoseg.scene.radiometry` turns stored numbers into
+reflectance, and :mod:`~geoseg.scene.reader` reads, with :mod:`~geoseg.scene.resampling` where bands
+differ. Every raster is opened by :mod:`~geoseg.scene.files` alone: ``sources.py`` decides what may
+be opened and what it may point to, ``file_kinds.py`` what a file is, ``pointers.py`` what virtual
+rasters and sidecars name, ``hdf5.py`` whether a netCDF-4 leads elsewhere, ``declared.py`` refuses
+sizes that are absurd, ``file_blocks.py`` says what a file is decoded by, ``vector_sources.py``
+looks at vector files. Before the work :mod:`~geoseg.scene.survey` takes one look at the whole scene
 (``sampling.py`` reads, ``block_layout.py`` knows what it costs), by which all is decided that
 depends on numbers: ``undeclared.py`` finds numbers that are nodata although no tag says so,
 ``dark_edges.py`` asks about black along the edge. What a scene's cloud layer leaves out stands in
