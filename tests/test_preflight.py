@@ -322,3 +322,15 @@ def test_an_orthophoto_of_5_m_is_warned_of(shared: Path) -> None:
     options = PredictOptions(model="landcover-aerial", band_names="red,green,blue,nir")
     (line,) = (w for w in make_plan(scene, options).warnings if "resampled" in w)
     assert "its map may be wrong all over: choose a model for coarser scenes" in line
+
+
+def test_info_gives_the_reason_of_what_it_believes(tmp_path: Path) -> None:
+    scene = make_raster(tmp_path / "s.tif", dn(sound_scene()), descriptions=BANDS, nodata=7)
+    model = tiny_model(tmp_path / "model", BANDS, ("a", "b"), quantity="reflectance")
+    found = scene_info(scene, models=[model])
+    assert found["numbers"]["scale"] is None and "--scale" in found["numbers"]["why"]
+    assert {band["nodata_by"] for band in found["bands"]} == {"the file's nodata tag"}
+    assert {band["name_by"] for band in found["bands"]} == {"its label"}
+    told = scene_info(scene, models=[model], scale=1e-4, band_names=",".join(BANDS))
+    assert told["numbers"] == {"scale": [1e-4], "offset": [0.0], "why": "given by --scale/--offset"}
+    assert {band["name_by"] for band in told["bands"]} == {"--band-names"}

@@ -73,7 +73,8 @@ def scene_info(
     options["clouds"] = clouds
     scene = open_with_clouds(source, PredictOptions(**options))
     tried = [_try_model(source, model, options) for model in models or list_embedded()]
-    return {**_described(scene), "models": tried}
+    numbers = _numbers(scene, scale, offset)
+    return {**_described(scene), "numbers": numbers, "models": tried}
 
 
 def _described(scene: Scene) -> dict[str, Any]:
@@ -99,7 +100,6 @@ def _described(scene: Scene) -> dict[str, Any]:
             }
             for b in scene.bands
         ],
-        "numbers": _numbers(scene),
         "ignored": list(scene.ignored),
         "item": item_report(scene),
         "clouds": layer_report(scene),
@@ -114,17 +114,17 @@ def _name_by(band: SceneBand) -> str:
     return band.named_by or "its label"
 
 
-def _numbers(scene: Scene) -> dict[str, Any]:
+def _numbers(scene: Scene, scale: float | None, offset: float | None) -> dict[str, Any]:
     """What the numbers of the bands with names are in reflectance, and what says so."""
     bands = [band for band in scene.bands if band.name is not None]
     if not bands:
         return {"scale": None, "offset": None, "why": "no band has a name"}
     try:
-        found = find_radiometry(scene, bands, "reflectance")
+        found = find_radiometry(scene, bands, "reflectance", scale=scale, offset=offset)
     except GeosegError as error:
         return {"scale": None, "offset": None, "why": str(error)}
-    scale, offset = (list(dict.fromkeys(values)) for values in (found.gain, found.bias))
-    return {"scale": scale, "offset": offset, "why": found.source}
+    scales, offsets = (list(dict.fromkeys(values)) for values in (found.gain, found.bias))
+    return {"scale": scales, "offset": offsets, "why": found.source}
 
 
 def _try_model(source: Source, model: str | Path, options: dict[str, Any]) -> dict[str, Any]:
