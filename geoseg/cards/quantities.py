@@ -67,7 +67,7 @@ def takes_8_bits(quantity: str, normalization: Normalization, bands: Sequence[st
 
     Args:
         quantity: the card's.
-        normalization: the card's, which tells.
+        normalization: the card's.
         bands: the card's.
     """
     spans = _spans(normalization)

@@ -1,6 +1,6 @@
 """What a scene's reflectance speaks for: the order of its bands, and their offset.
 
-What grounds reflect is told from any other order of the same bands by a mixture of normal
+What grounds reflect is distinguished from other orders of the same bands by a mixture of normal
 distributions, of log(50 x reflectance + 1) in six bands. It was fitted to pixels of some 150 real
 scenes of Sentinel-2 and Landsat, of all biomes (``benchmarks/spectra.py``, which also measures how
 often a sound order is doubted, and a wrong one found). A scene's bands are doubted only where one
