@@ -1,7 +1,7 @@
 """Black along a scene's edge: fill or collar that nobody declared, or dark ground?
 
-It is asked about, not decided: no number distinguishes night water from a frame. Of 494 real files these
-rules ask about eleven, which all have an undeclared frame, and about no dark picture.
+It is asked about, not decided: no number distinguishes night water from a frame. Of 494 real files
+these rules ask about eleven, which all have an undeclared frame, and about no dark picture.
 """
 
 from __future__ import annotations
