@@ -149,7 +149,7 @@ def test_clouds_are_those_of_the_command_line(run: Run, maps: Path, tmp_path: Pa
     given = {"CLOUDS": clouds, "CLOUD_BUFFER": 90, "OUTPUT": tmp_path / "out.tif"}
     assert run("predict", INPUT=SCENE, **given).returncode == 0
     expected = geoseg.predict(
-        SCENE, tmp_path / "expected.tif", clouds=clouds, cloud_buffer=90, no_vector=True
+        SCENE, tmp_path / "expected.tif", clouds=clouds, cloud_buffer=90.0, no_vector=True
     )
     assert (tmp_path / "out.tif").read_bytes() == expected.raster.read_bytes()
 

@@ -101,12 +101,12 @@ class GeosegFolder(SharedAlgorithm):
 
 
 def _is_scene(folder: str) -> bool:
-    """Whether a folder is one scene, with a file for each band."""
+    """Whether a folder is one scene, with a file for each band; of one file, it is the file."""
     try:
-        ask_json("info", folder, "--json")
+        found = ask_json("info", folder, "--json")
     except (QgsProcessingException, TimeoutError):
         return False  # no file is named after a band
-    return True
+    return len(found["paths"]) > 1
 
 
 def _scenes_in(folder: str, output: str, patterns: list[str]) -> dict[str, str]:
