@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -162,3 +163,22 @@ def test_memory_holds_the_newest_strips_alone_where_others_lie_between(tmp_path:
         assert len(store._held) <= HELD_STRIPS
     rows = np.arange(8, dtype=np.uint8).repeat(10)
     np.testing.assert_array_equal(store.read("raster", 0, 80)[0], np.tile(rows[:, None], 7))
+
+
+def test_half_a_strip_of_a_run_that_was_killed_is_written_anew(tmp_path: Path) -> None:
+    """Whatever its length: GDAL fails in many ways at half a file, and rasterio at some of them."""
+    grid = PixelGrid(16, 9, Affine(10, 0, 0, 0, -10, 0), None)
+    specs = {"raster": RasterSpec(grid, "uint8", 255, ("x",))}
+    pixels = np.random.default_rng(0).integers(0, 9, (16, 9), np.uint8)
+    strip = FinishedStrip(Window(0, 0, 16, 9), {"raster": pixels}, (1,), 1, 0)
+    StripStore(tmp_path / "whole", specs, 1).write(0, strip)
+    whole = next((tmp_path / "whole").glob("*.tif")).read_bytes()
+    killed = tmp_path / "killed"
+    for length in (*range(9), *range(9, len(whole), 29)):
+        shutil.rmtree(killed, ignore_errors=True)
+        killed.mkdir()
+        (killed / "raster-0-0.tif").write_bytes(whole[:length])
+        store = StripStore(killed, specs, 1)
+        assert len(store) == 0
+        store.write(0, strip)
+        np.testing.assert_array_equal(StripStore(killed, specs, 1).read("raster", 0, 16)[0], pixels)

@@ -196,6 +196,8 @@ def write_raster(
 @contextmanager
 def _raster(path: Path, shape: tuple[int, int]) -> Iterator[Any]:
     """Open a class raster for writing, of which blocks without any class take no room."""
+    # Half a file of a run that was killed: rasterio fails to replace what GDAL can't read.
+    path.unlink(missing_ok=True)
     with rasterio.open(
         path,
         "w",

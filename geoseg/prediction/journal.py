@@ -203,6 +203,8 @@ class StripStore:
         # A byte a pixel is written, and read again, in less time than it takes to pack it.
         packed = {} if spec.is_plain else {"compress": "zstd", "zstd_level": 1}
         try:
+            # Half a file of a run that was killed: rasterio fails to replace what GDAL can't read.
+            path.unlink(missing_ok=True)
             with rasterio.open(
                 path,
                 "w",

@@ -98,6 +98,8 @@ def write_held_out(
             path, number = path.with_stem(f"{path.stem}-{number}"), number + 1
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # Half a file of a run that was killed: rasterio fails to replace what GDAL can't read.
+            path.unlink(missing_ok=True)
             with (
                 quiet(),
                 rasterio.open(
