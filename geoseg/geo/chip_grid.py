@@ -221,8 +221,9 @@ class ChipGrid:
         Returns:
             Where they lie; None for none, where the next row of chips begins above the part.
         """
-        edges = [0, *(max(0, start) for start in self.row_starts[1:]), self.height]
-        top, bottom = edges[number], edges[number + 1]
+        starts, below = self.row_starts, number + 1
+        top = max(0, starts[number]) if number else 0
+        bottom = max(0, starts[below]) if below < len(starts) else self.height
         if top == bottom:
             return None
         return Window(top, lane.left, bottom - top, lane.right - lane.left)

@@ -11,18 +11,17 @@ from typing import Any
 
 from rasterio.windows import Window as RasterioWindow
 
-from geoseg.core.gdal import GDAL_ERRORS, TILED, explain_read_error, retried
+from geoseg.core.gdal import GDAL_ERRORS, TILED, explain_read_error
 from geoseg.errors import SceneError
 from geoseg.geo.window import Window
 from geoseg.scene.file_blocks import interleaved, number_bytes
+from geoseg.scene.sparse_blocks import blocks_there
 
 __all__ = [
     "MAX_PIXELS",
     "check_declared",
-    "has_blocks",
     "pixel_limit",
     "pixels_allowed",
-    "some_blocks",
 ]
 
 #: Of a raster, unless the user says otherwise.
@@ -31,8 +30,6 @@ MAX_PIXELS = 100_000_000_000
 BLOCK_BYTES = 1 << 30
 #: So many blocks are looked at, which takes ten seconds, to find out which are there.
 MOST_BLOCKS = 8_000_000
-#: And so many where some of them are enough: half a second.
-SOME_BLOCKS = 400_000
 
 _limit: ContextVar[float] = ContextVar("max_pixels", default=MAX_PIXELS)
 
@@ -97,89 +94,18 @@ def check_declared(dataset: Any, file: str) -> None:
             ) from error
 
 
-def has_blocks(dataset: Any, file: str, bands: list[int], window: Window) -> bool:
-    """Whether a GeoTIFF holds a block that reaches into a window; True where that isn't known.
-
-    What GDAL can't look up counts as missing, for good: who asks has read a pixel of the window's
-    last block before, which fails where the table of blocks is cut short.
-
-    Args:
-        dataset: rasterio's.
-        file: its path or URL.
-        bands: from 1.
-        window: within the dataset.
-    """
-    if dataset.driver != "GTiff":
-        return True
-    planes = bands[:1] if interleaved(dataset) else bands
-
-    def look() -> bool:
-        return any(_blocks(dataset, planes, window))
-
-    return retried(file, look)
-
-
-def some_blocks(dataset: Any, file: str, band: int, most: int) -> list[Window]:
-    """Find blocks that a GeoTIFF holds, spread over all that were found.
-
-    Of a file with very many blocks one in so many is looked up.
-
-    Args:
-        dataset: rasterio's, of which a pixel was read; see :func:`has_blocks`.
-        file: its path or URL.
-        band: from 1.
-        most: how many windows to give at most.
-    """
-    if dataset.driver != "GTiff":
-        return []
-    height, width = dataset.block_shapes[0]
-    down, across = math.ceil(dataset.height / height), math.ceil(dataset.width / width)
-    every = math.ceil(down * across / SOME_BLOCKS)
-    while math.gcd(every, across) > 1:  # else some columns would never be looked at
-        every += 1
-
-    def look() -> list[int]:
-        return [
-            number
-            for number in range(0, down * across, every)
-            if dataset.get_tag_item(
-                f"BLOCK_OFFSET_{number % across}_{number // across}", "TIFF", bidx=band
-            )
-            is not None
-        ]
-
-    found = retried(file, look)
-    chosen = found if len(found) <= most else [found[i * len(found) // most] for i in range(most)]
-    whole = Window(0, 0, dataset.height, dataset.width)
-    windows = (
-        Window(n // across * height, n % across * width, height, width).intersection(whole)
-        for n in chosen
-    )
-    return [window for window in windows if window is not None]
-
-
-def _blocks(dataset: Any, planes: list[int], window: Window) -> Iterator[bool]:
-    """Whether each block that reaches into a window is there."""
-    height, width = dataset.block_shapes[0]
-    for band in planes:
-        for row in range(window.row // height, (window.bottom - 1) // height + 1):
-            for col in range(window.col // width, (window.right - 1) // width + 1):
-                found = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-                yield found is not None
-
-
 def _holds_at_most(dataset: Any, most: float) -> bool:
     """Whether the blocks that are there have no more pixels than that."""
     height, width = dataset.block_shapes[0]
     blocks = math.ceil(dataset.height / height) * math.ceil(dataset.width / width)
     if dataset.driver != "GTiff" or blocks > MOST_BLOCKS:
         return False
-    try:  # see has_blocks
+    try:  # see blocks_there
         dataset.read(1, window=RasterioWindow(dataset.width - 1, dataset.height - 1, 1, 1))
     except GDAL_ERRORS:
         return False
     left = most
-    for there in _blocks(dataset, [1], Window(0, 0, dataset.height, dataset.width)):
+    for there in blocks_there(dataset, 1, Window(0, 0, dataset.height, dataset.width)):
         left -= there * height * width
         if left < 0:
             return False

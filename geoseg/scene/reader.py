@@ -20,7 +20,7 @@ from geoseg.errors import SceneError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
 from geoseg.scene.cloud_reader import CloudReader
-from geoseg.scene.declared import has_blocks, pixel_limit
+from geoseg.scene.declared import pixel_limit
 from geoseg.scene.file_blocks import rows_of_blocks
 from geoseg.scene.files import opened
 from geoseg.scene.open_bands import OpenBands
@@ -34,6 +34,7 @@ from geoseg.scene.resampling import (
 )
 from geoseg.scene.scene import CloudLayer, FoundClouds
 from geoseg.scene.scene_band import SceneBand
+from geoseg.scene.sparse_blocks import SparseBlocks
 
 __all__ = ["SceneReader", "pixel_dtype"]
 
@@ -74,6 +75,7 @@ class SceneReader:
         self.src_nodata = src_nodata
         self._stack = ExitStack()
         self._sources: list[OpenBands] = []
+        self._sparse: list[SparseBlocks] = []
         self._clouds: CloudReader | None = None
         self._left_out: NDArray[np.bool_] | None = None
         try:
@@ -154,6 +156,10 @@ class SceneReader:
                     shift,
                 )
             )
+        for source in self._sources:
+            bands = source.indexes if source.alpha is None else [*source.indexes, source.alpha]
+            read = partial(self._read_file, source)
+            self._sparse.append(SparseBlocks(source.dataset, source.path, bands, read))
 
     def _is_masked(self, dataset: Any, indexes: Sequence[int], nodata: float | None) -> bool:
         """Whether GDAL's mask of these bands has to be read."""
@@ -183,7 +189,7 @@ class SceneReader:
         """
         values = np.zeros((len(self.bands), 1, 1), self.dtype)
         measured, lit = True, list[bool]()
-        for source in self._sources:
+        for source, sparse in zip(self._sources, self._sparse, strict=True):
             direct = source.shift is not None
             area: Window | None = None
             if source.shift is not None:
@@ -191,18 +197,11 @@ class SceneReader:
                 area = Window(row, col, window.height, window.width)
             else:
                 area = footprint(self.grid.crop(window), source.grid)
-            bands = source.indexes if source.alpha is None else [*source.indexes, source.alpha]
-            if area is None or source.mapped or source.dataset.driver != "GTiff":
+            if area is None or source.mapped:
                 return None
-            # Where the table of blocks is cut short, reading says so, but only as long as nobody
-            # has looked a block up: then it counts as missing. So a pixel is read before, first of
-            # the first block, which mostly is there, and then of the last one.
-            corners = (area.row, area.col), (area.bottom - 1, area.right - 1)
-            looked_at = Window(*corners[0], 1, 1), area
-            for corner, look in zip(corners, looked_at, strict=True):
-                part = self._read_file(source, Window(*corner, 1, 1))
-                if has_blocks(source.dataset, source.path, bands, look):
-                    return None
+            part = sparse.pixel(area)
+            if part is None:
+                return None
             there = part.measured is None or bool(part.measured.all())
             bright = part.lit is None or bool(part.lit.any())
             if not direct and there and bright:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from geoseg.geo.window import Window
 from geoseg.scene.block_layout import BlockLayout, layout_of
-from geoseg.scene.declared import some_blocks
 from geoseg.scene.open_bands import OpenBands
 from geoseg.scene.reader import SceneReader
 from geoseg.scene.resampling import Pixels, at_centres
+from geoseg.scene.sparse_blocks import some_blocks
 
 __all__ = ["SceneSampler"]
 
