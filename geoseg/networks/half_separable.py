@@ -5,7 +5,9 @@ https://doi.org/10.1038/s41597-022-01307-4): three blocks of pointwise and depth
 with a pointwise shortcut, a side path that joins before the last one, and classes that depend on
 the direction of a pixel's features and not on their length. Here it is made cheaper to run: the
 stem's output is halved by averaging, the activation is the hard swish of Howard et al. 2019
-(https://arxiv.org/abs/1905.02244), and logits are brought to full size instead of features.
+(https://arxiv.org/abs/1905.02244), and logits are brought to full size instead of features. Where
+finer detail is wanted, a few features are brought to full size instead and joined there with the
+stem's, so that what is one pixel wide is seen as such.
 """
 
 from __future__ import annotations
@@ -39,6 +41,30 @@ class _ConvNormSwish(nn.Sequential):
         )
 
 
+class _Fine(nn.Module):
+    """What lies around each pixel, of half size, and its own near neighbours, of full size."""
+
+    def __init__(self, coarse: int, stem: int, channels: int) -> None:
+        super().__init__()
+        both = 2 * channels
+        self.coarse = _ConvNormSwish(coarse, channels, 1)
+        self.stem = _ConvNormSwish(stem, channels, 1)
+        self.joint = nn.Sequential(
+            _ConvNormSwish(both, both, 3, groups=both),
+            _ConvNormSwish(both, both, 1),
+            _ConvNormSwish(both, both, 3, groups=both),
+            _ConvNormSwish(both, both, 1),
+        )
+
+    def forward(self, coarse: Tensor, full: Tensor) -> Tensor:
+        y: Tensor = self.joint(torch.cat((_doubled(self.coarse(coarse)), self.stem(full)), dim=1))
+        return y
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
 class HalfSeparable(SegModel):
     """Separable convolutions at half size, in three blocks."""
 
@@ -52,6 +78,7 @@ class HalfSeparable(SegModel):
         stem: int = 64,
         side: int = 48,
         widths: Sequence[int] = (96, 144, 144),
+        fine: int = 0,
     ) -> None:
         """Build the layers.
 
@@ -61,13 +88,16 @@ class HalfSeparable(SegModel):
             stem: channels at full size.
             side: channels of the side path.
             widths: channels of the three blocks.
+            fine: channels that the blocks and the stem each give to the joint at full size; 0 for
+                none.
 
         Raises:
-            ValueError: a number is below 1, or there are not three blocks.
+            ValueError: a number is too small, or there are not three blocks.
         """
-        if len(widths) != 3 or min(stem, side, *widths) < 1:
+        if len(widths) != 3 or min(stem, side, *widths) < 1 or fine < 0:
             raise ValueError(
-                f"stem {stem}, side {side} and the three widths {tuple(widths)} must be 1 at least"
+                f"stem {stem}, side {side} and the three widths {tuple(widths)} must be 1 at "
+                f"least, fine {fine} 0 at least"
             )
         super().__init__()
         first, second, third = widths
@@ -78,13 +108,20 @@ class HalfSeparable(SegModel):
         self.block1 = SeparableBlock(stem, first, _ConvNormSwish)
         self.block2 = SeparableBlock(first, second, _ConvNormSwish)
         self.block3 = SeparableBlock(second + side, third, _ConvNormSwish)
-        self.head = nn.Conv2d(third, classes, 1)
+        self.fine = _Fine(third, stem, fine) if fine else None
+        self.head = nn.Conv2d(2 * fine or third, classes, 1)
         #: Length of the features' direction; directions alone would bound the logits too narrowly.
         self.length = nn.Parameter(torch.tensor(10.0))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Give logits at the input's size."""
-        y = F.avg_pool2d(self.stem(x), 2)
-        y = self.block3(torch.cat((self.block2(self.block1(y)), self.side(y)), dim=1)).float()
-        logits = self.head(unit_length(y) * self.length).float()
-        return (F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False),)
+        full = self.stem(x)
+        half = F.avg_pool2d(full, 2)
+        y = self.block3(torch.cat((self.block2(self.block1(half)), self.side(half)), dim=1))
+        if self.fine is not None:
+            return (self._logits(self.fine(y, full)),)
+        return (_doubled(self._logits(y)),)
+
+    def _logits(self, y: Tensor) -> Tensor:
+        logits: Tensor = self.head(unit_length(y.float()) * self.length)
+        return logits.float()

@@ -181,7 +181,12 @@ def _by_numbers(
     """Clouds and what else is left out by a raster's numbers, (H, W) each, on its own grid."""
     clouds, others = (np.zeros((area.height, area.width), dtype=bool) for _ in range(2))
     for index in layer.rule.bands or (layer.band.index,):
-        found = layer.rule.left_out(_numbers(layer.band.path, dataset, area, index))
+        numbers = _numbers(layer.band.path, dataset, area, index)
+        if numbers.dtype.kind == "f":
+            missing = ~np.isfinite(numbers)
+            numbers = _whole(numbers, missing, layer)
+            others |= missing
+        found = layer.rule.left_out(numbers)
         clouds |= found[0]
         others |= found[1]
     return clouds, others
@@ -197,6 +202,23 @@ def _numbers(path: str, dataset: Any, area: Window, index: int) -> NDArray[Any]:
             f"{path}: rows {area.row} to {area.bottom - 1} of the cloud layer can't be read: "
             f"{explain_read_error(error, path)}; or do without it (--clouds none)"
         ) from error
+
+
+def _whole(numbers: NDArray[Any], missing: NDArray[np.bool_], layer: CloudLayer) -> NDArray[Any]:
+    """Turn classes or bits that a file stores as floating-point numbers back into whole ones.
+
+    Raises:
+        SceneError: they are none, as where classes were averaged.
+    """
+    found = np.where(missing, 0, numbers)
+    whole = found.astype(np.int64)
+    if not np.array_equal(whole, found):
+        wrong = found[whole != found][0]
+        raise SceneError(
+            f"{layer.source} holds {wrong:g}, and {layer.name} has whole numbers alone: it was "
+            f"averaged or resampled; give a layer of its own (--clouds FILE), or --clouds none"
+        )
+    return whole
 
 
 def _disk_of(layer: CloudLayer | FoundClouds) -> Disk:

@@ -9,16 +9,17 @@ is; and what was not measured or measured wrongly. Snow and water are ground, an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import Sensor
 
-__all__ = ["CLOUDS", "CLOUD_BUFFER", "LAYERS", "MOST_BUFFER", "CloudRule", "Numbers", "rule_of"]
+__all__ = ["CLOUDS", "CLOUD_BUFFER", "LAYERS", "MOST_BUFFER", "CloudRule", "Numbers", "cloud_band", "rule_of"]
 
 #: What a user may say of clouds.
 CLOUDS = ("auto", "none", "csmask")
@@ -174,6 +175,32 @@ def rule_of(
     )
     why = f"the item's names of its classes: {', '.join(names)}"
     return CloudRule(f"classes of {name}", clouds, rim, unmeasured, why)
+
+
+#: Names of layers that mean one sensor's, whatever else a file says of itself.
+_OF_ONE_SENSOR = {"scl": "Sentinel-2", "qa_pixel": "Landsat"}
+
+
+def cloud_band(
+    bands: Sequence[SceneBand], sensor: Sensor | None
+) -> tuple[SceneBand, CloudRule] | None:
+    """Find the band that is a product's cloud layer, as exports of Earth Engine have it.
+
+    Args:
+        bands: of a scene, as its files call them.
+        sensor: of the scene, or None.
+
+    Returns:
+        The band and its rule; None where there is none.
+    """
+    for band in bands:
+        name = band.label.lower()
+        if sensor is not None and not sensor.name.startswith(_OF_ONE_SENSOR.get(name, "")):
+            continue
+        rule = LAYERS.get((name, _OF_ONE_SENSOR.get(name, ""))) or rule_of(name, sensor)
+        if rule is not None and not rule.bands:
+            return band, rule
+    return None
 
 
 def _kind(name: str) -> re.Pattern[str] | None:

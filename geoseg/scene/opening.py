@@ -19,6 +19,7 @@ from geoseg.core.gdal import gdal_options, over_network
 from geoseg.core.names import public_name
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.scene.bands import bands_of, said_of_alpha, stem_of
+from geoseg.scene.clouds import cloud_band
 from geoseg.scene.dates import dates_of
 from geoseg.scene.files import add_files, opened
 from geoseg.scene.folders import (
@@ -37,7 +38,7 @@ from geoseg.scene.naming import WHOLE, named_bands, told_by_products
 from geoseg.scene.parts import part_of
 from geoseg.scene.place import check_place
 from geoseg.scene.products import Layout, told_of
-from geoseg.scene.scene import Scene
+from geoseg.scene.scene import CloudLayer, Scene
 from geoseg.scene.scene_band import SceneBand, pixel_size
 from geoseg.scene.sources import LOCAL, Rules
 from geoseg.scene.tiles import join_tiles
@@ -112,7 +113,8 @@ def _open(
     names = [name.strip() for name in (band_names or "").split(",")]
     name = stem_of(files[0])
     files, rules = join_tiles(files, rules)
-    return _open_files(files, name, (), rules, folder=len(files) > 1, names=names)
+    scene = _open_files(files, name, (), rules, folder=len(files) > 1, names=names)
+    return scene if clouds == "none" else _with_cloud_band(scene)
 
 
 def _item_of(source: Any) -> Item:
@@ -146,10 +148,20 @@ def _open_folder(folder: str, named: str, rules: Rules, clouds: str) -> Scene:
         return scene
     layer = cloud_layer(found, scene.sensor, rules)
     if layer is None:
-        return scene
+        return _with_cloud_band(scene)
     used = f"{os.path.basename(layer.band.path)}: "
     ignored = tuple(line for line in scene.ignored if not line.startswith(used))
     return replace(scene, clouds=layer, ignored=ignored)
+
+
+def _with_cloud_band(scene: Scene) -> Scene:
+    """Have the band of a scene that is a cloud layer show its clouds."""
+    found = cloud_band(scene.bands, scene.sensor)
+    if found is None:
+        return scene
+    band, rule = found
+    source = f"{band.label} in {os.path.basename(band.path)}"
+    return replace(scene, clouds=CloudLayer(band, rule, source))
 
 
 def _by_item(folder: str, named: str, found: Layout, rules: Rules, clouds: str) -> Scene | None:
