@@ -1,4 +1,4 @@
-"""Files as Earth Engine and QGIS export them: one file, with or without names, layers among bands."""
+"""Files as Earth Engine and QGIS export them: all bands in one file, layers among them."""
 
 from __future__ import annotations
 
@@ -139,6 +139,8 @@ def test_a_rendered_image_of_qgis_is_a_picture_with_an_alpha_band(tmp_path: Path
     with rasterio.open(path, "r+") as dataset:
         names = "red", "green", "blue", "alpha"
         dataset.colorinterp = [ColorInterp[name] for name in names]
-    reflectance = tiny_model(tmp_path / "reflectance", ("red", "green", "blue"), ("a", "b"), **REFLECTANCE)
+    reflectance = tiny_model(
+        tmp_path / "reflectance", ("red", "green", "blue"), ("a", "b"), **REFLECTANCE
+    )
     with pytest.raises(RadiometryError):
         geoseg.predict(path, tmp_path / "map.tif", model=reflectance, runtime=OneClass())

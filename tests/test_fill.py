@@ -165,6 +165,23 @@ def test_whole_numbers_too(
     assert mapped.report["scene"]["fill"]["numbers"] == [number]
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_zeros_of_some_bands_are_no_ground_where_0_stands_for_less_than_any_has(
+    mapped: Mapper, reflectance: NDArray[np.float32], declared: bool
+) -> None:
+    """Sentinel-2 since baseline 04.00: 0 in one band is -0.1, and was not measured."""
+    values = np.round((reflectance + 0.1) * 1e4).astype(np.uint16)
+    values[3, :, :50] = 0
+    tag = {"nodata": 0} if declared else {}
+    found = mapped(values, CODES, {"scale": 1e-4, "offset": -0.1}, **tag)
+    assert (found[:, :50] == 255).all() and (found[:, 50:] != 255).all()
+    assert any("0 is taken as nodata" in line for line in mapped.warnings) != declared
+    # Without an offset it is darkness: no ground but water in the short-wave infrared.
+    values = np.round(reflectance * 1e4).astype(np.uint16)
+    values[3, :, :50] = 0
+    assert (mapped(values, CODES, DN, **tag) != 255).all()
+
+
 def test_where_the_unit_is_wrong_no_number_is_fill(
     mapped: Mapper, reflectance: NDArray[np.float32]
 ) -> None:
@@ -349,6 +366,26 @@ def test_who_has_another_tag_is_told_what_the_advice_replaces(
     assert "(in place of the file's 65535)" in mapped.warnings[0]
 
 
+@pytest.mark.parametrize("number", [1, 10000, 55000])
+def test_one_number_along_the_edge_is_asked_about_and_the_advice_works(
+    mapped: Mapper, reflectance: NDArray[np.float32], number: int
+) -> None:
+    """It could be ground: nothing, white sand, or what no scale was known for."""
+    values = numbers(reflectance)
+    values[:, :, :60] = number
+    mapped(values, CODES, DN, nodata=None)
+    said = [line for line in mapped.warnings if "src-nodata" in line]
+    if number == 55000:  # 5.5 is beyond all ground
+        assert f"{number} is taken as nodata" in said[0]
+        return
+    assert f"all bands are {number}, 23.4 % of the scene" in said[0]
+    found = mapped(values, CODES, {**DN, "src_nodata": float(number)})
+    np.testing.assert_array_equal(found == 255, (values == number).any(axis=0))
+    assert not any("src-nodata" in line for line in mapped.warnings)
+    mapped(values, CODES, {**DN, "src_nodata": math.nan})
+    assert not any("src-nodata" in line for line in mapped.warnings)
+
+
 def test_info_asks_too(tmp_path: Path, model: Path, reflectance: NDArray[np.float32]) -> None:
     values = numbers(reflectance)
     values[:, :60] = 0
@@ -379,7 +416,7 @@ def test_measurements_of_whatever_unit_are_no_fill(seed: int, unit: float, share
     pixels = (random.gamma(2, 0.1, (3, 64, 64)) * unit).astype(np.float32)
     filled = random.random((64, 64)) < share
     pixels[:, filled] = -9999
-    found = find_fill(seen_of(pixels), plain(3), (-0.5, 3.0), -0.05)
+    found = find_fill((), seen_of(pixels), plain(3), (-0.5, 3.0), -0.05)
     assert found.numbers == ((-9999.0,) if share else ())
     assert found.share == pytest.approx(filled.mean())
 
@@ -388,12 +425,12 @@ def test_a_fill_that_was_mixed_with_ground_at_its_border_is_found() -> None:
     pixels = np.full((1, 64, 64), 0.2, dtype=np.float32)
     pixels[:, :20] = -9999
     pixels[0, 20] = np.linspace(-9999, 0, 64)  # as bilinear resampling leaves it
-    assert find_fill(seen_of(pixels), plain(1), (-0.5, 3.0), -0.05).numbers == (-9999.0,)
+    assert find_fill((), seen_of(pixels), plain(1), (-0.5, 3.0), -0.05).numbers == (-9999.0,)
 
 
 def test_a_scene_of_one_number_has_no_fill() -> None:
     pixels = np.full((2, 64, 64), 7.0, dtype=np.float32)
-    assert find_fill(seen_of(pixels), plain(2), (-0.5, 3.0), -0.05) == Fill()
+    assert find_fill((), seen_of(pixels), plain(2), (-0.5, 3.0), -0.05) == Fill()
 
 
 def test_what_is_possible_is_what_the_model_takes() -> None:
@@ -415,7 +452,7 @@ def test_what_is_possible_is_what_the_model_takes() -> None:
 
 @pytest.mark.slow
 def test_no_real_scene_is_accused_but_those_that_have_an_undeclared_frame(shared: Path) -> None:
-    """All pictures and scenes of several bands; in eleven of them black was never declared."""
+    """All pictures and scenes of several bands; twelve have a black frame, and one a white one."""
     framed, looked_at = set(), 0
     for path in sorted((shared / "data").rglob("*")):
         named = path.name.replace("unlabelled", "")
@@ -439,9 +476,11 @@ def test_no_real_scene_is_accused_but_those_that_have_an_undeclared_frame(shared
             framed.add(path.name)
     assert looked_at > 400
     assert {name for name in framed if not name.startswith("3band_0130222231")} == {
-        "unlabelled_5c15321f63d9810007f8b06f_10_00000.tif"
+        "unlabelled_5c15321f63d9810007f8b06f_10_00000.tif",
+        "5b3622402b6a08001185f8d8_10_00004.tif",  # white, two thirds of it
+        "southerncalimg38b.jpg",
     }
-    assert len(framed) == 11
+    assert len(framed) == 13
 
 
 def test_real_folders_of_one_band_files_are_not_accused(shared: Path) -> None:

@@ -21,7 +21,7 @@ from geoseg.cards.quantities import (
 from geoseg.errors import UsageError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.scene.collar import Collar, find_collar
-from geoseg.scene.dark_edges import said_of_dark_edges
+from geoseg.scene.dark_edges import said_of_dark_edges, said_of_flat_edges
 from geoseg.scene.eight_bits import check_8_bits, stretched
 from geoseg.scene.radiometry import Radiometry
 from geoseg.scene.scene import CloudLayer, FoundClouds
@@ -138,6 +138,11 @@ def decide_by_numbers(
             f"--stretch is for models that take pictures of 8 bits, and this one takes "
             f"{taken.quantity}s of its own; leave it out"
         )
+    darkest = darkest_ground(taken.quantity)
+    bands = [
+        replace(band, dark_zeros=bias >= darkest)
+        for band, bias in zip(bands, radiometry.bias, strict=True)
+    ]
     # To find clouds takes as long as a part of the run; a raster of them is only read.
     layer = clouds if isinstance(clouds, CloudLayer) else None
     seen = survey(bands, ground, src_nodata=asked.src_nodata, clouds=layer)
@@ -148,11 +153,11 @@ def decide_by_numbers(
     possible = possible_range(taken.quantity, taken.normalization, taken.bands)
     if asked.stretch is not None:
         possible = possible_counts()
-    fill = find_fill(seen, radiometry, possible, darkest_ground(taken.quantity))
+    fill = find_fill(bands, seen, radiometry, possible, darkest)
     bands, seen = declare(bands, seen, fill)
-    notes = said_of_fill(fill, taken.quantity)
+    notes = said_of_fill(fill, taken.quantity, bands)
     if asked.src_nodata is None and not asked.nearblack:
-        notes += said_of_dark_edges(seen, bands)
+        notes += said_of_dark_edges(seen, bands) or said_of_flat_edges(seen, bands)
     if asked.stretch is not None:
         radiometry = stretched(seen, asked.stretch, len(bands), name)
     elif eight_bits and not asked.scaled:

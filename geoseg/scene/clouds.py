@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from geoseg.scene.scene_band import SceneBand
 from geoseg.scene.sensors import Sensor
 
-__all__ = ["CLOUDS", "CLOUD_BUFFER", "LAYERS", "MOST_BUFFER", "CloudRule", "Numbers", "cloud_band", "rule_of"]
+__all__ = [
+    "CLOUDS",
+    "CLOUD_BUFFER",
+    "LAYERS",
+    "MOST_BUFFER",
+    "CloudRule",
+    "Numbers",
+    "cloud_band",
+    "rule_of",
+]
 
 #: What a user may say of clouds.
 CLOUDS = ("auto", "none", "csmask")

@@ -31,6 +31,7 @@ class OpenBands:
         indexes: of the bands in the file, from 1.
         nodata: their number for "not measured", or None.
         fills: further such numbers, which no tag declares.
+        dark_zeros: whether a nodata of 0 voids a pixel only where all bands are 0.
         masked: whether GDAL's mask says more than a nodata of 0 does.
         mapped: whether there is a mask that is more than a question of the pixel's own numbers.
         collar: which pixels of the file are a near-black collar, or None.
@@ -45,6 +46,7 @@ class OpenBands:
     indexes: list[int]
     nodata: float | None
     fills: tuple[float, ...]
+    dark_zeros: bool
     masked: bool
     mapped: bool
     collar: Mask | None
@@ -53,8 +55,8 @@ class OpenBands:
 
     @property
     def dark(self) -> bool:
-        """Whether 0 in all bands was not measured."""
-        return self.nodata == 0 or 0 in self.fills
+        """Whether 0 in all bands was not measured, and 0 in some of them was."""
+        return self.dark_zeros and (self.nodata == 0 or 0 in self.fills)
 
     def read(
         self,
@@ -93,9 +95,8 @@ class OpenBands:
             votes.append(read(dataset.read, [self.alpha]) != 0)
         if values.dtype.kind == "f":
             votes.append(np.isfinite(values))
-        if nodata is not None and nodata != 0 and not math.isnan(nodata):
-            votes.append(values != nodata)
-        votes += [values != number for number in self.fills if number != 0]
+        numbers = {*self.fills, *([] if nodata is None or math.isnan(nodata) else [nodata])}
+        votes += [values != number for number in sorted(numbers) if number != 0 or not self.dark]
         if self.collar is not None:
             votes += self._outside_collar(area, values.shape[1:])
         measured = None

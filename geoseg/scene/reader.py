@@ -44,7 +44,8 @@ class SceneReader:
 
     Valid is where every band was measured: not nodata, not NaN, not masked by an alpha band or a
     mask. There is one exception. Where nodata is 0, a 0 in some bands only is darkness (water in
-    the short-wave infrared) and the pixel is valid; it takes 0 in all such bands to void it.
+    the short-wave infrared) and the pixel is valid; it takes 0 in all such bands to void it. A band
+    in which 0 stands for less than any ground has (Landsat's -0.2) says that it is not so.
     """
 
     def __init__(
@@ -116,9 +117,9 @@ class SceneReader:
             # NaN is unequal to itself and would make a group a band.
             key = None if nodata is not None and math.isnan(nodata) else nodata
             # VRTs may mix dtypes.
-            group = band.path, key, band.dtype, band.fills, id(band.collar)
+            group = band.path, key, band.dtype, band.fills, band.dark_zeros, id(band.collar)
             groups.setdefault(group, []).append(slot)
-        for (path, nodata, _, fills, _), slots in groups.items():
+        for (path, nodata, _, fills, dark_zeros, _), slots in groups.items():
             band = self.bands[slots[0]]
             # Whoever opened the scene has seen that it is not too large.
             with pixel_limit(math.inf):
@@ -136,6 +137,7 @@ class SceneReader:
                     indexes,
                     nodata,
                     fills,
+                    dark_zeros,
                     self._is_masked(dataset, indexes, nodata),
                     any(
                         MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags

@@ -50,6 +50,8 @@ class SceneBand:
             metadata: 11 of WorldView's counts in uint16; else None.
         fills: numbers that stand for "not measured" too, although no tag says so; 0 only where it
             is that in all bands.
+        dark_zeros: whether 0 in some bands only, where nodata is 0, is dark ground; not where 0
+            stands for less than any ground has.
         collar: which pixels of the file are a near-black collar, and so not measured; or None.
         blocks: what the file is decoded by; None where that isn't known.
     """
@@ -72,6 +74,7 @@ class SceneBand:
     nodata_by: str = ""
     bits: int | None = None
     fills: tuple[float, ...] = ()
+    dark_zeros: bool = True
     collar: Mask | None = None
     blocks: FileBlocks | None = None
 

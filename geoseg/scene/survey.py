@@ -124,6 +124,24 @@ class Survey:
         )
         return replace(self, samples=samples, edges=edges)
 
+    def from_edges(self, deep: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
+        """What was seen beside each of the scene's sides.
+
+        Args:
+            deep: rows or columns, of those that were sampled.
+
+        Yields:
+            A side's number, and pixels (C, h, w) and validity (h, w) turned so that the first row
+            is the outermost one.
+        """
+        for sample in (*self.samples, *self.edges):
+            window = sample.window
+            right, bottom = window.right == self.grid.width, window.bottom == self.grid.height
+            for side, there in enumerate((window.row == 0, right, bottom, window.col == 0)):
+                if there:
+                    pixels = np.rot90(sample.pixels, side, (1, 2))
+                    yield side, pixels[:, :deep], np.rot90(sample.valid, side)[:deep]
+
     @property
     def valid_share(self) -> float:
         """Of the even samples, those that are valid; 0 where nothing was read."""

@@ -32,7 +32,8 @@ class Fill:
     """What no tag declares, and is nodata all the same.
 
     Attributes:
-        numbers: as they stand in the files; 0 only where all bands are 0.
+        numbers: as they stand in the files; 0, where that may be dark ground, only where all bands
+            are 0.
         share: of the sampled pixels.
     """
 
@@ -41,16 +42,22 @@ class Fill:
 
 
 def find_fill(
-    seen: Survey, radiometry: Radiometry, possible: tuple[float, float], darkest: float
+    bands: Sequence[SceneBand],
+    seen: Survey,
+    radiometry: Radiometry,
+    possible: tuple[float, float],
+    darkest: float,
 ) -> Fill:
     """Find numbers that can't be ground.
 
     Args:
-        seen: of the chosen bands.
+        bands: that were chosen.
+        seen: of them.
         radiometry: from numbers to the quantity.
         possible: between which numbers of the quantity all ground lies; see
             :func:`geoseg.cards.quantities.possible_range`.
-        darkest: of the quantity; no ground is darker in all bands at a time.
+        darkest: of the quantity; no ground is darker in all bands at a time, and none is constant
+            below it.
     """
     pixels = seen.all_measured
     if pixels.shape[1] == 0:
@@ -58,16 +65,15 @@ def find_fill(
     found: set[float] = set()
     low, high = possible
     for values, gain, bias in zip(pixels, radiometry.gain, radiometry.bias, strict=True):
-        ends = sorted(((low - bias) / gain, (high - bias) / gain))
-        if values.min() < ends[0]:
-            found.update(_constant(values[values < ends[0]]))
-        if values.max() > ends[1]:
-            found.update(_constant(values[values > ends[1]]))
+        quantity = values * gain + bias
+        for beyond in (quantity < low, quantity > high, quantity < darkest):
+            if beyond.any():
+                found.update(_constant(values[beyond]))
     found.update(_too_dark(pixels, radiometry, darkest))
     numbers = tuple(sorted(found))
-    if not numbers or filled(pixels, numbers).all():
+    if not numbers or filled(pixels, numbers, bands).all():
         return Fill()  # where nothing else is there, nothing says that it is no ground
-    return Fill(numbers, float((filled(seen.pixels, numbers) & seen.valid).mean()))
+    return Fill(numbers, float((filled(seen.pixels, numbers, bands) & seen.valid).mean()))
 
 
 def _constant(values: NDArray[np.generic]) -> list[float]:
@@ -88,20 +94,24 @@ def _too_dark(pixels: NDArray[np.generic], radiometry: Radiometry, least: float)
     return _constant(first[alike]) if alike.any() else []
 
 
-def filled(pixels: NDArray[np.generic], numbers: Sequence[float]) -> NDArray[np.bool_]:
-    """Find pixels that hold a number in some band, or 0 in all.
+def filled(
+    pixels: NDArray[np.generic], numbers: Sequence[float], bands: Sequence[SceneBand]
+) -> NDArray[np.bool_]:
+    """Find pixels that hold a number in some band, or 0, where that may be dark ground, in all.
 
     Args:
         pixels: (C, ...), raw numbers.
         numbers: that are looked for.
+        bands: the C of them.
 
     Returns:
         (...), True = found.
     """
     out = np.zeros(pixels.shape[1:], dtype=bool)
+    dark = all(band.dark_zeros for band in bands)
     for number in numbers:
         same = pixels == pixels.dtype.type(number)
-        out |= same.all(axis=0) if number == 0 else same.any(axis=0)
+        out |= same.all(axis=0) if number == 0 and dark else same.any(axis=0)
     return out
 
 
@@ -118,22 +128,24 @@ def declare(
     if not fill.numbers:
         return tuple(bands), seen
     declared = tuple(replace(band, fills=fill.numbers) for band in bands)
-    return declared, seen.without(lambda sample: filled(sample.pixels, fill.numbers))
+    return declared, seen.without(lambda sample: filled(sample.pixels, fill.numbers, bands))
 
 
-def said_of_fill(fill: Fill, quantity: str) -> list[str]:
+def said_of_fill(fill: Fill, quantity: str, bands: Sequence[SceneBand]) -> list[str]:
     """Say what was taken for nodata.
 
     Args:
         fill: what was found.
         quantity: the model's.
+        bands: in which.
 
     Returns:
         A line, or none.
     """
     if not fill.numbers:
         return []
-    listed = ", ".join("0 in all bands" if n == 0 else f"{n:.8g}" for n in fill.numbers)
+    zero = "0 in all bands" if all(band.dark_zeros for band in bands) else "0"
+    listed = ", ".join(zero if n == 0 else f"{n:.8g}" for n in fill.numbers)
     are = "is" if len(fill.numbers) == 1 else "are"
     return [
         f"{listed} {are} taken as nodata, though no tag says so: no ground has it as {quantity}; "
