@@ -244,7 +244,7 @@ def test_a_dry_run_skips_chips_of_clouds_by_a_file(scene: Path, model: Path) -> 
         ),
         (
             lambda f: make_raster(f, np.ones((1, 60, 40), np.uint8), transform=grid(10)),
-            "covers only part of the scene",
+            r"mask.tif covers only part of the scene.*gdal_translate -projwin",
         ),
         (lambda f: f.write_text("no raster"), "mask.tif"),
         (lambda f: f, "there is no such file"),
@@ -257,8 +257,22 @@ def test_what_says_nothing_of_clouds_is_refused_before_any_work(
     make(file)
     with pytest.raises(GeosegError, match=said) as caught:
         mapped(scene, model, clouds=file)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "--bbox" not in str(caught.value)
     assert not scene.with_name("map.tif").exists()
+
+
+def test_a_mask_without_a_crs_on_the_scenes_own_pixels_is_taken(scene: Path, model: Path) -> None:
+    values = np.zeros((1, *SHAPE), np.uint8)
+    values[0, 10:20, 30:50] = 1
+    maps = []
+    for crs in ("EPSG:32633", None):
+        mask = make_raster(scene.with_name("mask.tif"), values, transform=grid(10), crs=crs)
+        maps.append(nodata(mapped(scene, model, str(crs), clouds=mask)))
+    np.testing.assert_array_equal(*maps)
+    elsewhere = grid(10) @ Affine.translation(1, 0)
+    make_raster(scene.with_name("mask.tif"), values, transform=elsewhere, crs=None)
+    with pytest.raises(GeosegError, match="no CRS"):
+        mapped(scene, model, clouds=scene.with_name("mask.tif"))
 
 
 def test_polygons_that_are_none_or_lie_elsewhere_are_refused(scene: Path) -> None:

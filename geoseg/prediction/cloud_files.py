@@ -70,8 +70,18 @@ def with_cloud_file(scene: Scene, named: str | Path, rules: Rules) -> Scene:
         bands = bands_of(dataset, path, rules, alpha=False)
         add_files(dataset, behind, rules)
         rule = _rule(dataset, path, bands, scene.sensor)
-    layer = CloudLayer(bands[0], rule, Path(path).name)
+    layer = CloudLayer(_placed(bands[0], scene), rule, Path(path).name)
     return replace(scene, clouds=layer, files=tuple(dict.fromkeys([*scene.files, *behind])))
+
+
+def _placed(mask: SceneBand, scene: Scene) -> SceneBand:
+    """Bring a mask without a CRS, whose pixels are one of the bands' own, to the band's CRS."""
+    if mask.grid.crs is not None:
+        return mask
+    for band in scene.bands:
+        if replace(band.grid, crs=None) == mask.grid:
+            return replace(mask, grid=band.grid)
+    return mask
 
 
 def _rule(dataset: Any, path: str, bands: Sequence[SceneBand], sensor: Sensor | None) -> CloudRule:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.core.gdal import GDAL_ERRORS, explain_read_error, retried
-from geoseg.errors import SceneError
+from geoseg.errors import BandError, SceneError
 from geoseg.geo.disk import Disk
 from geoseg.geo.pixel_grid import ROUNDING, PixelGrid
 from geoseg.geo.window import Window
@@ -66,7 +66,10 @@ class CloudReader:
         if grid.place_in(layer) is not None:
             return
         try:
-            check_resampling(band, grid)
+            try:
+                check_resampling(band, grid)
+            except BandError:
+                raise self._covers_a_part() from None
             if grid.crs != layer.crs:
                 self._check_corners()
         except SceneError as error:
@@ -92,10 +95,13 @@ class CloudReader:
         inside = (-slack <= col) & (col <= layer.width + slack)
         inside &= (-slack <= row) & (row <= layer.height + slack)
         if not inside.all():
-            raise SceneError(
-                f"{self._layer.source} covers only part of the scene, and nothing is known of "
-                f"clouds in the other; give a layer of all of it"
-            )
+            raise self._covers_a_part()
+
+    def _covers_a_part(self) -> SceneError:
+        return SceneError(
+            f"{self._layer.source} covers only part of the scene, and nothing is known of clouds "
+            f"in the other; give a layer of all of it, or cut the scene (gdal_translate -projwin)"
+        )
 
     def close(self) -> None:
         """Close the file."""
