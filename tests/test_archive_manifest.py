@@ -260,6 +260,10 @@ def test_a_table_has_options_of_each_scene(tmp_path: Path) -> None:
     assert b.options == {} and b.files == (str(tmp_path / "b.tif"),)
     assert np.isnan(c.options["src_nodata"]) and "SECRET" not in str(c.record())
     assert addresses(c.record())["files"] == ["https://x.example.com/c.tif?sig=SECRET"]
+    table.write_text("scene,nearblack,clouds,cloud_buffer\na.tif,Yes,none,0\nb.tif,no,,\n", "utf-8")
+    a, b = read(table)
+    assert a.options == {"nearblack": True, "clouds": "none", "cloud_buffer": 0.0}
+    assert b.options == {"nearblack": False}
 
 
 @pytest.mark.parametrize(
@@ -270,6 +274,8 @@ def test_a_table_has_options_of_each_scene(tmp_path: Path) -> None:
         ("scene,scale\na.tif,1\n,2\n", "row 3 names no scene"),
         ("scene,scale\na.tif,big\n", "row 2: scale is 'big'; it must be a number"),
         ("scene,scale\na.tif,inf\n", "row 2: scale is 'inf'; it must be a number"),
+        ("scene,nearblack\na.tif,maybe\n", "row 2: nearblack is 'maybe'; it must be one of yes, "),
+        ("scene,clouds\na.tif,mask.tif\n", "row 2: clouds is 'mask.tif'; it must be one of auto"),
         ("scene,scale\n", "lists no scene"),
         ("scene,scale\na.tif,1,5,6\n", "row 2 has 4 values, and the table has 2 columns"),
         ("scene,Scene \na.tif,b.tif\n", "two columns called scene"),

@@ -15,7 +15,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from geoseg.archive.sources import SceneSource, source_of_file
 from geoseg.core.names import public_name
 from geoseg.errors import GeosegError, SceneError, UsageError
 from geoseg.prediction.options import PredictOptions
+from geoseg.scene.clouds import CLOUDS
 from geoseg.scene.folders import is_product_archive
 from geoseg.scene.opening import PRODUCT_FOLDER, RASTER_SUFFIXES
 from geoseg.scene.products import layout_of
@@ -41,7 +42,21 @@ _ITEMS, _TABLES = (".json", ".geojson"), (".ndjson", ".parquet")
 #: Names of the column that holds a scene's path or address.
 _COLUMNS = ("scene", "path", "href", "url", "file")
 #: Columns that are options of ``predict``.
-_OPTIONS = ("bands", "band_names", "scale", "offset", "src_nodata")
+_OPTIONS = (
+    "bands",
+    "band_names",
+    "scale",
+    "offset",
+    "src_nodata",
+    "nearblack",
+    "clouds",
+    "cloud_buffer",
+)
+#: What those say that are neither numbers nor text.
+_WORDS: Mapping[str, Mapping[str, str | bool]] = {
+    "nearblack": {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False},
+    "clouds": {word: word for word in CLOUDS},
+}
 
 
 def read_manifest(manifest: str) -> Iterator[SceneSource]:
@@ -321,9 +336,16 @@ def _rows(rows: Any, path: Path) -> Iterator[list[str]]:
             yield row
 
 
-def _option(name: str, value: str, where: str) -> str | float:
+def _option(name: str, value: str, where: str) -> str | float | bool:
     if name in ("bands", "band_names"):
         return value
+    words = _WORDS.get(name)
+    if words is not None:
+        if value.lower() not in words:
+            raise UsageError(
+                f"{where}: {name} is {value[:40]!r}; it must be one of {', '.join(words)}"
+            )
+        return words[value.lower()]
     try:
         number = float(value)
     except ValueError:
