@@ -102,6 +102,23 @@ def test_the_runs_of_a_cross_validation_leave_out_each_group_that_does_not_choos
             runs_of(grouped(tmp_path, cross_validation=table))
 
 
+def test_folds_leave_out_several_groups_at_a_time(tmp_path):
+    changes = {"steps": 5, "every": 5}
+    runs = runs_of(grouped(tmp_path, cross_validation={**changes, "folds": 2}))
+    assert {name: run.split.left_out for name, run in runs.items()} == {
+        "wood+coast": ("wood", "coast"),
+        "town": ("town",),
+    }
+    for folds in (1, 4, 2.5, True):
+        with pytest.raises(TrainingError, match=r"folds is .*from 2 to 3"):
+            runs_of(grouped(tmp_path, cross_validation={**changes, "folds": folds}))
+    config = grouped(tmp_path, cross_validation={**changes, "folds": 2})
+    found = train(config, tmp_path / "model").scores["cross_validation"]
+    assert set(found["by_group"]) == set(GROUPS[1:]) and found["folds"] == 2
+    alone = train(runs["wood+coast"], tmp_path / "alone").scores["left_out"]["by_group"]
+    assert alone == {group: found["by_group"][group] for group in ("wood", "coast")}
+
+
 def test_a_cross_validation_goes_before_the_model_and_its_scores_into_the_card(tmp_path):
     config = grouped(tmp_path, cross_validation={"steps": 5, "every": 5})
     events: list[Any] = []

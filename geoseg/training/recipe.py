@@ -130,8 +130,9 @@ class TrainConfig:
             learning rate of its own. Where one has ``scenes`` of its own, it holds out the same.
         cross_validation: for a split by groups: before the model itself, a model is trained for
             each group that nothing is chosen by, without that group, and judged on it; the model's
-            card has each group's score, their mean and the worst. The table's keys are those of a
-            stage: what differs in these runs, which have no stages.
+            card has each group's score, their mean and the worst. With ``folds`` there are so many
+            models, each without several groups. The table's other keys are those of a stage: what
+            differs in these runs, which have no stages.
     """
 
     name: str
