@@ -99,6 +99,7 @@ def cards(draw):
         normalization=draw(normalizations(len(bands))),
         activation=activation,
         temperature=draw(positive) if activation == "softmax" else 1.0,
+        clouds=draw(st.sampled_from((None, (), ()))),
         size=size,
         overlap=draw(st.integers(0, size - 1)),
         margin=draw(st.integers(0, 64)),
@@ -225,6 +226,7 @@ Z = Normalization("z-score", {"mean": (0.0, 0.0), "stddev": (1.0, 1.0)})
         ({"quantity": "radiance"}, "quantity"),
         ({"activation": "relu"}, "activation"),
         ({"temperature": 0.0}, "temperature"),
+        ({"clouds": ("fog",)}, "geoseg:clouds"),
         ({"temperature": math.inf}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
         ({"normalization": Normalization("magic")}, "normalization"),
@@ -486,3 +488,17 @@ def test_the_digest_covers_every_file_that_a_map_may_depend_on(tmp_path):
                 file.write(path, f"model/{path.name}")
         assert read_model(archive).sha256 == digests[-1]
     assert len(set(digests)) == len(graphs) ** 2
+
+
+def test_a_card_says_which_classes_are_clouds_or_that_none_is():
+    assert "geoseg:clouds" not in to_mlm(CARD)["properties"]
+    names = tuple(c.name for c in CARD.classes)
+    for clouds in ((), names[:1]):
+        item = to_mlm(replace(CARD, clouds=clouds))
+        assert item["properties"]["geoseg:clouds"] == list(clouds)
+        assert from_mlm(item).clouds == clouds
+    with pytest.raises(ModelError, match="geoseg:clouds"):
+        replace(CARD, clouds=names)
+    item["properties"]["geoseg:clouds"] = names[0]
+    with pytest.raises(ModelError, match="geoseg:clouds of the model card"):
+        from_mlm(item)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geoseg.cards.legend import ClassInfo
 from geoseg.errors import TrainingError
 from geoseg.networks import model_info
 from geoseg.training.augment_options import Augmentation
+from geoseg.training.laid_clouds_options import LaidClouds
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.recipe_file import dump_config, load_config, make_config
 from geoseg.training.scene_config import SceneConfig
@@ -234,13 +236,16 @@ def full_recipe(tmp_path: Path) -> TrainConfig:
         teacher_temperature=0.5,
         teacher_halo=4,
         teacher_views=8,
+        classes=(*config.classes, ClassInfo(9, "fog", "#CCCCCC")),
+        clouds=("fog",),
+        laid_clouds=LaidClouds("water", "trees", "bare", share=0.1),
         invariance=Augmentation(gain=0.1, slope=0.1),
         accumulate=2,
         pool=40,
         fresh=3,
         loss="soft_ce+0.5*set_ce",
         aux_weight=0.3,
-        class_weights=(1.0, 2.0, 3.0),
+        class_weights=(1.0, 2.0, 3.0, 4.0),
         optimizer="sgd",
         encoder_rate=0.5,
         weight_decay=0.01,

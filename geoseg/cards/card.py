@@ -143,6 +143,8 @@ class ModelCard:
         temperature: logits are divided by it before the softmax, so that probabilities are right
             on average (Guo et al. 2017, https://arxiv.org/abs/1706.04599); 1 for other activations.
         border: what ``geoseg models probe --write`` has measured, or None.
+        clouds: which classes are clouds, haze and their shadows; empty where none is, so that they
+            have to be left out of a scene beforehand; None where nobody says.
         size: default chip side, px.
         overlap: default overlap of neighbouring chips, px, total.
         margin: outermost px of a chip whose predictions are not trusted (the receptive field's
@@ -177,6 +179,7 @@ class ModelCard:
     extra: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     border: ChipBorder | None = None
+    clouds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check every rule that a card must keep.
@@ -187,6 +190,9 @@ class ModelCard:
         check = _Rule(self.name)
         _check_network(check, self)
         _check_classes(check, self.classes)
+        names = [c.name for c in self.classes]
+        known = self.clouds is None or set(self.clouds) < set(names)
+        check(known, "geoseg:clouds", self.clouds, f"some of {names}, not all, or none")
         _check_meaning(check, self)
         _check_normalization(check, self.normalization, len(self.bands))
         _check_plausible(check, self)

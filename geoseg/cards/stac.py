@@ -93,6 +93,7 @@ def _geoseg_properties(card: ModelCard) -> dict[str, Any]:
         "geoseg:activation": card.activation,
         # Absent where it does nothing, so that older cards keep their bytes.
         **({} if card.temperature == 1.0 else {"geoseg:temperature": card.temperature}),
+        **({} if card.clouds is None else {"geoseg:clouds": list(card.clouds)}),
         **({} if card.border is None else {"geoseg:border": card.border.as_json()}),
         "geoseg:gsd": card.gsd,
         "geoseg:gsd_range": list(card.gsd_range),
@@ -194,6 +195,7 @@ def from_mlm(item: Mapping[str, Any]) -> ModelCard:
             activation=p["geoseg:activation"],
             temperature=_take(p, "geoseg:temperature", float, 1.0),
             border=_take(p, "geoseg:border", _border, None),
+            clouds=_take(p, "geoseg:clouds", _names, None),
             size=_take(p, "geoseg:size", _whole),
             overlap=_take(p, "geoseg:overlap", _whole),
             margin=_take(p, "geoseg:margin", _whole, 0),
@@ -259,6 +261,12 @@ def _classes(outputs: Any) -> tuple[ClassInfo, ...]:
         ClassInfo(_whole(c["value"]), str(c.get("title", c["name"])), "#" + c["color_hint"])
         for c in outputs[0]["classification:classes"]
     )
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        raise TypeError("a list of names belongs there")
+    return None if value is None else tuple(str(name) for name in value)
 
 
 def _normalization(value: Any) -> Normalization:

@@ -30,6 +30,8 @@ from geoseg.training.augment import (
 from geoseg.training.augment_options import Augmentation
 from geoseg.training.class_pixels import pixels_by_class
 from geoseg.training.held_out import reflect
+from geoseg.training.laid_clouds import lay_clouds
+from geoseg.training.laid_clouds_options import LaidClouds
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scenes import TrainingScene
 from geoseg.training.split import TRAIN
@@ -201,6 +203,8 @@ class ChipSource:
             factor = float(rng.uniform(1.0, a.gsd_max))
         side = round(config.chip * factor)
         cut = self._source(rng, side + 2 * halo, a)
+        if config.laid_clouds is not None:
+            cut = self._clouded(rng, cut, config.laid_clouds)
         values = roughen(rng, cut.pixels, a)
         if factor == 1.0:
             values = finish(rng, values, a, self._white)
@@ -228,6 +232,21 @@ class ChipSource:
             # Now, since a coarser sensor is not a quieter one.
             pixels = torch.from_numpy(finish(rng, pixels.numpy(), a, self._white))
         return Chip(pixels, target.half(), known.float(), cut.origin)
+
+    def _clouded(self, rng: np.random.Generator, cut: _Cut, a: LaidClouds) -> _Cut:
+        """Lay clouds over a piece, unless it has some."""
+        names = [c.name for c in self._config.classes]
+        places = [names.index(name) for name in a.names]
+        if cut.probs[places].any() or (cut.allowed is not None and (cut.allowed < 1).any()):
+            return cut
+        pixels, became = lay_clouds(rng, cut.pixels, self._bands, a)
+        probs, labelled = cut.probs.copy(), cut.labelled.copy()
+        for number, place in enumerate(places, start=1):
+            here = became == number
+            probs[:, here], probs[place, here] = 0, 1
+            labelled |= here
+        labelled &= became != UNKNOWN
+        return replace(cut, pixels=pixels, probs=probs, labelled=labelled)
 
     def _done(self, number: int) -> float:
         """Compute the share of the run that is over when a chip is first drawn."""

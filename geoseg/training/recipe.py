@@ -16,6 +16,7 @@ from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import TrainingError
 from geoseg.training import recipe_checks as checks
 from geoseg.training.augment_options import Augmentation
+from geoseg.training.laid_clouds_options import LaidClouds
 from geoseg.training.scene_config import SceneConfig
 from geoseg.training.split import TRAIN, SplitConfig
 from geoseg.training.tables import check_kinds, make_table
@@ -75,6 +76,8 @@ class TrainConfig:
         plausible: for the card: band -> (low, high) of a sound scene's median.
         license: for the card.
         provenance: for the card.
+        clouds: for the card: which classes are clouds, haze and their shadows; an empty list where
+            they are no class, so that ``predict`` has them found by another model.
         teacher: a model whose probabilities are learned where there are no labels, or None.
         teacher_temperature: its probabilities are raised to the power of one over this, and made
             to add up to 1: below 1 they are sharpened, which brings out which class is the
@@ -121,6 +124,8 @@ class TrainConfig:
         augmentation: how chips are changed; a teacher answers for what they have become.
         invariance: how they are changed after that, each time that one is drawn, so that the
             network learns to give the same answer: the keys of ``augmentation`` that are of light.
+        laid_clouds: clouds of known depth that are laid over chips, and which classes they are; or
+            None.
         start: a model, by path or name, with whose weights the network begins; those of another
             shape, such as a head for other classes, begin anew. None is random weights, or the
             encoder's as ``network_options`` says.
@@ -157,6 +162,7 @@ class TrainConfig:
     plausible: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     license: str = "other"
     provenance: str = ""
+    clouds: tuple[str, ...] | None = None
     teacher: Path | None = None
     teacher_temperature: float = 1.0
     teacher_halo: int = 0
@@ -187,6 +193,7 @@ class TrainConfig:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     invariance: Augmentation = field(default_factory=Augmentation)
+    laid_clouds: LaidClouds | None = None
     start: Path | None = None
     stages: tuple[Mapping[str, Any], ...] = ()
     cross_validation: Mapping[str, Any] = field(default_factory=dict)
@@ -228,6 +235,7 @@ class TrainConfig:
             )
         checks.check_loss(self)
         checks.check_cross_validation(self)
+        checks.check_clouds(self)
         self.in_stages()
 
     def targets(self) -> dict[str, int]:

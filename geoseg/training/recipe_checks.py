@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geoseg.training.recipe import TrainConfig
 
 __all__ = [
+    "check_clouds",
     "check_cross_validation",
     "check_derived",
     "check_loss",
@@ -214,6 +215,20 @@ def check_cross_validation(config: TrainConfig) -> None:
             f"cross_validation leaves out each group and split.left_out names "
             f"{config.split.left_out[0]!r}; leave one of them out"
         )
+
+
+def check_clouds(config: TrainConfig) -> None:
+    """Refuse clouds that are none of the classes, or can't be laid.
+
+    Raises:
+        TrainingError: there are some.
+    """
+    names = [c.name for c in config.classes]
+    strange = sorted(set(config.clouds or ()) - set(names))
+    if strange:
+        raise TrainingError(f"clouds names {strange}; the classes are {names}")
+    if config.laid_clouds is not None:
+        config.laid_clouds.check(names, config.bands, config.quantity)
 
 
 def check_loss(config: TrainConfig) -> None:

@@ -16,6 +16,7 @@ from geoseg.core.jsontext import json_text, nodata_value
 from geoseg.errors import TrainingError
 from geoseg.scene.sources import Rules
 from geoseg.training.augment_options import Augmentation
+from geoseg.training.laid_clouds_options import LaidClouds
 from geoseg.training.pairing import find_files, pair
 from geoseg.training.recipe import TrainConfig
 from geoseg.training.scene_config import SceneConfig
@@ -95,9 +96,10 @@ def make_config(document: Mapping[str, Any], base: Path, where: str) -> TrainCon
     for key, kind in (
         ("augmentation", Augmentation),
         ("invariance", Augmentation),
+        ("laid_clouds", LaidClouds),
         ("split", SplitConfig),
     ):
-        if key in values:
+        if values.get(key) is not None:
             values[key] = make_table(kind, values[key], key)
     config: TrainConfig = make_table(TrainConfig, values, where)
     return config

@@ -77,7 +77,9 @@ def set_up(process: Process, network: nn.Module) -> Setup:
         )
     normalization = _find_normalization(config, scenes)
     source = ChipSource(config, scenes, bands, _white_of(config, scenes), teacher)
-    missing = [c.name for c, n in zip(config.classes, source.class_pixels, strict=True) if n == 0]
+    laid = () if config.laid_clouds is None else config.laid_clouds.names
+    counted = zip(config.classes, source.class_pixels, strict=True)
+    missing = [c.name for c, n in counted if n == 0 and c.name not in laid]
     if missing and teacher is None:
         report.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
     report.note(f"{shown_size(scenes)}; {_shown_split(config, scenes)}")
@@ -193,6 +195,7 @@ def _card_to_be(config: TrainConfig, normalization: Normalization, multiple: int
             plausible=config.plausible,
             license=config.license,
             provenance=config.provenance,
+            clouds=config.clouds,
             **{"multiple": multiple, **config.inference},
         )
     except (ModelError, TypeError, ValueError) as error:
