@@ -384,6 +384,7 @@ def test_points_that_tell_nothing_are_counted(tmp_path):
         "ignored": 1,
         "outside": 2,
         "on_nodata": 1,
+        "not_sure": 0,
     }
     (warning,) = done.warnings
     assert "2 labelled points lie outside the map and 1 on its nodata" in warning
@@ -587,6 +588,7 @@ def test_confusion_by_hand(tmp_path):
         "ignored": 1,
         "disputed": 0,
         "on_nodata": 1,
+        "not_sure": 0,
     }
     assert done.report["measures"]["pixel_accuracy"] == 0.75
     water, trees, crops = done.report["classes"]

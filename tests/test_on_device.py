@@ -170,6 +170,7 @@ def test_a_wait_would_be_seen() -> None:
     [
         {"probs_dtype": "float32"},
         {"size": 32, "overlap": 8, "batch_size": 3},
+        {"size": 32, "overlap": 8, "min_confidence": 0.4, "probs_dtype": "float32"},
         {"size": 48, "overlap": 20, "probs_dtype": "float32", "taper": "gaussian"},
         {"size": 32, "overlap": 8, "crf": True, "probs_dtype": "float32"},
     ],

@@ -10,7 +10,7 @@ For other rooms:
     card: CARD_NAME, ChipBorder, GRAPH_NAME, INT8_NAME, ModelCard, Normalization, QUANTITIES,
         WEIGHTS_NAME
     files: ModelFiles, card_text, read_model, write_card
-    legend: ClassInfo
+    legend: ClassInfo, NOT_SURE_TAG, not_sure_class
     quantities: darkest_ground, possible_counts, possible_range, takes_8_bits
     stac: to_mlm
 """

@@ -136,7 +136,7 @@ def _print_points(report: dict[str, Any]) -> None:
     counted = report["counted"]
     left = ", ".join(
         f"{counted[key]} {key.replace('_', ' ')}"
-        for key in ("unlabelled", "ignored", "outside", "on_nodata")
+        for key in ("unlabelled", "ignored", "outside", "on_nodata", "not_sure")
         if counted[key]
     )
     click.echo(f"{counted['used']} of {counted['points']} points" + (f" ({left})" if left else ""))
@@ -166,7 +166,8 @@ def _print_labels(report: dict[str, Any]) -> None:
     counted = report["counted"]
     click.echo(
         f"{counted['pixels']} pixels compared; {counted['unlabelled']} without label, "
-        f"{counted['ignored']} ignored, {counted['on_nodata']} labels on the map's nodata"
+        f"{counted['ignored']} ignored, {counted['on_nodata']} labels on the map's nodata, "
+        f"{counted['not_sure']} where it is not sure"
     )
     for name, value in report["measures"].items():
         click.echo(f"{name.replace('_', ' '):<22} {_plain(value)}")

@@ -57,6 +57,13 @@ __all__ = ["command"]
 )
 @click.option("--confidence", type=click.Path(), help="Write a raster of the winning probability.")
 @click.option(
+    "--min-confidence",
+    type=float,
+    default=0.0,
+    metavar="0..1",
+    help='Pixels whose winning probability is below this become "not sure", an id of its own.',
+)
+@click.option(
     "--agreement",
     type=click.Path(),
     help="Write a raster of the share of members (--tta, several -m) that agree on the class.",

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def by_labels(
         SceneError: a raster can't be read.
         EvaluationError: the two can't be compared.
     """
-    classes = raster.legend
+    classes = {i: name for i, name in raster.legend.items() if i != raster.not_sure}
     if not classes:
         found = survey(raster)
         classes = dict(zip(found.ids, found.names, strict=True))
@@ -127,7 +128,8 @@ class _Pass:
         self.labels = labels
         self.counts = np.zeros((size, size), np.int64)
         self.unmapped = np.zeros(size, np.int64)
-        self.unlabelled = self.ignored = self.disputed = 0
+        self.unlabelled = self.ignored = self.disputed = self.doubtful = 0
+        self.not_sure = raster.not_sure
         self.stray: Counter[int] = Counter()
         self.strange: Counter[int] = Counter()
         self.pictures = Pictures(raster.grid.height, raster.grid.width)
@@ -149,6 +151,12 @@ class _Pass:
         self.disputed += int(disputed.sum())
         self.unlabelled += int((strip.valid & ~(known | ignored | disputed)).sum())
         labelled = self._places(truth, known, self.stray)
+        if self.not_sure is not None:
+            # No class, so neither right nor wrong; and no nodata.
+            unsure = strip.valid & (strip.ids == self.not_sure)
+            self.doubtful += int((known & unsure).sum())
+            known = known & ~unsure
+            strip = replace(strip, valid=strip.valid & ~unsure)
         mapped = self._places(strip.ids, strip.valid, self.strange)
         if self.stray or self.strange:
             return  # the run fails; go on for a whole list
@@ -264,6 +272,7 @@ def _counted(
             "ignored": done.ignored,
             "disputed": done.disputed,
             "on_nodata": int(done.unmapped.sum()),
+            "not_sure": done.doubtful,
         },
         "measures": {name: number(f(done.counts)) for name, f in metrics.MEASURES.items()},
         "classes": class_entries(done.counts, done.unmapped, classes),
@@ -292,6 +301,12 @@ def _doubts(done: _Pass, raster: ClassRaster, classes: dict[int, str]) -> list[s
     if done.unmapped.any():
         lost = int(done.unmapped.sum())
         doubts.append(f"{lost} labelled pixels have no class on the map; they don't count")
+    if done.doubtful:
+        share = done.doubtful / (done.doubtful + int(done.counts.sum()))
+        doubts.append(
+            f"the map is not sure of {done.doubtful} labelled pixels, {share:.1%} of them "
+            f"(--min-confidence): they are counted apart, and the scores are those of the others"
+        )
     return doubts
 
 

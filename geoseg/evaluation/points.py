@@ -60,12 +60,14 @@ class _Read:
         inside: (N,) within the map's edges.
         pixels: (N, 2) row and column.
         pictures: of the map.
+        not_sure: how many points lie where the map is not sure.
     """
 
     ids: NDArray[np.int64]
     inside: NDArray[np.bool_]
     pixels: NDArray[np.int64]
     pictures: Pictures
+    not_sure: int = 0
 
     @property
     def outside(self) -> int:
@@ -75,7 +77,7 @@ class _Read:
     @property
     def on_nodata(self) -> int:
         """How many points lie on the map's nodata."""
-        return int((self.inside & (self.ids < 0)).sum())
+        return int((self.inside & (self.ids < 0)).sum()) - self.not_sure
 
 
 def by_points(
@@ -118,6 +120,7 @@ def by_points(
             "ignored": points.ignored,
             "outside": read.outside,
             "on_nodata": read.on_nodata,
+            "not_sure": read.not_sure,
         },
         **estimates(found, counts, accuracy),
         "warnings": warnings,
@@ -164,6 +167,11 @@ def _doubts(points: _Labelled, read: _Read, twice: int) -> list[str]:
         doubts.append(
             f"{read.outside} labelled points lie outside the map and {read.on_nodata} on its "
             f"nodata; they are left out"
+        )
+    if read.not_sure:
+        doubts.append(
+            f"the map is not sure at {read.not_sure} labelled points (--min-confidence): they are "
+            f"counted apart, and accuracies and areas are those of the other ground"
         )
     if twice:
         doubts.append(
@@ -269,13 +277,15 @@ def _read_map(raster: ClassRaster, frame: geopandas.GeoDataFrame, path: str) -> 
         here = np.flatnonzero(inside & (rows >= strip.top) & (rows < strip.bottom))
         place = rows[here] - strip.top, cols[here]
         ids[here] = np.where(strip.valid[place], strip.ids[place].astype(np.int64), -1)
-    read = _Read(ids, inside, np.column_stack((rows, cols)), pictures)
+    unsure = np.zeros(len(ids), bool) if raster.not_sure is None else ids == raster.not_sure
+    ids[unsure] = -1
+    read = _Read(ids, inside, np.column_stack((rows, cols)), pictures, int(unsure.sum()))
     if not (ids >= 0).any():
         raise EvaluationError(
             f"none of the {len(frame)} labelled points of {path} lies on a class of {raster.path}: "
-            f"{read.outside} are outside and {read.on_nodata} on nodata; the map reaches over "
-            f"{shown_bounds(raster.bounds)}, the points over {shown_bounds(bounds)} (west, south, "
-            f"east, north in the map's CRS)"
+            f"{read.outside} are outside, {read.on_nodata} on nodata and {read.not_sure} where it "
+            f"is not sure; the map reaches over {shown_bounds(raster.bounds)}, the points over "
+            f"{shown_bounds(bounds)} (west, south, east, north in the map's CRS)"
         )
     return read
 

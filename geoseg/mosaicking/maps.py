@@ -38,6 +38,7 @@ class MapFile:
         path: of the file.
         grid: where its pixels lie.
         classes: the legend.
+        not_sure: the one of their ids that stands for no class, for want of confidence; or None.
         model: name of the model that made it, by its tags; "" where they don't say.
         model_sha256: of the model's files; "" likewise.
         plain: whether nodata is 255 and nothing else masks a pixel.
@@ -53,6 +54,7 @@ class MapFile:
     plain: bool = True
     date: datetime | None = None
     confidence: str | None = None
+    not_sure: int | None = None
 
 
 def look_at(path: str, rules: Rules, *, confidence: bool) -> MapFile:
@@ -100,6 +102,7 @@ def look_at(path: str, rules: Rules, *, confidence: bool) -> MapFile:
         plain,
         date_of(path),
         found,
+        raster.not_sure,
     )
 
 
@@ -140,8 +143,14 @@ def check_legends(maps: Sequence[MapFile]) -> None:
             raise UsageError(
                 f"{first.path} and {other.path} have different classes: "
                 f"{'; '.join(found[:SHOWN])}{more}. A mosaic's maps have the same ids and names: "
-                f"predict them with one model"
+                f"predict them with one model{_also(first, other)}"
             )
+
+
+def _also(first: MapFile, other: MapFile) -> str:
+    """Name what else maps have to share where only one of two has pixels that are not sure."""
+    same = (first.not_sure is None) == (other.not_sure is None)
+    return "" if same else ", and all with --min-confidence or none"
 
 
 def differences(one: Sequence[ClassInfo], other: Sequence[ClassInfo]) -> list[str]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from geoseg.cards.legend import NOT_SURE_TAG
 from geoseg.core.machine import peak_memory
 from geoseg.mosaicking.grid import MosaicGrid
 from geoseg.mosaicking.maps import MapFile
@@ -34,6 +35,8 @@ def mosaic_tags(maps: Sequence[MapFile], options: MosaicOptions) -> dict[str, st
         "GEOSEG_MOSAIC": json.dumps({"maps": len(maps), "top": options.top}, sort_keys=True),
         "GEOSEG_CLASSES": json.dumps({c.id: c.name for c in maps[0].classes}),
     }
+    if maps[0].not_sure is not None:
+        tags[NOT_SURE_TAG] = str(maps[0].not_sure)
     models = {(m.model, m.model_sha256) for m in maps}
     if len(models) == 1 and maps[0].model:
         tags |= {"GEOSEG_MODEL": maps[0].model, "GEOSEG_MODEL_SHA256": maps[0].model_sha256}

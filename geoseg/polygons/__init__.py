@@ -14,7 +14,7 @@ this border run so (``simplifying.py``), who took this region (``absorbing.py``)
 For other rooms:
     formats: check_suffix, write_points
     formats.layers: OtherLayers
-    inputs: MapRows, legend_of
+    inputs: MapRows, legend_of, with_not_sure
     options: MOST_POLYGONS
     polygonize: write_polygons, write_rows
     vectorizing: vectorize

@@ -28,7 +28,7 @@ from geoseg.rasters.class_raster import MAX_ID, ClassRaster, outside
 from geoseg.scene.files import opened
 from geoseg.scene.sources import Rules
 
-__all__ = ["MapRows", "legend_of", "open_shares"]
+__all__ = ["MapRows", "legend_of", "open_shares", "with_not_sure"]
 
 
 #: (top, bottom) -> (bands, rows, W) float32, NaN where unknown.
@@ -80,6 +80,16 @@ def _colour(i: int) -> tuple[int, int, int]:
     """Choose a colour for a class that has none, far from its neighbours' (golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.5, 0.85)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def with_not_sure(shares: ShareRows, place: int) -> ShareRows:
+    """Give what is not sure, which has no probability of its own, a band of zeros.
+
+    Args:
+        shares: of the other classes, one band each.
+        place: of it in the legend.
+    """
+    return lambda top, bottom: np.insert(shares(top, bottom), place, 0, axis=0)
 
 
 @contextmanager

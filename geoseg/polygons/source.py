@@ -21,7 +21,7 @@ from geoseg.geo.window import Window
 from geoseg.polygons.counting import count_regions
 from geoseg.polygons.coverage import polygons
 from geoseg.polygons.features import Features
-from geoseg.polygons.inputs import MapRows, legend_of, open_shares
+from geoseg.polygons.inputs import MapRows, legend_of, open_shares, with_not_sure
 from geoseg.polygons.kernels.regions import recode
 from geoseg.polygons.merging import Limits, merge
 from geoseg.polygons.options import MOST_THREADS, PolygonOptions, RingOptions, by_id
@@ -112,17 +112,24 @@ class Source:
         with ExitStack() as stack:
             raster = stack.enter_context(open_class_raster(class_path, rules=rules))
             grid = raster.grid
-            legend = list(classes) if classes is not None else legend_of(raster, stop)
+            legend = (
+                legend_of(raster, stop) if classes is None or raster.not_sure is not None else []
+            )
+            unsure = [c for c in legend if c.id == raster.not_sure]
+            if classes is not None:
+                legend = [*(c for c in classes if c not in unsure), *unsure]
             confidence = probs = None
             if confidence_path is not None:
                 confidence = stack.enter_context(
                     open_shares(confidence_path, grid, 1, "confidence", rules)
                 )
             if probs_path is not None:
-                bands = len(legend)
+                bands = len(legend) - len(unsure)
                 probs = stack.enter_context(
                     open_shares(probs_path, grid, bands, "probability", rules)
                 )
+                for one in unsure:
+                    probs = with_not_sure(probs, legend.index(one))
 
             def ids(top: int, bottom: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
                 window = Window(top, 0, bottom - top, grid.width)

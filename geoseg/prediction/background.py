@@ -168,7 +168,7 @@ def _write_polygons(
     with IMPORTING:
         from geoseg.core.jit import warm_up  # numba imports scipy
     warm_up()
-    from geoseg.polygons.inputs import MapRows
+    from geoseg.polygons.inputs import MapRows, with_not_sure
     from geoseg.polygons.options import MOST_POLYGONS
     from geoseg.polygons.polygonize import write_rows
     from geoseg.rasters.class_raster import grid_as_written
@@ -179,6 +179,9 @@ def _write_polygons(
             log.report("progress", stage="polygons", done=done, total=total)
 
     rows, raster = _Rows(store, log), plan.outputs.raster
+    probs = rows.shares("probs") if "probs" in store.specs else None
+    if probs is not None and plan.not_sure is not None:
+        probs = with_not_sure(probs, len(plan.card.classes))
     try:
         with log.clock("polygons"):
             write_rows(
@@ -188,9 +191,9 @@ def _write_polygons(
                     grid_as_written(plan.grid, raster),
                     rows.ids,
                     rows.shares("confidence"),
-                    rows.shares("probs") if "probs" in store.specs else None,
+                    probs,
                 ),
-                plan.card.classes,
+                plan.legend,
                 min_area=plan.options.min_area,
                 simplify=plan.options.simplify,
                 threads=min(POLYGON_THREADS, plan.options.threads or os.cpu_count() or 1),

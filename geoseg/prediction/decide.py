@@ -22,7 +22,8 @@ class Decision:
     Attributes:
         ids: class ids, uint8 (H, W).
         best: the greatest probability of each pixel, valid or not, float32 (H, W).
-        counts: valid pixels of each class, int64 (K,).
+        counts: valid pixels of each class, int64 (K,), and after them of those that are not sure,
+            where that is asked for.
         finite: whether ``best`` is finite at all valid pixels.
     """
 
@@ -33,7 +34,11 @@ class Decision:
 
 
 def decide(
-    probs: Any, valid: NDArray[np.bool_], legend: NDArray[np.uint8], nodata: int
+    probs: Any,
+    valid: NDArray[np.bool_],
+    legend: NDArray[np.uint8],
+    nodata: int,
+    unsure: tuple[float, int] | None = None,
 ) -> Decision:
     """The likeliest class of each pixel, and how likely it is.
 
@@ -44,6 +49,8 @@ def decide(
         valid: (H, W).
         legend: class ids, uint8 (K,), none of them ``nodata``.
         nodata: the id of pixels that are not valid.
+        unsure: the least probability of a class, and the id of valid pixels that have none; None
+            where any will do.
 
     Raises:
         DeviceError: the device that the tensor is on failed.
@@ -80,4 +87,10 @@ def decide(
         np.copyto(ids, np.uint8(nodata), where=~valid)
         finite = bool((np.isfinite(best) | ~valid).all())
         counts = np.array([np.count_nonzero(ids == i) for i in legend])
+    if unsure is not None:
+        least, own = unsure
+        doubted = valid & (best < np.float32(least))
+        numbers = np.bincount(ids[doubted], minlength=256)[legend]
+        ids[doubted] = own
+        counts = np.append(counts - numbers, numbers.sum())
     return Decision(ids, best, counts, finite)

@@ -24,6 +24,7 @@ from geoseg.prediction.load import load_members
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.paths import old_companions
 from geoseg.prediction.plan import OutputLane, Plan
+from geoseg.prediction.rasters import output_bytes
 from geoseg.prediction.report import plan_report, runtime_report
 from geoseg.prediction.run import begin
 from geoseg.prediction.run_log import RunLog
@@ -166,7 +167,7 @@ def dry_run(
     seconds = log.seconds["read"] + _seconds_a_chip(plan, runtime, some) * needed
     arrays = max(plan.lane_bytes(lane) for lane in lanes)
     memory = max(held + arrays + plan.polygon_bytes, peak_memory())
-    sizes = plan.output_bytes
+    sizes = output_bytes(plan)
     report = {
         **plan_report(plan),
         "runtime": runtime_report(runtime),

@@ -204,7 +204,7 @@ class _DeviceStrip(Strip):
         """
         super().__init__(plan, None, {}, runtime)
         self.window: Window = window
-        self._device, self._there = runtime, legend
+        self._device, self._there, self._classes = runtime, legend, plan.legend
         self._rasters: dict[str, Tensor] = {}
         for name, spec in specs.items():
             bands = () if name != "probs" else (len(spec.descriptions),)
@@ -222,7 +222,12 @@ class _DeviceStrip(Strip):
             self._finite &= (best.isfinite() | ~valid).all()
             top, left = window.row - self.window.row, window.col - self.window.col
             here = np.s_[..., top : top + window.height, left : left + window.width]
-            self._rasters["raster"][here] = torch.where(valid, self._there[index], NODATA)
+            ids = self._there[index]
+            if self._unsure is not None:
+                # As where numpy decides, in 32 bits.
+                least, own = float(np.float32(self._unsure[0])), self._unsure[1]
+                ids = torch.where(best < least, torch.full_like(ids, own), ids)
+            self._rasters["raster"][here] = torch.where(valid, ids, NODATA)
             for name, numbers in (
                 ("confidence", best),
                 ("probs", classes),
@@ -236,7 +241,7 @@ class _DeviceStrip(Strip):
         super().close(run, skipped, clouded)
         with explained_failures(self._device.device):
             ids = self._rasters["raster"]
-            counts = [(ids == int(i)).sum() for i in self._legend]
+            counts = [(ids == c.id).sum() for c in self._classes]
             numbers = torch.stack([*counts, self._finite.to(torch.int64)])
         # In this order the arrays lie as numpy wants them: the widest numbers first.
         self._names = sorted(self._rasters, key=lambda n: -self._rasters[n].dtype.itemsize)

@@ -36,6 +36,8 @@ class PredictOptions:
         no_vector: write no polygons.
         probs: a raster of all probabilities.
         confidence: a raster of the winning probability.
+        min_confidence: pixels whose winning probability is below this are "not sure": of an id of
+            their own, which is in the legend; 0 for none.
         agreement: a raster of the share of members (models and turned chips) that say the class.
         probs_dtype: of these three rasters: ``uint8`` or ``float32``.
         border: a raster of where a class may depend on what lies beyond the measured ground: 1
@@ -102,6 +104,7 @@ class PredictOptions:
     no_vector: bool = False
     probs: str | Path | None = None
     confidence: str | Path | None = None
+    min_confidence: float = 0.0
     agreement: str | Path | None = None
     probs_dtype: str = "uint8"
     border: str | Path | None = None
@@ -160,6 +163,10 @@ class PredictOptions:
             )
         if self.probs_dtype not in PROBABILITY_DTYPES:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(
+                f"min confidence is {self.min_confidence}; it is a probability, 0 to 1"
+            )
         if not str(self.clouds):
             raise UsageError(f"clouds is empty; give one of {', '.join(CLOUDS)}, or a file")
         if not 0 <= self.cloud_buffer <= MOST_BUFFER:

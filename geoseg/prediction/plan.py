@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geoseg.cards.card import ModelCard
 from geoseg.cards.files import ModelFiles
+from geoseg.cards.legend import ClassInfo, not_sure_class
 from geoseg.core.importing import require
 from geoseg.errors import UsageError
 from geoseg.geo.chip_grid import ChipGrid, Lane
@@ -109,6 +110,16 @@ class Plan:
     def card(self) -> ModelCard:
         """The model's card."""
         return self.files.card
+
+    @property
+    def not_sure(self) -> ClassInfo | None:
+        """The class of pixels whose confidence is too low; None where that is not asked for."""
+        return not_sure_class(self.card.classes) if self.options.min_confidence > 0 else None
+
+    @property
+    def legend(self) -> tuple[ClassInfo, ...]:
+        """The classes of the map: the card's, and what is not sure."""
+        return self.card.classes if self.not_sure is None else (*self.card.classes, self.not_sure)
 
     @property
     def crf(self) -> CRFOptions | None:
@@ -280,22 +291,6 @@ class Plan:
         """All that is read of the scene: the bands, and the cloud layer."""
         return *self.bands, *self.scene.cloud_bands
 
-    @property
-    def output_bytes(self) -> dict[str, int]:
-        """Each raster's size without compression."""
-        pixels = self.grid.height * self.grid.width
-        item = 1 if self.options.probs_dtype == "uint8" else 4
-        sizes = {str(self.outputs.raster): pixels}
-        if self.outputs.probs is not None:
-            sizes[str(self.outputs.probs)] = pixels * item * len(self.card.classes)
-        if self.outputs.confidence is not None:
-            sizes[str(self.outputs.confidence)] = pixels * item
-        if self.outputs.agreement is not None:
-            sizes[str(self.outputs.agreement)] = pixels * item
-        if self.outputs.border is not None:
-            sizes[str(self.outputs.border)] = pixels
-        return sizes
-
 
 def make_plan(
     scene: Source, options: PredictOptions, *, files: ModelFiles | None = None, look: bool = True
@@ -351,6 +346,8 @@ def make_plan(
         col=seen.place[1] + needed.col,
         ground=ground.shifted(-needed.row, -needed.col),
     )
+    if options.min_confidence > 0:
+        not_sure_class(card.classes)  # is refused before the scene is looked at
     if options.crf:
         require("torch", "--crf")
         crf = parse_options(options.crf_options)

@@ -62,7 +62,7 @@ def write_preview(plan: Plan, raster: Path, path: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()
     total = max(1, int((ids != NODATA).sum()))
-    shares = [(c, int((ids == c.id).sum()) / total) for c in plan.card.classes]
+    shares = [(c, int((ids == c.id).sum()) / total) for c in plan.legend]
     handles = [
         Patch(facecolor=c.color, edgecolor="0.3", label=f"{c.name.replace('_', ' ')}  {s:.1%}")
         for c, s in shares
@@ -86,7 +86,7 @@ def _ratio(plan: Plan, shape: tuple[int, int]) -> float:
 def _colour(plan: Plan, ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Class ids as RGB; nodata is white."""
     table = np.full((256, 3), 255, dtype=np.uint8)
-    for c in plan.card.classes:
+    for c in plan.legend:
         table[c.id] = c.rgb
     return table[ids]
 

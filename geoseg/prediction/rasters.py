@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from geoseg.cards.legend import NOT_SURE_TAG
 from geoseg.core.staging import Staging
 from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import (
@@ -25,7 +27,14 @@ from geoseg.rasters.writing import (
     write_cog,
 )
 
-__all__ = ["check_disk", "explained", "pixels_done", "raster_specs", "write_rasters"]
+__all__ = [
+    "check_disk",
+    "explained",
+    "output_bytes",
+    "pixels_done",
+    "raster_specs",
+    "write_rasters",
+]
 
 
 def pixels_done(store: StripStore) -> int:
@@ -74,8 +83,8 @@ def raster_specs(plan: Plan) -> dict[str, RasterSpec]:
         "uint8",
         NODATA,
         ("land cover",),
-        classes=card.classes,
-        tags=raster_tags(plan),
+        classes=plan.legend,
+        tags=raster_tags(plan) | _legend_tags(plan),
         resampling="MODE",
         creation_options=check_creation_options(plan.options.creation_options),
     )
@@ -86,6 +95,7 @@ def raster_specs(plan: Plan) -> dict[str, RasterSpec]:
         descriptions=("confidence",),
         scale=1 / PROBABILITY_STEPS if quantized else 1.0,
         classes=(),
+        tags=raster_tags(plan),
         resampling="AVERAGE",
     )
     specs = {"raster": raster}
@@ -98,6 +108,31 @@ def raster_specs(plan: Plan) -> dict[str, RasterSpec]:
     return specs
 
 
+def _legend_tags(plan: Plan) -> dict[str, str]:
+    """Name what is not sure among the classes: it is no class of the probabilities' rasters."""
+    own = plan.not_sure
+    if own is None:
+        return {}
+    return {
+        "GEOSEG_CLASSES": json.dumps({c.id: c.name for c in plan.legend}),
+        NOT_SURE_TAG: str(own.id),
+    }
+
+
+def output_bytes(plan: Plan) -> dict[str, int]:
+    """Compute each raster's size without compression, by its path."""
+    outputs, pixels = plan.outputs, plan.grid.height * plan.grid.width
+    item = 1 if plan.options.probs_dtype == "uint8" else 4
+    sizes = {
+        outputs.raster: 1,
+        outputs.probs: item * len(plan.card.classes),
+        outputs.confidence: item,
+        outputs.agreement: item,
+        outputs.border: 1,
+    }
+    return {str(path): pixels * size for path, size in sizes.items() if path is not None}
+
+
 def check_disk(plan: Plan, store: StripStore, staging: Staging) -> None:
     """Refuse a run that can't fit even when its outputs are well compressed.
 
@@ -105,7 +140,7 @@ def check_disk(plan: Plan, store: StripStore, staging: Staging) -> None:
         OutputError: there is no room.
     """
     # Class rasters compress to an eighth or less, probabilities to about a third.
-    need = sum(plan.output_bytes.values()) // 8
+    need = sum(output_bytes(plan).values()) // 8
     # What of the strips is not packed, and not there yet; and the overviews.
     plain = sum(spec.is_plain for spec in store.specs.values())
     pixels = plan.grid.height * plan.grid.width

@@ -49,8 +49,8 @@ class ClassCounts:
     """Pixels of the output.
 
     Attributes:
-        per_class: pixels of each class, in the card's order.
-        area_m2: square metres of each class, in the card's order; None without CRS.
+        per_class: pixels of each class of the map's legend, in its order.
+        area_m2: square metres of each class of the map's legend; None without CRS.
         clouded: pixels that were measured and are left out for clouds.
         undeclared: pixels that are nodata although no tag says so.
     """
@@ -255,6 +255,16 @@ def _clouds_report(plan: Plan, counts: ClassCounts) -> dict[str, Any] | None:
     return layer and {**layer, "pixels": counts.clouded, "share": counts.cloud_share}
 
 
+def _not_sure_report(plan: Plan, counts: ClassCounts) -> dict[str, Any] | None:
+    """Say how much is not sure, as JSON; None where that was not asked for."""
+    own = plan.not_sure
+    if own is None:
+        return None
+    pixels = int(counts.per_class[-1])
+    least = plan.options.min_confidence
+    return {"min_confidence": least, "id": own.id, "pixels": pixels, "share": pixels / counts.valid}
+
+
 def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -> dict[str, Any]:
     """The machine-readable account of a run."""
     total = plan.grid.height * plan.grid.width
@@ -296,8 +306,9 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
                 "share": float(counts.per_class[i] / counts.valid),
                 "area_m2": float(counts.area_m2[i]) if counts.area_m2 is not None else None,
             }
-            for i, c in enumerate(plan.card.classes)
+            for i, c in enumerate(plan.legend)
         ],
+        "not_sure": _not_sure_report(plan, counts),
         "warnings": log.warnings,
         "seconds": {
             **{stage: round(spent, 3) for stage, spent in log.seconds.items()},

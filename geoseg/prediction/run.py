@@ -273,7 +273,7 @@ def _write_outputs(
         if not log.wait(background.polygons):
             outputs = replace(outputs, vector=None)
     with explained(outputs.qml):
-        write_qml(staging.path(outputs.qml), plan.card.classes)
+        write_qml(staging.path(outputs.qml), plan.legend)
     if outputs.preview is not None:
         from geoseg.prediction.preview import write_preview
 
@@ -312,7 +312,7 @@ def _count_classes(plan: Plan, store: StripStore, log: RunLog) -> ClassCounts:
     Raises:
         SceneError: no pixel was measured.
     """
-    per_class = np.zeros(len(plan.card.classes), dtype=np.int64)
+    per_class = np.zeros(len(plan.legend), dtype=np.int64)
     area = np.zeros(len(per_class)) if plan.grid.gsd else None
     clouded = 0
     for strip in store.all():

@@ -26,7 +26,7 @@ class FinishedStrip:
     Attributes:
         window: of the output's grid; None where it holds no row of it.
         arrays: raster -> its rows, (height, width) or (bands, height, width) of its spec's dtype.
-        counts: pixels of each class.
+        counts: pixels of each class of the legend.
         run: chips of its row of chips that went through the network.
         skipped: those without a measured pixel.
         clouded: its pixels that were measured and are left out for clouds.
@@ -62,7 +62,9 @@ class Strip:
                 shape = (*bands, window.height, window.width)
                 self._arrays[name] = np.full(shape, spec.nodata, spec.dtype)
         self._legend = np.array([c.id for c in plan.card.classes], dtype=np.uint8)
-        self._counts = np.zeros(len(self._legend), dtype=np.int64)
+        self._counts = np.zeros(len(plan.legend), dtype=np.int64)
+        own = plan.not_sure
+        self._unsure = None if own is None else (plan.options.min_confidence, own.id)
         self._dtype, self._runtime = plan.options.probs_dtype, runtime
 
     def put(self, window: Window, probs: Any, valid: Any) -> None:
@@ -79,7 +81,7 @@ class Strip:
         """
         assert self.window is not None, "a piece lies in a strip"
         classes = probs[: len(self._legend)]
-        decided = decide(classes, valid, self._legend, NODATA)
+        decided = decide(classes, valid, self._legend, NODATA, self._unsure)
         check_finite(decided.finite, window)
         self._counts += decided.counts
         top, left = window.row - self.window.row, window.col - self.window.col

@@ -19,6 +19,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
+from geoseg.cards.legend import NOT_SURE_TAG
 from geoseg.core.gdal import (
     GDAL_ERRORS,
     block_cache,
@@ -81,12 +82,15 @@ class ClassRaster:
         dataset: rasterio's.
         grid: where its pixels lie.
         legend: id -> name as the file's tags have them; empty where it has none.
+        not_sure: the one of these ids that pixels have whose confidence was too low for a class,
+            by the tag GEOSEG_NOT_SURE; None where there is none.
     """
 
     path: str
     dataset: Any
     grid: GroundGrid
     legend: dict[int, str]
+    not_sure: int | None = None
 
     def strips(self) -> Iterator[MapStrip]:
         """Read all pixels once, in strips of about a million.
@@ -167,7 +171,8 @@ def open_class_raster(
         grid = _map_grid(dataset, text)
         check_place(PixelGrid.of(dataset), text)
         with block_cache(_cache_bytes(dataset)):
-            yield ClassRaster(text, dataset, grid, _legend(dataset, text))
+            legend = _legend(dataset, text)
+            yield ClassRaster(text, dataset, grid, legend, _not_sure(dataset, legend))
 
 
 def _map_grid(dataset: Any, path: str) -> GroundGrid:
@@ -221,6 +226,12 @@ def _legend(dataset: Any, path: str) -> dict[int, str]:
                 f"id: name; correct or remove it (gdal_edit.py)"
             ) from error
     return dict(sorted(legend.items()))
+
+
+def _not_sure(dataset: Any, legend: dict[int, str]) -> int | None:
+    """Read which id of the legend stands for what is not sure; None where none does."""
+    text = dataset.tags().get(NOT_SURE_TAG, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and int(text) in legend else None
 
 
 def read_class_window(
@@ -304,7 +315,7 @@ def survey(raster: ClassRaster) -> Survey:
         raster: open.
 
     Returns:
-        The legend with pixels and geodesic areas.
+        The legend with pixels and geodesic areas, without what is not sure.
 
     Raises:
         SceneError: a block is damaged, there is no pixel with a class, or a pixel's id is not in
@@ -314,12 +325,15 @@ def survey(raster: ClassRaster) -> Survey:
     area = np.zeros(MAX_ID + 1)
     low, high = np.inf, 0.0
     for strip in raster.strips():
-        ids = strip.ids[strip.valid]
+        mapped = strip.valid
+        if raster.not_sure is not None:
+            mapped = mapped & (strip.ids != raster.not_sure)
+        ids = strip.ids[mapped]
         if not ids.size:
             continue
         if ids.min() < 0 or ids.max() > MAX_ID:
             raise SceneError(outside(raster.path, ids))
-        each = raster.grid.pixel_areas(strip.top, strip.bottom)[strip.valid]
+        each = raster.grid.pixel_areas(strip.top, strip.bottom)[mapped]
         pixels += np.bincount(ids, minlength=len(pixels))
         area += np.bincount(ids, each, minlength=len(area))
         low, high = min(low, float(each.min())), max(high, float(each.max()))
@@ -333,6 +347,7 @@ def survey(raster: ClassRaster) -> Survey:
             f"{raster.path} holds the ids {stray}, and the legend in its tags has only "
             f"{sorted(legend)}; give the raster as it was written, or correct its tags"
         )
+    legend = {i: name for i, name in legend.items() if i != raster.not_sure}
     chosen = list(legend)
     if max(chosen) > MAX_ID:
         raise SceneError(

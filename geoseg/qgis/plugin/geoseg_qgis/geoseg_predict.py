@@ -113,6 +113,7 @@ _FIELDS = {
     "--aoi": "Area of interest",
     "--clouds": "Clouds",
     "--cloud-buffer": "Distance from clouds",
+    "--min-confidence": "Least confidence",
     "--min-area": "Minimum area",
     "--simplify": "Simplification",
     "--points": "Labelled points",
@@ -882,6 +883,11 @@ class GeosegPredict(SharedAlgorithm):
             tr("Distance from clouds (m)"),
             tr("So far around clouds and their shadows nothing is predicted, too; 60 by default."),
         )
+        self.add_number(
+            "MIN_CONFIDENCE",
+            tr("Least confidence (0 to 1)"),
+            tr('Pixels whose class is less probable are "not sure", a class of its own.'),
+        )
         self.add_polygon_options()
         self.add_options("predict", "--tta flips")
         self.add(
@@ -957,6 +963,8 @@ class GeosegPredict(SharedAlgorithm):
         arguments += self._clouds(parameters, context)
         buffer = self.number(parameters, "CLOUD_BUFFER", context)
         arguments += [] if buffer is None else [f"--cloud-buffer={buffer!r}"]
+        least = self.number(parameters, "MIN_CONFIDENCE", context)
+        arguments += [] if least is None else [f"--min-confidence={least!r}"]
         arguments += self.polygon_options(parameters, context)
         outputs = {}
         for name, option in (
