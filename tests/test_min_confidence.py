@@ -119,7 +119,7 @@ def test_a_probability_is_0_to_1(wrong: float) -> None:
 
 
 def test_a_part_and_a_stopped_run(tmp_path: Path) -> None:
-    scene, model = made(tmp_path)
+    scene, model = made(tmp_path, (160, 90))
     whole = read(mapped(scene, model, "whole", 0.6, no_vector=True).raster)
     box = (500200, 4999500, 500700, 4999800)
     part = read(mapped(scene, model, "part", 0.6, no_vector=True, bbox=box).raster)
@@ -127,7 +127,7 @@ def test_a_part_and_a_stopped_run(tmp_path: Path) -> None:
 
     class Stops(Shares):
         def answer(self, pixels: NDArray[Any]) -> NDArray[Any]:
-            if len(self.batches) > 8:
+            if len(self.batches) > 20:
                 raise KeyboardInterrupt
             return super().answer(pixels)
 
@@ -142,7 +142,7 @@ def test_a_part_and_a_stopped_run(tmp_path: Path) -> None:
         run(Shares(3), min_confidence=0.5)
     again = Shares(3)
     np.testing.assert_array_equal(read(run(again, min_confidence=0.6).raster), whole)
-    assert 0 < len(again.batches) < 12  # it went on
+    assert 0 < len(again.batches) < 28  # it went on
 
 
 def test_legends_know_it(tmp_path: Path) -> None:
@@ -177,10 +177,7 @@ def test_vectorize_makes_the_same_polygons(tmp_path: Path, with_model: bool) -> 
         done.raster, again, confidence=tmp_path / "done" / "confidence.tif",
         probs=tmp_path / "done" / "probs.tif", **({"model": model} if with_model else {}),
     )  # fmt: skip
-    first, second = (
-        geopandas.read_file(path, layer=name)
-        for path, name in ((done.vector, "landcover"), (again, "again"))
-    )
+    first, second = (geopandas.read_file(path) for path in (done.vector, again))
     columns = ["class_id", "class_name", "pixels", "runner_up", "geometry"]
     assert first[columns].equals(second[columns])
 
@@ -200,7 +197,7 @@ def test_labels_are_counted_apart_where_the_map_is_not_sure(tmp_path: Path) -> N
     assert found.report["counted"]["on_nodata"] == 15
     assert [c["name"] for c in found.report["classes"]] == list(CLASSES)
     right = (labels == ids)[sure].mean()
-    assert found.report["measures"]["overall_accuracy"] == pytest.approx(right)
+    assert found.report["measures"]["pixel_accuracy"] == pytest.approx(right)
     assert any("not sure of" in w and "counted apart" in w for w in found.warnings)
 
 

@@ -163,6 +163,8 @@ class PredictOptions:
             )
         if self.probs_dtype not in PROBABILITY_DTYPES:
             raise UsageError(f"probs dtype is {self.probs_dtype!r}; uint8 or float32")
+        # 0 and 0.0 are the same in the rasters' tags.
+        object.__setattr__(self, "min_confidence", float(self.min_confidence))
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(
                 f"min confidence is {self.min_confidence}; it is a probability, 0 to 1"
