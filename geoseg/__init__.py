@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geoseg.cards.card import ModelCard as ModelCard
     from geoseg.cards.legend import ClassInfo as ClassInfo
     from geoseg.errors import GeosegError as GeosegError
+    from geoseg.evaluation.calibrating import calibrate as calibrate
     from geoseg.evaluation.run import evaluate as evaluate
     from geoseg.evaluation.sample_design import sample as sample
     from geoseg.evaluation.seam_check import check_seams as check_seams
@@ -53,6 +54,7 @@ _PUBLIC = {
     "open_scene": ("geoseg.scene.opening", "open_scene"),
     "plan_batch": ("geoseg.archive.plan", "plan_batch"),
     "predict": ("geoseg.prediction.run", "predict"),
+    "calibrate": ("geoseg.evaluation.calibrating", "calibrate"),
     "probe_border": ("geoseg.prediction.border_probe", "probe_border"),
     "sample": ("geoseg.evaluation.sample_design", "sample"),
     "train": ("geoseg.training.run", "train"),
@@ -68,6 +70,7 @@ __all__ = [
     "ModelCard",
     "__version__",
     "batch",
+    "calibrate",
     "check_seams",
     "create_model",
     "dry_run",

@@ -12,5 +12,6 @@ For other rooms:
     files: ModelFiles, card_text, read_model, write_card
     legend: ClassInfo, NOT_SURE_TAG, not_sure_class
     quantities: darkest_ground, possible_counts, possible_range, takes_8_bits
+    replacing: replace_card
     stac: to_mlm
 """

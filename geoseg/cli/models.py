@@ -1,4 +1,4 @@
-"""``geoseg models``: list, show, import, export, graph, quantize, bench, probe."""
+"""``geoseg models``: list, show, import, export, graph, quantize, bench, probe, calibrate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import Bbox, band_options, json_option, root_options, scene_argument
+from geoseg.cli.options import (
+    Bbox,
+    band_options,
+    device_options,
+    json_option,
+    output_options,
+    progress_option,
+    root_options,
+    scene_argument,
+)
+from geoseg.cli.progress import progress_printer
 from geoseg.cli.streams import print_json
 from geoseg.core.wording import counted
 from geoseg.errors import UsageError
@@ -311,3 +321,54 @@ def probe_command(
         click.echo(f"{name:<7} {middle if value is None else f'from {value} px {what}'}")
     if probe.written is not None:
         click.echo(f"{probe.written} was written")
+
+
+@command.command("calibrate")
+@click.argument("model")
+@click.argument("scenes", type=click.Path())
+@device_options
+@click.option("--write", is_flag=True, help="Write the result into the card in the model's folder.")
+@progress_option
+@output_options
+@json_option
+def calibrate_command(
+    model: str,
+    scenes: str,
+    as_json: bool,
+    progress: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
+    """Find the temperature that makes a model's probabilities right.
+
+    MODEL is an embedded model, a model folder or a .zip. SCENES is a TOML file that lists labelled
+    scenes which did not teach it. What the temperature is worth is measured on each of them with
+    that of the others.
+    """
+    from geoseg.evaluation.calibrating import calibrate
+
+    receiver = progress_printer(progress, -1 if quiet or as_json else verbose)
+    done = calibrate(model, scenes, progress=receiver, **options)
+    if as_json:
+        print_json({"model": model, **done.report})
+        return
+    if quiet:
+        return
+    report = done.report
+    apart = "{:.3g} to {:.3g}".format(*report["temperatures_apart"])
+    click.echo(f"temperature {report['temperature']:.3g} ({apart} times the old without one scene)")
+    click.echo(f"{'':<22}{'scenes':>7}{'pixels':>9}{'right':>8}{'ece before':>12}{'ece':>8}")
+    for name, found in (*report["groups"].items(), ("all", report)):
+        click.echo(
+            f"{name:<22}{found['scenes']:>7}{found['pixels']:>9}{found['accuracy']:>8.1%}"
+            f"{found['ece_before']:>12.3f}{found['ece']:>8.3f}"
+        )
+    for found in report["min_confidence"]:
+        left = "-" if found["accuracy"] is None else f"{found['accuracy']:.1%}"
+        click.echo(
+            f"--min-confidence {found['value']:g}: {found['not_sure']:.1%} of the pixels not sure, "
+            f"with {found['errors']:.1%} of the errors; {left} of the others right"
+        )
+    if done.written is not None:
+        click.echo(f"{done.written} was written")

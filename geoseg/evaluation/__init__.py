@@ -12,6 +12,7 @@ only models have is in :mod:`~geoseg.evaluation.of_models`. Points are drawn in
 recurs at any period. Start with ``run.py``.
 
 For other rooms:
+    calibrating: calibrate
     metrics: confusion, iou, mean_iou, pixel_accuracy
     run: evaluate
     sample_design: sample

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from geoseg.errors import EvaluationError, UsageError
 from geoseg.evaluation import metrics
 from geoseg.evaluation.boundary_f1 import Boundaries
-from geoseg.evaluation.calibration import Calibration, Probabilities, Reliability, open_probs
+from geoseg.evaluation.calibration import Calibration, Reliability
 from geoseg.evaluation.options import EvaluateOptions
 from geoseg.evaluation.polygon_scores import Objects
+from geoseg.evaluation.probabilities import Probabilities, open_probs
 from geoseg.evaluation.report import (
     add_boundaries,
     add_calibration,

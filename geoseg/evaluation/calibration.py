@@ -8,28 +8,23 @@ https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2, in its form for
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 from scipy.optimize import brentq
 
-from geoseg.core.gdal import GDAL_ERRORS, explain_read_error
-from geoseg.core.names import public_name
-from geoseg.errors import EvaluationError, SceneError
-from geoseg.geo.pixel_grid import PixelGrid
-from geoseg.rasters.class_raster import ClassRaster
-from geoseg.scene.files import opened
-from geoseg.scene.sources import LOCAL, Rules
-
-__all__ = ["BINS", "Calibration", "Probabilities", "Reliability", "fit_temperature", "open_probs"]
+__all__ = [
+    "BINS",
+    "Calibration",
+    "Reliability",
+    "binned_sample",
+    "errors_of",
+    "fit_temperature",
+    "softened",
+]
 
 BINS = 15
 #: Pixels that a temperature is fitted to at most, and numbers that are kept of them.
@@ -37,113 +32,8 @@ SAMPLE_PIXELS = 1_000_000
 SAMPLE_NUMBERS = 10_000_000
 #: Temperatures beyond these say that there is no sound one.
 COLDEST, HOTTEST = 0.02, 50.0
-#: A softmax in float32 keeps small probabilities to seven digits; below this, they count as this.
-LEAST_FLOAT = 1e-12
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Probabilities:
-    """An open raster of probabilities on a map's grid.
-
-    Attributes:
-        path: the file.
-        dataset: rasterio's.
-        bands: of each of the map's classes, from 1.
-        least: half of the smallest step that the file can hold, or 1e-12 for floats. With eight
-            bits, temperatures of very sure models come out some percent too low.
-    """
-
-    path: str
-    dataset: Any
-    bands: tuple[int, ...]
-    least: float
-
-    def rows(self, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read full-width rows.
-
-        Returns:
-            float32 (K, H, W), 0 to 1, in the order of the map's classes; and (H, W), True where
-            all of them are there.
-
-        Raises:
-            SceneError: a block is damaged.
-        """
-        dataset = self.dataset
-        window = RasterioWindow(0, top, dataset.width, bottom - top)
-        try:
-            raw = dataset.read(self.bands, window=window)
-        except GDAL_ERRORS as error:
-            raise SceneError(
-                f"{self.path}: rows {top} to {bottom - 1} can't be read: "
-                f"{explain_read_error(error, self.path)}"
-            ) from error
-        valid = np.isfinite(raw).all(axis=0)
-        if dataset.nodata is not None and math.isfinite(dataset.nodata):
-            valid &= (raw != dataset.nodata).all(axis=0)
-        scale = np.array([dataset.scales[b - 1] for b in self.bands], np.float32)[:, None, None]
-        probs = np.where(valid, raw * scale, np.float32(0))
-        if probs.min() < 0 or probs.max() > 1.001:
-            raise EvaluationError(
-                f"{self.path} holds {probs.min():.4g} to {probs.max():.4g}; probabilities are 0 to "
-                f"1: give the raster of geoseg predict --probs, with its scale tag"
-            )
-        return probs, valid
-
-
-@contextmanager
-def open_probs(
-    path: str | Path, raster: ClassRaster, legend: dict[int, str], rules: Rules = LOCAL
-) -> Iterator[Probabilities]:
-    """Open the probabilities that a map was made of.
-
-    Args:
-        path: of what ``geoseg predict --probs`` writes: one band a class, uint8 with a scale tag or
-            floats. Which band is which class is read from the tag GEOSEG_CLASSES, or else from the
-            bands' names.
-        raster: the map; the probabilities must lie on its very pixels.
-        legend: id -> name of the map's classes.
-        rules: what the file may point to.
-
-    Raises:
-        SceneError: it can't be opened.
-        EvaluationError: it lies on another grid, or its bands are not the map's classes.
-    """
-    text = public_name(path)
-    with opened(text, rules) as dataset:
-        ours = raster.pixels
-        if not ours.same_pixels(PixelGrid.of(dataset)):
-            raise EvaluationError(
-                f"{text} is {dataset.width} x {dataset.height} px and {raster.path} "
-                f"{ours.width} x {ours.height} px, or they lie elsewhere; probabilities must lie "
-                f"on the map's own pixels: give those that geoseg predict --probs wrote with it"
-            )
-        bands = _bands(dataset, legend)
-        if bands is None:
-            raise EvaluationError(
-                f"{text} has {dataset.count} bands ({', '.join(map(str, dataset.descriptions))}) "
-                f"and the map the classes {', '.join(legend.values())}; there must be one band for "
-                f"each: give what geoseg predict --probs wrote with the map"
-            )
-        step = min(dataset.scales[b - 1] for b in bands)
-        whole = np.dtype(dataset.dtypes[0]).kind in "iu"
-        yield Probabilities(text, dataset, bands, step / 2 if whole else LEAST_FLOAT)
-
-
-def _bands(dataset: Any, legend: dict[int, str]) -> tuple[int, ...] | None:
-    """Find the band of each class, from 1; None where that is unknown."""
-    try:
-        named = json.loads(dataset.tags().get("GEOSEG_CLASSES", "{}"))
-        order = [int(key) for key in named]
-    except (ValueError, TypeError):
-        order = []
-    if not order:
-        by_name = {name: i for i, name in legend.items()}
-        order = [by_name.get(name, -1) for name in dataset.descriptions]
-    if len(order) != dataset.count or sorted(order) != sorted(legend):
-        return None
-    return tuple(order.index(i) + 1 for i in legend)
 
 
 @dataclass(frozen=True)
@@ -189,18 +79,19 @@ class Reliability:
     Memory is a sample of at most 1e7 probabilities, twice.
     """
 
-    def __init__(self, classes: int, least: float) -> None:
+    def __init__(self, classes: int, least: float, most: int | None = None) -> None:
         """Begin before the first part.
 
         Args:
             classes: K.
-            least: probabilities below count as this one where their logarithm is taken.
+            least: probabilities below count as this one where a logarithm is taken.
+            most: pixels of the sample; None for a million.
         """
         self._least = least
         self._bins = np.zeros((3, BINS))  # pixels, sum of probabilities, pixels that are right
         self._brier = self._nll = 0.0
         self._unlikely = 0
-        self._size = max(1, min(SAMPLE_PIXELS, SAMPLE_NUMBERS // classes))
+        self._size = max(1, min(most or SAMPLE_PIXELS, SAMPLE_NUMBERS // classes))
         self._hash = np.zeros(0, np.uint64)
         self._logs = np.zeros((0, classes), np.float32)
         self._facts = np.zeros((0, 2), np.int64)
@@ -251,19 +142,24 @@ class Reliability:
         clipped = np.maximum(probs, np.float32(self._least))
         return np.asarray(np.log(clipped / clipped.sum(axis=1, keepdims=True)))
 
+    def sample(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Give the sampled pixels: (n, K) logarithms, (n,) true and (n,) mapped classes."""
+        order = np.argsort(self._hash)  # sums don't depend on the order of arrival
+        truth, mapped = self._facts[order].T
+        return self._logs[order], truth, mapped
+
     def finish(self) -> Calibration:
         """Fit the temperature and give the scores."""
         pixels = self._bins[0]
         total = pixels.sum()
-        ece, mce, confidence, accuracy = _errors(self._bins)
-        order = np.argsort(self._hash)  # sums don't depend on the order of arrival
-        logs, (truth, mapped) = self._logs[order], self._facts[order].T
+        ece, mce, confidence, accuracy = errors_of(self._bins)
+        logs, truth, mapped = self.sample()
         temperature = fit_temperature(logs, truth)
         nll_after = ece_after = math.nan
-        ece_sampled = _errors(_sampled(logs, truth, mapped, 1.0))[0]
+        ece_sampled = errors_of(binned_sample(logs, truth, mapped, 1.0))[0]
         if math.isfinite(temperature):
             nll_after = _nll(logs, truth, temperature)
-            ece_after = _errors(_sampled(logs, truth, mapped, temperature))[0]
+            ece_after = errors_of(binned_sample(logs, truth, mapped, temperature))[0]
         return Calibration(
             pixels.astype(np.int64),
             confidence,
@@ -288,7 +184,7 @@ def _binned(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
     return np.stack([np.bincount(place, w, BINS).astype(np.float64) for w in weights])
 
 
-def _errors(bins: Floats) -> tuple[float, float, Floats, Floats]:
+def errors_of(bins: Floats) -> tuple[float, float, Floats, Floats]:
     """Compute ECE, MCE, and mean probability and accuracy of each bin."""
     pixels, sums, right = bins
     none = np.full(BINS, np.nan)
@@ -308,14 +204,14 @@ def _chunks(logs: NDArray[np.float32]) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def _softened(logs: NDArray[np.float32], temperature: float) -> Floats:
+def softened(logs: NDArray[np.float32], temperature: float) -> Floats:
     """Compute log softmax(log p / T), float64 (N, K)."""
     z = logs.astype(np.float64) / temperature
     z -= z.max(axis=1, keepdims=True)
     return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
 
 
-def _sampled(
+def binned_sample(
     logs: NDArray[np.float32],
     truth: NDArray[np.int64],
     mapped: NDArray[np.int64],
@@ -324,7 +220,7 @@ def _sampled(
     """Count a sample's pixels by bins, with a temperature."""
     bins = np.zeros((3, BINS))
     for part in _chunks(logs):
-        soft = np.exp(_softened(logs[part], temperature))
+        soft = np.exp(softened(logs[part], temperature))
         picked = soft[np.arange(len(soft)), mapped[part]]
         bins += _binned(picked, truth[part] == mapped[part])
     return bins
@@ -334,7 +230,7 @@ def _nll(logs: NDArray[np.float32], truth: NDArray[np.int64], temperature: float
     """Compute the mean of -log p of the true class, with a temperature."""
     total = 0.0
     for part in _chunks(logs):
-        soft = _softened(logs[part], temperature)
+        soft = softened(logs[part], temperature)
         total -= float(soft[np.arange(len(soft)), truth[part]].sum())
     return total / len(truth)
 
@@ -368,7 +264,7 @@ def fit_temperature(logs: NDArray[np.float32], truth: NDArray[np.int64]) -> floa
     def slope(log_u: float) -> float:
         total = 0.0
         for part in _chunks(logs):
-            weights = np.exp(_softened(logs[part], math.exp(-log_u)))
+            weights = np.exp(softened(logs[part], math.exp(-log_u)))
             total += float((weights * logs[part]).sum())
         return total / len(truth) - picked
 

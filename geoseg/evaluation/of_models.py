@@ -100,15 +100,21 @@ def scene_name(scene: Any) -> str:
 
 
 def map_scene(
-    model: str | Path, folder: Path, options: EvaluateOptions, progress: Progress | None
+    model: str | Path,
+    folder: Path,
+    options: EvaluateOptions,
+    progress: Progress | None,
+    *,
+    probs: bool,
 ) -> Prediction:
-    """Map a scene with a model into a folder: ``map.tif``, and for labels ``probs.tif``.
+    """Map a scene with a model into a folder: ``map.tif``, and where asked for ``probs.tif``.
 
     Args:
         model: a path or an embedded model's name.
         folder: for both, empty.
         options: of the user, with a scene.
         progress: called with the events of the run, but for its warnings.
+        probs: whether probabilities are wanted.
 
     Raises:
         GeosegError: see :func:`geoseg.predict`.
@@ -127,7 +133,7 @@ def map_scene(
             options.scene,
             folder / "map.tif",
             model=model,
-            probs=None if options.labels is None else folder / "probs.tif",
+            probs=folder / "probs.tif" if probs else None,
             probs_dtype="float32",
             no_vector=True,
             progress=hear,

@@ -25,7 +25,7 @@ from geoseg.labels.vector_files import read_features
 from geoseg.labels.window import Bounds, check_crs
 from geoseg.rasters.class_raster import MAX_ID, ClassRaster, Survey, survey
 
-__all__ = ["by_points"]
+__all__ = ["by_points", "pixels_of"]
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _with_omitted(found: Survey, omitted: Mapping[int, str]) -> Survey:
     )
 
 
-def _pixels_of(
+def pixels_of(
     frame: geopandas.GeoDataFrame, raster: ClassRaster, path: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Bounds]:
     """Find columns and rows (N,) of the map's pixels under points, and the points' bounds.
@@ -267,7 +267,7 @@ def _read_map(raster: ClassRaster, frame: geopandas.GeoDataFrame, path: str) -> 
     Raises:
         EvaluationError: no point lies on a class.
     """
-    cols, rows, bounds = _pixels_of(frame, raster, path)
+    cols, rows, bounds = pixels_of(frame, raster, path)
     height, width = raster.grid.height, raster.grid.width
     inside = (cols >= 0) & (cols < width) & (rows >= 0) & (rows < height)
     ids = np.full(len(cols), -1, np.int64)

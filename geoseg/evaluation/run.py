@@ -133,7 +133,7 @@ def _judge(
         run, probs = None, asked.probs
         if files is not None:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="geoseg-")))
-            run = map_scene(raster, folder, asked, progress)
+            run = map_scene(raster, folder, asked, progress, probs=asked.labels is not None)
             raster, probs = run.raster, folder / "probs.tif"
         opened = stack.enter_context(open_class_raster(raster, rules=asked.rules))
         if files is not None:

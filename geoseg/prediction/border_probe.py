@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.cards.card import CARD_NAME, ChipBorder, ModelCard
-from geoseg.cards.files import ModelFiles, card_text
+from geoseg.cards.card import ChipBorder, ModelCard
+from geoseg.cards.files import ModelFiles
+from geoseg.cards.replacing import replace_card
 from geoseg.core.gdal import block_cache
 from geoseg.core.importing import require
-from geoseg.core.staging import Staging
-from geoseg.core.write_errors import explain_write_error
 from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.geo.window import Window
 from geoseg.prediction.options import PredictOptions
@@ -123,7 +122,7 @@ def probe_border(
     )
     curves = _measured(runtime, ground, files)
     card = replace(card, border=curves.border(ground.name))
-    written = _write(card, files.path) if write else None
+    written = replace_card(card, files.path) if write else None
     return Probe(card, curves.chips, written)
 
 
@@ -328,19 +327,3 @@ def _scene_ground(plan: Plan, side: int) -> Iterator[NDArray[Any]]:
             found += 1
             # Filled before the chip is cut out of it, so that both see the same.
             yield pixels if valid.all() else fill_nearest(pixels, valid)
-
-
-def _write(card: ModelCard, folder: Path) -> Path:
-    """Replace the card in a model's folder.
-
-    Raises:
-        OutputError: it can't be written.
-    """
-    path = folder / CARD_NAME
-    with Staging([path], replaced=[path]) as staging:
-        try:
-            staging.path(path).write_text(card_text(card), encoding="utf-8")
-        except OSError as error:
-            raise explain_write_error(error, path) from error
-        staging.publish([path])
-    return path
