@@ -182,6 +182,16 @@ def test_zeros_of_some_bands_are_no_ground_where_0_stands_for_less_than_any_has(
     assert (mapped(values, CODES, DN, **tag) != 255).all()
 
 
+def test_a_scene_of_fill_alone_is_refused_as_such(
+    mapped: Mapper, reflectance: NDArray[np.float32]
+) -> None:
+    with pytest.raises(
+        geoseg.GeosegError, match="all pixels that were looked at are -9999"
+    ) as said:
+        mapped(np.full_like(reflectance, -9999))
+    assert "--scale" not in str(said.value)
+
+
 def test_where_the_unit_is_wrong_no_number_is_fill(
     mapped: Mapper, reflectance: NDArray[np.float32]
 ) -> None:

@@ -158,6 +158,13 @@ def _check_reflectance(plan: Plan, statistics: Sequence[BandStatistics]) -> None
     what = _impossible(medians)
     if what is None:
         return
+    seen = plan.survey.all_measured
+    if seen.size and seen.min() == seen.max():
+        raise RadiometryError(
+            f"{plan.scene.name}: all pixels that were looked at are {seen.min():.8g} in all bands, "
+            f"and no ground has that as reflectance: nothing was measured, as it seems; give "
+            f"another scene, or --src-nodata {seen.min():.8g} if some part of it was"
+        )
     listed = ", ".join(f"{s.name} {s.median:.4g}" for s in statistics)
     gain, bias = np.array(plan.radiometry.gain), np.array(plan.radiometry.bias)
     raise RadiometryError(
