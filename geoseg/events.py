@@ -322,7 +322,7 @@ class PolygonsProgress(TypedDict):
 
 
 class BorderProgress(TypedDict):
-    """How far the raster of the border is.
+    """How far the raster of the border is, or that of the applicability.
 
     Attributes:
         event: what it is.
@@ -332,7 +332,7 @@ class BorderProgress(TypedDict):
     """
 
     event: Literal["progress"]
-    stage: Literal["border"]
+    stage: Literal["border", "applicability"]
     done: int
     total: int
 
@@ -487,6 +487,7 @@ class PredictResult(TypedDict):
         confidence: path of the winning probability.
         agreement: path of the members' agreement.
         border: path of the raster of the border.
+        applicability: path of the raster of the likeness to what was taught.
         preview: path of the picture.
         report: path of the JSON report.
     """
@@ -498,6 +499,7 @@ class PredictResult(TypedDict):
     confidence: NotRequired[str]
     agreement: NotRequired[str]
     border: NotRequired[str]
+    applicability: NotRequired[str]
     preview: NotRequired[str]
     report: str
 

@@ -22,7 +22,7 @@ from geoseg.cli import main
 from geoseg.errors import OutputError, SceneError, UsageError
 from geoseg.geo.pixel_grid import PixelGrid
 from geoseg.geo.window import Window
-from geoseg.prediction import border_raster
+from geoseg.prediction import border_raster, later_raster
 from geoseg.prediction.border_raster import border_px
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan
@@ -449,8 +449,8 @@ def test_strips_lanes_and_windows_change_nothing(
     scene = a_scene(tmp_path / "scene.tif", values, 3, 5, gsd)
     predict(scene, tmp_path / "a", model, Sees(5))
     for strip, lane, at_once in ((32, 64, 1 << 10), (50, 1000, 1)):
-        monkeypatch.setattr(border_raster, "STRIP", strip)
-        monkeypatch.setattr(border_raster, "LANE", lane)
+        monkeypatch.setattr(later_raster, "STRIP", strip)
+        monkeypatch.setattr(later_raster, "LANE", lane)
         monkeypatch.setattr(border_raster, "AT_ONCE", at_once)
         predict(scene, tmp_path / "b", model, Sees(5))
         a, b = (tmp_path / name / "border.tif" for name in "ab")
@@ -459,7 +459,7 @@ def test_strips_lanes_and_windows_change_nothing(
 
 def test_a_stopped_run_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped before, or within: what is finished of it is not looked at again."""
-    monkeypatch.setattr(border_raster, "STRIP", 32)
+    monkeypatch.setattr(later_raster, "STRIP", 32)
     monkeypatch.setattr(border_raster, "AT_ONCE", 16 * 98)
     model = a_model(tmp_path / "model", 4)
     scene = a_scene(tmp_path / "scene.tif", numbers(200, 90))

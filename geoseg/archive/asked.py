@@ -18,13 +18,17 @@ from geoseg.zoo import find_model
 __all__ = ["ALSO", "Asked", "check_numbers", "further_outputs"]
 
 #: Options of ``predict`` that name one scene's files, which an archive names itself.
-OWN = {"output", "vector", "probs", "confidence", "agreement", "border", "preview", "overwrite"}
+OWN = {
+    *("output", "vector", "probs", "confidence", "agreement", "border", "applicability"),
+    *("preview", "overwrite"),
+}
 #: Outputs that a job has where they are asked for -> their names in its folder.
 ALSO = {
     "confidence": "confidence.tif",
     "probs": "probs.tif",
     "agreement": "agreement.tif",
     "border": "border.tif",
+    "applicability": "applicability.tif",
     "preview": "preview.png",
 }
 

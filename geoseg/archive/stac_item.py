@@ -60,6 +60,7 @@ _OUTPUTS = {
     "probs": ("probs", "probabilities of the classes", "data"),
     "confidence": ("confidence", "probability of the class", "data"),
     "agreement": ("agreement", "share of models that say the class", "data"),
+    "applicability": ("applicability", "likeness to what the model was taught on", "data"),
     "border": ("border", "where what lies beyond the ground may count", "data"),
     "preview": ("preview", "the scene beside its map", "thumbnail"),
 }

@@ -14,4 +14,5 @@ For other rooms:
     quantities: darkest_ground, possible_counts, possible_range, takes_8_bits
     replacing: replace_card
     stac: to_mlm
+    taught: PIXELS, UNLIKE, taught_ground
 """

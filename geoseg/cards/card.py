@@ -11,11 +11,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoseg.cards.legend import ClassInfo
 from geoseg.core.wording import counted
 from geoseg.errors import ModelError
+
+if TYPE_CHECKING:
+    from geoseg.cards.taught import TaughtGround
 
 __all__ = [
     "CARD_NAME",
@@ -145,6 +148,7 @@ class ModelCard:
         border: what ``geoseg models probe --write`` has measured, or None.
         clouds: which classes are clouds, haze and their shadows; empty where none is, so that they
             have to be left out of a scene beforehand; None where nobody says.
+        taught: where the numbers of the ground lie that it was taught on, or None.
         size: default chip side, px.
         overlap: default overlap of neighbouring chips, px, total.
         margin: outermost px of a chip whose predictions are not trusted (the receptive field's
@@ -180,6 +184,7 @@ class ModelCard:
     temperature: float = 1.0
     border: ChipBorder | None = None
     clouds: tuple[str, ...] | None = None
+    taught: TaughtGround | None = None
 
     def __post_init__(self) -> None:
         """Check every rule that a card must keep.
@@ -201,6 +206,9 @@ class ModelCard:
         _check_chips(check, self)
         if self.border is not None:
             _check_border(check, self.border)
+        if self.taught is not None:
+            bands = self.taught.means.shape[1]
+            check(bands == len(self.bands), "geoseg:taught", f"of {bands} bands", "of the card's")
 
     def with_scores(self, **scores: Any) -> ModelCard:
         """Copy the card, with further measured scores."""

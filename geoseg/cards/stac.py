@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from geoseg.cards.card import OWN_KEYS, WEIGHTS_NAME, ChipBorder, ModelCard, Normalization
 from geoseg.cards.legend import ClassInfo
 from geoseg.errors import ModelError
+
+if TYPE_CHECKING:
+    from geoseg.cards.taught import TaughtGround
 
 __all__ = ["from_mlm", "to_mlm"]
 
@@ -95,6 +98,7 @@ def _geoseg_properties(card: ModelCard) -> dict[str, Any]:
         **({} if card.temperature == 1.0 else {"geoseg:temperature": card.temperature}),
         **({} if card.clouds is None else {"geoseg:clouds": list(card.clouds)}),
         **({} if card.border is None else {"geoseg:border": card.border.as_json()}),
+        **({} if card.taught is None else {"geoseg:taught": card.taught.as_json()}),
         "geoseg:gsd": card.gsd,
         "geoseg:gsd_range": list(card.gsd_range),
         "geoseg:size": card.size,
@@ -196,6 +200,7 @@ def from_mlm(item: Mapping[str, Any]) -> ModelCard:
             temperature=_take(p, "geoseg:temperature", float, 1.0),
             border=_take(p, "geoseg:border", _border, None),
             clouds=_take(p, "geoseg:clouds", _names, None),
+            taught=_take(p, "geoseg:taught", _taught, None),
             size=_take(p, "geoseg:size", _whole),
             overlap=_take(p, "geoseg:overlap", _whole),
             margin=_take(p, "geoseg:margin", _whole, 0),
@@ -286,3 +291,11 @@ def _border(value: Any) -> ChipBorder | None:
     exact, enough = (None if value[k] is None else _whole(value[k]) for k in ("exact", "enough"))
     curves = (tuple(float(v) for v in value[k]) for k in ("mean", "largest", "flips"))
     return ChipBorder(_whole(value["size"]), str(value["ground"]), exact, enough, *curves)
+
+
+def _taught(value: Any) -> TaughtGround | None:
+    if value is None:
+        return None
+    from geoseg.cards.taught import TaughtGround  # numpy, which few cards need
+
+    return TaughtGround.from_json(value)

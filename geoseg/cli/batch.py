@@ -26,6 +26,7 @@ CLEANING = 20.0
 #: Options of predict that an archive has in another way, or not at all.
 _NOT_HERE = {
     *("scene", "model", "output", "vector", "probs", "confidence", "agreement", "border"),
+    "applicability",
     *("preview", "overwrite", "dry_run", "progress", "verbose", "quiet", "restart"),
     *("threads", "mem_limit"),
 }
@@ -122,7 +123,7 @@ def _predict_options(function: Any) -> Any:
 )
 @click.option(
     "--also",
-    type=click.Choice(["confidence", "probs", "agreement", "border", "preview"]),
+    type=click.Choice(["confidence", "probs", "agreement", "border", "applicability", "preview"]),
     multiple=True,
     help="Write this of each scene, too; repeatable.",
 )

@@ -1,4 +1,4 @@
-"""``geoseg models``: list, show, import, export, graph, quantize, bench, probe, calibrate."""
+"""``geoseg models``: what is there, and what is made of models or measured of them."""
 
 from __future__ import annotations
 
@@ -370,5 +370,29 @@ def calibrate_command(
             f"--min-confidence {found['value']:g}: {found['not_sure']:.1%} of the pixels not sure, "
             f"with {found['errors']:.1%} of the errors; {left} of the others right"
         )
+    if done.written is not None:
+        click.echo(f"{done.written} was written")
+
+
+@command.command("taught")
+@click.argument("model")
+@click.argument("recipe", type=click.Path())
+@click.option("--write", is_flag=True, help="Write the result into the card in the model's folder.")
+@json_option
+def taught_command(model: str, recipe: str, as_json: bool, write: bool) -> None:
+    """Note what a model was taught on, for predict's warning and --applicability.
+
+    MODEL is an embedded model, a model folder or a .zip; RECIPE is what it was trained with, whose
+    scenes are looked at. geoseg train notes it by itself.
+    """
+    from geoseg.training.taught_scenes import add_taught
+
+    done = add_taught(model, recipe, write=write)
+    if as_json:
+        print_json({"model": model, "unlike": done.unlike, "held_out": list(done.held_out)})
+        return
+    for path, share in sorted(done.unlike.items(), key=lambda entry: -entry[1]):
+        side = "held out" if path in done.held_out else "taught"
+        click.echo(f"{share:>7.1%} unlike  {side:<9} {path}")
     if done.written is not None:
         click.echo(f"{done.written} was written")

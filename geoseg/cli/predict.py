@@ -74,6 +74,11 @@ __all__ = ["command"]
     help="Write a raster of where a class may depend on what lies beyond the measured ground.",
 )
 @click.option(
+    "--applicability",
+    type=click.Path(),
+    help="Write a raster of how far each pixel is like what the model was taught on.",
+)
+@click.option(
     "--probs-dtype",
     type=click.Choice(["uint8", "float32"]),
     default="uint8",

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 from geoseg.cards.legend import ClassInfo
-from geoseg.core.gdal import GDAL_ERRORS
 from geoseg.core.staging import Staging
-from geoseg.core.workers import StoppedError
-from geoseg.core.write_errors import explain_write_error
 from geoseg.geo.window import Window
-from geoseg.prediction.journal import StripStore
+from geoseg.prediction import later_raster
 from geoseg.prediction.plan import Plan
-from geoseg.prediction.rasters import explained, pixels_done, raster_specs
+from geoseg.prediction.rasters import raster_specs
 from geoseg.prediction.run_log import RunLog
 from geoseg.prediction.seen_ground import SeenGround, any_between
-from geoseg.prediction.strip import FinishedStrip
-from geoseg.prediction.strip_files import forget_damaged
-from geoseg.rasters.writing import NODATA, RasterSpec, write_cog, write_overviews
+from geoseg.rasters.writing import RasterSpec
 
 __all__ = ["border_note", "border_px", "write_border"]
 
 NAME = "border"
 LEGEND = (ClassInfo(0, "inside", "#F0F0F0"), ClassInfo(1, "border", "#D7301F"))
-#: Rows of a strip, and columns of a lane, of the output: multiples of a COG's blocks.
-STRIP, LANE = 512, 1 << 14
 #: Pixels of the scene, or of the model's grid, that are read at a time, about.
 AT_ONCE = 1 << 21
 
@@ -89,32 +80,17 @@ def write_border(
     """
     final = plan.outputs.border
     assert final is not None, "of a run that asks for it"
-    height, width = plan.grid.height, plan.grid.width
-    lanes = [(left, min(left + LANE, width)) for left in range(0, width, LANE)]
-    specs = {NAME: _spec(plan)}
-    folder = staging.scratch(NAME)
-    with explained(final):
-        forget_damaged(folder, lambda done, total: None)
-    store = StripStore(folder, specs, len(lanes), cancelled)
-    with log.clock(NAME), SeenGround(plan) as ground:
-        for number, cols in enumerate(lanes):
-            for numbers in store.missing(number, math.ceil(height / STRIP)):
-                for window, near in _strips(plan, ground, cols, numbers):
-                    if cancelled.is_set():
-                        raise StoppedError
-                    found = _without_nodata(near, raster, window)
-                    marked = int((found == 1).sum())
-                    store.write(number, FinishedStrip(window, {NAME: found}, (marked,), 0, 0))
-                    log.report(
-                        "progress", stage=NAME, done=pixels_done(store), total=height * width
-                    )
-        store.check_all_there()
-        halved = write_overviews(
-            lambda top, bottom: store.read(NAME, top, bottom)[0], (height, width), store.folder
+
+    def strips(
+        plan: Plan, cols: tuple[int, int], numbers: tuple[int, int]
+    ) -> Iterator[tuple[Window, NDArray[Any]]]:
+        for window, near in _strips(plan, ground, cols, numbers):
+            yield window, near.astype(np.uint8)
+
+    with SeenGround(plan) as ground:
+        later_raster.write_later(
+            plan, NAME, final, _spec(plan), strips, raster, staging, cancelled, log
         )
-        with store.few_open():
-            write_cog(store.mosaic(NAME, halved), staging.path(final), specs[NAME])
-            store.verify(NAME, staging.path(final))
 
 
 def _spec(plan: Plan) -> RasterSpec:
@@ -123,17 +99,6 @@ def _spec(plan: Plan) -> RasterSpec:
     legend = json.dumps({c.id: c.name for c in LEGEND})
     tags = {**like.tags, "GEOSEG_CLASSES": legend, "GEOSEG_BORDER": str(border_px(plan))}
     return replace(like, descriptions=(NAME,), classes=LEGEND, tags=tags)
-
-
-def _without_nodata(near: NDArray[np.bool_], raster: Path, window: Window) -> NDArray[np.uint8]:
-    """A strip as it is stored: nodata where the class raster has it."""
-    try:
-        with rasterio.open(raster) as dataset:
-            area = RasterioWindow(window.col, window.row, window.width, window.height)
-            ids = dataset.read(1, window=area)
-    except GDAL_ERRORS as error:
-        raise explain_write_error(error, raster) from error
-    return np.where(ids == NODATA, np.uint8(NODATA), near.astype(np.uint8))
 
 
 def _strips(
@@ -150,15 +115,18 @@ def _strips(
     Yields:
         Windows of the output from the top, and what in them is within the border, (H, W).
     """
-    top, end = numbers[0] * STRIP, min(numbers[1] * STRIP, plan.grid.height)
+    top, end = (
+        numbers[0] * later_raster.STRIP,
+        min(numbers[1] * later_raster.STRIP, plan.grid.height),
+    )
     above, below = _seen_pixels(plan, 0, top, end)
     lefts, rights = _seen_pixels(plan, 1, *cols)
     first = int(lefts[0])
     lane = first, int(rights.max()) + 1
     chunks = _near(ground, (int(above[0]), int(below.max()) + 1), lane, border_px(plan), plan)
     kept, have = np.zeros((0, lane[1] - lane[0]), dtype=bool), int(above[0])
-    for row in range(top, end, STRIP):
-        here = slice(row - top, min(row + STRIP, end) - top)
+    for row in range(top, end, later_raster.STRIP):
+        here = slice(row - top, min(row + later_raster.STRIP, end) - top)
         start, stop = int(above[here][0]), int(below[here].max()) + 1
         parts = [kept]
         while have < stop:

@@ -43,6 +43,8 @@ class PredictOptions:
         border: a raster of where a class may depend on what lies beyond the measured ground: 1
             within the model's border of an end of the scene or of a pixel that was not measured, 0
             elsewhere, 255 nodata.
+        applicability: a raster of how far each pixel is like what the model was taught on: the
+            share of the taught pixels that are at least as strange, as ``probs_dtype``.
         preview: a PNG of the scene beside its map.
         bands: band numbers in the model's order, such as ``3,2,1``; or names, codes or labels that
             the scene carries, in any order.
@@ -108,6 +110,7 @@ class PredictOptions:
     agreement: str | Path | None = None
     probs_dtype: str = "uint8"
     border: str | Path | None = None
+    applicability: str | Path | None = None
     preview: str | Path | None = None
     bands: str | None = None
     band_names: str | None = None
@@ -227,7 +230,7 @@ class PredictOptions:
     @property
     def raster_dtypes(self) -> list[str]:
         """The dtypes of the rasters that a run writes."""
-        rasters = (self.probs, self.confidence, self.agreement)
+        rasters = (self.probs, self.confidence, self.agreement, self.applicability)
         return sorted({"uint8"} | ({self.probs_dtype} if any(rasters) else set()))
 
     def _check_exact(self) -> None:

@@ -28,6 +28,7 @@ class Outputs:
         confidence: the winning probability.
         agreement: the share of members that say the class.
         border: where a class may depend on what lies beyond the measured ground.
+        applicability: how far a pixel is like what the model was taught on.
         preview: PNG.
     """
 
@@ -39,6 +40,7 @@ class Outputs:
     confidence: Path | None
     agreement: Path | None
     border: Path | None
+    applicability: Path | None
     preview: Path | None
 
     def all(self) -> list[Path]:
@@ -51,6 +53,7 @@ class Outputs:
             self.confidence,
             self.agreement,
             self.border,
+            self.applicability,
             self.preview,
             self.report,
         )
@@ -71,7 +74,7 @@ def outputs_of(name: str, options: PredictOptions) -> Outputs:
     preview = Path(options.preview) if options.preview else None
     if preview is not None and preview.suffix.lower() != ".png":
         raise UsageError(f"--preview {preview}: the preview is a PNG, so the name ends in .png")
-    for path in (options.probs, options.confidence, options.agreement):
+    for path in (options.probs, options.confidence, options.agreement, options.applicability):
         if path is not None and Path(path).suffix.lower() not in (".tif", ".tiff"):
             raise UsageError(f"{path}: probabilities are a GeoTIFF, so the name ends in .tif")
     border = Path(options.border) if options.border else None
@@ -86,6 +89,7 @@ def outputs_of(name: str, options: PredictOptions) -> Outputs:
         confidence=Path(options.confidence) if options.confidence else None,
         agreement=Path(options.agreement) if options.agreement else None,
         border=border,
+        applicability=Path(options.applicability) if options.applicability else None,
         preview=preview,
     )
 

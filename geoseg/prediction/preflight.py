@@ -13,6 +13,7 @@ from geoseg.cards.card import ModelCard
 from geoseg.core.gdal import block_cache
 from geoseg.errors import RadiometryError
 from geoseg.geo.window import Window
+from geoseg.prediction.applicability import untaught_warnings
 from geoseg.prediction.block_memory import release_decoders
 from geoseg.prediction.chips import ChipRow
 from geoseg.prediction.cloudy import cloud_warnings
@@ -311,4 +312,6 @@ def preflight(plan: Plan) -> list[str]:
         if not found or UNSURE in found[0]:
             more = likelier_warnings(plan) or cloud_warnings(plan)
             found = more or found or unlike_warnings(plan)
+    # One line of a scene: what is wrong with its numbers explains that it is strange.
+    found = found or untaught_warnings(plan)
     return [*nodata_warnings(plan), *found]

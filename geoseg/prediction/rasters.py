@@ -129,6 +129,7 @@ def output_bytes(plan: Plan) -> dict[str, int]:
         outputs.confidence: item,
         outputs.agreement: item,
         outputs.border: 1,
+        outputs.applicability: item,
     }
     return {str(path): pixels * size for path, size in sizes.items() if path is not None}
 

@@ -100,6 +100,7 @@ def _options_report(plan: Plan) -> dict[str, Any]:
     kept = asdict(plan.options)
     for name in (
         *("output", "vector", "probs", "confidence", "agreement", "border"),
+        "applicability",
         *("preview", "model", "overwrite", "input_root"),
     ):
         kept.pop(name)
@@ -276,6 +277,7 @@ def run_report(plan: Plan, runtime: Runtime, counts: ClassCounts, log: RunLog) -
         "confidence": outputs.confidence,
         "agreement": outputs.agreement,
         "border": outputs.border,
+        "applicability": outputs.applicability,
         "preview": outputs.preview,
     }
     return {

@@ -26,6 +26,7 @@ from geoseg.errors import (
 )
 from geoseg.events import PROTOCOL, Progress
 from geoseg.geo.window import Window
+from geoseg.prediction.applicability import check_taught, write_applicability
 from geoseg.prediction.background import Background, in_background
 from geoseg.prediction.border_raster import border_note, write_border
 from geoseg.prediction.budget import memory_budget
@@ -147,6 +148,7 @@ def begin(scene: Source, options: PredictOptions, log: RunLog) -> tuple[Plan, St
     """
     with log.clock("plan"):
         plan = make_plan(scene, options)
+        check_taught(plan)
         plan = replace(plan, warnings=(*plan.warnings, *preflight(plan)))
     return plan, staged(plan)
 
@@ -269,6 +271,10 @@ def _write_outputs(
         raster = staging.path(outputs.raster)
         with log.clock("wait for border"):
             log.wait(background.start(write_border, plan, raster, staging, cancelled, log))
+    if outputs.applicability is not None:
+        raster = staging.path(outputs.raster)
+        with log.clock("wait for applicability"):
+            log.wait(background.start(write_applicability, plan, raster, staging, cancelled, log))
     with log.clock("wait for polygons"):
         if not log.wait(background.polygons):
             outputs = replace(outputs, vector=None)

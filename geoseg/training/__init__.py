@@ -20,4 +20,5 @@ classes), :mod:`~geoseg.training.schedules` optimizers and learning rates,
 
 For other rooms:
     run: train
+    taught_scenes: add_taught
 """

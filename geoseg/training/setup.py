@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
 from geoseg.cards.card import ModelCard, Normalization
+from geoseg.cards.taught import taught_ground
 from geoseg.errors import ModelError, TrainingError
 from geoseg.networks.create import chip_multiple
 from geoseg.training.chips import ChipSource
@@ -21,7 +22,7 @@ from geoseg.training.run_folder import RECIPE_NAME
 from geoseg.training.scenes import TrainingScene, load_scene
 from geoseg.training.sides import split_scenes
 from geoseg.training.split import VALIDATION
-from geoseg.training.statistics import band_statistics, measure_normalization
+from geoseg.training.statistics import band_statistics, measure_normalization, taught_pixels
 from geoseg.training.teacher import Teacher, load_teacher, teach
 from geoseg.training.validation import check_gsds
 from geoseg.zoo import find_model
@@ -84,6 +85,8 @@ def set_up(process: Process, network: nn.Module) -> Setup:
         report.warn(f"no training pixel is {', '.join(missing)}: the model can't learn it")
     report.note(f"{shown_size(scenes)}; {_shown_split(config, scenes)}")
     card = _card_to_be(config, normalization, chip_multiple(network))
+    seen = taught_ground(taught_pixels(scenes, len(config.bands)), config.quantity)
+    card = replace(card, taught=seen)
     if process.first:
         check_gsds(config, scenes, card)
     return Setup(scenes, source, card)

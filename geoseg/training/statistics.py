@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.cards.card import Normalization
+from geoseg.cards.taught import PIXELS
 from geoseg.errors import TrainingError
 from geoseg.training.scenes import TrainingScene
 from geoseg.training.split import TRAIN
 
-__all__ = ["band_statistics", "measure_normalization"]
+__all__ = ["band_statistics", "measure_normalization", "taught_pixels"]
 
 
 def measure_normalization(
@@ -101,3 +102,27 @@ def band_statistics(
         raise TrainingError("no pixel of the training side is measured; look at nodata and split")
     mean = np.mean(means, axis=0)
     return mean, np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 0.0))
+
+
+def taught_pixels(scenes: Sequence[TrainingScene], bands: int) -> list[NDArray[np.float64]]:
+    """Take pixels of the training side, evenly all over each scene.
+
+    Args:
+        scenes: all of them.
+        bands: how many, from the first.
+
+    Returns:
+        (C, n) of each scene, of the quantity.
+    """
+    found = []
+    for scene in scenes:
+        masks = [scene.measured[r] & (scene.sides[r] == TRAIN) for r in scene.strips()]
+        step = max(1, sum(int(mask.sum()) for mask in masks) // PIXELS)
+        gain = scene.gain[:bands, None].astype(np.float64)
+        bias = scene.bias[:bands, None].astype(np.float64)
+        parts = [
+            scene.pixels[:bands, rows][:, keep][:, ::step].astype(np.float64) * gain + bias
+            for rows, keep in zip(scene.strips(), masks, strict=True)
+        ]
+        found.append(np.concatenate(parts, axis=1))
+    return found
