@@ -379,6 +379,70 @@ def _command(command: Any, name: str, parent: Any, *, level: int) -> Iterator[st
 
 
 #: What stands for what.
+# The embedded models
+
+
+def model(name: str) -> str:
+    """What the card of an embedded model says: classes, scores, probabilities, sources."""
+    from geoseg.zoo import find_model
+
+    return card_page(find_model(name).card)
+
+
+def card_page(card: Any) -> str:
+    """What any card says."""
+    from geoseg.cards.reading import calibration_lines, flat_scores, meaning_rows, taught_line
+
+    lines = [card.description, "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {cell(value)} |" for key, value in meaning_rows(card).items()]
+    lines += ["", "### Classes", "", "| id | class | colour |", "|---|---|---|"]
+    swatch = '<span style="background:{}">&emsp;</span> `{}`'
+    lines += [f"| {c.id} | {c.name} | {swatch.format(c.color, c.color)} |" for c in card.classes]
+    lines += ["", "### Scores", "", "| what | found |", "|---|---|"]
+    lines += [f"| {cell(key)} | {cell(value)} |" for key, value in flat_scores(card)]
+    lines += ["", "### Probabilities", ""]
+    told = calibration_lines(card)
+    lines += [f"- {line}" for line in told] or [
+        "How right they are was not measured with labels that did not teach it: take a confidence "
+        "for an order, and no more."
+    ]
+    if told:
+        lines += ["", reliability(card.scores["calibration"]["bins"])]
+    lines += [
+        "",
+        "### How it was made",
+        "",
+        card.provenance,
+        "",
+        f"For `predict`, {taught_line(card)}.",
+    ]
+    return "\n".join(lines)
+
+
+def reliability(bins: list[dict[str, Any]]) -> str:
+    """A reliability diagram as SVG: how often each confidence is right, with all pixels' shares."""
+    side, total = 240, max(1, sum(b["pixels"] for b in bins))
+    shapes = []
+    for b in bins:
+        left, width = b["low"] * side, (b["high"] - b["low"]) * side
+        if b["accuracy"] is None:
+            continue
+        height, share = b["accuracy"] * side, b["pixels"] / total
+        shapes.append(
+            f'<rect x="{left:.1f}" y="{side - height:.1f}" width="{width:.1f}" '
+            f'height="{height:.1f}" fill="teal" fill-opacity="{0.15 + 0.85 * share**0.5:.2f}">'
+            f"<title>{b['confidence']:.2f} is right in {b['accuracy']:.2f} of {b['pixels']} "
+            f"pixels</title></rect>"
+        )
+    return (
+        f'<svg viewBox="-4 -4 {side + 8} {side + 8}" width="{side}" role="img" '
+        f'aria-label="How often each confidence is right">{"".join(shapes)}'
+        f'<path d="M0 {side}L{side} 0M0 0V{side}H{side}" fill="none" stroke="gray"/></svg>\n\n'
+        f"Confidence to the right, the share that is right upwards; on the diagonal both are the "
+        f"same. Darker bars hold more pixels."
+    )
+
+
 MADE: dict[str, Callable[[str], str]] = {
     "class": class_table,
     "cli": cli,
@@ -387,6 +451,7 @@ MADE: dict[str, Callable[[str], str]] = {
     "fields": field_table,
     "file": file,
     "include": include,
+    "model": model,
     "public": public,
     "sensors": sensors,
 }

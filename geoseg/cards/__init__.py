@@ -12,6 +12,7 @@ For other rooms:
     files: ModelFiles, card_text, read_model, write_card
     legend: ClassInfo, NOT_SURE_TAG, not_sure_class
     quantities: darkest_ground, possible_counts, possible_range, takes_8_bits
+    reading: calibration_lines, flat_scores, meaning_rows, taught_line
     replacing: replace_card
     stac: to_mlm
     taught: PIXELS, UNLIKE, taught_ground

@@ -88,6 +88,7 @@ def _list_networks(as_json: bool) -> None:
 @json_option
 def show_command(name: str, as_json: bool) -> None:
     """Show a model's card. NAME is an embedded model, a model folder or a .zip."""
+    from geoseg.cards.reading import calibration_lines, flat_scores, meaning_rows, taught_line
     from geoseg.cards.stac import to_mlm
     from geoseg.zoo import find_model
 
@@ -97,26 +98,25 @@ def show_command(name: str, as_json: bool) -> None:
         print_json(to_mlm(card))
         return
     click.echo(f"{card.name}: {card.description}")
-    low, high = card.gsd_range
     rows = {
-        "network": f"{card.network} {dict(card.network_options) or ''}".strip(),
-        "bands": ", ".join(card.bands),
-        "numbers": card.quantity,
-        "gsd": f"{card.gsd:g} m, takes {low:g} to {high:g} m",
-        "chips": f"{card.size} px, overlap {card.overlap} px, margin {card.margin} px",
-        "license": card.license,
+        **meaning_rows(card),
         "sha256": files.sha256,
         "made": card.provenance,
+        "taught": taught_line(card),
     }
     for key, value in rows.items():
         click.echo(f"  {key:<8} {value}")
     click.echo("  classes")
     for c in card.classes:
         click.echo(f"    {c.id:>3} {c.color} {c.name}")
-    if card.scores:
-        click.echo("  scores")
-        for key, score in card.scores.items():
-            click.echo(f"    {key}: {score}")
+    for title, lines in (
+        ("scores", [f"{key}: {score}" for key, score in flat_scores(card)]),
+        ("probabilities", calibration_lines(card)),
+    ):
+        if lines:
+            click.echo(f"  {title}")
+        for line in lines:
+            click.echo(f"    {line}")
 
 
 @command.command("import")
