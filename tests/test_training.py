@@ -100,6 +100,7 @@ def test_training_learns_and_writes_a_model_folder(tmp_path: Path) -> None:
     assert files.card == card
     assert card.bands == BANDS and card.classes == CLASSES and card.margin == 4
     assert card.scores["at_10m"]["agreement"] > 0.9
+    assert card.taught is not None and card.taught.scenes == 2
     assert "labels" in card.scores["compared_with"] and "part 1 of 3" in card.scores["split"]
     rows = rows_of(tmp_path / "model.training" / "log.csv")
     assert [row["step"] for row in rows] == [20, 40, 60, 80]
