@@ -14,7 +14,8 @@ import rasterio
 from numpy.typing import NDArray
 
 import geoseg
-from geoseg.prediction.cloudy import BANDS, CLOUDY, cloud_share, cloud_warnings
+from geoseg.prediction.cloud_doubts import cloud_warnings
+from geoseg.prediction.cloudy import BANDS, CLOUDY, cloud_share
 from geoseg.prediction.dry_run import dry_run
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.plan import make_plan

@@ -12,7 +12,7 @@ from geoseg import zoo
 from geoseg.errors import BandError
 from geoseg.networks import load_network
 from geoseg.scene.opening import open_scene
-from geoseg.zoo import choose_model, find_model, list_embedded
+from geoseg.zoo import choose_model, find_model, list_embedded, list_maps
 from tests.helpers import make_raster, tiny_model
 
 SIX = ["blue", "green", "red", "nir", "swir1", "swir2"]
@@ -70,7 +70,7 @@ def test_what_no_embedded_model_takes_is_explained(tmp_path: Path) -> None:
     path = scene(tmp_path, ["nir", "red"], 10.0)
     with pytest.raises(BandError, match="no embedded model takes this scene") as caught:
         choose_model(open_scene(path))
-    for name in list_embedded():
+    for name in list_maps():
         assert name in str(caught.value)
 
 

@@ -243,11 +243,12 @@ def cloud_option(function: F) -> F:
         "--clouds",
         default="auto",
         show_default=True,
-        metavar="auto|none|csmask|FILE",
+        metavar="auto|none|clouds-ms|csmask|FILE",
         help="auto: what the scene's own cloud layer says is cloud or its shadow becomes nodata, "
-        "without one what csmask says where it is installed; none: it is mapped; csmask: the "
-        "network of ukis-csmask says it; FILE: a mask (0 and 1, or 0 and 255), a product's cloud "
-        "layer, or polygons of clouds.",
+        "without one what csmask says where it is installed, or where the scene looks cloudy the "
+        "embedded model clouds-ms; none: it is mapped; clouds-ms, csmask: this model says it, or "
+        "the network of ukis-csmask; FILE: a mask (0 and 1, or 0 and 255), a product's cloud "
+        "layer, polygons of clouds, or the folder of a model of them.",
     )(function)
 
 

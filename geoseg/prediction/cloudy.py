@@ -1,4 +1,4 @@
-"""Does a scene look cloudy? By reflectance alone: a warning, and no mask."""
+"""Does a scene look cloudy? By reflectance alone; it makes no mask."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.prediction.plan import Plan
+from geoseg.cards.card import ModelCard
+from geoseg.scene.radiometry import Radiometry
+from geoseg.scene.survey import Survey
 
-__all__ = ["BANDS", "cloud_share", "cloud_warnings"]
+__all__ = ["BANDS", "CLOUDY", "cloud_share", "cloudy_share"]
 
 #: What the test looks at, in this order.
 BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
@@ -56,26 +58,19 @@ def cloud_share(reflectance: NDArray[Any]) -> float:
     return float((thick | thin).mean())
 
 
-def cloud_warnings(plan: Plan) -> list[str]:
-    """Warn of clouds where nothing says where they are, and the user has said nothing of them.
+def cloudy_share(card: ModelCard, survey: Survey, radiometry: Radiometry) -> float:
+    """Measure how much of a surveyed scene looks like cloud to whom it is to be mapped by.
 
     Args:
-        plan: of the run.
+        card: of the map's model.
+        survey: of the scene.
+        radiometry: from its numbers to the card's quantity.
 
     Returns:
-        A line, or none.
+        0 to 1; 0 where the model does not take what the test looks at.
     """
-    asked = plan.scene.clouds is not None or plan.options.clouds != "auto"
-    names = list(plan.card.bands)
-    if asked or plan.card.quantity != "reflectance" or not set(BANDS) <= set(names):
-        return []
+    names = list(card.bands)
+    if card.quantity != "reflectance" or not set(BANDS) <= set(names):
+        return 0.0
     some = [names.index(name) for name in BANDS]
-    share = cloud_share(plan.survey.quantity(plan.radiometry)[some, ::STEP])
-    if share < CLOUDY:
-        return []
-    return [
-        f"the scene looks cloudy (at least {share:.0%} of the sampled pixels), clouds are no class "
-        f"of the model, and nothing says where they are: give --clouds FILE (a mask or polygons), "
-        f"--clouds csmask (a network, of geoseg's extra clouds), or --clouds none if they shall be "
-        f"mapped as ground"
-    ]
+    return cloud_share(survey.quantity(radiometry)[some, ::STEP])

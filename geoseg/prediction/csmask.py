@@ -1,8 +1,6 @@
 """Clouds by the network of the package ukis-csmask (Apache-2.0), for scenes without a cloud layer.
 
-It is asked at 30 m, where it is good, on chips at fixed places of the world's grid, each answered
-once: so a pixel has the same answer in whatever part of the scene, and runs that go on, lanes and
-blocks need no file of clouds. Only the package's weights are used, by OpenVINO: those for
+It is asked at 30 m, where it is good. Only the package's weights are used, by OpenVINO: those for
 reflectance at the top of the atmosphere, also for that of the surface. On 58 real scenes and chips
 without clouds they call at most 3 % cloud, whichever level it is, and the package's others call up
 to 22 %; and no level has to be guessed.
@@ -11,11 +9,7 @@ to 22 %; and no level has to be guessed.
 from __future__ import annotations
 
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,12 +21,9 @@ from geoseg.core.importing import import_openvino, missing, package_version, req
 from geoseg.core.machine import available_cores
 from geoseg.errors import BandError, MissingExtraError, RadiometryError, SceneError, UsageError
 from geoseg.geo.model_grid import ModelGrid, on_model_grid
-from geoseg.geo.window import Window
-from geoseg.prediction.cloud_files import by_squares
+from geoseg.prediction.cloud_network import CloudNetwork
 from geoseg.prediction.options import PredictOptions
-from geoseg.scene.fill import fill_nearest
 from geoseg.scene.radiometry import Radiometry, find_radiometry
-from geoseg.scene.reader import SceneReader
 from geoseg.scene.scene import FoundClouds, Scene
 from geoseg.scene.scene_band import SceneBand, finest_grid
 
@@ -130,8 +121,8 @@ def _graph() -> Path:
     return graph
 
 
-class _Csmask:
-    """Answers of the network for one scene, each computed once, by whichever thread asks first."""
+class _Csmask(CloudNetwork):
+    """The package's network, for one scene."""
 
     def __init__(
         self,
@@ -141,54 +132,15 @@ class _Csmask:
         seen: ModelGrid,
         options: PredictOptions,
     ) -> None:
-        self._graph, self._bands, self._radiometry = graph, bands, radiometry
-        self._grid, self._place = seen.grid, seen.place
-        self._src_nodata, self._threads = options.src_nodata, options.threads
-        self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
-        self._lock = threading.Lock()
+        super().__init__(bands, seen, SIDE, MARGIN, options.src_nodata, MOST_KEPT)
+        self._graph, self._radiometry, self._threads = graph, radiometry, options.threads
 
-    @contextmanager
-    def opened(self) -> Iterator[Callable[[Window], NDArray[np.bool_]]]:
-        """Open the scene; see :class:`geoseg.scene.scene.FoundClouds`."""
-        with SceneReader(self._bands, self._grid, src_nodata=self._src_nodata) as reader:
-            yield partial(self._find, reader)
-
-    def _find(self, reader: SceneReader, area: Window) -> NDArray[np.bool_]:
-        return by_squares(area.shifted(*self._place), INNER, partial(self._square, reader))
-
-    def _square(self, reader: SceneReader, square: Window) -> NDArray[np.bool_]:
-        key = square.row, square.col
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = np.packbits(self._answer(reader, square))
-                if len(self._kept) > MOST_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            bits = np.unpackbits(self._kept[key], count=INNER * INNER)
-        return bits.reshape(INNER, INNER).astype(bool)
-
-    def _answer(self, reader: SceneReader, square: Window) -> NDArray[np.bool_]:
-        """Ask the network of a square of the world's grid, with what lies around it."""
-        top, left = square.row - MARGIN - self._place[0], square.col - MARGIN - self._place[1]
-        chip = Window(top, left, SIDE, SIDE)
-        inside = chip.intersection(Window(0, 0, self._grid.height, self._grid.width))
-        assert inside is not None, "squares that are asked of hold some of the scene"
-        pixels, valid = reader.read(inside)
-        if not valid.any():
-            return np.zeros((INNER, INNER), dtype=bool)
-        if not valid.all():
-            pixels = fill_nearest(pixels, valid)
+    def _ask(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
         gain, bias = (np.array(v)[:, None, None] for v in self._numbers)
-        around = (
-            (inside.row - chip.row, chip.bottom - inside.bottom),
-            (inside.col - chip.col, chip.right - inside.right),
-        )
-        values = (pixels * gain + bias).astype(np.float32)
-        values = np.pad(values, ((0, 0), *around), mode="symmetric")
-        logits = self._network(values[None])[0][0]
+        logits = self._network((pixels * gain + bias).astype(np.float32)[None])[0][0]
         # Clear, cloud, shadow.
         found: NDArray[np.bool_] = logits.argmax(axis=0) != 0
-        return found[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        return found
 
     @cached_property
     def _numbers(self) -> tuple[list[float], list[float]]:

@@ -60,8 +60,11 @@ class PredictOptions:
             known to be.
         clouds: ``auto``: where the scene has a layer that says which pixels are clouds, these and
             their shadows are nodata, and without a layer what csmask finds, where it is installed
-            and the scene has its six bands; ``none``: they are mapped; ``csmask``; or a file of
-            clouds: a raster of 0 and 1 (or 255), a product's cloud layer, or polygons.
+            and the scene has its six bands; else, where a scene with these bands looks cloudy and
+            the map's model says that clouds are no class of its own, what the embedded model
+            clouds-ms finds; ``none``: they are mapped; ``clouds-ms``; ``csmask``; or a file of
+            clouds: a raster of 0 and 1 (or 255), a product's cloud layer, polygons, or the folder
+            of a model of clouds.
         cloud_buffer: how far around clouds and their shadows all is nodata, too, metres on the
             ground.
         input_root: a folder, or several, into which the scene's and the AOI's files may point; into

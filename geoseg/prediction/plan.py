@@ -29,7 +29,7 @@ from geoseg.prediction.oddities import oddities
 from geoseg.prediction.options import PredictOptions
 from geoseg.prediction.overlap import border_of, overlap_of
 from geoseg.prediction.paths import Outputs, check_vector_format, outputs_of, protect_inputs
-from geoseg.prediction.scene_clouds import open_with_clouds
+from geoseg.prediction.scene_clouds import open_with_clouds, with_seen_clouds
 from geoseg.prediction.stitch import held_bytes
 from geoseg.rasters.writing import POLYGON_STRIP, try_creation_options
 from geoseg.scene.by_numbers import Decided, Taken, decide_by_numbers
@@ -359,6 +359,7 @@ def make_plan(
         decided = decide_by_numbers(
             name, bands, shared, radiometry, taken, options.asked, opened.clouds
         )
+        opened = with_seen_clouds(opened, options, [m.card for m in members], decided)
     odd = oddities(opened, bands, radiometry, card, chips, options)
     return Plan(
         options=replace(

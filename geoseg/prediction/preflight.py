@@ -16,7 +16,7 @@ from geoseg.geo.window import Window
 from geoseg.prediction.applicability import untaught_warnings
 from geoseg.prediction.block_memory import release_decoders
 from geoseg.prediction.chips import ChipRow
-from geoseg.prediction.cloudy import cloud_warnings
+from geoseg.prediction.cloud_doubts import cloud_warnings
 from geoseg.prediction.likeness import (
     check_no_picture,
     likelier_warnings,

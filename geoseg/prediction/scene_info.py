@@ -18,7 +18,7 @@ from geoseg.scene.opening import Source
 from geoseg.scene.radiometry import find_radiometry
 from geoseg.scene.scene import Scene
 from geoseg.scene.scene_band import SceneBand
-from geoseg.zoo import list_embedded
+from geoseg.zoo import list_maps
 
 __all__ = ["scene_info"]
 
@@ -72,7 +72,7 @@ def scene_info(
     options |= {"max_pixels": max_pixels, "assets": assets, "band_names": band_names}
     options["clouds"] = clouds
     scene = open_with_clouds(source, PredictOptions(**options))
-    tried = [_try_model(source, model, options) for model in models or list_embedded()]
+    tried = [_try_model(source, model, options) for model in models or list_maps()]
     numbers = _numbers(scene, scale, offset)
     return {**_described(scene), "numbers": numbers, "models": tried}
 

@@ -26,7 +26,7 @@ For other rooms:
     bands: bands_of, stem_of
     by_numbers: Asked, Decided, Taken, decide_by_numbers
     cloud_reader: CloudReader
-    clouds: CLOUDS, CLOUD_BUFFER, CloudRule, MOST_BUFFER, Numbers, rule_of
+    clouds: CLOUDS, CLOUD_BUFFER, CLOUD_MODEL, CloudRule, MOST_BUFFER, Numbers, rule_of
     declared: pixel_limit, pixels_allowed
     file_blocks: TALL_ROWS, number_bytes
     files: add_files, files_behind, opened

@@ -22,6 +22,7 @@ from geoseg.scene.sensors import Sensor
 __all__ = [
     "CLOUDS",
     "CLOUD_BUFFER",
+    "CLOUD_MODEL",
     "LAYERS",
     "MOST_BUFFER",
     "CloudRule",
@@ -31,7 +32,9 @@ __all__ = [
 ]
 
 #: What a user may say of clouds.
-CLOUDS = ("auto", "none", "csmask")
+CLOUDS = ("auto", "none", "clouds-ms", "csmask")
+#: The embedded model among them.
+CLOUD_MODEL = "clouds-ms"
 
 #: Metres around clouds that are left out where the user says nothing: the haze at their edges, and
 #: shadows that lie a pixel off.

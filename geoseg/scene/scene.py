@@ -89,6 +89,7 @@ class FoundClouds:
         buffer: how far around them all is left out, metres.
         paths: the files that they are found by, but for the scene's.
         about: what else they depend on, for JSON.
+        by: the model that finds them, by name; empty where it is none.
     """
 
     name: str
@@ -98,6 +99,7 @@ class FoundClouds:
     buffer: float = 0.0
     paths: tuple[str, ...] = ()
     about: tuple[Any, ...] = ()
+    by: str = ""
 
     @property
     def record(self) -> list[Any]:

@@ -182,7 +182,8 @@ def _depth(rng: np.random.Generator, side: int, kind: int) -> Floats:
     rough = rng.uniform(0.3, 1.0)  # Hurst's exponent
     if kind == 0:
         largest = math.exp(rng.uniform(math.log(10), math.log(120)))
-        cover, power = rng.uniform(0.03, 0.55), rng.uniform(0.6, 1.6)
+        # Low powers make clouds, and shadows, that are alike from edge to edge.
+        cover, power = rng.uniform(0.03, 0.55), rng.uniform(0.15, 1.4)
         most = math.exp(rng.uniform(math.log(4), math.log(90)))
         found = most * _above(fractal(rng, side, rough, largest=largest), cover) ** power
     elif kind == 1:

@@ -17,7 +17,7 @@ from geoseg.errors import BandError, ModelError, UsageError
 from geoseg.scene.scene import Scene
 from geoseg.scene.scene_band import finest_grid
 
-__all__ = ["ZOO", "check_changeable", "choose_model", "find_model", "list_embedded"]
+__all__ = ["ZOO", "check_changeable", "choose_model", "find_model", "list_embedded", "list_maps"]
 
 #: Where they are.
 ZOO = Path(__file__).resolve().parent
@@ -26,6 +26,11 @@ ZOO = Path(__file__).resolve().parent
 def list_embedded() -> list[str]:
     """List the names of the embedded models."""
     return sorted(p.parent.name for p in ZOO.glob(f"*/{CARD_NAME}"))
+
+
+def list_maps() -> list[str]:
+    """List the names of those that make maps of the ground; a model of clouds is for these."""
+    return [name for name in list_embedded() if not find_model(name).card.clouds]
 
 
 def find_model(name: str | Path) -> ModelFiles:
@@ -90,7 +95,7 @@ def choose_model(scene: Scene, bands: str | None = None) -> tuple[ModelFiles, st
     """
     fits: list[tuple[float, int, ModelFiles, tuple[float, float] | None]] = []
     refused = []
-    for name in list_embedded():
+    for name in list_maps():
         files = find_model(name)
         try:
             chosen = scene.choose(files.card.bands, bands)
