@@ -2,11 +2,11 @@
 
     python benchmarks/clouds.py MODEL --labelled FILE.npz... --recipe configs/clouds-ms.toml
 
-Labelled files hold ``img`` (H, W, 6), reflectance of blue, green, red, nir, swir1 and swir2 at 30 m,
-and ``msk`` (H, W, 1): 0 shadow, 1 water, 2 snow, 3 land, 4 cloud, as ukis-csmask's have. The
-recipe names scenes that are clear; ``--groups`` takes some of its groups alone. A pixel is cloud,
-or shadow, where these classes are the likeliest; it is left out where all that are clouds have more
-than one half together, as for ``geoseg predict --clouds``.
+Labelled files hold ``img`` (H, W, 6), reflectance of blue, green, red, nir, swir1 and swir2 at
+30 m, and ``msk`` (H, W, 1): 0 shadow, 1 water, 2 snow, 3 land, 4 cloud, as those of ukis-csmask.
+The recipe names scenes that are clear; ``--groups`` takes some of its groups alone. A pixel is
+cloud, or shadow, where these classes are the likeliest; it is left out where all that are clouds
+have more than one half together, as for ``geoseg predict --clouds``.
 """
 
 from __future__ import annotations

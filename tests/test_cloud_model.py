@@ -58,6 +58,8 @@ class Ramp(NumpyRuntime):
         self.gain, self.bias = radiometry.gain[0], radiometry.bias[0]
 
     def answer(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        # What lies beyond the scene, or was not measured, looks like what lies nearest.
+        assert pixels.min() >= 1
         haze = (pixels[:, 0] * self.gain + self.bias > RAMP).astype(np.float32)
         return np.stack([1 - haze, 0.4 * haze, 0.6 * haze], axis=1)
 
