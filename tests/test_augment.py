@@ -42,6 +42,7 @@ SHARES = {
     "sharpen_share",
     "speckle_share",
     "shadow_share",
+    "cast_share",
     "noise_share",
 }
 
@@ -98,6 +99,8 @@ def test_every_number_of_light_is_tried_above():
     elsewhere = {"flips", "zoom", "gsd_max", "mix", "mix_again", "mix_kinds", "statistics"}
     # The slope of light comes after the teacher has answered.
     elsewhere |= {"covariance", "ease", "ease_to", "slope"}
+    # Shadows that are cast have tests of their own.
+    elsewhere |= {"cast"}
     assert {f.name for f in fields(Augmentation)} == {*LIGHT, *SHARES, *elsewhere}
 
 

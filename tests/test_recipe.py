@@ -153,9 +153,10 @@ def test_images_stand_for_many_scenes(tmp_path):
         (
             "",
             SCENES.replace('place = "here"', "label_map = {x = 'water'}"),
-            "'x'; its keys are ids",
+            "'x' and no label file is a vector file",
         ),
         ("", SCENES.replace('place = "here"', "everywhere = 'lava'"), "'lava' is neither"),
+        ("", SCENES.replace('place = "here"', "weight = 0"), "weight is 0; it must be above 0"),
         ("", SCENES.replace('place = "here"', "derive = ['rededge1']"), "the recipe has none"),
         (
             "teacher = 'landcover-ms'",
@@ -373,6 +374,7 @@ def test_every_published_recipe_names_a_network_and_what_is_there(
 ) -> None:
     monkeypatch.setenv("GEOSEG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("GEOSEG_TEACHER", str(tmp_path / "teacher"))
+    monkeypatch.setenv("GEOSEG_PREPARED", str(tmp_path / "prepared"))
     # Globs stand for themselves, as the data are not here.
     monkeypatch.setattr("geoseg.training.recipe_file.find_files", list)
     monkeypatch.setattr(

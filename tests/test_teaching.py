@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 
 from geoseg.errors import GeosegError, TrainingError
@@ -249,18 +251,98 @@ def test_a_set_may_be_all_that_is_known_of_a_scene(tmp_path):
     assert replace(config, scenes=(scene,)).scenes[0].has_labels
 
 
-@pytest.mark.parametrize("kind", ["colors.tif", "fields.gpkg"])
-def test_a_map_of_ids_is_refused_where_there_are_none(tmp_path, kind):
+def test_a_map_may_be_of_colours(tmp_path):
+    """Colours that it does not name, such as edges of others, say nothing."""
     scene = write_scene(tmp_path, 0)
-    path = tmp_path / kind
-    if kind == "colors.tif":
-        make_raster(path, np.zeros((3, 96, 96), np.uint8), transform=rasterio_transform(scene))
-    else:
-        path.write_bytes(b"")
+    classes = draw_classes(0)
+    colors = np.array([[0x6E, 0xC1, 0xE4], [0, 255, 0], [1, 2, 3]], np.uint8)[classes]
+    path = make_raster(
+        tmp_path / "colors.tif", np.moveaxis(colors, -1, 0), transform=rasterio_transform(scene)
+    )
     config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
-    own = replace(scene, labels=(path,), label_map={"3": "dry"})
-    with pytest.raises(TrainingError, match="label_map is for rasters of ids"):
+    own = replace(scene, labels=(path,), label_map={"#6ec1e4": "bare", "#00FF00": "wet"})
+    found = load_scene(config, own, BANDS, folder(tmp_path, "a"), 0)
+    np.testing.assert_array_equal(found.target, np.choose(classes, [2, 0, UNKNOWN]))
+    np.testing.assert_array_equal(found.sets, np.choose(classes, [0, WET, 0]))
+    assert found.labelled.sum() == (classes == 0).sum()
+
+
+@pytest.mark.parametrize("radius", [0.0, 5.0])
+def test_a_map_may_be_of_texts_in_a_column(tmp_path, radius):
+    """Numbers there are ids as they stand; what one thing is called twice is not disputed."""
+    scene = write_scene(tmp_path, 0)
+    with rasterio.open(scene.path) as dataset:
+        transform, crs = dataset.transform, dataset.crs
+    boxes = [(0, 0, 30, 30), (20, 0, 50, 30), (60, 60, 70, 70), (60, 60, 70, 70)]
+    shapes = [
+        shapely.box(*(transform @ (left, bottom)), *(transform @ (right, top)))
+        for left, top, right, bottom in boxes
+    ]
+    kinds = ["Yes", "shed", "7", ""]
+    frame = geopandas.GeoDataFrame({"building": kinds}, geometry=shapes, crs=crs)
+    path = tmp_path / "houses.geojson"
+    frame.to_crs("EPSG:4326").to_file(path)
+    own = replace(
+        scene,
+        labels=(path,),
+        column="building",
+        radius=radius,
+        label_map={"yes": "bare", "shed": "bare", "7": "dry"},
+        everywhere="wet",
+    )
+    config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
+    found = load_scene(config, own, BANDS, folder(tmp_path, "a"), 0)
+    expected = np.full((96, 96), WET, np.uint8)
+    expected[:30, :50] = 0
+    expected[60:70, 60:70] = DRY
+    # The way to degrees and back bends the outlines by a part of a pixel.
+    assert (found.sets != expected).mean() < 0.01
+    assert (found.target[:29, :49] == 2).all() and found.disputed == 0
+    # A text that is not in the map is told, even one that looks like a number.
+    strange = replace(own, label_map={"yes": "bare", "shed": "bare"})
+    with pytest.raises(GeosegError, match=r"'7' \(1\) is no class of the recipe"):
+        load_scene(config, strange, BANDS, folder(tmp_path, "b"), 0)
+
+
+@pytest.mark.parametrize("kind", ["ids", "colours"])
+def test_a_map_that_says_nothing_of_a_file_is_refused(tmp_path, kind):
+    scene = write_scene(tmp_path, 0)
+    config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
+    if kind == "ids":
+        houses = tmp_path / "houses.geojson"
+        frame = geopandas.GeoDataFrame(
+            {"building": ["yes"]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326"
+        )
+        frame.to_file(houses)
+        own = replace(scene, labels=(*scene.labels, houses), label_map={"yes": "dry"})
+        message = "holds ids such as 3, and the scene's label_map names 'yes'"
+    else:
+        colors = make_raster(
+            tmp_path / "c.tif", np.zeros((3, 96, 96), np.uint8), transform=rasterio_transform(scene)
+        )
+        own = replace(scene, labels=(colors,), label_map={"3": "dry"})
+        message = "holds colours such as #6EC1E4, and the scene's label_map names '3'"
+    with pytest.raises(TrainingError, match=message):
         load_scene(config, own, BANDS, folder(tmp_path, "a"), 0)
+
+
+def test_a_scenes_weight_says_how_often_chips_are_laid_in_it(tmp_path):
+    config = tiny_recipe(tmp_path, scenes=2, augmentation=NONE)
+    one, other = config.scenes
+
+    def share(weight: float, balance: float) -> float:
+        scenes = (one, replace(other, weight=weight))
+        changed = replace(config, scenes=scenes, balance=balance)
+        where = folder(tmp_path, f"{weight}-{balance}")
+        loaded = [load_scene(changed, s, BANDS, where, i) for i, s in enumerate(scenes)]
+        source = ChipSource(changed, loaded, BANDS, 1.0)
+        names = [source.chip(n).origin.split()[0] for n in range(200)]
+        return names.count(other.name) / 200
+
+    for balance in (0.0, 1.0):
+        assert share(1.0, balance) == pytest.approx(0.5, abs=0.12)
+        assert share(4.0, balance) == pytest.approx(0.8, abs=0.1)
+        assert share(0.05, balance) < 0.12
 
 
 def folder(tmp_path: Path, name: str) -> Path:

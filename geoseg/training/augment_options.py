@@ -54,6 +54,9 @@ class Augmentation:
         speckle_share: share of the chips with it, after mixing.
         shadow: largest logarithm of smooth brightness across the chip.
         shadow_share: share of the chips with it.
+        cast: the most of the sun's light that is lost where houses and trees beyond the picture
+            cast their shadows, 0 to 1; blue, of which the sky gives most, keeps more. Labels stay.
+        cast_share: share of the chips with such shadows.
         noise: the most noise, as a standard deviation, in parts of white.
         noise_share: share of the chips with it.
         dropout: share of the chips of which one band is lost: it becomes its mean over the chip.
@@ -103,6 +106,8 @@ class Augmentation:
     speckle_share: float = 0.2
     shadow: float = 0.0
     shadow_share: float = 0.3
+    cast: float = 0.0
+    cast_share: float = 0.3
     noise: float = 0.0
     noise_share: float = 0.5
     dropout: float = 0.0
@@ -125,7 +130,7 @@ class Augmentation:
             if isinstance(value, tuple | bool):
                 continue
             most = 1.0 if name.endswith("share") or name in _SHARES else math.inf
-            most = {"haze": MOST_HAZE, "slope": 0.9}.get(name, most)
+            most = {"haze": MOST_HAZE, "slope": 0.9, "cast": 1.0}.get(name, most)
             if not 0 <= value <= most or math.isinf(value):
                 limit = "0 and above" if math.isinf(most) else f"0 to {most:g}"
                 raise TrainingError(f"augmentation.{name} is {value}; it must be {limit}")

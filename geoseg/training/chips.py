@@ -28,6 +28,7 @@ from geoseg.training.augment import (
     turn,
 )
 from geoseg.training.augment_options import Augmentation
+from geoseg.training.cast_shadows import cast_shadows
 from geoseg.training.class_pixels import pixels_by_class
 from geoseg.training.held_out import reflect
 from geoseg.training.laid_clouds import lay_clouds
@@ -138,9 +139,10 @@ class ChipSource:
         )
         self._classes = np.flatnonzero(self.class_pixels)
         # The root keeps one large scene from giving all examples.
-        share = np.sqrt(totals)
+        weight = np.array([s.config.weight for s in self._scenes])
+        share = np.sqrt(totals) * weight[:, None]
         self._class_share = share / np.maximum(share.sum(axis=0), 1e-9)
-        area = np.sqrt(totals.sum(axis=1))
+        area = np.sqrt(totals.sum(axis=1)) * weight
         self._scene_share = area / area.sum()
         self._pool: dict[int, Chip] = {}
 
@@ -206,6 +208,8 @@ class ChipSource:
         if config.laid_clouds is not None:
             cut = self._clouded(rng, cut, config.laid_clouds)
         values = roughen(rng, cut.pixels, a)
+        if a.cast > 0 and rng.random() < a.cast_share:
+            values = cast_shadows(rng, values, self._bands, a.cast)
         if factor == 1.0:
             values = finish(rng, values, a, self._white)
         probs, weight = cut.probs, cut.seen & cut.labelled

@@ -27,7 +27,7 @@ from geoseg.training.loss_parts import (
     weighted_mean,
     weights_or_ones,
 )
-from geoseg.training.set_loss import set_cross_entropy
+from geoseg.training.set_loss import set_cross_entropy, set_dice
 
 __all__ = [
     "LOSSES",
@@ -370,7 +370,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "lovasz": lovasz,
     "ohem": ohem,
     "set_ce": set_cross_entropy,
+    "set_dice": set_dice,
     "soft_ce": soft_cross_entropy,
 }
 #: Those of them whose target is probabilities and the pixels' weights.
-SOFT_LOSSES = frozenset({"logits", "set_ce", "soft_ce"})
+SOFT_LOSSES = frozenset({"logits", "set_ce", "set_dice", "soft_ce"})

@@ -58,7 +58,7 @@ class TrainConfig:
             (vectors) or own colour (colour rasters).
         sets: name -> classes, for labels that say less than the legend: what they call
             "low vegetation" is grass, shrub or crops. A teacher's answer is kept to the classes of
-            the set; without one the loss is ``set_ce``.
+            the set; without one the loss is of ``set_ce`` and ``set_dice``.
         network: a name of :func:`geoseg.networks.list_models`.
         network_options: its options, such as ``encoder``.
         quantity: what the network is fed with: ``reflectance``, or ``number`` as in the file.
@@ -94,8 +94,8 @@ class TrainConfig:
             than learning from it, as with a teacher.
         fresh: new chips in the pool at each step.
         loss: a sum such as ``ce+0.5*dice`` or ``focal(gamma=2)``, of ``ce``, ``dice``, ``focal``,
-            ``logits``, ``lovasz``, ``ohem``, ``set_ce`` and ``soft_ce``. With a teacher, losses of
-            labels take each pixel's most likely class.
+            ``logits``, ``lovasz``, ``ohem``, ``set_ce``, ``set_dice`` and ``soft_ce``.
+            With a teacher, losses of labels take each pixel's most likely class.
         aux_weight: factor of the loss of an auxiliary output, for networks that have one.
         class_weights: ``none``; ``median_frequency``, by which rare classes count more, measured on
             the training side; or a number a class.

@@ -69,7 +69,7 @@ def check_sets(config: TrainConfig) -> None:
             f"there are {len(names)} classes and {len(config.sets)} sets; at most "
             f"{MOST_TARGETS} together"
         )
-    fit = SOFT_LOSSES if config.teacher is not None else {"set_ce"}
+    fit = SOFT_LOSSES if config.teacher is not None else {"set_ce", "set_dice"}
     unfit = [name for name in terms_of(config.loss) if name not in fit]
     if config.sets and unfit:
         raise TrainingError(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg.core.jsontext import builtin_fields
 from geoseg.errors import TrainingError
+from geoseg.labels.vector_files import is_vector
 from geoseg.scene.sources import Rules
 
-__all__ = ["SceneConfig"]
+__all__ = ["SceneConfig", "is_color"]
+
+
+def is_color(text: str) -> bool:
+    """Say whether a text is a colour as ``#RRGGBB``."""
+    return re.fullmatch("#[0-9A-Fa-f]{6}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,12 @@ class SceneConfig:
         place: scenes of one place lie on the same side of the split; by default each is its own.
         group: of places that are alike, such as a biome, for a split by groups.
         split: ``train`` or ``validation`` (for a split by scenes).
-        label_map: id in rasters of labels -> what it means: a class, or a set of the recipe's
-            ``sets``; in place of ``label_values``, for labels with a legend of their own.
+        label_map: what stands in the labels -> what it means: a class, or a set of the recipe's
+            ``sets``; in place of ``label_values``, for labels with a legend of their own. In
+            rasters it is an id or a colour ``#RRGGBB``, in a vector's column a text or an id.
         everywhere: the class or set that all of the scene is, where no label says otherwise.
+        weight: how often chips are laid in it, as a multiple of what its pixels alone would have:
+            below 1 for one of many alike, above for one that says what no other does.
         column: the column of vector labels that holds the class.
         ignore_label: ids, or names in a vector's column, that mean no class.
         radius: metres around points and lines of vector labels that are of their class.
@@ -56,6 +66,7 @@ class SceneConfig:
     split: str = "train"
     label_map: Mapping[str, str] = field(default_factory=dict)
     everywhere: str = ""
+    weight: float = 1.0
     column: str | None = None
     ignore_label: tuple[int | str, ...] = ()
     radius: float = 0.0
@@ -86,12 +97,17 @@ class SceneConfig:
                     f"inf or -inf"
                 )
             object.__setattr__(self, "src_nodata", float(self.src_nodata))
-        strange = [key for key in self.label_map if not key.isascii() or not key.isdigit()]
-        if strange:
-            raise TrainingError(f"{self.path}: label_map has {strange[0]!r}; its keys are ids")
+        texts = [key for key in self.label_map if not key.isdecimal() and not is_color(key)]
+        if texts and not any(is_vector(path) for path in self.labels):
+            raise TrainingError(
+                f"{self.path}: label_map has {texts[0]!r} and no label file is a vector file; in "
+                f"rasters its keys are ids or colours such as #6EC1E4"
+            )
         Rules.of((), self.allow_vrt)
         if self.split not in ("train", "validation"):
             raise TrainingError(f"{self.path}: split is {self.split!r}; it is train or validation")
+        if not 0 < self.weight < math.inf:
+            raise TrainingError(f"{self.path}: weight is {self.weight}; it must be above 0")
         if not (math.isfinite(self.radius) and self.radius >= 0):
             raise TrainingError(f"{self.path}: radius is {self.radius}; it must be 0 m at least")
 

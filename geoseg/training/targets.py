@@ -23,7 +23,7 @@ from geoseg.labels.vector_files import is_vector
 from geoseg.labels.window import Bounds
 from geoseg.scene.files import opened
 from geoseg.training.recipe import TrainConfig
-from geoseg.training.scene_config import SceneConfig
+from geoseg.training.scene_config import SceneConfig, is_color
 from geoseg.training.vector_labels import read_shapes
 
 __all__ = ["UNKNOWN", "Targets", "open_targets"]
@@ -136,11 +136,6 @@ def open_targets(config: TrainConfig, scene: SceneConfig, grid: PixelGrid) -> It
             targets.stray[path] = Counter()
             if not path.exists():
                 raise TrainingError(f"{path}: no such file; correct the scene's labels")
-            if scene.label_map and is_vector(path):
-                raise TrainingError(
-                    f"{path}: label_map is for rasters of ids and this is a vector file; leave it "
-                    f"out, or make a raster of it"
-                )
             if is_vector(path):
                 read, bounds = _vector(config, scene, path, targets)
             else:
@@ -162,13 +157,11 @@ def _vector(
 ) -> tuple[Read, Bounds]:
     """Prepare the reading of a vector file; counts disputed pixels in ``targets``."""
     placed = read_shapes(config, scene, path, targets.grid).on(targets.grid, str(scene.path))
-    place = np.full(256, UNKNOWN, np.uint8)
-    place[[c.id for c in config.classes]] = np.arange(len(config.classes))
 
     def read(window: Window) -> NDArray[np.uint8]:
         found = placed.window(window)
         targets.disputed += int(found.disputed.sum())
-        return np.where(found.known, place[found.ids.clip(0, 254)], np.uint8(UNKNOWN))
+        return np.where(found.known, found.ids, UNKNOWN).astype(np.uint8)
 
     return read, placed.bounds
 
@@ -180,16 +173,13 @@ def _raster(
     stack.enter_context(gdal_options(str(path)))
     dataset = stack.enter_context(opened(str(path), scene.rules))
     bands = dataset.count - (ColorInterp.alpha in dataset.colorinterp)
-    colored = not scene.label_map and any(
-        str(v).startswith("#") for v in config.label_values.values()
-    )
-    if scene.label_map and bands != 1:
-        raise TrainingError(
-            f"{path}: label_map is for rasters of ids, of one band, and this one has {bands}"
-        )
+    said = scene.label_map or config.label_values.values()
+    colored = any(str(value).startswith("#") for value in said)
+    # Where some of the map is of ids, they are what one band holds.
+    colored &= not any(key.isdecimal() for key in scene.label_map)
     if bands == 3 or (bands == 1 and colored):
         table = _color_table(dataset, path) if bands == 1 else None
-        colors = _places_by_color(config, path)
+        colors = _places_by_color(config, scene, path)
         mask = stack.enter_context(
             colors_on_grid(dataset, str(path), targets.grid, colors, str(scene.path), table)
         )
@@ -229,8 +219,7 @@ def _places_by_id(config: TrainConfig, scene: SceneConfig, path: Path) -> dict[i
         TrainingError: a class has no id, or two have the same.
     """
     if scene.label_map:
-        places = config.targets()
-        return {int(key): places[name] for key, name in scene.label_map.items()}
+        return _mapped(config, scene, path, str.isdecimal, "ids such as 3", int)
     values = []
     for c in config.classes:
         value = config.label_values.get(c.name, c.id)
@@ -241,6 +230,29 @@ def _places_by_id(config: TrainConfig, scene: SceneConfig, path: Path) -> dict[i
         values.append(value)
     _check_distinct(values, config)
     return {value: place for place, value in enumerate(values)}
+
+
+def _mapped(
+    config: TrainConfig,
+    scene: SceneConfig,
+    path: Path,
+    fits: Callable[[str], bool],
+    kind: str,
+    number: Callable[[str], int],
+) -> dict[int, int]:
+    """Find what a scene's ``label_map`` says of the numbers of one label file.
+
+    Raises:
+        TrainingError: nothing.
+    """
+    places = config.targets()
+    found = {number(key): places[name] for key, name in scene.label_map.items() if fits(key)}
+    if not found:
+        raise TrainingError(
+            f"{path} holds {kind}, and the scene's label_map names "
+            f"{', '.join(map(repr, scene.label_map))}; say what they mean there"
+        )
+    return found
 
 
 def _check_distinct(values: Sequence[int | str], config: TrainConfig) -> None:
@@ -258,12 +270,15 @@ def _check_distinct(values: Sequence[int | str], config: TrainConfig) -> None:
         )
 
 
-def _places_by_color(config: TrainConfig, path: Path) -> dict[int, int]:
-    """Find which colour is which class: 0xRRGGBB -> place in the legend.
+def _places_by_color(config: TrainConfig, scene: SceneConfig, path: Path) -> dict[int, int]:
+    """Find which colour is which class or set: 0xRRGGBB -> place.
 
     Raises:
         TrainingError: a class has no colour, or two have the same.
     """
+    if scene.label_map:
+        kind = "colours such as #6EC1E4"
+        return _mapped(config, scene, path, is_color, kind, lambda key: int(key[1:], 16))
     colors = []
     for c in config.classes:
         text = str(config.label_values.get(c.name, c.color))

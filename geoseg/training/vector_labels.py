@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ __all__ = ["CLASS_COLUMNS", "read_shapes"]
 #: looked wrote into a sample comes before the map's own class.
 CLASS_COLUMNS = ("reference", "class_id")
 
+#: Where the ids begin that stand for the texts of a scene's ``label_map``.
+TEXTS = 1 << 40
 #: Shapes that lie in a pixel as a whole, or each of their parts does.
 POINTS = (shapely.GeometryType.POINT, shapely.GeometryType.MULTIPOINT)
 
@@ -44,7 +47,8 @@ def read_shapes(
         grid: where the scene's pixels lie.
 
     Returns:
-        The polygons; where the scene has a radius, points and lines with it around them, too.
+        The polygons; where the scene has a radius, points and lines with it around them, too. Their
+        ids are places in the legend, or numbers of sets (:meth:`TrainConfig.targets`).
 
     Raises:
         TrainingError: nothing in the file has a class, or no CRS gives the radius its metres.
@@ -52,18 +56,33 @@ def read_shapes(
             radius.
         LabelError: a CRS is missing on one side, or a text in the column is no class.
     """
-    legend = {c.id: str(config.label_values.get(c.name, c.name)) for c in config.classes}
+    legend, places = _legend(config, scene)
     if scene.radius > 0:
-        return _buffered(path, legend, scene, grid)
-    return read_polygons(
-        path,
-        scene.column,
-        legend,
-        ignore=scene.ignore_label,
-        owner="the recipe",
-        usual=CLASS_COLUMNS,
-        rules=scene.rules,
-    )
+        found = _buffered(path, legend, scene, grid)
+    else:
+        found = read_polygons(
+            path,
+            scene.column,
+            legend,
+            ignore=scene.ignore_label,
+            owner="the recipe",
+            usual=CLASS_COLUMNS,
+            rules=scene.rules,
+        )
+    return replace(found, ids=np.array([places[i] for i in found.ids.tolist()], np.int64))
+
+
+def _legend(config: TrainConfig, scene: SceneConfig) -> tuple[dict[int, str], dict[int, int]]:
+    """Find what stands for what in a column: (id -> text, id -> place or number of a set)."""
+    if not scene.label_map:
+        legend = {c.id: str(config.label_values.get(c.name, c.name)) for c in config.classes}
+        return legend, {c.id: place for place, c in enumerate(config.classes)}
+    targets = config.targets()
+    # A number in the column is an id as it stands; texts get ids that no column holds.
+    ids = [int(key) if key.isdecimal() else TEXTS + n for n, key in enumerate(scene.label_map)]
+    names = zip(ids, scene.label_map.items(), strict=True)
+    found = [(i, key, targets[name]) for i, (key, name) in names]
+    return {i: key for i, key, _ in found}, {i: place for i, _, place in found}
 
 
 def _buffered(
