@@ -54,10 +54,11 @@ def test_a_set_is_one_class_of_what_its_classes_have_together() -> None:
     )
     # It weighs as much as its classes on average.
     three = torch.tensor([2.0, 0.5, 2.0])
-    torch.testing.assert_close(
-        set_cross_entropy(logits, open_, known, weight=W),
-        cross_entropy(merged, together, weight=three),
-    )
+    for times in (torch.ones(5), torch.arange(1.0, 6.0)):
+        torch.testing.assert_close(
+            set_cross_entropy(logits, times * open_, known, weight=W),
+            cross_entropy(merged, together, weight=three),
+        )
 
 
 def test_one_class_that_it_is_not_is_one_sided() -> None:

@@ -278,7 +278,7 @@ def test_a_map_may_be_of_texts_in_a_column(tmp_path, radius):
         shapely.box(*(transform @ (left, bottom)), *(transform @ (right, top)))
         for left, top, right, bottom in boxes
     ]
-    kinds = ["Yes", "shed", "7", ""]
+    kinds = ["Yes", "shed", "1", ""]
     frame = geopandas.GeoDataFrame({"building": kinds}, geometry=shapes, crs=crs)
     path = tmp_path / "houses.geojson"
     frame.to_crs("EPSG:4326").to_file(path)
@@ -287,7 +287,7 @@ def test_a_map_may_be_of_texts_in_a_column(tmp_path, radius):
         labels=(path,),
         column="building",
         radius=radius,
-        label_map={"yes": "bare", "shed": "bare", "7": "dry"},
+        label_map={"yes": "bare", "shed": "bare", "1": "dry"},
         everywhere="wet",
     )
     config = tiny_recipe(tmp_path, sets=SETS, loss="set_ce")
@@ -300,7 +300,7 @@ def test_a_map_may_be_of_texts_in_a_column(tmp_path, radius):
     assert (found.target[:29, :49] == 2).all() and found.disputed == 0
     # A text that is not in the map is told, even one that looks like a number.
     strange = replace(own, label_map={"yes": "bare", "shed": "bare"})
-    with pytest.raises(GeosegError, match=r"'7' \(1\) is no class of the recipe"):
+    with pytest.raises(GeosegError, match=r"'1' \(1\) is no class of the recipe"):
         load_scene(config, strange, BANDS, folder(tmp_path, "b"), 0)
 
 
