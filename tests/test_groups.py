@@ -85,6 +85,38 @@ def test_a_groups_score_is_of_all_its_pixels_together(tmp_path):
     }
 
 
+def test_a_groups_score_says_how_much_lies_in_the_sets_that_its_labels_name(tmp_path):
+    """Each group's own, from the confusions of the same network with labels of single classes."""
+    config = grouped(tmp_path, ("town", "coast"))
+    train(config, tmp_path / "model")
+    model = read_model(tmp_path / "model")
+    network = load_network(model).eval()
+
+    def scores(config: TrainConfig, name: str) -> tuple[Any, dict[str, dict[str, float]]]:
+        scenes = load_scenes(config, tmp_path / name)
+        found = judge(config, network, scenes, 1.0, model.card, FINAL)
+        return found, by_group(found, scenes)
+
+    exact, plain = scores(config, "exact")
+    assert all("in_sets" not in found for found in plain.values())
+    open_ = {"0": "water", "3": "wet", "7": "dry"}
+    *others, coast = config.scenes
+    less = replace(
+        config,
+        sets={"wet": ("water", "trees"), "dry": ("trees", "bare")},
+        loss="set_ce",
+        scenes=(*others, replace(coast, label_map=open_)),
+    )
+    found, by = scores(less, "less")
+    water, trees, bare = counts = exact.scenes[str(coast.path)][0]
+    hits = trees[0] + trees[1] + bare[1] + bare[2]
+    share = round(float(hits / (trees.sum() + bare.sum())), 4)
+    assert 0 < share < 1
+    assert by["coast"]["in_sets"] == share == found.summary()["in_sets"]
+    assert by["coast"]["agreement"] == round(float(water[0] / water.sum()), 4)
+    assert by["town"] == plain["town"] and counts.sum() == 96 * 96
+
+
 def test_the_runs_of_a_cross_validation_leave_out_each_group_that_does_not_choose(tmp_path):
     config = grouped(tmp_path, stages=({"steps": 3},), cross_validation={"steps": 5, "every": 5})
     runs = runs_of(config)

@@ -23,13 +23,17 @@ from geoseg.training.split import FINAL, MARGIN, VALIDATION
 __all__ = ["Judgement", "by_group", "check_gsds", "judge", "scores_of"]
 
 
+#: What is counted of a scene; see :class:`Judgement`.
+Counted = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
 class Judgement:
     """Counts how a network does on the held-out side.
 
     Attributes:
         counts: int64 (K, K), all scenes together.
-        scenes: by scene: its counts, and of the pixels of which a teacher is sure (right, all).
-        in_sets: of the pixels whose label is a set of classes: (in the set, all).
+        scenes: by scene: its counts; of the pixels of which a teacher is sure (right, all); of
+            those whose label is a set of classes (in the set, all).
     """
 
     def __init__(self, classes: int) -> None:
@@ -39,16 +43,13 @@ class Judgement:
             classes: K.
         """
         self.counts = np.zeros((classes, classes), np.int64)
-        self.in_sets = np.zeros(2, np.int64)
-        self.scenes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self.scenes: dict[str, Counted] = {}
 
-    def add(self, place: str, counts: NDArray[np.int64], sure: NDArray[np.int64]) -> None:
+    def add(self, place: str, counted: Counted) -> None:
         """Count a window of a scene."""
-        self.counts += counts
+        self.counts += counted[0]
         before = self.scenes.get(place)
-        self.scenes[place] = (
-            (counts, sure) if before is None else (before[0] + counts, before[1] + sure)
-        )
+        self.scenes[place] = counted if before is None else _together([before, counted])
 
     def summary(self) -> dict[str, float]:
         """Give the numbers that go to the log."""
@@ -56,20 +57,32 @@ class Judgement:
             "agreement": round(pixel_accuracy(self.counts), 4),
             "mean_iou": round(mean_iou(self.counts), 4),
         }
-        if self.in_sets[1]:
-            found["in_sets"] = round(float(self.in_sets[0] / self.in_sets[1]), 4)
+        if self.scenes:
+            found |= _share_in_sets(_together(list(self.scenes.values())))
         return {**found, **self.by_scene()}
 
     def by_scene(self) -> dict[str, float]:
         """Average over scenes, for a teacher; empty without one."""
-        sure = [s[0] / s[1] for _, s in self.scenes.values() if s[1] > 0]
+        sure = [s[0] / s[1] for _, s, _ in self.scenes.values() if s[1] > 0]
         if not sure:
             return {}
-        every = [pixel_accuracy(counts) for counts, _ in self.scenes.values() if counts.any()]
+        every = [pixel_accuracy(counts) for counts, *_ in self.scenes.values() if counts.any()]
         return {
             "scene_agreement": round(float(np.mean(every)), 4),
             "scene_agreement_where_sure": round(float(np.mean(sure)), 4),
         }
+
+
+def _together(parts: Sequence[Counted]) -> Counted:
+    """Add what was counted."""
+    counts, sure, in_sets = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    return counts, sure, in_sets
+
+
+def _share_in_sets(counted: Counted) -> dict[str, float]:
+    """Give the share of the labels that are sets whose pixels lie in these; empty without."""
+    inside, every = counted[2]
+    return {"in_sets": round(float(inside / every), 4)} if every else {}
 
 
 def judge(
@@ -97,15 +110,15 @@ def judge(
         with torch.inference_mode():
             logits = network(x.contiguous(memory_format=torch.channels_last))
         predicted = logits[0].argmax(dim=0).cpu().numpy()
-        right = np.zeros(2, np.int64)
+        right, in_sets = np.zeros((2, 2), np.int64)
         if factor == 1.0:
             right[:] = (predicted == held.truth)[held.sure].sum(), held.sure.sum()
             of_sets = held.sets > 0
             inside = members[held.sets, predicted] > 0
-            found.in_sets += inside[of_sets].sum(), of_sets.sum()
+            in_sets[:] = inside[of_sets].sum(), of_sets.sum()
         truth = held.truth[held.keep].astype(np.int64)
         counts = confusion(truth, predicted[held.keep], classes, ignore_index=None)
-        found.add(str(held.scene.config.path), counts, right)
+        found.add(str(held.scene.config.path), (counts, right, in_sets))
     return found
 
 
@@ -198,25 +211,28 @@ def check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: Model
 
 
 def by_group(found: Judgement, scenes: Sequence[TrainingScene]) -> dict[str, dict[str, float]]:
-    """Give each group's scores: ``agreement``, ``mean_iou`` and, with a teacher, ``where_sure``.
+    """Give each group's scores: ``agreement``, ``mean_iou``, ``where_sure`` and ``in_sets``.
+
+    Where a teacher is sure there is one, and in the sets that labels say there are some.
 
     Args:
         found: what was counted.
         scenes: all of them.
     """
-    groups: dict[str, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
+    groups: dict[str, list[Counted]] = {}
     paths = {str(scene.config.path): scene.config.group for scene in scenes}
     for path, counted in found.scenes.items():
         groups.setdefault(paths[path], []).append(counted)
     scores: dict[str, dict[str, float]] = {}
     for group, parts in groups.items():
-        counts, sure = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+        counts, sure, _ = together = _together(parts)
         scores[group] = {
             "agreement": round(pixel_accuracy(counts), 4),
             "mean_iou": round(mean_iou(counts), 4),
         }
         if sure[1] > 0:
             scores[group]["where_sure"] = round(float(sure[0] / sure[1]), 4)
+        scores[group] |= _share_in_sets(together)
     return scores
 
 
