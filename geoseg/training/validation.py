@@ -211,9 +211,9 @@ def check_gsds(config: TrainConfig, scenes: Sequence[TrainingScene], card: Model
 
 
 def by_group(found: Judgement, scenes: Sequence[TrainingScene]) -> dict[str, dict[str, float]]:
-    """Give each group's scores: ``agreement``, ``mean_iou``, ``where_sure`` and ``in_sets``.
+    """Give each group's scores: ``agreement`` and ``mean_iou``.
 
-    Where a teacher is sure there is one, and in the sets that labels say there are some.
+    With a teacher there is ``where_sure``, too, and with labels that are sets ``in_sets``.
 
     Args:
         found: what was counted.
