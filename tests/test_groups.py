@@ -117,6 +117,23 @@ def test_a_groups_score_says_how_much_lies_in_the_sets_that_its_labels_name(tmp_
     assert by["town"] == plain["town"] and counts.sum() == 96 * 96
 
 
+def test_a_scene_whose_labels_are_all_sets_has_no_score_of_classes(tmp_path):
+    config = grouped(tmp_path, ("town", "coast"))
+    *others, coast = config.scenes
+    config = replace(
+        config,
+        split=SplitConfig("groups", chosen_by=("desert", "coast")),
+        sets={"wet": ("water", "trees"), "dry": ("trees", "bare")},
+        loss="set_ce",
+        scenes=(*others, replace(coast, label_map={"0": "wet", "3": "wet", "7": "dry"})),
+    )
+    train(config, tmp_path / "model")
+    scores = read_model(tmp_path / "model").card.scores["at_10m"]
+    assert set(scores["by_group"]["coast"]) == {"in_sets"}
+    assert set(scores["by_group"]["desert"]) == {"agreement", "mean_iou"}
+    assert coast.path.stem not in scores["agreement_by_scene"]
+
+
 def test_the_runs_of_a_cross_validation_leave_out_each_group_that_does_not_choose(tmp_path):
     config = grouped(tmp_path, stages=({"steps": 3},), cross_validation={"steps": 5, "every": 5})
     runs = runs_of(config)

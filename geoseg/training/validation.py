@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +77,11 @@ def _together(parts: Sequence[Counted]) -> Counted:
     """Add what was counted."""
     counts, sure, in_sets = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
     return counts, sure, in_sets
+
+
+def _measured(scores: Mapping[str, float]) -> dict[str, float]:
+    """Leave out the scores of nothing: where all labels are sets, no class of a pixel is known."""
+    return {name: value for name, value in scores.items() if not np.isnan(value)}
 
 
 def _share_in_sets(counted: Counted) -> dict[str, float]:
@@ -226,10 +231,12 @@ def by_group(found: Judgement, scenes: Sequence[TrainingScene]) -> dict[str, dic
     scores: dict[str, dict[str, float]] = {}
     for group, parts in groups.items():
         counts, sure, _ = together = _together(parts)
-        scores[group] = {
-            "agreement": round(pixel_accuracy(counts), 4),
-            "mean_iou": round(mean_iou(counts), 4),
-        }
+        scores[group] = _measured(
+            {
+                "agreement": round(pixel_accuracy(counts), 4),
+                "mean_iou": round(mean_iou(counts), 4),
+            }
+        )
         if sure[1] > 0:
             scores[group]["where_sure"] = round(float(sure[0] / sure[1]), 4)
         scores[group] |= _share_in_sets(together)
@@ -269,19 +276,22 @@ def scores_of(
         found = judge(config, network, scenes, factor, card)
         scores.setdefault("held_out_pixels", int(found.counts.sum()))
         entry: dict[str, Any] = {
-            **found.summary(),
-            "iou": {
-                c.name: round(float(value), 4)
-                for c, value in zip(config.classes, iou(found.counts), strict=True)
-                if not np.isnan(value)
-            },
+            **_measured(found.summary()),
+            "iou": _measured(
+                {
+                    c.name: round(float(value), 4)
+                    for c, value in zip(config.classes, iou(found.counts), strict=True)
+                }
+            ),
         }
         if factor == 1.0 and 1 < len(found.scenes) <= 50:
-            entry["agreement_by_scene"] = {
-                name: round(pixel_accuracy(found.scenes[path][0]), 4)
-                for path, name in short_names(scenes).items()
-                if path in found.scenes
-            }
+            entry["agreement_by_scene"] = _measured(
+                {
+                    name: round(pixel_accuracy(found.scenes[path][0]), 4)
+                    for path, name in short_names(scenes).items()
+                    if path in found.scenes
+                }
+            )
         if factor == 1.0 and config.split.by == "groups":
             entry["by_group"] = by_group(found, scenes)
         scores[f"at_{config.gsd * factor:g}m"] = entry
